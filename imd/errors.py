@@ -1,0 +1,61 @@
+"""Error codes and close codes of the wire protocol, and what each means for a client."""
+
+from __future__ import annotations
+
+BAD_FRAME = "bad_frame"
+INVALID_MESSAGE = "invalid_message"
+UNKNOWN_TYPE = "unknown_type"
+FORBIDDEN = "forbidden"
+TOO_LARGE = "too_large"
+RATE_LIMITED = "rate_limited"
+UNAVAILABLE = "unavailable"
+
+ERROR_CODES = (BAD_FRAME, INVALID_MESSAGE, UNKNOWN_TYPE, FORBIDDEN, TOO_LARGE, RATE_LIMITED, UNAVAILABLE)
+
+# 4000-4099: a client never comes back unchanged. 4100-4199: it backs off. 4200-4299: it comes back at once.
+CLOSE_BAD_FRAMES = 4000
+CLOSE_UNAUTHORIZED = 4001
+CLOSE_NO_CONNECT = 4002
+CLOSE_REPLACED = 4003
+CLOSE_ENDED = 4004
+CLOSE_OVERLOADED = 4100
+CLOSE_PING_TIMEOUT = 4101
+CLOSE_LEAVING = 4200
+
+
+class Refused(Exception):
+    """One frame is answered with an `error` frame; the connection stays as it is.
+
+    `code` is one of ERROR_CODES. `reason` is for people. `retry_after_ms` says when the same
+    frame may be tried again; only temporary refusals have one.
+    """
+
+    def __init__(self, code: str, reason: str, *, retry_after_ms: int | None = None) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+        self.retry_after_ms = retry_after_ms
+
+    @property
+    def temporary(self) -> bool:
+        return self.code in (UNAVAILABLE, RATE_LIMITED)
+
+
+class Closing(Exception):
+    """The connection must be closed with `code` (one of CLOSE_*) and `reason`."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class Unavailable(Exception):
+    """A backend did not do what it was asked: it is down, too slow, or refused. Says which one and why.
+
+    Whether the work was done is not known; whoever asked may ask again.
+    """
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; the text names the file, section, key and what was expected."""

@@ -1,0 +1,70 @@
+"""Ids and the clock that they are made by."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+
+class ServerClock:
+    """The servers' common time in milliseconds, kept right by what a backend says the time is.
+
+    It runs on the monotonic clock: a step of this machine's wall clock does not move it.
+    """
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._monotonic = monotonic
+        self._offset = wall() - monotonic()
+        self._best_round_trip = float("inf")
+
+    def now_ms(self) -> int:
+        return int((self._monotonic() + self._offset) * 1000)
+
+    def monotonic(self) -> float:
+        """Seconds on the monotonic clock, to be given back to `correct` as `asked_at`."""
+        return self._monotonic()
+
+    def correct(self, server_ms: int, asked_at: float) -> None:
+        """Learn from a server that said `server_ms` in answer to a question asked at `asked_at`.
+
+        The answer with the shortest round trip tells most; an old best is slowly forgotten.
+        """
+        now = self._monotonic()
+        round_trip = now - asked_at
+        if round_trip <= self._best_round_trip:
+            self._best_round_trip = round_trip
+            self._offset = server_ms / 1000 - (asked_at + now) / 2
+        else:
+            self._best_round_trip *= 1.01
+
+
+class MessageIds:
+    """Message ids: 28 hexadecimal digits that rise with time (12 of milliseconds, 6 of a counter, 10 of chance).
+
+    Ids of one node rise strictly, in the order they were asked for; ids of two nodes differ by the
+    node's random part.
+    """
+
+    def __init__(self, clock: ServerClock) -> None:
+        self._clock = clock
+        self._node = secrets.token_hex(5)
+        self._last_ms = 0
+        self._count = 0
+
+    def next(self) -> tuple[str, int]:
+        """A new id and the time in milliseconds that it was made at."""
+        now = self._clock.now_ms()
+        if now > self._last_ms:
+            self._last_ms = now
+            self._count = 0
+        else:
+            self._count += 1
+        return f"{self._last_ms:012x}{self._count:06x}{self._node}", self._last_ms
+
+
+def new_channel_id() -> str:
+    """A channel id: random, so that it never tells (or binds) which node the channel is on."""
+    return secrets.token_hex(10)

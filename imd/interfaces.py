@@ -1,0 +1,300 @@
+"""What a backend must be. The domain knows these; imd.tap alone knows who implements them.
+
+Every Deferred fails with imd.errors.Unavailable and nothing else when the backend did not answer, and
+does so within the backend's own deadline. "User" and "device" are as in the protocol; `channel` is the
+id of one live connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
+
+# ---- the inbox
+
+
+@dataclass(slots=True)
+class Submission:
+    """One message on its way in."""
+
+    sender: str
+    device: str
+    client_msg_id: str | None
+    content: str
+    """hash of what was written: tells a resend from a reuse of its clientMsgId"""
+    message_id: str
+    send_time: int
+    recipients: Sequence[str]
+    """each once; empty for a visitor's message, which the desk finds a recipient for"""
+    body: bytes
+    """the message's JSON, as inboxes and the archive keep it"""
+    visitor_to: str = ""
+    """for a visitor's message: the agent it names, if it names one"""
+
+
+class Delivery(NamedTuple):
+    """A message got a number in an inbox, and these channels may be told."""
+
+    user: str
+    epoch: str
+    seq: int
+    channels: Sequence[str]
+    body: bytes
+
+
+class Placed(NamedTuple):
+    """The message is in every recipient's inbox (or waits at the desk)."""
+
+    deliveries: Sequence[Delivery]
+    agent: str
+    """who got a visitor's message; empty otherwise"""
+
+
+class Duplicate(NamedTuple):
+    """The same message has been placed before, under this id."""
+
+    message_id: str
+    send_time: int
+
+
+class Conflict(NamedTuple):
+    """The clientMsgId has been used for another message."""
+
+
+class NotAllowed(NamedTuple):
+    """The sender may not write to this recipient."""
+
+    reason: str
+
+
+class Failed(NamedTuple):
+    """This message, and not its batch, could not be placed."""
+
+    reason: str
+
+
+Outcome = Placed | Duplicate | Conflict | NotAllowed | Failed
+
+
+@dataclass(slots=True)
+class ConnectRequest:
+    """A device wants its channel registered and its inbox read from a cursor on."""
+
+    user: str
+    device: str
+    channel: str
+    attempt: int | None = None
+    epoch: str | None = None
+    """of the client's cursor; None: the server's own cursor counts"""
+    seq: int = 0
+    ephemeral: bool = False
+    answers_visitors: bool = False
+    page: int = 100
+
+
+class Superseded(NamedTuple):
+    """A newer attempt of the device has the channel."""
+
+
+class TooManyChannels(NamedTuple):
+    """The user has as many live channels as one user may have."""
+
+
+class Page(NamedTuple):
+    """Messages of an inbox in order. `head` is the last number given out in it."""
+
+    epoch: str
+    head: int
+    messages: Sequence[tuple[int, bytes]]
+
+
+class Registered(NamedTuple):
+    """The channel is registered. What follows starts at `seq + 1`; `page` holds the first of it."""
+
+    seq: int
+    recovered: bool
+    replaced: str
+    """the live channel that had the device until now; empty if none had"""
+    page: Page
+
+
+ConnectOutcome = Registered | Superseded | TooManyChannels
+
+
+class Ack(NamedTuple):
+    """A channel's device has everything up to `seq`. With `last` the channel is leaving."""
+
+    user: str
+    device: str
+    channel: str
+    epoch: str
+    seq: int
+
+
+class Lease(NamedTuple):
+    """A channel that is still here."""
+
+    user: str
+    device: str
+    channel: str
+    answers_visitors: bool
+    renew: bool
+    """False: only the head is asked for"""
+    may_return: bool
+    """True: register it again if nobody has the device (Redis may have lost its data)"""
+    ephemeral: bool = False
+
+
+class Head(NamedTuple):
+    """The state of a channel's inbox. `held` is False when the channel no longer has its device."""
+
+    held: bool
+    epoch: str
+    seq: int
+
+
+class Leave(NamedTuple):
+    """A channel goes; `epoch` and `seq` are what its device acknowledged last."""
+
+    user: str
+    device: str
+    channel: str
+    epoch: str
+    seq: int
+    ephemeral: bool
+
+
+class Inbox(Protocol):
+    """Inboxes, cursors, the channel registry and the desk: the state that a message is in or not in."""
+
+    def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
+        """Place a batch, in order, each message atomically; never run twice.
+
+        A lost answer is Unavailable: some may be placed. Calls may overlap; they are done in order.
+        """
+
+    def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]: ...
+
+    def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
+        """Messages from `after + 1` on: at most `limit`, and at most about 256 KiB, but one if there is one.
+
+        A page of another epoch is empty.
+        """
+
+    def ack(self, ack: Ack) -> Deferred[Head]:
+        """Move the device's cursor and trim the inbox. Done only if the channel holds the device and
+        the epoch is the inbox's."""
+
+    def renew(self, lease: Lease) -> Deferred[Head]: ...
+
+    def leave(self, leave: Leave) -> Deferred[None]:
+        """Remove the channel if it (and not a newer one) is registered, after a last acknowledgement."""
+
+    def serve_desk(self) -> Deferred[list[Delivery]]:
+        """Give waiting visitors to agents online, first come first served, and take visitors back from
+        agents that have been gone for longer than the grace period. Call again while it gives anything."""
+
+    def agent_of(self, visitor: str) -> Deferred[str]:
+        """The visitor's present agent; empty if it has none."""
+
+    def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]: ...
+
+    def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:
+        """True if the hash is the visitor's; it then counts as used now."""
+
+    def problem(self) -> str | None:
+        """Why it cannot be used at the moment; None when it can."""
+
+
+# ---- the archive
+
+
+class ArchiveRecord(NamedTuple):
+    """A message to keep for ever. `agent` is who got a visitor's message."""
+
+    body: bytes
+    agent: str = ""
+
+
+@dataclass(slots=True)
+class HistoryQuery:
+    """A page of somebody's own conversation, newest first at the store, oldest first to the client."""
+
+    viewer: str
+    conversation: str | None
+    """None: all conversations that the viewer takes part in"""
+    only_own: bool = False
+    """only what the viewer sent or got: for an agent that the visitor no longer has"""
+    before: str | None = None
+    limit: int = 50
+
+
+@dataclass(slots=True)
+class History:
+    messages: list[bytes] = field(default_factory=list)
+    """each the message's JSON, oldest first"""
+    more: bool = False
+
+
+class ArchiveQueue(Protocol):
+    """Takes messages towards the archive."""
+
+    def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
+        """Fires when the records are safe. Unavailable: they may or may not be."""
+
+    def problem(self) -> str | None: ...
+
+
+class Archive(Protocol):
+    """Reads what the archive holds."""
+
+    def history(self, query: HistoryQuery) -> Deferred[History]: ...
+
+    def problem(self) -> str | None: ...
+
+
+# ---- the bus between nodes
+
+
+class Hint(NamedTuple):
+    """Tells a channel that its inbox reaches up to `seq`; `body` is message `seq`, if it came along."""
+
+    channel: str
+    epoch: str
+    seq: int
+    body: bytes | None
+
+
+class Bus(Protocol):
+    """Carries hints between nodes; may lose any of them, and says so through `problem`.
+
+    `address` is this node's own; addresses of others come with what they send.
+    """
+
+    address: str
+
+    def listen(
+        self,
+        hints: Callable[[str, list[Hint]], None],
+        searched: Callable[[str, list[Hint]], None],
+        found: Callable[[str, list[str]], None],
+        replaced: Callable[[list[str]], None],
+    ) -> None:
+        """Who gets what arrives. The first argument is the sender's address, except for `replaced`."""
+
+    def send_hints(self, address: str, hints: list[Hint]) -> None:
+        """To the node that has these channels."""
+
+    def search(self, hints: list[Hint]) -> None:
+        """To all nodes: whoever has a channel takes its hint and says so."""
+
+    def send_found(self, address: str, channels: list[str]) -> None:
+        """To the node that searched: these channels are here."""
+
+    def send_replaced(self, channels: list[str]) -> None:
+        """To all nodes: these channels have lost their device."""
+
+    def problem(self) -> str | None: ...
