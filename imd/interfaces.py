@@ -13,7 +13,42 @@ from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
+class Backend(Protocol):
+    """What all backends share."""
+
+    def start(self) -> Deferred[None]:
+        """Begin to connect, and go on for ever with back-off; fires when it is usable for the first time.
+
+        Fails only with imd.errors.ConfigurationError.
+        """
+
+    def stop(self) -> Deferred[None]:
+        """Finish what is under way and let go of everything. Never fails."""
+
+    def problem(self) -> str | None:
+        """Why it cannot be used at the moment; None when it can."""
+
+
 # ---- the inbox
+
+
+@dataclass(frozen=True)
+class InboxOptions:
+    """The rules that inboxes are kept by; the same for every backend."""
+
+    keep_days: float = 30
+    """a device unseen for so long no longer holds the trim back"""
+    max_messages: int = 10000
+    """per inbox; past it the oldest leave"""
+    dedup_seconds: float = 3600
+    lease_seconds: float = 90
+    devices: int = 16
+    """others than the connecting one, per user; the one unseen longest gives way"""
+    channels_per_user: int = 32
+    desk_grace_seconds: float = 120
+    """how long an agent may be gone before its visitors are given to another"""
+    visitor_days: float = 30
+    """how long a visitor's token is good for unused"""
 
 
 @dataclass(slots=True)
@@ -167,7 +202,7 @@ class Leave(NamedTuple):
     ephemeral: bool
 
 
-class Inbox(Protocol):
+class Inbox(Backend, Protocol):
     """Inboxes, cursors, the channel registry and the desk: the state that a message is in or not in."""
 
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
@@ -205,9 +240,6 @@ class Inbox(Protocol):
     def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:
         """True if the hash is the visitor's; it then counts as used now."""
 
-    def problem(self) -> str | None:
-        """Why it cannot be used at the moment; None when it can."""
-
 
 # ---- the archive
 
@@ -239,21 +271,17 @@ class History:
     more: bool = False
 
 
-class ArchiveQueue(Protocol):
+class ArchiveQueue(Backend, Protocol):
     """Takes messages towards the archive."""
 
     def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
         """Fires when the records are safe. Unavailable: they may or may not be."""
 
-    def problem(self) -> str | None: ...
 
-
-class Archive(Protocol):
+class Archive(Backend, Protocol):
     """Reads what the archive holds."""
 
     def history(self, query: HistoryQuery) -> Deferred[History]: ...
-
-    def problem(self) -> str | None: ...
 
 
 # ---- the bus between nodes
@@ -268,7 +296,7 @@ class Hint(NamedTuple):
     body: bytes | None
 
 
-class Bus(Protocol):
+class Bus(Backend, Protocol):
     """Carries hints between nodes; may lose any of them, and says so through `problem`.
 
     `address` is this node's own; addresses of others come with what they send.
@@ -296,5 +324,3 @@ class Bus(Protocol):
 
     def send_replaced(self, channels: list[str]) -> None:
         """To all nodes: these channels have lost their device."""
-
-    def problem(self) -> str | None: ...
