@@ -275,7 +275,8 @@ class RabbitServer(Server):
 
     def __init__(self, folder: str | Path, port: int | None = None) -> None:
         super().__init__(folder, port)
-        self.node = f"imd{self.port}@localhost"
+        # Names need not differ: each has a port mapper of its own. So the data outlives a change of port.
+        self.node = "imd@localhost"
         self._dist_port = free_port()
         self._epmd_port = free_port()
         self._epmd: subprocess.Popen[bytes] | None = None

@@ -1,0 +1,114 @@
+# Shared by the scripts beside this folder: the virtual environment and what is installed into it.
+# Sourced, not run. Defines ROOT, VENV and the functions below.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+VENV=$ROOT/.venv
+
+say() { printf '%s\n' "$*" >&2; }
+
+fail() {
+    say "$(basename "$0"): $*"
+    exit 1
+}
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+# Answers no question, starts no service, and tells nobody of it unless it fails.
+apt_install() {
+    local log policy=/usr/sbin/policy-rc.d made_policy=
+    log=$(mktemp)
+    say "installing $* (apt-get)"
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        made_policy=yes
+    fi
+    local done_well=yes
+    {
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" ||
+            { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
+    } </dev/null >"$log" 2>&1 || done_well=
+    [ -z "$made_policy" ] || rm -f "$policy"
+    if [ -z "$done_well" ]; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        fail "apt-get could not install: $*"
+    fi
+    rm -f "$log"
+}
+
+# Debian's services stay off: the tests and scripts start servers of their own.
+disable_services() {
+    [ -d /run/systemd/system ] || return 0
+    systemctl disable --now "$@" >/dev/null 2>&1 || say "could not disable: $*"
+}
+
+find_python() {
+    local python
+    for python in python3 python3.14 python3.13 python3.12 python3.11; do
+        if command -v "$python" >/dev/null &&
+            "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+make_venv() {
+    local python
+    # Its programs name it by its full path: after a move it has to be made anew.
+    if [ -x "$VENV/bin/pip" ] && "$VENV/bin/python" -c '' 2>/dev/null && "$VENV/bin/pip" --version >/dev/null 2>&1
+    then
+        return
+    fi
+    if ! python=$(find_python); then
+        is_root && command -v apt-get >/dev/null || fail "Python 3.11 or newer is needed"
+        apt_install python3 python3-venv
+        python=$(find_python) || fail "Python 3.11 or newer is needed; this system's python3 is older"
+    fi
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        is_root && command -v apt-get >/dev/null ||
+            fail "$python cannot make virtual environments: install python3-venv (as root: apt-get install python3-venv)"
+        apt_install python3-venv
+    fi
+    say "making $VENV"
+    "$python" -m venv --clear "$VENV" || fail "could not make $VENV"
+}
+
+# install_project EXTRAS: the project, editable, with its extras (such as "test,servers"; may be empty).
+# A stamp makes it quick the second time; an installation with more extras serves those with fewer.
+install_project() {
+    local extras=$1 stamp=$VENV/.installed wanted log
+    wanted=$(cd "$ROOT" && { printf '%s\n' "$ROOT"; cat setup.cfg pyproject.toml constraints.txt; } | sha256sum)
+    if [ -x "$VENV/bin/twistd" ] && [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" = "$wanted" ]; then
+        case ",$(tail -n 1 "$stamp")," in
+        *",$extras,"*) return ;;
+        esac
+        # Never less than what is there: a later scripts/test has nothing to do again.
+        [ -n "$extras" ] || return 0
+    fi
+    make_venv
+    say "installing the project${extras:+ with $extras} (a minute or so, once)"
+    log=$(mktemp)
+    if ! (cd "$ROOT" && "$VENV/bin/python" -m pip install --disable-pip-version-check \
+        -e ".${extras:+[$extras]}" -c constraints.txt) </dev/null >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        fail "pip could not install the project"
+    fi
+    rm -f "$log"
+    printf '%s\n%s\n' "$wanted" "$extras" >"$stamp"
+}
+
+# Redis and RabbitMQ, from Debian's packages.
+install_servers() {
+    local missing=()
+    [ -x /usr/bin/redis-server ] || missing+=(redis-server)
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    is_root && command -v apt-get >/dev/null ||
+        fail "not installed: ${missing[*]} (as root: apt-get install ${missing[*]})"
+    apt_install "${missing[@]}"
+    disable_services "${missing[@]}"
+}
