@@ -1,0 +1,11 @@
+#!lua flags=allow-oom
+-- Items: {user, device, channel, epoch, seq}. Reply: {now_ms, heads}: {held, epoch, head}.
+local heads = {}
+for i, item in ipairs(items) do
+  local user, device = item[1], item[2]
+  local held = split_channel(redis.call('HGET', key(user, 'channels'), device)) == item[3]
+  local epoch, seq = head(user)
+  if held and epoch == item[4] then acknowledge(user, device, item[5], seq) end
+  heads[i] = {held, epoch, seq}
+end
+return cmsgpack.pack({now_ms, heads})

@@ -1,0 +1,54 @@
+-- No items. Takes visitors back from agents that are gone, and gives waiting ones to agents online,
+-- first come first served, fifty at a time. Reply: {now_ms, deliveries}: {user, epoch, seq, channels, body}.
+local deliveries = {}
+
+-- What the agent's most advanced device has not acknowledged.
+local function unread_from(agent, visitor)
+  local most = 0
+  for _, cursor in ipairs(redis.call('HVALS', key(agent, 'cursors'))) do
+    most = math.max(most, tonumber(cursor))
+  end
+  local bodies = {}
+  for _, body in ipairs(redis.call('ZRANGEBYSCORE', key(agent, 'inbox'), '(' .. string.format('%.0f', most), '+inf')) do
+    if cjson.decode(body).userId == visitor then bodies[#bodies + 1] = body end
+  end
+  return bodies
+end
+
+local function take_back(agent, visitor)
+  redis.call('SREM', key(agent, 'visitors'), visitor)
+  if redis.call('GET', key(visitor, 'agent')) ~= agent then return end
+  redis.call('DEL', key(visitor, 'agent'))
+  local unread = unread_from(agent, visitor)
+  for i = #unread, 1, -1 do redis.call('LPUSH', key(visitor, 'waiting'), unread[i]) end
+  if redis.call('EXISTS', key(visitor, 'waiting')) == 1 then
+    redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)
+    redis.call('ZADD', WAITING, 'NX', now_ms, visitor)
+  end
+end
+
+local taken = 0
+for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '-inf', now_s - grace_s)) do
+  for _, visitor in ipairs(redis.call('SRANDMEMBER', key(agent, 'visitors'), 50 - taken)) do
+    take_back(agent, visitor)
+    taken = taken + 1
+  end
+  if redis.call('SCARD', key(agent, 'visitors')) == 0 then redis.call('ZREM', ONLINE, agent) end
+  if taken >= 50 then break end
+end
+
+-- A visitor that has been silent for long belongs to nobody: its old agent's load must say so.
+for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '(' .. now_s, '+inf')) do
+  for _, visitor in ipairs(redis.call('SRANDMEMBER', key(agent, 'visitors'), 10)) do
+    if redis.call('GET', key(visitor, 'agent')) ~= agent then
+      redis.call('SREM', key(agent, 'visitors'), visitor)
+    end
+  end
+end
+
+for _, visitor in ipairs(redis.call('ZRANGE', WAITING, 0, 49)) do
+  local agent = least_loaded()
+  if not agent then break end
+  assign(visitor, agent, deliveries)
+end
+return cmsgpack.pack({now_ms, deliveries})

@@ -1,0 +1,36 @@
+#!lua flags=allow-oom
+-- Items: {user, device, channel, epoch, seq, ephemeral}. Reply: {now_ms, {true | false for each}}.
+
+-- The latest lease end of the user's channels that answer visitors; now if there is none.
+local function answers_until(user)
+  local latest = now_s
+  local all = redis.call('HGETALL', key(user, 'channels'))
+  for i = 1, #all, 2 do
+    local _, ends = split_channel(all[i + 1])
+    local _, _, _, flags = device_info(redis.call('HGET', key(user, 'devices'), all[i]))
+    if ends > latest and string.find(flags, 'a', 1, true) then latest = ends end
+  end
+  return latest
+end
+
+local left = {}
+for i, item in ipairs(items) do
+  local user, device = item[1], item[2]
+  local channels = key(user, 'channels')
+  left[i] = split_channel(redis.call('HGET', channels, device)) == item[3]
+  if left[i] then
+    local epoch, seq = head(user)
+    if epoch == item[4] then acknowledge(user, device, item[5], seq) end
+    redis.call('HDEL', channels, device)
+    local _, cursor_epoch, attempt, flags = device_info(redis.call('HGET', key(user, 'devices'), device))
+    if item[6] then
+      redis.call('HDEL', key(user, 'cursors'), device)
+      redis.call('HDEL', key(user, 'devices'), device)
+      trim(user)
+    else
+      set_device_info(user, device, cursor_epoch ~= '' and cursor_epoch or epoch, attempt, flags)
+    end
+    if string.find(flags, 'a', 1, true) then agent_online_until(user, answers_until(user)) end
+  end
+end
+return cmsgpack.pack({now_ms, left})

@@ -1,0 +1,181 @@
+-- Put before every script. Arguments: Redis' run id, '1' if a restart keeps epochs, chance for new
+-- epochs, and one MessagePack array {options, items}. Ids in keys are percent-encoded already.
+local run, lossless, chance = ARGV[1], ARGV[2] == '1', ARGV[3]
+local request = cmsgpack.unpack(ARGV[4])
+local options, items = request[1], request[2]
+local max_messages, dedup_s, keep_s, lease_s = options[1], options[2], options[3], options[4]
+local max_devices, max_channels, grace_s = options[5], options[6], options[7]
+
+local time = redis.call('TIME')
+local now_s = tonumber(time[1])
+local now_ms = now_s * 1000 + math.floor(tonumber(time[2]) / 1000)
+local today = math.floor(now_s / 86400)
+local drawn = 0
+
+local function key(user, name)
+  return 'imd:{' .. user .. '}:' .. name
+end
+
+-- A user's keys outlive keep_days of silence, then go; the head a little later than what it counts.
+local function postpone_expiry(user)
+  redis.call('HSET', key(user, 'head'), 'day', today)
+  redis.call('EXPIRE', key(user, 'head'), keep_s + 172800)
+  for _, name in ipairs({'inbox', 'cursors', 'devices', 'channels'}) do
+    redis.call('EXPIRE', key(user, name), keep_s + 86400)
+  end
+end
+
+-- The inbox's epoch and last number. A head that another run of Redis wrote gets a new epoch: that run
+-- may have given out numbers which this one does not know of.
+local function head(user)
+  local at = key(user, 'head')
+  local h = redis.call('HMGET', at, 'epoch', 'seq', 'run', 'day')
+  local epoch, seq = h[1], tonumber(h[2] or '0')
+  if not epoch or (h[3] ~= run and not lossless) then
+    drawn = drawn + 1
+    epoch = chance .. string.format('%x', drawn)
+    redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'run', run)
+  elseif h[3] ~= run then
+    redis.call('HSET', at, 'run', run)
+  end
+  return epoch, seq, tonumber(h[4] or '0') ~= today
+end
+
+local function split_channel(value)
+  if not value then return '', 0 end
+  local blank = string.find(value, ' ', 1, true)
+  return string.sub(value, 1, blank - 1), tonumber(string.sub(value, blank + 1))
+end
+
+local function live_channels(user)
+  local live, n = {}, 0
+  local all = redis.call('HGETALL', key(user, 'channels'))
+  for i = 2, #all, 2 do
+    local channel, ends = split_channel(all[i])
+    if ends > now_s then
+      n = n + 1
+      live[n] = channel
+    end
+  end
+  return live
+end
+
+-- What is known of a device beside its cursor: when it was seen, its cursor's epoch, its last attempt
+-- ('-' for none) and flags: e(phemeral), a(nswers visitors).
+local function device_info(value)
+  if not value then return now_s, '', '-', '' end
+  local seen, epoch, attempt, flags = string.match(value, '^(%d+) (%S+) (%S+) (%S*)$')
+  return tonumber(seen), epoch, attempt, flags
+end
+
+local function set_device_info(user, device, epoch, attempt, flags)
+  redis.call('HSET', key(user, 'devices'), device,
+    string.format('%d %s %s %s', now_s, epoch, attempt, flags))
+end
+
+-- Put a message into an inbox. Gives epoch, seq and the channels that may be told.
+local function deliver(user, body)
+  local epoch, seq, stale = head(user)
+  local inbox = key(user, 'inbox')
+  seq = seq + 1
+  redis.call('HSET', key(user, 'head'), 'seq', seq)
+  redis.call('ZADD', inbox, seq, body)
+  local surplus = redis.call('ZCARD', inbox) - max_messages
+  if surplus > 0 then redis.call('ZREMRANGEBYRANK', inbox, 0, surplus - 1) end
+  if stale then postpone_expiry(user) end
+  return {epoch, seq, live_channels(user)}
+end
+
+-- Forget what every device has; devices that nobody has seen for long no longer count.
+local function trim(user)
+  local cursors = redis.call('HGETALL', key(user, 'cursors'))
+  local least
+  if #cursors == 2 then
+    least = tonumber(cursors[2])
+  else
+    local seen = {}
+    local infos = redis.call('HGETALL', key(user, 'devices'))
+    for i = 1, #infos, 2 do seen[infos[i]] = device_info(infos[i + 1]) end
+    for i = 1, #cursors, 2 do
+      local device, cursor = cursors[i], tonumber(cursors[i + 1])
+      local _, ends = split_channel(redis.call('HGET', key(user, 'channels'), device))
+      if ends <= now_s and (seen[device] or now_s) < now_s - keep_s then
+        redis.call('HDEL', key(user, 'cursors'), device)
+        redis.call('HDEL', key(user, 'devices'), device)
+      elseif not least or cursor < least then
+        least = cursor
+      end
+    end
+  end
+  if least then redis.call('ZREMRANGEBYSCORE', key(user, 'inbox'), '-inf', least) end
+end
+
+-- Up to `limit` messages after a number, and no more than about 256 KiB, flat: seq, body, seq, body...
+local function page(user, after, limit)
+  local flat, n, bytes = {}, 0, 0
+  while n < limit and bytes < 262144 do
+    local chunk = redis.call('ZRANGEBYSCORE', key(user, 'inbox'), '(' .. string.format('%.0f', after), '+inf',
+      'WITHSCORES', 'LIMIT', 0, math.min(32, limit - n))
+    if #chunk == 0 then break end
+    for i = 1, #chunk, 2 do
+      if n > 0 and bytes + #chunk[i] > 262144 then return flat end
+      after = tonumber(chunk[i + 1])
+      n = n + 1
+      flat[2 * n - 1], flat[2 * n] = after, chunk[i]
+      bytes = bytes + #chunk[i]
+    end
+  end
+  return flat
+end
+
+-- Move a device's cursor. Never back, and never past what exists.
+local function acknowledge(user, device, acked, seq)
+  local cursor = redis.call('HGET', key(user, 'cursors'), device)
+  acked = math.min(acked, seq)
+  if not cursor or acked > tonumber(cursor) then
+    redis.call('HSET', key(user, 'cursors'), device, acked)
+    trim(user)
+  end
+end
+
+-- ---- the desk
+
+local ONLINE, WAITING = 'imd:desk:online', 'imd:desk:waiting'
+local AGENT_KEPT_S = 86400 -- of a visitor's silence
+
+local function agent_online_until(agent, ends)
+  redis.call('ZADD', ONLINE, ends, agent)
+end
+
+-- The agent with the fewest visitors of those online; false when there is none.
+local function least_loaded()
+  local best, load = false, 0
+  for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '(' .. now_s, '+inf')) do
+    local visitors = redis.call('SCARD', key(agent, 'visitors'))
+    if not best or visitors < load then best, load = agent, visitors end
+  end
+  return best
+end
+
+local function present_agent(visitor)
+  local agent = redis.call('GET', key(visitor, 'agent'))
+  if not agent then return false end
+  local ends = redis.call('ZSCORE', ONLINE, agent)
+  return ends and tonumber(ends) + grace_s > now_s and agent
+end
+
+-- A delivery as the node wants it when it cannot tell user and body from its own request.
+local function desk_delivery(agent, body)
+  local d = deliver(agent, body)
+  return {agent, d[1], d[2], d[3], body}
+end
+
+local function assign(visitor, agent, deliveries)
+  redis.call('SET', key(visitor, 'agent'), agent, 'EX', AGENT_KEPT_S)
+  redis.call('SADD', key(agent, 'visitors'), visitor)
+  redis.call('ZREM', WAITING, visitor)
+  for _, body in ipairs(redis.call('LRANGE', key(visitor, 'waiting'), 0, -1)) do
+    deliveries[#deliveries + 1] = desk_delivery(agent, body)
+  end
+  redis.call('DEL', key(visitor, 'waiting'))
+end

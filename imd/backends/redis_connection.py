@@ -1,0 +1,187 @@
+"""One connection to Redis that comes back by itself, runs the project's scripts, and never waits for ever."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+from prometheus_client import Counter
+from twisted.application.internet import ClientService, backoffPolicy
+from twisted.internet.defer import Deferred, fail, inlineCallbacks
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from txredisapi import HiredisProtocol
+
+from imd.errors import Unavailable
+
+RECONNECTS = Counter("imd_redis_connects_total", "Connections made to Redis.", ["connection"])
+
+SCRIPTS = ("accept", "connect", "pull", "ack", "renew", "leave", "desk")
+
+# Answers that mean: this server will not do, look for another (or wait for this one to change).
+_DROP_ON = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
+
+
+def load_scripts() -> Mapping[str, bytes]:
+    """The text of each script, its shared part put in after its flags line."""
+    folder = files("imd.backends") / "lua"
+    shared = (folder / "lib.lua").read_text()
+    scripts = {}
+    for name in SCRIPTS:
+        text = (folder / f"{name}.lua").read_text()
+        flags = ""
+        if text.startswith("#!"):
+            flags, text = text.split("\n", 1)
+            flags += "\n"
+        scripts[name] = f"{flags}{shared}\n{text}".encode()
+    return scripts
+
+
+class _RedisFactory(Factory):
+    noisy = False
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+
+    def buildProtocol(self, addr: object) -> Any:
+        # Replies stay bytes: txredisapi would turn "007" into 7.
+        protocol = HiredisProtocol(charset=None, convertNumbers=False, replyTimeout=self._timeout_seconds)
+        protocol.factory = self
+        return protocol
+
+
+class RedisConnection:
+    """`url` is redis[s]://[user:password@]host[:port][/db].
+
+    Commands fail at once while there is no connection, and after `timeout_seconds` without an answer,
+    which also drops the connection: an answer that comes late must not be taken for another's.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, url: str, name: str, timeout_seconds: float) -> None:
+        parts = urlsplit(url)
+        self._reactor = reactor
+        self._name = name
+        self._host = parts.hostname or "127.0.0.1"
+        self._port = parts.port or 6379
+        self._user = unquote(parts.username or "")
+        self._password = unquote(parts.password or "")
+        self._db = int(parts.path.strip("/") or 0)
+        self._timeout_seconds = timeout_seconds
+        self._scripts = load_scripts()
+        self._hashes = {name: sha1(text).hexdigest() for name, text in self._scripts.items()}
+        self._protocol: Any = None
+        self._problem = "not connected yet"
+        self._ready: Deferred[None] = Deferred()
+        self._stopping = False
+        self.run_id = b""
+        """of the Redis process that this connection talks to; another one after a restart or failover"""
+        endpoint: Any = HostnameEndpoint(reactor, self._host, self._port, timeout=timeout_seconds)
+        if parts.scheme == "rediss":
+            endpoint = wrapClientTLS(optionsForClientTLS(self._host), endpoint)
+        self._service = ClientService(
+            endpoint,
+            cast(Any, _RedisFactory(timeout_seconds)),
+            retryPolicy=_jittered(backoffPolicy(0.1, 10.0, 1.5)),
+            clock=reactor,
+            prepareConnection=self._prepare,
+        )
+
+    def start(self) -> Deferred[None]:
+        """Fires when a connection is ready for the first time."""
+        self._service.startService()
+        return self._ready
+
+    def stop(self) -> Deferred[None]:
+        self._stopping = True
+        self._problem = "stopped"
+        self._protocol = None
+        stopped: Deferred[None] = self._service.stopService()
+        stopped.addTimeout(self._timeout_seconds, self._reactor)
+        stopped.addErrback(
+            lambda f: self.log.warn("redis {name}: not closed in time", name=self._name, failure=f)
+        )
+        return stopped
+
+    def problem(self) -> str | None:
+        return self._problem or None
+
+    @inlineCallbacks
+    def _prepare(self, protocol: IProtocol) -> Any:
+        """Make a new connection ready: log in, learn whom we talk to, load the scripts."""
+        redis: Any = protocol
+        try:
+            redis.transport.setTcpNoDelay(True)
+            if self._password:
+                yield redis.auth(self._password, self._user or None)
+            if self._db:
+                yield redis.select(self._db)
+            info = _parse_info((yield redis.execute_command("INFO", "server")))
+            info.update(_parse_info((yield redis.execute_command("INFO", "memory"))))
+            for text in self._scripts.values():
+                yield redis.execute_command("SCRIPT", "LOAD", text)
+        except Exception as error:
+            self._note_problem(f"{type(error).__name__}: {error}")
+            redis.transport.abortConnection()
+            raise
+        self.run_id = info.get(b"run_id", b"")
+        policy = info.get(b"maxmemory_policy", b"noeviction").decode()
+        redis.whenDisconnected().addCallback(self._lost)
+        self._protocol = redis
+        RECONNECTS.labels(self._name).inc()
+        if policy != "noeviction":
+            self._note_problem(f"maxmemory-policy is {policy}; with anything but noeviction messages vanish")
+        else:
+            self._problem = ""
+            self.log.info("redis {name}: connected, run {run}", name=self._name, run=self.run_id.decode())
+        if not self._ready.called:
+            self._ready.callback(None)
+
+    def _lost(self, protocol: Any) -> None:
+        if self._protocol is protocol:
+            self._protocol = None
+        if not self._stopping:
+            self._note_problem("the connection was lost")
+
+    def _note_problem(self, why: str) -> None:
+        if why != self._problem:
+            self._problem = why
+            self.log.warn("redis {name}: {why}", name=self._name, why=why)
+
+    def command(self, *parts: bytes | str | int) -> Deferred[Any]:
+        """Run one command. Fails with Unavailable."""
+        protocol = self._protocol
+        if protocol is None:
+            return fail(Unavailable(f"redis: {self._problem}"))
+        try:
+            done: Deferred[Any] = protocol.execute_command(*parts)
+        except Exception as error:
+            return fail(Unavailable(f"redis: {error}"))
+        return done.addErrback(self._command_failed, protocol)
+
+    def run_script(self, name: str, *arguments: bytes) -> Deferred[bytes]:
+        """Run a script by its file's name; its keys are made inside. Fails with Unavailable."""
+        return self.command("EVALSHA", self._hashes[name], 0, self.run_id, *arguments)
+
+    def _command_failed(self, failure: Failure, protocol: Any) -> Failure:
+        text = failure.getErrorMessage()
+        if text.startswith(_DROP_ON) and protocol.transport is not None:
+            protocol.transport.abortConnection()
+        return Failure(Unavailable(f"redis: {text}"))
+
+
+def _parse_info(reply: bytes) -> dict[bytes, bytes]:
+    return dict(line.split(b":", 1) for line in reply.splitlines() if b":" in line)
+
+
+def _jittered(policy: Callable[[int], float]) -> Callable[[int], float]:
+    return lambda attempt: policy(attempt) * random.uniform(0.5, 1.0)

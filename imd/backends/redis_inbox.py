@@ -1,0 +1,329 @@
+"""The inbox, the channel registry and the desk in Redis. The work is done by the scripts in lua/."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote, unquote
+
+import msgspec
+from prometheus_client import Gauge, Histogram
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.backends.redis_connection import RedisConnection
+from imd.errors import Unavailable
+from imd.ids import ServerClock
+from imd.interfaces import (
+    Ack,
+    Conflict,
+    ConnectOutcome,
+    ConnectRequest,
+    Delivery,
+    Duplicate,
+    Failed,
+    Head,
+    InboxOptions,
+    Lease,
+    Leave,
+    NotAllowed,
+    Outcome,
+    Page,
+    Placed,
+    Registered,
+    Submission,
+    Superseded,
+    TooManyChannels,
+)
+
+SCRIPT_SECONDS = Histogram(
+    "imd_redis_script_seconds",
+    "Time until Redis answered a script call.",
+    ["script"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+)
+WAITING_CALLS = Gauge("imd_redis_waiting_items", "Items that wait for a script call, by script.", ["script"])
+
+MAX_WAITING_ITEMS = 200_000
+MAX_ITEMS_PER_CALL = 500
+MAX_CALLS_IN_FLIGHT = 2
+
+_SAFE = "@"  # beside letters, digits and "._-", which quote always leaves alone
+
+
+@lru_cache(maxsize=100_000)
+def encode_id(text: str) -> str:
+    """An id as it stands in a key: percent-encoded but for [A-Za-z0-9._@-], so none can end a hash tag."""
+    return quote(text, safe=_SAFE).replace("~", "%7E")
+
+
+def sent_key(user: str, device: str, client_msg_id: str) -> str:
+    """The key that remembers a clientMsgId."""
+    return f"imd:{{{encode_id(user)}}}:sent:{encode_id(device)}:{encode_id(client_msg_id)}"
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_accept = msgspec.msgpack.Decoder(tuple[int, list[list[Any]]]).decode
+_unpack_list = msgspec.msgpack.Decoder(tuple[int, list[Any]]).decode
+
+
+class _ScriptCalls:
+    """Calls one script with as many items as wait: a call is never half full while another is under way."""
+
+    def __init__(self, owner: RedisInbox, script: str, read: Callable[[Any], Any]) -> None:
+        self._owner = owner
+        self._script = script
+        self._read = read
+        self._waiting: deque[tuple[Sequence[Any], Deferred[Any]]] = deque()
+        self._in_flight = 0
+        self._scheduled = False
+        self._gauge = WAITING_CALLS.labels(script)
+
+    def __call__(self, *item: Any) -> Deferred[Any]:
+        if len(self._waiting) >= MAX_WAITING_ITEMS:
+            return fail(Unavailable(f"redis: {MAX_WAITING_ITEMS} items wait for {self._script} already"))
+        done: Deferred[Any] = Deferred()
+        self._waiting.append((item, done))
+        if not self._scheduled and self._in_flight < MAX_CALLS_IN_FLIGHT:
+            self._scheduled = True
+            self._owner.reactor.callLater(0, self._flush)
+        return done
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._waiting and self._in_flight < MAX_CALLS_IN_FLIGHT:
+            count = min(len(self._waiting), MAX_ITEMS_PER_CALL)
+            batch = [self._waiting.popleft() for _ in range(count)]
+            self._in_flight += 1
+            call = self._owner.call(self._script, [item for item, _ in batch], _unpack_list)
+            call.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
+        self._gauge.set(len(self._waiting))
+
+    def _answered(self, replies: list[Any], batch: list[tuple[Any, Deferred[Any]]]) -> None:
+        self._in_flight -= 1
+        self._flush()
+        for reply, (_, done) in zip(replies, batch, strict=True):
+            done.callback(self._read(reply))
+
+    def _failed(self, failure: Failure, batch: list[tuple[Any, Deferred[Any]]]) -> None:
+        self._in_flight -= 1
+        self._flush()
+        for _, done in batch:
+            done.errback(Failure(Unavailable(failure.getErrorMessage())))
+
+
+class RedisInbox:
+    """Implements imd.interfaces.Inbox.
+
+    Two connections: messages on their way in have one of their own, so that a large page that
+    somebody pulls is never parsed in front of their answer.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: str,
+        options: InboxOptions,
+        clock: ServerClock,
+        *,
+        lossless: bool = False,
+        timeout_seconds: float = 5.0,
+    ) -> None:
+        self.reactor = reactor
+        self._clock = clock
+        self._options = options
+        self._lossless = b"1" if lossless else b""
+        self._accepting = RedisConnection(reactor, url, "accept", timeout_seconds)
+        self._general = RedisConnection(reactor, url, "general", timeout_seconds)
+        self._packed_options = [
+            options.max_messages,
+            math.ceil(options.dedup_seconds),
+            math.ceil(options.keep_days * 86400),
+            math.ceil(options.lease_seconds),
+            options.devices,
+            options.channels_per_user,
+            math.ceil(options.desk_grace_seconds),
+        ]
+        self._connect = _ScriptCalls(self, "connect", _read_connect)
+        self._pull = _ScriptCalls(self, "pull", _read_page)
+        self._ack = _ScriptCalls(self, "ack", _read_head)
+        self._renew = _ScriptCalls(self, "renew", _read_head)
+        self._leave = _ScriptCalls(self, "leave", lambda reply: None)
+
+    # Backend
+
+    def start(self) -> Deferred[None]:
+        both = gatherResults([self._accepting.start(), self._general.start()])
+        return both.addCallback(lambda _: None)
+
+    def stop(self) -> Deferred[None]:
+        both = gatherResults([self._accepting.stop(), self._general.stop()])
+        return both.addCallback(lambda _: None)
+
+    def problem(self) -> str | None:
+        return self._accepting.problem() or self._general.problem()
+
+    def call(self, script: str, items: Sequence[Any], decode: Callable[[bytes], Any]) -> Deferred[Any]:
+        """Run a script; gives the second half of its reply, the first having set the clock right."""
+        connection = self._accepting if script == "accept" else self._general
+        asked_at = self._clock.monotonic()
+        done = connection.run_script(
+            script, self._lossless, secrets.token_hex(6).encode(), _pack([self._packed_options, items])
+        )
+        return done.addCallback(self._read_reply, script, asked_at, decode)
+
+    def _read_reply(
+        self, reply: bytes, script: str, asked_at: float, decode: Callable[[bytes], Any]
+    ) -> Any:
+        SCRIPT_SECONDS.labels(script).observe(self._clock.monotonic() - asked_at)
+        now_ms, content = decode(reply)
+        self._clock.correct(now_ms, asked_at)
+        return content
+
+    # messages on their way in
+
+    def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
+        done = self.call("accept", [_accept_item(s) for s in batch], _unpack_accept)
+        return done.addCallback(_read_outcomes, batch)
+
+    # channels and their devices
+
+    def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
+        return self._connect(
+            encode_id(request.user),
+            request.device,
+            request.channel,
+            "-" if request.attempt is None else str(request.attempt),
+            "" if request.epoch is None else request.epoch or "-",
+            request.seq,
+            request.ephemeral,
+            request.answers_visitors,
+            request.page,
+        )
+
+    def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
+        return self._pull(encode_id(user), epoch, after, limit)
+
+    def ack(self, ack: Ack) -> Deferred[Head]:
+        return self._ack(encode_id(ack.user), ack.device, ack.channel, ack.epoch, ack.seq)
+
+    def renew(self, lease: Lease) -> Deferred[Head]:
+        return self._renew(
+            encode_id(lease.user),
+            lease.device,
+            lease.channel,
+            lease.answers_visitors,
+            lease.renew,
+            lease.may_return,
+            lease.ephemeral,
+        )
+
+    def leave(self, leave: Leave) -> Deferred[None]:
+        return self._leave(
+            encode_id(leave.user), leave.device, leave.channel, leave.epoch, leave.seq, leave.ephemeral
+        )
+
+    # the desk and its visitors
+
+    def serve_desk(self) -> Deferred[list[Delivery]]:
+        return self.call("desk", [], _unpack_list).addCallback(
+            lambda deliveries: [_read_delivery(d) for d in deliveries]
+        )
+
+    def agent_of(self, visitor: str) -> Deferred[str]:
+        return self._general.command("GET", f"imd:{{{encode_id(visitor)}}}:agent").addCallback(
+            lambda agent: unquote(agent.decode()) if agent else ""
+        )
+
+    def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]:
+        return self._general.command(
+            "SET", _visitor_key(visitor), token_hash, "EX", self._visitor_seconds()
+        ).addCallback(lambda _: None)
+
+    def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:
+        def compare(stored: bytes | None) -> bool | Deferred[bool]:
+            if stored is None or not secrets.compare_digest(stored, token_hash.encode()):
+                return False
+            used = self._general.command("EXPIRE", _visitor_key(visitor), self._visitor_seconds())
+            return used.addCallback(lambda _: True)
+
+        return self._general.command("GET", _visitor_key(visitor)).addCallback(compare)
+
+    def _visitor_seconds(self) -> int:
+        return math.ceil(self._options.visitor_days * 86400)
+
+
+def _visitor_key(visitor: str) -> str:
+    return f"imd:{{{encode_id(visitor)}}}:visitor"
+
+
+def _accept_item(s: Submission) -> tuple[Any, ...]:
+    sent = sent_key(s.sender, s.device, s.client_msg_id) if s.client_msg_id is not None else ""
+    return (
+        sent,
+        f"{s.message_id} {s.send_time} {s.content}",
+        s.content,
+        [encode_id(user) for user in s.recipients],
+        s.body.decode(),
+        "" if s.recipients else encode_id(s.sender),
+        encode_id(s.visitor_to) if s.visitor_to else "",
+    )
+
+
+def _read_delivery(reply: Any) -> Delivery:
+    user, epoch, seq, channels, body = reply
+    return Delivery(unquote(user), epoch, seq, channels, body.encode())
+
+
+def _read_placed(reply: list[Any], s: Submission) -> Outcome:
+    deliveries = [
+        Delivery(user, epoch, seq, channels, s.body)
+        for user, (epoch, seq, channels) in zip(s.recipients, reply[1], strict=True)
+    ]
+    return Placed(deliveries, "")
+
+
+_OUTCOMES: dict[int, Callable[[list[Any], Submission], Outcome]] = {
+    0: _read_placed,
+    1: lambda reply, s: Duplicate(reply[1], reply[2]),
+    2: lambda reply, s: Conflict(),
+    3: lambda reply, s: NotAllowed(reply[1]),
+    4: lambda reply, s: Failed(f"redis: {reply[1]}"),
+    5: lambda reply, s: Placed([_read_delivery(d) for d in reply[1]], unquote(reply[2])),
+}
+
+
+def _read_outcomes(replies: list[list[Any]], batch: Sequence[Submission]) -> list[Outcome]:
+    return [_OUTCOMES[reply[0]](reply, s) for reply, s in zip(replies, batch, strict=True)]
+
+
+def _read_messages(flat: list[Any]) -> list[tuple[int, bytes]]:
+    pairs = iter(flat)
+    return [(seq, body.encode()) for seq, body in zip(pairs, pairs, strict=True)]
+
+
+def _read_page(reply: list[Any]) -> Page:
+    epoch, head, flat = reply
+    return Page(epoch, head, _read_messages(flat))
+
+
+def _read_connect(reply: list[Any]) -> ConnectOutcome:
+    if reply[0] == 1:
+        return Superseded()
+    if reply[0] == 2:
+        return TooManyChannels()
+    _, seq, recovered, replaced, epoch, head, flat = reply
+    return Registered(seq, recovered, replaced, Page(epoch, head, _read_messages(flat)))
+
+
+def _read_head(reply: list[Any]) -> Head:
+    return Head(*reply)
+
+
