@@ -1,0 +1,32 @@
+"""What the operating system lets this process have."""
+
+from __future__ import annotations
+
+import resource
+
+RESERVED_FILES = 64
+"""open files that the node itself needs: backends, listeners, logs, SQLite, the http port's clients"""
+
+# Where the hard limit is "infinity", the kernel still has one; this much it always grants to root.
+_PLENTY = 1 << 20
+
+
+def raise_file_limit() -> int:
+    """Raise the limit of open files to the hard one; returns the limit that is then in force.
+
+    Where that is not allowed, the limit stays as it is.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _PLENTY if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            return soft
+        return wanted
+    return _PLENTY if soft == resource.RLIM_INFINITY else soft
+
+
+def connection_room(limit: int, wanted: int) -> int:
+    """How many client connections a limit of open files allows, and at most `wanted`."""
+    return max(0, min(wanted, limit - RESERVED_FILES))
