@@ -80,7 +80,7 @@ make_venv() {
 # A stamp makes it quick the second time; an installation with more extras serves those with fewer.
 install_project() {
     local extras=$1 stamp=$VENV/.installed wanted log
-    wanted=$(cd "$ROOT" && { printf '%s\n' "$ROOT"; cat setup.cfg pyproject.toml constraints.txt; } | sha256sum)
+    wanted=$(cd "$ROOT" && { printf '%s\n' "$ROOT"; cat setup.cfg pyproject.toml constraints.txt scripts/lib/setup.sh; } | sha256sum)
     if [ -x "$VENV/bin/twistd" ] && [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" = "$wanted" ]; then
         case ",$(tail -n 1 "$stamp")," in
         *",$extras,"*) return ;;
@@ -91,8 +91,10 @@ install_project() {
     make_venv
     say "installing the project${extras:+ with $extras} (a minute or so, once)"
     log=$(mktemp)
+    # compat: the whole folder on the path, as Twisted looks for plugins in folders only.
     if ! (cd "$ROOT" && "$VENV/bin/python" -m pip install --disable-pip-version-check \
-        -e ".${extras:+[$extras]}" -c constraints.txt) </dev/null >"$log" 2>&1; then
+        --config-settings editable_mode=compat -e ".${extras:+[$extras]}" -c constraints.txt) \
+        </dev/null >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         rm -f "$log"
         fail "pip could not install the project"
