@@ -1,0 +1,112 @@
+"""What a message looks like in MongoDB: from its JSON to a document and back, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import bson
+import msgspec
+
+from imd.message import (
+    FromUserType,
+    IMessage,
+    LoginType,
+    conversation_id,
+    conversation_members,
+    encode_message,
+)
+
+MAX_DOCUMENT_BYTES = 16 << 20
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LOGIN_TYPES = {
+    FromUserType.CUSTOMER_SERVICE.value: LoginType.USER_TYPE.value,
+    FromUserType.USER_TYPE.value: LoginType.USER_TYPE.value,
+    FromUserType.CUSTOMER_TYPE.value: LoginType.CUSTOMER_TYPE.value,
+    FromUserType.VISITOR_TYPE.value: None,
+}
+
+
+class ArchivedMessage(IMessage):
+    """A message as it comes out of the archive queue: with who got it, if it was a visitor's."""
+
+    agent: str = ""
+
+
+class Unfit(Exception):
+    """This can never become a document; says why without showing what it holds."""
+
+
+_decode = msgspec.json.Decoder(ArchivedMessage).decode
+_encode_bson = bson.BSON.encode
+
+
+def to_bson(body: bytes | msgspec.Raw, now: datetime) -> tuple[str, bytes]:
+    """The message id and the encoded document of one message's JSON, first written at `now`. Raises Unfit."""
+    try:
+        message = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Unfit(f"not a message: {error}") from None
+    if not message.id or not message.user_id:
+        raise Unfit("a message without an id or a sender")
+    if message.from_user_type not in _LOGIN_TYPES:
+        raise Unfit("a sender of no known type")
+    try:
+        encoded = _encode_bson(to_document(message, now))
+    except (bson.errors.BSONError, OverflowError, ValueError, TypeError) as error:
+        raise Unfit(f"{type(error).__name__} while encoding") from None
+    # The server's own limit; the driver would fail the whole batch.
+    if len(encoded) > MAX_DOCUMENT_BYTES:
+        raise Unfit(f"a document of {len(encoded)} bytes")
+    return message.id, encoded
+
+
+def to_document(message: ArchivedMessage, now: datetime) -> dict[str, Any]:
+    """The seed's fields, and by what history is found: `conversation` and `participants`."""
+    participants = {message.user_id, *([message.to] if message.to else message.group or ())}
+    if message.agent:
+        participants.add(message.agent)
+    document: dict[str, Any] = {
+        "_id": message.id,
+        "userId": message.user_id,
+        "to": message.to,
+        "group": message.group,
+        "msg": message.msg,
+        "loginType": _LOGIN_TYPES[message.from_user_type],
+        "isCustomerService": message.from_user_type == FromUserType.CUSTOMER_SERVICE.value,
+        "isVisitor": message.is_visitor or message.from_user_type == FromUserType.VISITOR_TYPE.value,
+        "isConnect": False,
+        "sendTime": _EPOCH + message.send_time * _MILLISECOND,
+        "createTime": now,
+        "conversation": conversation_id(conversation_members(message)),
+        "participants": sorted(participants),
+        "fromUserType": message.from_user_type,
+    }
+    if message.client_msg_id is not None:
+        document["clientMsgId"] = message.client_msg_id
+    if message.content_type is not None:
+        document["contentType"] = message.content_type
+    if message.agent:
+        document["agent"] = message.agent
+    return document
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """The message's JSON, as its recipients got it. Dates must be aware."""
+    return encode_message(
+        IMessage(
+            id=document["_id"],
+            client_msg_id=document.get("clientMsgId"),
+            user_id=document["userId"],
+            from_user_type=document["fromUserType"],
+            to=document["to"],
+            group=document["group"],
+            msg=document["msg"],
+            content_type=document.get("contentType"),
+            send_time=(document["sendTime"] - _EPOCH) // _MILLISECOND,
+            is_visitor=document["isVisitor"],
+        )
+    )

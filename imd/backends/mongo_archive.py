@@ -1,0 +1,319 @@
+"""The archive in MongoDB. The driver blocks, so it has threads of its own."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import pymongo
+from prometheus_client import Counter, Gauge, Histogram
+from pymongo.errors import ConfigurationError as DriverConfigurationError
+from pymongo.errors import ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
+from pymongo.write_concern import WriteConcern
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.backends.archive_document import to_json
+from imd.backends.mongo_write import Inserted, write_messages
+from imd.errors import ConfigurationError, Unavailable
+from imd.interfaces import History, HistoryQuery
+
+COLLECTION = "im_message"
+DATABASE = "imd"
+INDEXES = ([("userId", 1)], [("conversation", 1), ("_id", 1)], [("participants", 1), ("_id", 1)])
+
+READ_THREADS = 3
+WRITE_THREADS = 3
+MAX_READS = 256
+PING_SECONDS = 2.0
+SELECTION_SECONDS = 2.0
+STOP_SECONDS = 3.0
+_MAX_DELAY_SECONDS = 15.0
+
+INSERT_SECONDS = Histogram(
+    "imd_mongodb_insert_seconds", "One write of a batch to MongoDB, with its encoding."
+)
+HISTORY_SECONDS = Histogram("imd_mongodb_history_seconds", "One page of history, with the wait for a thread.")
+WRITTEN = Counter("imd_archive_written_total", "Documents written to MongoDB.")
+DUPLICATES = Counter("imd_archive_duplicates_total", "Documents that MongoDB had already.")
+READS = Gauge("imd_mongodb_reads", f"History pages waited for, at most {MAX_READS}.")
+
+
+class MongoArchive:
+    """`url` is a MongoDB connection string; its database (`imd` if it names none) holds `im_message`.
+
+    Writes wait for a majority and the journal unless the url says otherwise.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, url: str, *, timeout_seconds: float = 10.0) -> None:
+        self._reactor = reactor
+        self._url = url
+        self._timeout_seconds = timeout_seconds
+        self._client: Any = None
+        self._collection: Any = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._writers: ThreadPoolExecutor | None = None
+        self._watching: Deferred[None] | None = None
+        self._ready: Deferred[None] = Deferred()
+        self._problem: str | None = "not connected yet"
+        self._reads = 0
+        self._indexed = False
+        self._indexing: Deferred[None] | None = None
+        self._stopping = False
+        self._pause: Deferred[None] | None = None
+
+    # from the node
+
+    def start(self) -> Deferred[None]:
+        """Fires when MongoDB has answered. Threads and sockets are made here: a daemon has forked by now."""
+        self._readers = ThreadPoolExecutor(READ_THREADS, "mongodb-read")
+        self._writers = ThreadPoolExecutor(WRITE_THREADS, "mongodb-write")
+        self._watching = ensureDeferred(self._watch())
+        self._watching.addErrback(self._watch_ended)
+        return self._ready
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        if self._pause is not None:
+            self._pause.cancel()
+        watching = self._watching
+        if watching is not None and not watching.called:
+            watching.addTimeout(STOP_SECONDS, self._reactor, onTimeoutCancel=lambda *_: None)
+            await watching
+        for pool in (self._readers, self._writers):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+        self._problem = "stopped"
+        if self._client is not None:
+            self._client.close()
+
+    def stop(self) -> Deferred[None]:
+        """Stop the writer first. Threads end by themselves, within the timeout of what they do."""
+        return ensureDeferred(self._stop()).addErrback(
+            lambda failure: self.log.failure("MongoDB: did not stop in good order", failure)
+        )
+
+    def problem(self) -> str | None:
+        return None if self._problem is None else f"MongoDB: {self._problem}"
+
+    # from the writer
+
+    def insert(self, bodies: Sequence[bytes | msgspec.Raw]) -> Deferred[Inserted]:
+        """Write messages, in any order, each once however often it is given. One call at a time.
+
+        Unavailable: some may be written; give all of them again.
+        """
+        if self._writers is None or self._stopping or self._collection is None:
+            return fail(Unavailable(self.problem() or "MongoDB: stopped"))
+        began = self._reactor.seconds()
+        done = self._in_thread(self._writers, write_messages, self._collection, bodies, self._timeout_seconds)
+
+        def note(result: Inserted) -> Inserted:
+            INSERT_SECONDS.observe(self._reactor.seconds() - began)
+            WRITTEN.inc(result.written)
+            DUPLICATES.inc(result.duplicates)
+            return result
+
+        return done.addCallbacks(note, self._unavailable)
+
+    # from history
+
+    def history(self, query: HistoryQuery) -> Deferred[History]:
+        if self._readers is None or self._stopping or self._collection is None:
+            return fail(Unavailable(self.problem() or "MongoDB: stopped"))
+        if self._reads >= MAX_READS:
+            return fail(Unavailable(f"MongoDB: {MAX_READS} pages of history are waited for"))
+        self._reads += 1
+        READS.set(self._reads)
+        began = self._reactor.seconds()
+        give_up_at = time.monotonic() + self._timeout_seconds
+        answer: Deferred[History] = Deferred()
+        # The slot is free when the thread is, which may be later than the deadline of whoever asked.
+        running = self._in_thread(self._readers, self._history, query, give_up_at)
+        running.addBoth(self._read_done)
+        running.addErrback(self._unavailable)
+        running.chainDeferred(answer)
+
+        def too_late(_: object, seconds: float) -> History:
+            raise Unavailable(f"MongoDB: no page of history within {seconds:g} s")
+
+        def note(result: History) -> History:
+            HISTORY_SECONDS.observe(self._reactor.seconds() - began)
+            return result
+
+        answer.addTimeout(self._timeout_seconds + 0.5, self._reactor, onTimeoutCancel=too_late)
+        return answer.addCallback(note)
+
+    def _read_done(self, result: Any) -> Any:
+        self._reads -= 1
+        READS.set(self._reads)
+        return result
+
+    # in threads: nothing of the reactor's may be touched here
+
+    def _history(self, query: HistoryQuery, give_up_at: float) -> History:
+        seconds = give_up_at - time.monotonic()
+        if seconds <= 0:
+            raise Unavailable("MongoDB: too many pages of history are asked for")
+        wanted: dict[str, Any] = {}
+        if query.conversation is not None:
+            wanted["conversation"] = query.conversation
+        if query.conversation is None or query.only_own:
+            wanted["participants"] = query.viewer
+        if query.before is not None:
+            wanted["_id"] = {"$lt": query.before}
+        with pymongo.timeout(seconds):
+            found = list(self._collection.find(wanted).sort("_id", -1).limit(query.limit + 1))
+        page = found[: query.limit]
+        return History([to_json(document) for document in reversed(page)], len(found) > query.limit)
+
+    def _connect(self) -> None:
+        """Make the client; it connects when it is first used. Raises ConfigurationError."""
+        try:
+            client: Any = pymongo.MongoClient(
+                self._url,
+                tz_aware=True,
+                maxPoolSize=READ_THREADS + WRITE_THREADS,
+                serverSelectionTimeoutMS=int(SELECTION_SECONDS * 1000),
+                connectTimeoutMS=int(SELECTION_SECONDS * 1000),
+                socketTimeoutMS=int(self._timeout_seconds * 1000),
+                appname="imd",
+            )
+            asked = client.write_concern.document
+            database = client.get_default_database(DATABASE)
+            concern = WriteConcern(**{"w": "majority", "j": True, **asked})
+        except (InvalidURI, DriverConfigurationError, ValueError, TypeError) as error:
+            raise ConfigurationError(f"mongodb url: {type(error).__name__}: {error}") from None
+        if not concern.acknowledged:
+            client.close()
+            raise ConfigurationError("mongodb url: w=0 would lose messages silently")
+        self._collection = database.get_collection(COLLECTION, write_concern=concern)
+        self._client = client
+
+    def _ping(self) -> None:
+        with pymongo.timeout(self._ping_seconds()):
+            self._client.admin.command("ping")
+
+    def _make_indexes(self) -> None:
+        # No deadline but the socket's: on a collection that is already large this takes its time.
+        for keys in INDEXES:
+            self._collection.create_index(keys)
+
+    # its health
+
+    def _ping_seconds(self) -> float:
+        return min(self._timeout_seconds, SELECTION_SECONDS + 1)
+
+    async def _watch(self) -> None:
+        failures = 0
+        while not self._stopping:
+            try:
+                await self._look()
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                if self._stopping:
+                    return
+                if not failures:
+                    self.log.warn("MongoDB: {reason}; trying again", reason=_say(error))
+                self._problem = _say(error)
+                failures += 1
+            else:
+                if failures:
+                    self.log.info("MongoDB: back after {failures} failures", failures=failures)
+                failures = 0
+            delay = PING_SECONDS if not failures else min(_MAX_DELAY_SECONDS, 0.25 * 1.7 ** min(failures, 20))
+            await self._sleep(delay * random.uniform(0.5, 1))
+
+    async def _look(self) -> None:
+        """One ping; what is missing is made."""
+        assert self._writers is not None
+        if self._client is None:
+            await self._in_thread(self._writers, self._connect)
+        await self._in_thread(self._writers, self._ping)
+        if self._problem is not None and not self._stopping:
+            self._problem = None
+        if not self._ready.called:
+            self._ready.callback(None)
+        if not self._indexed and self._indexing is None:
+            self._indexing = self._in_thread(self._writers, self._make_indexes)
+            self._indexing.addCallbacks(self._have_indexes, self._no_indexes)
+
+    def _have_indexes(self, _: None) -> None:
+        self._indexing, self._indexed = None, True
+
+    def _no_indexes(self, failure: Failure) -> None:
+        # Tried again after the next ping; the server goes on building what it has begun.
+        self._indexing = None
+        if not self._stopping:
+            self.log.warn("MongoDB: indexes: {reason}", reason=_say(failure.value or RuntimeError(failure)))
+
+    def _watch_ended(self, failure: Failure) -> None:
+        if failure.check(CancelledError) and self._stopping:
+            return
+        self._problem = _say(failure.value or RuntimeError(failure))
+        if self._ready.called:
+            self.log.failure("MongoDB: no longer watched", failure)
+        else:
+            self._ready.errback(failure)
+
+    async def _sleep(self, seconds: float) -> None:
+        if self._stopping:
+            return
+        pause: Deferred[None] = Deferred(lambda _: call.cancel())
+        self._pause = pause
+        call = self._reactor.callLater(seconds, pause.callback, None)
+        await pause
+
+    def _unavailable(self, failure: Failure) -> Failure:
+        """The driver's errors become the project's. A lost connection is a problem until the next ping."""
+        error: Any = failure.value
+        if isinstance(error, Unavailable):
+            return failure
+        if isinstance(error, ConnectionFailure) and not self._stopping:
+            self._problem = _say(error)
+        elif not isinstance(error, PyMongoError) and not isinstance(error, CancelledError):
+            self.log.failure("MongoDB: an operation failed", failure)
+        return Failure(Unavailable(f"MongoDB: {_say(error)}"))
+
+    def _in_thread(self, pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """What `work` returns or raises, in the reactor's thread. Cancelling leaves the thread at it."""
+        answer: Deferred[Any] = Deferred()
+
+        def over(future: Future[Any]) -> None:
+            self._reactor.callFromThread(self._deliver, answer, future)
+
+        try:
+            pool.submit(work, *args).add_done_callback(over)
+        except RuntimeError:
+            return fail(Unavailable("MongoDB: stopped"))
+        return answer
+
+    @staticmethod
+    def _deliver(answer: Deferred[Any], future: Future[Any]) -> None:
+        if answer.called:
+            return
+        if future.cancelled():
+            answer.errback(Unavailable("MongoDB: stopped"))
+            return
+        error = future.exception()
+        if error is None:
+            answer.callback(future.result())
+        else:
+            answer.errback(error)
+
+
+def _say(error: BaseException) -> str:
+    """An error in a line: the kind, and of the text only its beginning. It never shows a document."""
+    if isinstance(error, OperationFailure):
+        return f"{type(error).__name__}: code {error.code}"
+    if isinstance(error, (ConfigurationError, Unavailable)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"[:200]

@@ -1,0 +1,201 @@
+"""One AMQP connection while it lives: pika's protocol, and a transport that knows what is unsent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pika
+from pika.adapters.twisted_connection import TwistedChannel, TwistedProtocolConnection
+from prometheus_client import Gauge
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+UNSENT = Gauge(
+    "imd_rabbitmq_unsent_bytes", "Written while the broker did not read fast enough.", ["connection"]
+)
+
+RPC_SECONDS = 10.0
+CLOSE_SECONDS = 3.0
+
+# pika's own log repeats what is logged here, and puts the text of returned messages into it.
+logging.getLogger("pika").addHandler(logging.NullHandler())
+logging.getLogger("pika").propagate = False
+
+
+def reason_of(error: object) -> str:
+    """An error in one short line. pika's errors hold the broker's words, never credentials."""
+    if isinstance(error, Failure):
+        error = error.value
+    return f"{type(error).__name__}: {error}"[:300] if isinstance(error, BaseException) else str(error)[:300]
+
+
+class _Outgoing:
+    """The transport as pika sees it: knows how much the peer leaves unread, and always closes in the end.
+
+    A transport with a producer may put off closing until that is gone, for ever under TLS.
+    """
+
+    disconnecting = False
+
+    def __init__(self, reactor: Any, transport: Any, name: str) -> None:
+        self._reactor = reactor
+        self._transport = transport
+        self._paused = False
+        self._unsent = UNSENT.labels(name)
+        self._abort_call: Any = None
+        self.unsent_bytes = 0
+        transport.registerProducer(self, True)
+
+    # from pika
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._paused:
+            self.unsent_bytes += len(data)
+            self._unsent.set(self.unsent_bytes)
+
+    def loseConnection(self) -> None:
+        if not self.disconnecting:
+            self.disconnecting = True
+            self._transport.unregisterProducer()
+            self._transport.loseConnection()
+            self._abort_call = self._reactor.callLater(CLOSE_SECONDS, self._transport.abortConnection)
+
+    # from the connection
+
+    def abort(self) -> None:
+        self._transport.abortConnection()
+
+    def lost(self) -> None:
+        self.resumeProducing()
+        if self._abort_call is not None and self._abort_call.active():
+            self._abort_call.cancel()
+
+    # from the transport
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self.unsent_bytes = 0
+        self._unsent.set(0)
+
+    def stopProducing(self) -> None:
+        self.pauseProducing()
+
+
+class AmqpProtocol(TwistedProtocolConnection):
+    """pika's protocol without Nagle, and with a word on why it ended."""
+
+    def __init__(self, reactor: Any, parameters: pika.URLParameters, name: str) -> None:
+        super().__init__(parameters, custom_reactor=reactor)
+        self._reactor = reactor
+        self._name = name
+        self.outgoing: _Outgoing | None = None
+        self.open_error: object = None
+        self.gone = False
+        self.on_lost: Callable[[object], None] | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        transport.setTcpNoDelay(True)
+        self.outgoing = _Outgoing(self._reactor, transport, self._name)
+        super().makeConnection(self.outgoing)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.gone = True
+        if self.outgoing is not None:
+            self.outgoing.lost()
+        super().connectionLost(reason)
+        if self.on_lost is not None:
+            self.on_lost(reason)
+
+    # pika's, overridden: `ready` alone would fail with the number of attempts and no reason
+    def _on_connection_failed(self, connection: Any, error: Any = None) -> None:
+        self.open_error = error
+        super()._on_connection_failed(connection, error)
+
+
+class Link:
+    """One AMQP connection for as long as it lives: what a setup works with."""
+
+    def __init__(self, reactor: Any, protocol: AmqpProtocol) -> None:
+        self._reactor = reactor
+        self._protocol = protocol
+        self._impl: Any = None
+        self._closing = False
+        self.reason: str | None = None
+        """why it was dropped or broke; None while all is well"""
+        self.lost: Deferred[None] = Deferred()
+        """fires, with None, when the connection is gone"""
+        protocol.on_lost = self._on_lost
+
+    async def channel(self, *, confirm: bool = False, vital: bool = True) -> TwistedChannel:
+        """A new channel, in confirm mode if asked. When a vital one closes the connection is dropped."""
+        channel = await self.call(self._protocol.channel(), "channel.open")
+        if self._impl is None:
+            self._impl = channel.connection
+        if vital:
+            channel.on_closed.addCallback(self._channel_closed)
+        if confirm:
+            await self.call(channel.confirm_delivery(), "confirm.select")
+        return channel
+
+    def call(self, answer: Deferred[Any], what: str) -> Deferred[Any]:
+        """`answer`, or TimeoutError after RPC_SECONDS: pika's Deferreds may never fire."""
+
+        def say_what(failure: Failure, seconds: float) -> Any:
+            raise TimeoutError(f"{what}: no answer within {seconds:g} s")
+
+        return answer.addTimeout(RPC_SECONDS, self._reactor, onTimeoutCancel=say_what)
+
+    def drop(self, reason: object) -> None:
+        """Give the connection up; the next one is set up anew."""
+        if self.reason is None:
+            self.reason = reason_of(self._protocol.open_error or reason)
+        if not self._closing and not self._protocol.gone and self._protocol.outgoing is not None:
+            self._protocol.outgoing.abort()
+
+    def close(self) -> None:
+        """End the connection in good order; `lost` fires within CLOSE_SECONDS whatever the broker does."""
+        if self.reason is None:
+            self.reason = "closed"
+        self._closing = True
+        outgoing = self._protocol.outgoing
+        if self._protocol.gone or outgoing is None:
+            return
+        abort = self._reactor.callLater(CLOSE_SECONDS, outgoing.abort)
+        self.lost.addCallback(lambda _: abort.cancel() if abort.active() else None)
+        if self._protocol.is_open:
+            self._protocol.close()
+        else:
+            outgoing.abort()
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The broker's version, such as (3, 10, 8); (0,) if it does not say. Known once a channel is open."""
+        properties = (self._impl.server_properties if self._impl is not None else None) or {}
+        version = properties.get("version", "")
+        text = version.decode("ascii", "replace") if isinstance(version, bytes) else str(version)
+        return tuple(int(part) for part in text.split(".")[:3] if part.isdigit()) or (0,)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much has been written since the broker last kept up."""
+        return self._protocol.outgoing.unsent_bytes if self._protocol.outgoing is not None else 0
+
+    def watch_blocked(self, changed: Callable[[bool], None]) -> None:
+        """Be told when the broker stops reading from this connection, and when it goes on."""
+        if self._impl is not None:
+            self._impl.add_on_connection_blocked_callback(lambda *_: changed(True))
+            self._impl.add_on_connection_unblocked_callback(lambda *_: changed(False))
+
+    def _channel_closed(self, reason: object) -> None:
+        self.drop(reason)
+
+    def _on_lost(self, reason: object) -> None:
+        if self.reason is None:
+            self.reason = reason_of(self._protocol.open_error or reason)
+        self.lost.callback(None)
