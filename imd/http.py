@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from twisted.web.http import NOT_ALLOWED, NOT_FOUND, OK, SERVICE_UNAVAILABLE
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 REQUEST_SECONDS = 30
@@ -29,7 +29,7 @@ class _Root(Resource):
 
     isLeaf = True
 
-    def __init__(self, problems: Callable[[], dict[str, str]], metrics: IResource) -> None:
+    def __init__(self, problems: Callable[[], dict[str, str]], metrics: Any) -> None:
         super().__init__()
         self._problems = problems
         self._metrics = metrics
