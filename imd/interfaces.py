@@ -93,6 +93,8 @@ class Duplicate(NamedTuple):
 
     message_id: str
     send_time: int
+    agent: str = ""
+    """who has the visitor's messages now"""
 
 
 class Conflict(NamedTuple):
@@ -128,6 +130,8 @@ class ConnectRequest:
     ephemeral: bool = False
     answers_visitors: bool = False
     page: int = 100
+    resume: bool = False
+    """the channel was registered before: whoever has the device now, or had it with a newer attempt, keeps it"""
 
 
 class Superseded(NamedTuple):
@@ -178,13 +182,11 @@ class Lease(NamedTuple):
     answers_visitors: bool
     renew: bool
     """False: only the head is asked for"""
-    may_return: bool
-    """True: register it again if nobody has the device (Redis may have lost its data)"""
-    ephemeral: bool = False
 
 
 class Head(NamedTuple):
-    """The state of a channel's inbox. `held` is False when the channel no longer has its device."""
+    """The state of a channel's inbox. `held` is False when the channel no longer has its device: another
+    has it, or nobody has."""
 
     held: bool
     epoch: str

@@ -206,6 +206,7 @@ class RedisInbox:
             request.ephemeral,
             request.answers_visitors,
             request.page,
+            request.resume,
         )
 
     def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
@@ -221,8 +222,6 @@ class RedisInbox:
             lease.channel,
             lease.answers_visitors,
             lease.renew,
-            lease.may_return,
-            lease.ephemeral,
         )
 
     def leave(self, leave: Leave) -> Deferred[None]:
@@ -292,7 +291,7 @@ def _read_placed(reply: list[Any], s: Submission) -> Outcome:
 
 _OUTCOMES: dict[int, Callable[[list[Any], Submission], Outcome]] = {
     0: _read_placed,
-    1: lambda reply, s: Duplicate(reply[1], reply[2]),
+    1: lambda reply, s: Duplicate(reply[1], reply[2], unquote(reply[3])),
     2: lambda reply, s: Conflict(),
     3: lambda reply, s: NotAllowed(reply[1]),
     4: lambda reply, s: Failed(f"redis: {reply[1]}"),

@@ -1,5 +1,5 @@
 -- Items: {sent key or '', value "id time content", content, recipients, body, visitor or '', its `to` or ''}.
--- Reply: {now_ms, outcomes}; an outcome is {0, deliveries} | {1, id, time} | {2} | {3, why} | {4, why}
+-- Reply: {now_ms, outcomes}; an outcome is {0, deliveries} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
 -- | {5, deliveries with user and body, agent}.
 local outcomes = {}
 
@@ -43,7 +43,7 @@ local function place(item)
       local id, at, old = string.match(first, '^(%S+) (%S+) (%S+)$')
       if old ~= content then return {2} end
       redis.call('EXPIRE', sent, dedup_s)
-      return {1, id, tonumber(at)}
+      return {1, id, tonumber(at), item[6] ~= '' and present_agent(item[6]) or ''}
     end
   end
   local outcome

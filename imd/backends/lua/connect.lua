@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Items: {user, device, channel, attempt or '-', epoch or '', seq, ephemeral, answers visitors, page size}.
+-- Items: {user, device, channel, attempt or '-', epoch or '', seq, ephemeral, answers visitors, page size,
+-- resume}.
 -- Reply: {now_ms, outcomes}: {0, seq, recovered, replaced channel or '', epoch, head, page} | {1} superseded
 -- | {2} too many channels.
 
@@ -44,9 +45,8 @@ local function connect(item)
   local _, info_epoch, last_attempt = device_info(redis.call('HGET', key(user, 'devices'), device))
   local current, ends = split_channel(redis.call('HGET', channels, device))
   local replaced = ends > now_s and current ~= channel and current or ''
-  if replaced ~= '' and attempt ~= '-' and last_attempt ~= '-' and tonumber(last_attempt) > tonumber(attempt) then
-    return {1}
-  end
+  local older = attempt ~= '-' and last_attempt ~= '-' and tonumber(last_attempt) > tonumber(attempt)
+  if older and (replaced ~= '' or item[10]) or replaced ~= '' and item[10] then return {1} end
 
   local others = 0
   local all = redis.call('HGETALL', channels)

@@ -1,0 +1,548 @@
+"""One client: its frames, from the connect signal to the end. No socket, no WebSocket.
+
+Frames that come before the connect signal is through wait; every frame gets its answer; the answers to
+messages come in the order of the messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from prometheus_client import Counter
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd import frames
+from imd.accept import Acceptor, Pending
+from imd.auth import Authenticator, Identity, new_visitor, read_visitor_token
+from imd.compose import Author, compose, cost
+from imd.delivery import Router
+from imd.errors import (
+    BAD_FRAME,
+    CLOSE_BAD_FRAMES,
+    CLOSE_NO_CONNECT,
+    CLOSE_OVERLOADED,
+    CLOSE_REPLACED,
+    CLOSE_UNAUTHORIZED,
+    FORBIDDEN,
+    INVALID_MESSAGE,
+    RATE_LIMITED,
+    UNAVAILABLE,
+    Closing,
+    Refused,
+    Unavailable,
+)
+from imd.history import Historian
+from imd.ids import MessageIds, ServerClock, new_channel_id
+from imd.interfaces import ConnectRequest, Inbox, Leave, Registered, TooManyChannels
+from imd.message import FromUserType, check_id, from_user_type
+from imd.ratelimit import TokenBucket
+from imd.session import Outlet, Session
+from imd.settings import Settings
+
+ERRORS = Counter("imd_errors_total", "Error frames sent, by code.", ["code"])
+CLOSES = Counter("imd_closes_total", "Connections closed by the node, by code.", ["code"])
+FRAMES = Counter("imd_frames_total", "Frames from clients, by type.", ["type"])
+_MESSAGES = FRAMES.labels("message")
+
+# So many frames in a row that cannot be read, and the client is told not to come back.
+MAX_BAD_FRAMES = 32
+# Past this a connection is no longer read from, until its answers have caught up.
+MAX_PENDING = 512
+MAX_HISTORY_PENDING = 4
+MAX_NUMBER = 2**53
+
+
+class Wire(Outlet, Protocol):
+    """What a connection needs of its WebSocket."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class DelayedCall(Protocol):
+    def cancel(self) -> None: ...
+
+    def active(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all connections of a node share."""
+
+    settings: Settings
+    clock: ServerClock
+    ids: MessageIds
+    inbox: Inbox
+    acceptor: Acceptor
+    router: Router
+    historian: Historian
+    authenticator: Authenticator
+    sessions: dict[str, Session]
+    call_later: Callable[..., DelayedCall]
+    unix_seconds: Callable[[], float]
+    leave: Callable[[Leave], None]
+    """tells the inbox that a channel is gone, and sees to it that this ends"""
+    desk_changed: Callable[[], None]
+    """an agent came: somebody may be waiting"""
+
+
+class Connection:
+    """`bearer` is the token of the handshake's Authorization header."""
+
+    __slots__ = (
+        "_author",
+        "_bad_frames",
+        "_bearer",
+        "_bucket",
+        "_early",
+        "_exp_call",
+        "_histories",
+        "_identity",
+        "_leaving",
+        "_opening",
+        "_paused",
+        "_pending",
+        "_services",
+        "_state",
+        "_wire",
+        "session",
+    )
+
+    log = Logger()
+
+    # the states
+    NEW, OPENING, OPEN, CLOSED = range(4)
+
+    def __init__(self, services: Services, wire: Wire, bearer: str | None) -> None:
+        limits = services.settings.limits
+        self._services = services
+        self._wire = wire
+        self._bearer = bearer
+        self._state = self.NEW
+        self._early: list[bytes] = []
+        self._bad_frames = 0
+        self._pending = 0
+        self._paused = False
+        self._leaving = False
+        self._histories = 0
+        self._identity: Identity | None = None
+        self._author: Author | None = None
+        self._exp_call: DelayedCall | None = services.call_later(
+            services.settings.websocket.connect_seconds, self._no_connect
+        )
+        self._opening: Deferred[None] | None = None
+        self._bucket = TokenBucket(limits.messages_per_second, limits.burst, services.clock.monotonic)
+        self.session: Session | None = None
+
+    # from the WebSocket
+
+    def frame_received(self, payload: bytes) -> None:
+        """A text frame came."""
+        if self._state == self.OPENING:
+            self._early.append(payload)
+            return
+        if self._state == self.CLOSED:
+            return
+        try:
+            frame = frames.decode(payload)
+        except frames.BadFrame as bad:
+            FRAMES.labels("unreadable").inc()
+            self._bad_frame(bad)
+            return
+        self._bad_frames = 0
+        if type(frame) is frames.MessageFrame and self._state == self.OPEN:
+            _MESSAGES.inc()
+            self._message(frame)
+        else:
+            self._dispatch(frame)
+
+    def binary_received(self) -> None:
+        """A binary frame came."""
+        if self._state != self.CLOSED:
+            FRAMES.labels("unreadable").inc()
+            self._bad_frame(frames.BadFrame(BAD_FRAME, "a text frame is expected"))
+
+    def ponged(self, mark: bytes) -> None:
+        if self.session is not None:
+            self.session.ponged(mark)
+
+    def writable_again(self) -> None:
+        if self.session is not None:
+            self.session.writable_again()
+
+    def lost(self, clean: bool) -> None:
+        """The WebSocket is gone."""
+        self._state = self.CLOSED
+        self._early.clear()
+        self._cancel_call()
+        if self.session is not None:
+            self._end_session(clean)
+
+    # from the acceptor
+
+    def message_accepted(self, client_msg_id: str | None, message_id: str, send_time: int) -> None:
+        self._answered()
+        if self._state == self.OPEN:
+            self._wire.send(frames.accepted(client_msg_id, message_id, send_time))
+
+    def message_refused(self, client_msg_id: str | None, refused: Refused) -> None:
+        self._answered()
+        if self._state != self.CLOSED:
+            self._send_error(refused, client_msg_id)
+
+    # from the node
+
+    def leaving(self, reconnect_ms: int) -> None:
+        """The node stops: nothing more is read, what is under way is still answered."""
+        if self._state == self.OPEN:
+            self._wire.send(frames.encode(frames.Leaving(reconnect_ms)))
+        self._leaving = True
+        self._wire.pause_reading()
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection; the WebSocket says when it is gone."""
+        if self._state != self.CLOSED:
+            self._state = self.CLOSED
+            self._cancel_call()
+            CLOSES.labels(str(code)).inc()
+            self._wire.close(code, reason)
+
+    # what a session needs of its connection
+
+    @property
+    def writable(self) -> bool:
+        return self._state == self.OPEN and self._wire.writable
+
+    def send(self, payload: bytes) -> None:
+        self._wire.send(payload)
+
+    def ping(self) -> None:
+        self._wire.ping()
+
+    # frames
+
+    def _dispatch(self, frame: Any) -> None:
+        name, handle = self._HANDLERS[type(frame)]
+        FRAMES.labels(name).inc()
+        if self._state == self.NEW and type(frame) is not frames.ConnectFrame:
+            client_msg_id = getattr(frame, "client_msg_id", None)
+            self._send_error(Refused(FORBIDDEN, "the connect signal comes first"), client_msg_id)
+            return
+        try:
+            handle(self, frame)
+        except Refused as refused:
+            self._send_error(refused, ref=getattr(frame, "ref", None))
+        except Closing as closing:
+            self.close(closing.code, closing.reason)
+
+    def _message(self, frame: frames.MessageFrame) -> None:
+        limits = self._services.settings.limits
+        early = self._bucket.take(cost(frame))
+        if early:
+            self._refuse_message(frame.client_msg_id, _too_fast(limits.messages_per_second, early))
+            return
+        assert self._author is not None
+        try:
+            submission = compose(
+                frame,
+                self._author,
+                self._services.ids,
+                message_bytes=limits.message_bytes,
+                group_members=limits.group_members,
+            )
+        except Refused as refused:
+            self._refuse_message(frame.client_msg_id, refused)
+            return
+        self._submit(Pending(self, frame.client_msg_id, submission))
+
+    def _bad_frame(self, bad: frames.BadFrame) -> None:
+        self._refuse_message(bad.client_msg_id, bad)
+        if bad.code == BAD_FRAME:
+            self._bad_frames += 1
+            if self._bad_frames >= MAX_BAD_FRAMES:
+                self.close(CLOSE_BAD_FRAMES, "bad_frame, again and again")
+
+    def _refuse_message(self, client_msg_id: str | None, refused: Refused) -> None:
+        """Answer with an error, after the answers that earlier messages still wait for."""
+        if self._pending:
+            self._submit(Pending(self, client_msg_id, None, refused))
+        else:
+            self._send_error(refused, client_msg_id)
+
+    def _submit(self, pending: Pending) -> None:
+        self._pending += 1
+        if self._pending >= MAX_PENDING and not self._paused:
+            self._paused = True
+            self._wire.pause_reading()
+        self._services.acceptor.submit(pending)
+
+    def _answered(self) -> None:
+        self._pending -= 1
+        if self._paused and self._pending <= MAX_PENDING // 2:
+            self._paused = False
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self._state == self.OPEN and not self._leaving and not self._paused:
+            self._wire.resume_reading()
+
+    def _ack(self, frame: frames.AckFrame) -> None:
+        if self.session is not None:
+            self.session.acknowledge(frame.seq)
+
+    def _ping(self, frame: frames.PingFrame) -> None:
+        self._wire.send(frames.encode(frames.Pong(self._services.clock.now_ms())))
+
+    def _history(self, frame: frames.HistoryFrame) -> None:
+        limits = self._services.settings.limits
+        frames.check_history(frame, limits.group_members)
+        early = self._bucket.take(1.0)
+        if early or self._histories >= MAX_HISTORY_PENDING:
+            raise _too_fast(limits.messages_per_second, early or 0.1)
+        assert self._author is not None
+        self._histories += 1
+        page = self._services.historian.page(self._author, frame)
+        page.addBoth(self._history_came).addCallbacks(
+            self._wire_send_if_open, self._history_failed, errbackArgs=(frame.ref,)
+        )
+
+    def _history_came(self, result: Any) -> Any:
+        self._histories -= 1
+        return result
+
+    def _wire_send_if_open(self, payload: bytes) -> None:
+        if self._state == self.OPEN:
+            self._wire.send(payload)
+
+    def _history_failed(self, failure: Failure, ref: str | None) -> None:
+        if failure.check(Unavailable) is None:
+            self.log.failure("history", failure)
+        if self._state == self.OPEN:
+            refused = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
+            self._send_error(refused, ref=ref)
+
+    def _token(self, frame: frames.TokenFrame) -> None:
+        assert self._identity is not None
+        self._identity = self._services.authenticator.renew(frame.token, self._identity)
+        self._watch_expiry(self._identity)
+        self._wire.send(frames.encode(frames.TokenRenewed(int((self._identity.exp or 0) * 1000))))
+
+    # the connect signal
+
+    def _connect(self, frame: frames.ConnectFrame) -> None:
+        if self._state != self.NEW:
+            raise Refused(BAD_FRAME, "this connection is connected already")
+        device = "default" if frame.device is None else frame.device
+        check_id("device", device)
+        if frame.attempt is not None and abs(frame.attempt) > MAX_NUMBER:
+            raise Refused(INVALID_MESSAGE, "attempt: a smaller number is expected")
+        token_hash = visitor_token = None
+        as_visitor = from_user_type(frame.login_type, frame.is_visitor, frame.is_customer_service)
+        if as_visitor is FromUserType.VISITOR_TYPE and not self._has_jwt(frame):
+            identity, visitor_token, token_hash = self._visitor(frame)
+        else:
+            identity = self._identify(frame)
+        kind = from_user_type(identity.login_type, visitor_token is not None, identity.is_customer_service)
+        if kind is None:
+            raise Refused(INVALID_MESSAGE, "loginType: USER_TYPE or CUSTOMER_TYPE is expected, or isVisitor")
+        self._identity = identity
+        self._author = Author(identity.user_id, device, kind)
+        self._state = self.OPENING
+        self._wire.pause_reading()
+        self._opening = Deferred.fromCoroutine(self._open(frame, visitor_token, token_hash))
+        self._opening.addErrback(self._open_failed)
+
+    def _has_jwt(self, frame: frames.ConnectFrame) -> bool:
+        """True if a token is there that is not a visitor's, in a mode that reads such tokens."""
+        token = frame.token or self._bearer
+        return (
+            self._services.settings.auth.mode == "jwt"
+            and frame.visitor_token is None
+            and token is not None
+            and not token.startswith("visitor-")
+        )
+
+    def _identify(self, frame: frames.ConnectFrame) -> Identity:
+        try:
+            return self._services.authenticator.identify(frame, self._bearer)
+        except Refused as refused:
+            if refused.code != FORBIDDEN:
+                raise
+            self._send_error(refused)
+            raise Closing(CLOSE_UNAUTHORIZED, refused.reason) from None
+
+    def _visitor(self, frame: frames.ConnectFrame) -> tuple[Identity, str, str]:
+        """A visitor's identity, its token, and the hash of that. A given token makes it the same visitor."""
+        if not self._services.settings.auth.visitors:
+            raise Closing(CLOSE_UNAUTHORIZED, "visitors are not admitted")
+        token = frame.visitor_token or frame.token
+        if token is None:
+            user_id, token, token_hash = new_visitor()
+        else:
+            user_id, token_hash = read_visitor_token(token)
+        return Identity(user_id, None, False, None), token, token_hash
+
+    async def _open(
+        self, frame: frames.ConnectFrame, visitor_token: str | None, token_hash: str | None
+    ) -> None:
+        services = self._services
+        author = self._author
+        assert author is not None and self._identity is not None
+        if token_hash is not None:
+            if frame.visitor_token is None and frame.token is None:
+                await services.inbox.remember_visitor(author.user, token_hash)
+            elif not await services.inbox.knows_visitor(author.user, token_hash):
+                raise Closing(CLOSE_UNAUTHORIZED, "the visitor's token is not known, or has expired")
+        if self._state == self.CLOSED:
+            return
+        request = self._request(frame, author)
+        session = Session(
+            services.inbox,
+            self,
+            request,
+            acknowledges=bool(frame.ack),
+            window=services.settings.limits.ack_window,
+        )
+        # Before the inbox is asked: a hint that comes while it answers must find the session.
+        services.sessions[request.channel] = self.session = session
+        outcome = await services.inbox.connect(request)
+        if isinstance(outcome, Registered) and outcome.replaced:
+            services.router.tell_replaced(outcome.replaced)
+        if self._state == self.CLOSED:
+            # The client went while it was being registered.
+            if isinstance(outcome, Registered):
+                session.epoch, session.acked = outcome.page.epoch, outcome.seq
+                services.leave(session.leave(clean=False))
+            return
+        if isinstance(outcome, TooManyChannels):
+            limit = services.settings.limits.connections_per_user
+            self._send_error(Refused(RATE_LIMITED, f"{limit} connections a user", retry_after_ms=10_000))
+            raise Closing(CLOSE_OVERLOADED, f"{limit} connections a user")
+        if not isinstance(outcome, Registered):
+            raise Closing(CLOSE_REPLACED, "a newer connection of this device is here")
+        self._opened(outcome, session, visitor_token)
+
+    def _request(self, frame: frames.ConnectFrame, author: Author) -> ConnectRequest:
+        request = ConnectRequest(author.user, author.device, new_channel_id(), attempt=frame.attempt)
+        if frame.cursor is not None:
+            request.epoch = frame.cursor.epoch
+            request.seq = min(max(frame.cursor.seq, -1), MAX_NUMBER)
+        request.ephemeral = bool(frame.ephemeral)
+        request.answers_visitors = author.type is FromUserType.CUSTOMER_SERVICE
+        return request
+
+    def _opened(self, registered: Registered, session: Session, visitor_token: str | None) -> None:
+        services = self._services
+        limits = services.settings.limits
+        author, identity = self._author, self._identity
+        assert author is not None and identity is not None
+        self._cancel_call()
+        self._state = self.OPEN
+        self._opening = None
+        connected = frames.Connected(
+            v=1,
+            user_id=author.user,
+            from_user_type=author.type.value,
+            device=author.device,
+            channel=session.channel,
+            epoch=registered.page.epoch,
+            seq=registered.seq,
+            recovered=registered.recovered,
+            server_time=services.clock.now_ms(),
+            limits=frames.Limits(
+                limits.message_bytes, limits.group_members, limits.ack_window, limits.messages_per_second
+            ),
+            ping_seconds=_whole(services.settings.websocket.ping_seconds),
+            visitor_token=visitor_token,
+            exp=int(identity.exp * 1000) if identity.exp is not None else None,
+        )
+        self._wire.send(frames.encode(connected))
+        self._watch_expiry(identity)
+        session.begin(registered)
+        if session.answers_visitors:
+            services.desk_changed()
+        self._read_on()
+        early, self._early = self._early, []
+        for payload in early:
+            self.frame_received(payload)
+
+    def _open_failed(self, failure: Failure) -> None:
+        self._opening = None
+        session, self.session = self.session, None
+        if session is not None:
+            self._services.sessions.pop(session.channel, None)
+            if failure.check(Unavailable):
+                # It may have been registered all the same.
+                self._services.leave(session.leave(clean=False))
+            session.ended = True
+        if self._state == self.CLOSED:
+            return
+        if isinstance(failure.value, Closing):
+            self.close(failure.value.code, failure.value.reason)
+            return
+        if failure.check(Unavailable) is None:
+            self.log.failure("a connect failed", failure)
+        refused = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
+        self._send_error(refused)
+        self.close(CLOSE_OVERLOADED, "a backend is down")
+
+    # time and the end
+
+    def _no_connect(self) -> None:
+        if self._state in (self.NEW, self.OPENING):
+            self.close(CLOSE_NO_CONNECT, "no connect frame in time")
+
+    def _watch_expiry(self, identity: Identity) -> None:
+        self._cancel_call()
+        if identity.exp is not None:
+            left = max(0.0, identity.exp - self._services.unix_seconds())
+            self._exp_call = self._services.call_later(left, self._expired)
+
+    def _expired(self) -> None:
+        self.close(CLOSE_UNAUTHORIZED, "the token has expired")
+
+    def _cancel_call(self) -> None:
+        if self._exp_call is not None and self._exp_call.active():
+            self._exp_call.cancel()
+        self._exp_call = None
+
+    def _end_session(self, clean: bool) -> None:
+        session = self.session
+        assert session is not None
+        self._services.sessions.pop(session.channel, None)
+        if session.epoch:
+            self._services.leave(session.leave(clean))
+        else:
+            session.ended = True
+
+    def _send_error(
+        self, refused: Refused, client_msg_id: str | None = None, ref: str | None = None
+    ) -> None:
+        ERRORS.labels(refused.code).inc()
+        self._wire.send(frames.error(refused, client_msg_id, ref))
+
+    _HANDLERS: dict[type, tuple[str, Callable[[Connection, Any], None]]] = {
+        frames.ConnectFrame: ("connect", _connect),
+        frames.MessageFrame: ("message", _message),
+        frames.AckFrame: ("ack", _ack),
+        frames.HistoryFrame: ("history", _history),
+        frames.PingFrame: ("ping", _ping),
+        frames.TokenFrame: ("token", _token),
+    }
+
+
+def _too_fast(per_second: float, early_seconds: float) -> Refused:
+    return Refused(
+        RATE_LIMITED, f"{per_second} messages a second", retry_after_ms=max(1, int(early_seconds * 1000))
+    )
+
+
+def _whole(seconds: float) -> float:
+    return int(seconds) if seconds == int(seconds) else seconds
+
+

@@ -1,0 +1,71 @@
+"""Pings for all connections from one clock tick: no timer per connection."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.task import LoopingCall
+
+
+class Peer(Protocol):
+    """A connection as the heartbeat sees it."""
+
+    pong_due: float
+    """when its pong is due, monotonic seconds; 0: no ping is unanswered"""
+
+    def ping(self) -> None: ...
+
+    def pong_overdue(self) -> bool:
+        """Its pong did not come. True: give it as much time again (this node was not reading)."""
+
+
+class Heartbeat:
+    """Pings each peer every `ping_seconds`, spread evenly, and tells those whose pong is overdue."""
+
+    def __init__(self, clock: Any, ping_seconds: float, pong_seconds: float) -> None:
+        self._seconds: Callable[[], float] = clock.seconds
+        self._pong_seconds = pong_seconds
+        self._tick_seconds = min(1.0, ping_seconds / 2, pong_seconds / 2)
+        count = max(1, math.ceil(ping_seconds / self._tick_seconds))
+        self._slots: list[set[Peer]] = [set() for _ in range(count)]
+        self._now = 0
+        self._last_slot = 0
+        self._due: deque[tuple[float, Peer]] = deque()
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        self._loop.start(self._tick_seconds, now=False).addErrback(lambda failure: failure.raiseException())
+
+    def stop(self) -> None:
+        if self._loop.running:
+            self._loop.stop()
+
+    def add(self, peer: Peer) -> int:
+        """Take in a peer; gives the slot to `remove` it from."""
+        self._last_slot = (self._last_slot + 1) % len(self._slots)
+        self._slots[self._last_slot].add(peer)
+        return self._last_slot
+
+    def remove(self, peer: Peer, slot: int) -> None:
+        self._slots[slot].discard(peer)
+        peer.pong_due = 0.0
+
+    def _tick(self) -> None:
+        now = self._seconds()
+        while self._due and self._due[0][0] <= now:
+            due, peer = self._due.popleft()
+            if peer.pong_due == due and peer.pong_overdue():
+                self._expect(peer, now)
+        self._now = (self._now + 1) % len(self._slots)
+        for peer in list(self._slots[self._now]):
+            if not peer.pong_due:
+                peer.ping()
+                self._expect(peer, now)
+
+    def _expect(self, peer: Peer, now: float) -> None:
+        peer.pong_due = now + self._pong_seconds
+        self._due.append((peer.pong_due, peer))

@@ -1,0 +1,34 @@
+"""A token bucket: so many a second on average, so many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class TokenBucket:
+    """`per_second` 0 means no limit. `seconds` is a monotonic clock."""
+
+    __slots__ = ("_burst", "_per_second", "_seconds", "_then", "_tokens")
+
+    def __init__(self, per_second: float, burst: float, seconds: Callable[[], float]) -> None:
+        self._per_second = per_second
+        self._burst = max(burst, 1.0)
+        self._seconds = seconds
+        self._tokens = self._burst
+        self._then = seconds() if per_second else 0.0
+
+    def take(self, cost: float) -> float:
+        """Spend `cost`. Gives 0, or how many seconds too early it is (nothing is spent then).
+
+        What costs more than a full bucket holds is let through when the bucket is full.
+        """
+        if not self._per_second:
+            return 0.0
+        now = self._seconds()
+        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._per_second)
+        self._then = now
+        needed = min(cost, self._burst)
+        if self._tokens >= needed:
+            self._tokens -= cost
+            return 0.0
+        return (needed - self._tokens) / self._per_second

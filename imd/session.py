@@ -1,0 +1,327 @@
+"""One device's place in its inbox: what it was sent, what it has acknowledged, what it still has to get.
+
+The inbox is the truth. Hints push the next message at once; anything else (a gap, a full window, a slow
+socket, a lost hint) makes the session pull from the inbox when it can. `sent` only ever rises by one
+within an epoch, so order, no holes and no repeats follow from one counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from prometheus_client import Counter
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd import frames
+from imd.errors import CLOSE_REPLACED, INVALID_MESSAGE, Refused, Unavailable
+from imd.interfaces import (
+    Ack,
+    ConnectOutcome,
+    ConnectRequest,
+    Head,
+    Inbox,
+    Lease,
+    Leave,
+    Page,
+    Registered,
+)
+
+PULLED = Counter("imd_pulled_messages_total", "Messages delivered by reading the inbox.")
+RESETS = Counter("imd_session_resets_total", "Times that a connected device had to be told `reset`.")
+
+PAGE_MESSAGES = 100
+# A device that does not acknowledge is pinged when so many messages wait for a sign of life.
+UNACKED_PING = 64
+
+
+class Outlet(Protocol):
+    """What a session needs of the connection to its device."""
+
+    @property
+    def writable(self) -> bool:
+        """False while what was sent last is still waiting for the socket."""
+
+    def send(self, payload: bytes) -> None: ...
+
+    def ping(self) -> None:
+        """Send a WebSocket ping that carries `Session.ping_mark()`."""
+
+    def close(self, code: int, reason: str) -> None: ...
+
+
+class Session:
+    """`acknowledges` is False for seed clients, who never do: pongs and clean closes count instead."""
+
+    __slots__ = (
+        "_early",
+        "_inbox",
+        "_outlet",
+        "_pinged",
+        "_pulling",
+        "_storing_ack",
+        "acked",
+        "acknowledges",
+        "answers_visitors",
+        "attempt",
+        "ceiling",
+        "channel",
+        "device",
+        "ended",
+        "ephemeral",
+        "epoch",
+        "known",
+        "sent",
+        "stored",
+        "user",
+        "window",
+    )
+
+    log = Logger()
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        outlet: Outlet,
+        request: ConnectRequest,
+        *,
+        acknowledges: bool,
+        window: int,
+    ) -> None:
+        self._inbox = inbox
+        self._outlet = outlet
+        self.user = request.user
+        self.device = request.device
+        self.channel = request.channel
+        self.attempt = request.attempt
+        self.ephemeral = request.ephemeral
+        self.answers_visitors = request.answers_visitors
+        self.acknowledges = acknowledges
+        self.window = window
+        self.epoch = ""
+        self.sent = 0
+        """the last number written to the device"""
+        self.acked = 0
+        """the last number that the device is known to have"""
+        self.stored = 0
+        """the last number that the inbox knows the device to have"""
+        self.known = 0
+        """the highest number heard of, from anything"""
+        self.ceiling = 0
+        """the highest number ever sent to this channel, whatever the epoch"""
+        self.ended = False
+        self._pinged = 0
+        self._pulling = False
+        self._storing_ack = False
+        self._early: tuple[str, int] | None = None
+
+    # from the connection
+
+    def begin(self, registered: Registered) -> None:
+        """The channel is registered; the caller has told the device where it starts."""
+        page = registered.page
+        self._start_at(page.epoch, registered.seq, page.head)
+        if self._early is not None and self._early[0] == page.epoch:
+            self.known = max(self.known, self._early[1])
+        self._early = None
+        self._push(page.messages)
+        self.pull_if_behind()
+
+    def acknowledge(self, seq: int) -> None:
+        """The device has everything up to `seq`. Raises Refused for a number that it was never sent."""
+        if seq < 0 or seq > self.ceiling:
+            raise Refused(INVALID_MESSAGE, f"ack: {seq} was never sent to this channel")
+        if self.acked < seq <= self.sent:
+            self.acked = seq
+            self._store_ack()
+            self.pull_if_behind()
+
+    def ping_mark(self) -> bytes:
+        """What a ping carries: the answer tells that everything up to here has arrived."""
+        return f"{self.epoch}:{self.sent}".encode()
+
+    def ponged(self, mark: bytes) -> None:
+        """A pong came; for a device that never acknowledges it does so."""
+        if self.acknowledges:
+            return
+        epoch, _, seq = mark.partition(b":")
+        if epoch.decode("latin-1") == self.epoch and seq.isdigit() and len(seq) < 16:
+            number = int(seq)
+            if self.acked < number <= self.sent:
+                self.acked = number
+                self._store_ack()
+
+    def writable_again(self) -> None:
+        self.pull_if_behind()
+
+    def leave(self, clean: bool) -> Leave:
+        """End the session; gives what the inbox must be told."""
+        self.ended = True
+        if clean and not self.acknowledges and self._outlet.writable:
+            self.acked = self.sent
+        return Leave(self.user, self.device, self.channel, self.epoch, self.acked, self.ephemeral)
+
+    # from the bus and from reconciling
+
+    def hint(self, epoch: str, seq: int, body: bytes | None) -> bool:
+        """The inbox reaches up to `seq`, and this may be that message. True if it was pushed."""
+        if epoch != self.epoch:
+            if self.epoch:
+                self.resynchronise()
+            else:
+                self._early = (epoch, seq)
+            return False
+        if seq > self.known:
+            self.known = seq
+        if seq <= self.sent:
+            return False
+        if body is not None and seq == self.sent + 1 and not self._pulling and self._room() > 0:
+            self._send(seq, body)
+            return True
+        self.pull_if_behind()
+        return False
+
+    def lease(self, renew: bool) -> Lease:
+        return Lease(self.user, self.device, self.channel, self.answers_visitors, renew)
+
+    def head_seen(self, head: Head) -> None:
+        """What the inbox said when it was asked or told something."""
+        if self.ended or not self.epoch:
+            return
+        if not head.held or head.epoch != self.epoch:
+            self.resynchronise()
+        else:
+            self.known = max(self.known, head.seq)
+            self.pull_if_behind()
+            self._store_ack()
+
+    def replaced(self) -> None:
+        """A newer channel of the device has taken its place."""
+        if not self.ended:
+            self._outlet.close(CLOSE_REPLACED, "replaced by a newer channel of this device")
+
+    # from within
+
+    def _start_at(self, epoch: str, seq: int, head: int) -> None:
+        self.epoch = epoch
+        self.sent = self.acked = self.stored = self._pinged = seq
+        self.known = max(seq, head)
+        self.ceiling = max(self.ceiling, seq)
+
+    def _room(self) -> int:
+        """How many messages may be written now."""
+        if not self._outlet.writable:
+            return 0
+        if not self.acknowledges:
+            return PAGE_MESSAGES
+        return self.window - (self.sent - self.acked)
+
+    def _send(self, seq: int, body: bytes) -> None:
+        self.sent = seq
+        if seq > self.ceiling:
+            self.ceiling = seq
+        self._outlet.send(frames.delivered(seq, body))
+        if not self.acknowledges and seq - self._pinged >= UNACKED_PING:
+            self._pinged = seq
+            self._outlet.ping()
+
+    def pull_if_behind(self) -> None:
+        """Read on from the inbox if there is more, the window is open, and no read is under way."""
+        if self.sent >= self.known or self._pulling or self.ended or not self.epoch:
+            return
+        room = self._room()
+        if room <= 0:
+            return
+        self._pulling = True
+        page = self._inbox.pull(self.user, self.epoch, self.sent, min(room, PAGE_MESSAGES))
+        page.addCallback(self._pulled, self.epoch).addErrback(self._pull_failed)
+
+    def _pulled(self, page: Page, asked_epoch: str) -> None:
+        self._pulling = False
+        if self.ended or asked_epoch != self.epoch:
+            return
+        if page.epoch != self.epoch:
+            self.resynchronise()
+            return
+        self.known = max(self.known, page.head)
+        first = page.messages[0][0] if page.messages else page.head + 1
+        if first > self.sent + 1:
+            # The inbox was trimmed under a device that did not keep up: the archive has the rest.
+            self._reset(page.epoch, first - 1, page.head)
+        self._push(page.messages)
+        self.pull_if_behind()
+
+    def _push(self, messages: Sequence[tuple[int, bytes]]) -> None:
+        pushed = 0
+        for seq, body in messages:
+            if seq == self.sent + 1 and (not self.acknowledges or seq - self.acked <= self.window):
+                self._send(seq, body)
+                pushed += 1
+        PULLED.inc(pushed)
+
+    def _pull_failed(self, failure: Failure) -> None:
+        # Reconciling asks again.
+        self._pulling = False
+        if failure.check(Unavailable) is None:
+            self.log.failure("pull for {user}", failure, user=self.user)
+
+    def _reset(self, epoch: str, seq: int, head: int) -> None:
+        self._start_at(epoch, seq, head)
+        RESETS.inc()
+        self._outlet.send(frames.encode(frames.Reset(epoch, seq)))
+
+    def resynchronise(self) -> None:
+        """The inbox is not what this session knew, or does not know this channel: register again."""
+        if self._pulling or self.ended:
+            return
+        self._pulling = True
+        request = ConnectRequest(
+            self.user,
+            self.device,
+            self.channel,
+            attempt=self.attempt,
+            epoch=self.epoch,
+            seq=self.acked,
+            ephemeral=self.ephemeral,
+            answers_visitors=self.answers_visitors,
+            page=PAGE_MESSAGES,
+            resume=True,
+        )
+        self._inbox.connect(request).addCallback(self._registered_again).addErrback(self._pull_failed)
+
+    def _registered_again(self, outcome: ConnectOutcome) -> None:
+        self._pulling = False
+        if self.ended:
+            return
+        if not isinstance(outcome, Registered):
+            self.replaced()
+            return
+        if outcome.page.epoch == self.epoch and outcome.recovered:
+            self.known = max(self.known, outcome.page.head)
+        else:
+            self._reset(outcome.page.epoch, outcome.seq, outcome.page.head)
+            self._push(outcome.page.messages)
+        self.pull_if_behind()
+
+    def _store_ack(self) -> None:
+        """Tell the inbox, one call at a time: what is acknowledged meanwhile goes with the next."""
+        if self._storing_ack or self.stored >= self.acked or self.ended:
+            return
+        self._storing_ack = True
+        ack = Ack(self.user, self.device, self.channel, self.epoch, self.acked)
+        self._inbox.ack(ack).addCallback(self._ack_stored, ack).addErrback(self._ack_failed)
+
+    def _ack_stored(self, head: Head, ack: Ack) -> None:
+        self._storing_ack = False
+        if ack.epoch == self.epoch and head.held and head.epoch == ack.epoch:
+            self.stored = max(self.stored, ack.seq)
+        self.head_seen(head)
+
+    def _ack_failed(self, failure: Failure) -> None:
+        # The next acknowledgement, or leaving, tells it again.
+        self._storing_ack = False
+        if failure.check(Unavailable) is None:
+            self.log.failure("ack for {user}", failure, user=self.user)
+
+

@@ -1,0 +1,134 @@
+"""What has to be done now and then for all sessions: leases renewed, lost hints found, the desk served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prometheus_client import Counter, Gauge
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.errors import Unavailable
+from imd.interfaces import Delivery, Inbox
+from imd.session import Session
+
+RECONCILED = Counter("imd_reconciled_sessions_total", "Sessions compared with their inbox.")
+FOUND_BEHIND = Counter("imd_reconciled_behind_total", "Sessions that reconciling found a lost hint of.")
+SESSIONS = Gauge("imd_sessions", "Channels that are registered on this node.")
+
+SLICE = 500
+TICK_SECONDS = 1.0
+
+
+class Upkeep:
+    """Compares all sessions with their inboxes every `reconcile_seconds`, and every second while
+    `bus_problem` says that hints may be lost; renews leases on the way, three times in a lease."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        inbox: Inbox,
+        sessions: dict[str, Session],
+        deliver: Callable[[Sequence[Delivery]], None],
+        bus_problem: Callable[[], str | None],
+        *,
+        reconcile_seconds: float,
+        lease_seconds: float,
+    ) -> None:
+        self._clock = clock
+        self._inbox = inbox
+        self._sessions = sessions
+        self._deliver = deliver
+        self._bus_problem = bus_problem
+        self._reconcile_seconds = min(reconcile_seconds, lease_seconds / 3)
+        self._renew_seconds = lease_seconds / 3
+        self._reconciled_at = self._renewed_at = clock.seconds()
+        self._bus_was_down = False
+        self._passing: Deferred[None] | None = None
+        self._serving: Deferred[None] | None = None
+        self._serve_again = False
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        self._loop.start(min(TICK_SECONDS, self._reconcile_seconds), now=False).addErrback(
+            lambda failure: self.log.failure("upkeep has stopped", failure)
+        )
+
+    def stop(self) -> None:
+        if self._loop.running:
+            self._loop.stop()
+        for running in (self._passing, self._serving):
+            if running is not None:
+                running.cancel()
+
+    def serve_desk(self) -> None:
+        """Serve the desk now; if that is under way, once more after it."""
+        if self._serving is not None:
+            self._serve_again = True
+            return
+        self._serving = Deferred.fromCoroutine(self._serve())
+        self._serving.addBoth(self._served)
+
+    def _tick(self) -> None:
+        now = self._clock.seconds()
+        SESSIONS.set(len(self._sessions))
+        down = self._bus_problem() is not None
+        # Once more after the bus came back: the last hints may have gone into the void.
+        every_second = down or self._bus_was_down
+        self._bus_was_down = down
+        if self._passing is not None:
+            return
+        if every_second or now - self._reconciled_at >= self._reconcile_seconds - TICK_SECONDS / 2:
+            renew = now - self._renewed_at >= self._renew_seconds - TICK_SECONDS / 2 or not every_second
+            self._reconciled_at = now
+            if renew:
+                self._renewed_at = now
+            self._passing = Deferred.fromCoroutine(self._pass(renew))
+            self._passing.addBoth(self._passed)
+            self.serve_desk()
+
+    async def _pass(self, renew: bool) -> None:
+        sessions = [session for session in self._sessions.values() if session.epoch]
+        for start in range(0, len(sessions), SLICE):
+            waits = []
+            for session in sessions[start : start + SLICE]:
+                if not session.ended:
+                    waits.append(self._inbox.renew(session.lease(renew)).addCallback(self._seen, session))
+            failed = [result for ok, result in await DeferredList(waits, consumeErrors=True) if not ok]
+            RECONCILED.inc(len(waits) - len(failed))
+            if failed:
+                # The backend is down: the next pass asks again.
+                failed[0].trap(Unavailable)
+                return
+            await deferLater(self._clock, 0)
+
+    def _seen(self, head: Any, session: Session) -> None:
+        if head.epoch == session.epoch and head.seq > session.known:
+            FOUND_BEHIND.inc()
+        session.head_seen(head)
+
+    def _passed(self, result: Any) -> None:
+        self._passing = None
+        self._note(result, "reconciling")
+
+    async def _serve(self) -> None:
+        while True:
+            self._serve_again = False
+            deliveries = await self._inbox.serve_desk()
+            self._deliver(deliveries)
+            if not deliveries and not self._serve_again:
+                return
+
+    def _served(self, result: Any) -> None:
+        self._serving = None
+        self._note(result, "the desk")
+
+    def _note(self, result: Any, what: str) -> None:
+        if isinstance(result, Failure) and result.check(Unavailable) is None:
+            self.log.failure("{what} failed", result, what=what)

@@ -1,0 +1,235 @@
+"""The WebSocket side: Autobahn does RFC 6455, imd.connection does everything that frames mean."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from prometheus_client import Counter, Gauge
+from twisted.logger import Logger
+
+from imd.auth import bearer_token
+from imd.connection import Connection, Services
+from imd.errors import CLOSE_OVERLOADED, CLOSE_PING_TIMEOUT
+from imd.handshake import Denied, check_request
+from imd.heartbeat import Heartbeat
+
+CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
+HANDSHAKES = Counter("imd_handshakes_total", "WebSocket handshakes, by how they ended.", ["result"])
+
+MAX_HANDSHAKE_BYTES = 16_384
+# What may still be written to a socket that does not take it, before the node stops reading from it.
+MAX_BLOCKED_BYTES = 262_144
+CLOSE_HANDSHAKE_SECONDS = 3
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole, unmasked text frame (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81" + size.to_bytes(1, "big") + payload
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
+
+class ChannelProtocol(WebSocketServerProtocol):
+    """One WebSocket. It is the outlet of its Connection, and its transport's producer."""
+
+    log = Logger()
+    factory: ChannelFactory
+
+    connection: Connection | None = None
+    writable = True
+    pong_due = 0.0
+    _slot = -1
+    _address = ""
+    _bearer: str | None = None
+    _reading = True
+    _choked = False
+    _blocked_bytes = 0
+
+    # from Autobahn
+
+    def processHandshake(self) -> None:
+        if len(self.data) > MAX_HANDSHAKE_BYTES:
+            self.failHandshake("Request Header Fields Too Large", 431)
+        else:
+            super().processHandshake()
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        peer = self.transport.getPeer()
+        self._address = getattr(peer, "host", "") or ""
+        settings = self.factory.services.settings
+        try:
+            check_request(
+                request.path,
+                request.headers,
+                self._address or None,
+                settings.auth.mode == "open",
+                settings.websocket.origins,
+            )
+        except Denied as denied:
+            HANDSHAKES.labels("denied").inc()
+            raise ConnectionDeny(denied.status, denied.reason) from None
+        self._bearer = bearer_token(request.headers.get("authorization"))
+
+    def onOpen(self) -> None:
+        self.transport.registerProducer(self, True)
+        why = self.factory.opened(self)
+        if why is not None:
+            HANDSHAKES.labels("overloaded").inc()
+            self.close(CLOSE_OVERLOADED, why)
+            return
+        HANDSHAKES.labels("opened").inc()
+        self._slot = self.factory.heartbeat.add(self)
+        self.connection = Connection(self.factory.services, self, self._bearer)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.connection is None:
+            return
+        if isBinary:
+            self.connection.binary_received()
+        else:
+            self.connection.frame_received(payload)
+
+    def onPing(self, payload: bytes) -> None:
+        # A client that pings without reading gets no heap of pongs.
+        if self.writable:
+            self.sendPong(payload)
+
+    def onPong(self, payload: bytes) -> None:
+        self.pong_due = 0.0
+        if self.connection is not None:
+            self.connection.ponged(payload)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self.factory.closed(self)
+        if self._slot >= 0:
+            self.factory.heartbeat.remove(self, self._slot)
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.lost(wasClean)
+
+    # from the transport, whose producer this is
+
+    def pauseProducing(self) -> None:
+        self.writable = False
+        self._blocked_bytes = 0
+
+    def resumeProducing(self) -> None:
+        self.writable = True
+        if self._choked:
+            self._choked = False
+            self._read_if_wanted()
+        if self.connection is not None:
+            self.connection.writable_again()
+
+    def stopProducing(self) -> None:
+        self.writable = False
+
+    # from the connection
+
+    def send(self, payload: bytes) -> None:
+        if self.state != self.STATE_OPEN:
+            return
+        self.transport.write(text_frame(payload))
+        if not self.writable:
+            self._blocked_bytes += len(payload)
+            if self._blocked_bytes > MAX_BLOCKED_BYTES and not self._choked:
+                # It asks and does not listen to the answers.
+                self._choked = True
+                self._read_if_wanted()
+
+    def ping(self) -> None:
+        session = self.connection.session if self.connection is not None else None
+        self.sendPing(session.ping_mark() if session is not None else b"imd")
+
+    def close(self, code: int, reason: str) -> None:
+        self.sendClose(code, reason)
+        # The peer's close frame must be read, whatever was paused before.
+        self._choked = False
+        self.resume_reading()
+
+    def pause_reading(self) -> None:
+        self._reading = False
+        self._read_if_wanted()
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        self._read_if_wanted()
+
+    def _read_if_wanted(self) -> None:
+        if self._reading and not self._choked:
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
+
+    # from the heartbeat
+
+    def pong_overdue(self) -> bool:
+        if not self._reading:
+            return True
+        if self.connection is not None:
+            self.connection.close(CLOSE_PING_TIMEOUT, "ping not answered")
+        else:
+            self.close(CLOSE_PING_TIMEOUT, "ping not answered")
+        return False
+
+
+class ChannelFactory(WebSocketServerFactory):
+    """Makes ChannelProtocols; knows how many there are, and from where. `room`: how many there may be."""
+
+    protocol = ChannelProtocol
+    noisy = False
+
+    def __init__(self, reactor: Any, services: Services, room: int) -> None:
+        super().__init__(server="", reactor=reactor)
+        limits = services.settings.limits
+        websocket = services.settings.websocket
+        self.services = services
+        self.room = room
+        self.open: set[ChannelProtocol] = set()
+        self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
+        self._per_address: Tally[str] = Tally()
+        frame_bytes = 2 * limits.message_bytes + 65536
+        self.setProtocolOptions(
+            versions=[13],
+            webStatus=False,
+            utf8validateIncoming=True,
+            requireMaskedClientFrames=True,
+            maxFramePayloadSize=frame_bytes,
+            maxMessagePayloadSize=frame_bytes,
+            failByDrop=False,
+            echoCloseCodeReason=False,
+            openHandshakeTimeout=websocket.connect_seconds,
+            closeHandshakeTimeout=CLOSE_HANDSHAKE_SECONDS,
+            tcpNoDelay=True,
+            autoPingInterval=0,
+            allowedOrigins=["*"],
+            allowNullOrigin=True,
+        )
+
+    def opened(self, protocol: ChannelProtocol) -> str | None:
+        """A handshake is through; gives the reason if there is no room for it."""
+        address = protocol._address
+        per_address = self.services.settings.limits.connections_per_address
+        self.open.add(protocol)
+        self._per_address[address] += 1
+        CONNECTIONS.set(len(self.open))
+        if len(self.open) > self.room:
+            return "too many connections"
+        if per_address and self._per_address[address] > per_address:
+            return "too many connections from this address"
+        return None
+
+    def closed(self, protocol: ChannelProtocol) -> None:
+        if protocol not in self.open:
+            return
+        self.open.discard(protocol)
+        CONNECTIONS.set(len(self.open))
+        self._per_address[protocol._address] -= 1
+        if self._per_address[protocol._address] <= 0:
+            del self._per_address[protocol._address]
