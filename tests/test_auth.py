@@ -162,7 +162,7 @@ class KeyTests(AuthCase):
         self.unauthorized(forged, public_key=self.public_key_file(key))
 
     def test_keys_that_come_with_the_token(self) -> None:
-        """A key named or brought along in the token's head is not used; a head with a kid is fine otherwise."""
+        """A key named or brought along in the token's head is not used, and does no harm."""
         theirs = "attacker's own secret of 32 bytes"
         jwk = {"kty": "oct", "k": base64.urlsafe_b64encode(theirs.encode()).decode()}
         payload = json.dumps(CLAIMS).encode()
