@@ -42,7 +42,9 @@ class ServerClock:
 
 
 class MessageIds:
-    """Message ids: 28 hexadecimal digits that rise with time (12 of milliseconds, 6 of a counter, 10 of chance).
+    """Message ids: 28 hexadecimal digits that rise with time.
+
+    12 are of milliseconds, 6 of a counter, 10 of chance.
 
     Ids of one node rise strictly, in the order they were asked for; ids of two nodes differ by the
     node's random part.

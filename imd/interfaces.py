@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
+
 class Backend(Protocol):
     """What all backends share."""
 
@@ -131,7 +132,7 @@ class ConnectRequest:
     answers_visitors: bool = False
     page: int = 100
     resume: bool = False
-    """the channel was registered before: whoever has the device now, or had it with a newer attempt, keeps it"""
+    """the channel was registered before: a newer one, or one with a newer attempt, keeps the device"""
 
 
 class Superseded(NamedTuple):

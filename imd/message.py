@@ -15,7 +15,7 @@ MAX_ID_CHARS = 128
 MAX_CLIENT_MSG_ID_CHARS = 64
 
 # 1 to 128 characters, no control characters, no lone surrogates.
-_USABLE_ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,%d}" % MAX_ID_CHARS).fullmatch
+_USABLE_ID = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS}}}").fullmatch
 
 
 class LoginType(enum.Enum):

@@ -100,7 +100,8 @@ class Upkeep:
             for session in sessions[start : start + SLICE]:
                 if not session.ended:
                     waits.append(self._inbox.renew(session.lease(renew)).addCallback(self._seen, session))
-            failed = [result for ok, result in await DeferredList(waits, consumeErrors=True) if not ok]
+            results: list[tuple[bool, Any]] = await DeferredList(waits, consumeErrors=True)
+            failed = [result for ok, result in results if not ok]
             RECONCILED.inc(len(waits) - len(failed))
             if failed:
                 # The backend is down: the next pass asks again.

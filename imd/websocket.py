@@ -8,6 +8,7 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from prometheus_client import Counter, Gauge
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from imd.auth import bearer_token
@@ -40,6 +41,7 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     log = Logger()
     factory: ChannelFactory
+    transport: Any
 
     connection: Connection | None = None
     writable = True
@@ -182,7 +184,7 @@ class ChannelProtocol(WebSocketServerProtocol):
 class ChannelFactory(WebSocketServerFactory):
     """Makes ChannelProtocols; knows how many there are, and from where. `room`: how many there may be."""
 
-    protocol = ChannelProtocol
+    protocol: Any = ChannelProtocol
     noisy = False
 
     def __init__(self, reactor: Any, services: Services, room: int) -> None:
@@ -194,6 +196,7 @@ class ChannelFactory(WebSocketServerFactory):
         self.open: set[ChannelProtocol] = set()
         self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
         self._per_address: Tally[str] = Tally()
+        self._emptied: list[Deferred[None]] = []
         frame_bytes = 2 * limits.message_bytes + 65536
         self.setProtocolOptions(
             versions=[13],
@@ -225,10 +228,26 @@ class ChannelFactory(WebSocketServerFactory):
             return "too many connections from this address"
         return None
 
+    def emptied(self) -> Deferred[None]:
+        """Fires when no connection is left."""
+        done: Deferred[None] = Deferred()
+        self._emptied.append(done)
+        self._tell_emptied()
+        return done
+
+    def _tell_emptied(self) -> None:
+        if not self.open:
+            waiting, self._emptied = self._emptied, []
+            for done in waiting:
+                if not done.called:
+                    done.callback(None)
+
     def closed(self, protocol: ChannelProtocol) -> None:
+        """A connection is gone."""
         if protocol not in self.open:
             return
         self.open.discard(protocol)
+        self._tell_emptied()
         CONNECTIONS.set(len(self.open))
         self._per_address[protocol._address] -= 1
         if self._per_address[protocol._address] <= 0:

@@ -1,0 +1,261 @@
+"""A node from start to stop: stores, bus and registry first, the listener last; and all of it back again."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.accept import Acceptor
+from imd.auth import Authenticator
+from imd.connection import Services
+from imd.delivery import Router
+from imd.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
+from imd.history import Historian
+from imd.http import make_site
+from imd.ids import MessageIds, ServerClock
+from imd.interfaces import Archive, ArchiveQueue, Backend, Bus, Inbox, Leave
+from imd.process import connection_room, raise_file_limit
+from imd.session import Session
+from imd.settings import Settings
+from imd.upkeep import Upkeep
+from imd.websocket import ChannelFactory
+
+LISTEN_BACKLOG = 1024
+# A planned stop spreads its clients' return: two milliseconds for each, five seconds at most.
+SPREAD_MS_PER_CLIENT = 2
+MAX_SPREAD_MS = 5000
+
+
+@dataclass(frozen=True)
+class Backends:
+    """`workers` are what else has to run; nobody waits for them before clients are let in."""
+
+    inbox: Inbox
+    queue: ArchiveQueue
+    archive: Archive
+    bus: Bus | None
+    workers: Sequence[Backend] = ()
+
+    def named(self) -> dict[str, Backend]:
+        """All of them by the names that /readyz uses, in the order of starting."""
+        named: dict[str, Backend] = {"inbox": self.inbox, "archive queue": self.queue}
+        if self.bus is not None:
+            named["bus"] = self.bus
+        named["archive"] = self.archive
+        for worker in self.workers:
+            named[type(worker).__name__] = worker
+        return named
+
+
+class NodeService(Service):
+    """Makes a node when twistd starts services: after it has daemonised, so that the process is the node's."""
+
+    def __init__(self, make_node: Callable[[], Node]) -> None:
+        self._make_node = make_node
+        self._node: Node | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._node = self._make_node()
+        self._node.start()
+
+    def stopService(self) -> Deferred[None] | None:
+        super().stopService()
+        return self._node.stop() if self._node is not None else None
+
+
+class Node:
+    """One imd node. Its backends may come and go; it stays."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, settings: Settings, clock: ServerClock, backends: Backends) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._clock = clock
+        self._backends = backends
+        self._sessions: dict[str, Session] = {}
+        self._leaves: set[Deferred[None]] = set()
+        self._starting: Deferred[None] | None = None
+        self._workers_starting: list[Deferred[None]] = []
+        self._http_port: Any = None
+        self._port: Any = None
+        self._failed = False
+        self._router = Router(self._sessions, backends.bus, reactor.seconds, reactor.callLater)
+        self._acceptor = Acceptor(
+            backends.inbox,
+            backends.queue,
+            self._router.deliver,
+            clock,
+            lambda function: reactor.callLater(0, function),
+        )
+        self._upkeep = Upkeep(
+            reactor,
+            backends.inbox,
+            self._sessions,
+            self._router.deliver,
+            self._bus_problem,
+            reconcile_seconds=settings.inbox.reconcile_seconds,
+            lease_seconds=settings.node.lease_seconds,
+        )
+        self._services = Services(
+            settings=settings,
+            clock=clock,
+            ids=MessageIds(clock),
+            inbox=backends.inbox,
+            acceptor=self._acceptor,
+            router=self._router,
+            historian=Historian(backends.archive, backends.inbox),
+            authenticator=Authenticator(settings.auth, time.time),
+            sessions=self._sessions,
+            call_later=reactor.callLater,
+            unix_seconds=time.time,
+            leave=self._leave,
+            desk_changed=self._upkeep.serve_desk,
+        )
+        self._factory: ChannelFactory | None = None
+
+    # from its service
+
+    def start(self) -> None:
+        """Start, for as long as the backends take. What can never work ends the process."""
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._start_failed)
+
+    def stop(self) -> Deferred[None]:
+        """Fires when all is let go of, `stop_seconds` later at most."""
+        return Deferred.fromCoroutine(self._stop())
+
+    # from the operator's port
+
+    def problems(self) -> dict[str, str]:
+        """What keeps this node from being ready, by name; empty when it is."""
+        problems = {}
+        for name, backend in self._backends.named().items():
+            problem = backend.problem()
+            if problem is not None:
+                problems[name] = problem
+        if self._port is None:
+            problems["listener"] = "stopping" if self._starting is None else "not listening yet"
+        return problems
+
+    # starting
+
+    async def _start(self) -> None:
+        limit = raise_file_limit()
+        room = connection_room(limit, self._settings.limits.connections)
+        self.log.info("room for {room} connections, with {limit} open files", room=room, limit=limit)
+        self._factory = ChannelFactory(self._reactor, self._services, room)
+        self._http_port = await self._listen(self._settings.http.listen, make_site(self.problems))
+        self.log.info("health and metrics at {where}", where=self._http_port.getHost())
+        waits = []
+        for name, backend in self._backends.named().items():
+            started = backend.start()
+            if name in ("inbox", "archive queue", "bus"):
+                waits.append(started)
+            else:
+                self._workers_starting.append(started.addErrback(self._start_failed))
+        for started in waits:
+            await started
+        self._factory.heartbeat.start()
+        self._upkeep.start()
+        self._port = await self._listen(self._settings.websocket.listen, self._factory)
+        self.log.info("clients are welcome at {where}, path /ws", where=self._port.getHost())
+
+    async def _listen(self, description: str, factory: Any) -> Any:
+        if description.startswith(("tcp:", "tcp6:", "ssl:")) and "backlog=" not in description:
+            description += f":backlog={LISTEN_BACKLOG}"
+        try:
+            return await serverFromString(self._reactor, description).listen(factory)
+        except (CannotListenError, OSError, ValueError) as error:
+            raise ConfigurationError(f"listen = {description}: {error}") from None
+
+    def _start_failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        if failure.check(ConfigurationError):
+            self.log.critical("cannot start: {reason}", reason=failure.getErrorMessage())
+        else:
+            self.log.failure("cannot start", failure)
+        if not self._failed:
+            self._failed = True
+            # twistd's own exit code would be 0, and a supervisor would think that all is well.
+            self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+            self._reactor.callWhenRunning(self._reactor.stop)
+
+    # stopping
+
+    async def _stop(self) -> None:
+        """Everything within `stop_seconds`: each step has what the ones before it left."""
+        until = self._reactor.seconds() + self._settings.node.stop_seconds
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.cancel()
+        port, self._port = self._port, None
+        if port is not None:
+            await self._step("stop listening", maybeDeferred(port.stopListening), until)
+        if self._factory is not None:
+            await self._let_clients_go(self._factory, until)
+            self._factory.heartbeat.stop()
+        self._upkeep.stop()
+        self._router.stop()
+        await self._step("leave the registry", DeferredList(list(self._leaves)), until)
+        for name, backend in reversed(self._backends.named().items()):
+            await self._step(f"stop the {name}", backend.stop(), until)
+        if self._http_port is not None:
+            await self._step("close the http port", maybeDeferred(self._http_port.stopListening), until)
+
+    async def _let_clients_go(self, factory: ChannelFactory, until: float) -> None:
+        """Tell them, answer what is under way, close, and see them gone."""
+        protocols = list(factory.open)
+        spread = min(MAX_SPREAD_MS, SPREAD_MS_PER_CLIENT * len(protocols))
+        for protocol in protocols:
+            if protocol.connection is not None:
+                protocol.connection.leaving(random.randint(0, spread))
+        left = until - self._reactor.seconds()
+        await self._step("answer what is under way", self._acceptor.drained(), until - left / 2)
+        for protocol in list(factory.open):
+            if protocol.connection is not None:
+                protocol.connection.close(CLOSE_LEAVING, "the node is leaving")
+            else:
+                protocol.close(CLOSE_LEAVING, "the node is leaving")
+        left = until - self._reactor.seconds()
+        await self._step("see the clients gone", factory.emptied(), until - left / 2)
+        for protocol in list(factory.open):
+            protocol.transport.abortConnection()
+        await self._step("drop the clients left", factory.emptied(), until)
+
+    async def _step(self, what: str, done: Deferred[Any], until: float) -> None:
+        done.addTimeout(max(0.05, until - self._reactor.seconds()), self._reactor)
+        try:
+            await done
+        except TimeoutError:
+            self.log.warn("stopping: no time left to {what}", what=what)
+        except Exception:
+            self.log.failure("stopping: {what}", what=what)
+
+    # for connections
+
+    def _leave(self, leave: Leave) -> None:
+        left = self._backends.inbox.leave(leave)
+        self._leaves.add(left)
+        left.addErrback(self._leave_failed).addBoth(lambda _: self._leaves.discard(left))
+
+    def _leave_failed(self, failure: Failure) -> None:
+        # The lease ends by itself.
+        if failure.check(Unavailable) is None:
+            self.log.failure("a channel could not leave", failure)
+
+    def _bus_problem(self) -> str | None:
+        return self._backends.bus.problem() if self._backends.bus is not None else None

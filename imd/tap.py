@@ -1,0 +1,111 @@
+"""`twistd imd`: options, and the one place that names concrete backends."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from typing import Any
+
+from twisted.python import usage
+
+import imd
+from imd.auth import Authenticator
+from imd.errors import ConfigurationError
+from imd.ids import ServerClock
+from imd.interfaces import InboxOptions
+from imd.node import Backends, Node, NodeService
+from imd.settings import Settings, load, node_name
+
+
+class Options(usage.Options):
+    """Options of `twistd imd`."""
+
+    synopsis = "[twistd options] imd --config FILE"
+    longdesc = "Runs one node of imd, an instant-messaging daemon."
+    optParameters = [["config", "c", None, "The node's configuration (INI). Without one, all defaults."]]
+    settings: Settings
+
+    def opt_version(self) -> None:
+        """Print imd's version and exit."""
+        sys.stdout.write(f"imd {imd.__version__}\n")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        try:
+            self.settings = load(self["config"]) if self["config"] else Settings()
+            Authenticator(self.settings.auth, time.time)
+        except ConfigurationError as error:
+            raise usage.UsageError(str(error)) from None
+
+
+def makeService(options: Options) -> NodeService:
+    """A service for the node that `options` describe."""
+    from twisted.internet import reactor
+
+    # Twisted's timers follow the wall clock: a step of it would freeze or fire every deadline.
+    clock: Any = reactor
+    clock.seconds = time.monotonic
+    return NodeService(lambda: make_node(reactor, options.settings))
+
+
+def make_node(reactor: Any, settings: Settings) -> Node:
+    """A node with the backends that the settings name."""
+    clock = ServerClock()
+    make = _cluster if settings.node.backend == "cluster" else _embedded
+    return Node(reactor, settings, clock, make(reactor, settings, clock))
+
+
+def inbox_options(settings: Settings) -> InboxOptions:
+    return InboxOptions(
+        keep_days=settings.inbox.keep_days,
+        max_messages=settings.inbox.max_messages,
+        dedup_seconds=settings.inbox.dedup_seconds,
+        lease_seconds=settings.node.lease_seconds,
+        devices=settings.limits.devices,
+        channels_per_user=settings.limits.connections_per_user,
+        desk_grace_seconds=settings.desk.grace_seconds,
+        visitor_days=settings.auth.visitor_days,
+    )
+
+
+def _embedded(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
+    from imd.backends.embedded import EmbeddedStore
+
+    store = EmbeddedStore(settings.node.data, inbox_options(settings), clock, reactor)
+    return Backends(inbox=store, queue=store, archive=store, bus=None)
+
+
+def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
+    from imd.backends.archive_writer import ArchiveWriter
+    from imd.backends.mongo_archive import MongoArchive
+    from imd.backends.rabbit_archive_queue import RabbitArchiveQueue
+    from imd.backends.rabbit_bus import RabbitBus
+    from imd.backends.rabbit_connection import RabbitConnection
+    from imd.backends.redis_inbox import RedisInbox
+
+    inbox = RedisInbox(
+        reactor,
+        settings.redis.url,
+        inbox_options(settings),
+        clock,
+        lossless=settings.redis.lossless,
+        timeout_seconds=settings.redis.timeout_seconds,
+    )
+    # Under a memory alarm the broker stops reading from publishers; acks must still get through.
+    publisher = RabbitConnection(reactor, settings.rabbitmq.url, "publisher")
+    consumer = RabbitConnection(reactor, settings.rabbitmq.url, "consumer")
+    queue_bytes = settings.archive.queue_bytes
+    queue = RabbitArchiveQueue(
+        reactor, publisher, confirm_seconds=settings.rabbitmq.confirm_seconds, queue_bytes=queue_bytes
+    )
+    # A boot id in the node's address: nothing meant for its predecessor reaches it.
+    bus = RabbitBus(reactor, publisher, consumer, node_name(settings), secrets.token_hex(4))
+    archive = MongoArchive(reactor, settings.mongodb.url, timeout_seconds=settings.mongodb.timeout_seconds)
+    workers = []
+    if settings.archive.consume:
+        batch = settings.archive.batch
+        workers.append(
+            ArchiveWriter(reactor, consumer, publisher, archive, queue_bytes=queue_bytes, batch=batch)
+        )
+    return Backends(inbox=inbox, queue=queue, archive=archive, bus=bus, workers=workers)
