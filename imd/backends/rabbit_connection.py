@@ -132,6 +132,8 @@ class RabbitConnection:
     def _parameters(self) -> pika.URLParameters:
         """Anew for each connection: pika writes what was negotiated into them."""
         try:
+            if urlsplit(self._url).scheme not in ("amqp", "amqps"):
+                raise ValueError(self._url)
             parameters = pika.URLParameters(self._url)
             options = parse_qs(urlsplit(self._url).query)
         except (ValueError, TypeError, KeyError, AttributeError):

@@ -95,7 +95,10 @@ class AmqpProtocol(TwistedProtocolConnection):
         self._reactor = reactor
         self._name = name
         self.outgoing: _Outgoing | None = None
-        self.open_error: object = None
+        self.words: str | None = None
+        """what the broker said when it closed the connection"""
+        # pika forgets it when the socket closes afterwards, as it always does.
+        self._impl.callbacks.add(0, pika.spec.Connection.Close, self._closed_by_broker)
         self.gone = False
         self.on_lost: Callable[[object], None] | None = None
 
@@ -112,10 +115,8 @@ class AmqpProtocol(TwistedProtocolConnection):
         if self.on_lost is not None:
             self.on_lost(reason)
 
-    # pika's, overridden: `ready` alone would fail with the number of attempts and no reason
-    def _on_connection_failed(self, connection: Any, error: Any = None) -> None:
-        self.open_error = error
-        super()._on_connection_failed(connection, error)
+    def _closed_by_broker(self, frame: Any) -> None:
+        self.words = f"closed by the broker: ({frame.method.reply_code}) {frame.method.reply_text}"
 
 
 class Link:
@@ -154,7 +155,7 @@ class Link:
     def drop(self, reason: object) -> None:
         """Give the connection up; the next one is set up anew."""
         if self.reason is None:
-            self.reason = reason_of(self._protocol.open_error or reason)
+            self.reason = reason_of(self._protocol.words or reason)
         if not self._closing and not self._protocol.gone and self._protocol.outgoing is not None:
             self._protocol.outgoing.abort()
 
@@ -197,5 +198,5 @@ class Link:
 
     def _on_lost(self, reason: object) -> None:
         if self.reason is None:
-            self.reason = reason_of(self._protocol.open_error or reason)
+            self.reason = reason_of(self._protocol.words or reason)
         self.lost.callback(None)
