@@ -9,7 +9,6 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from prometheus_client import Counter, Gauge
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from imd.auth import bearer_token
 from imd.connection import Connection, Services
@@ -39,7 +38,6 @@ def text_frame(payload: bytes) -> bytes:
 class ChannelProtocol(WebSocketServerProtocol):
     """One WebSocket. It is the outlet of its Connection, and its transport's producer."""
 
-    log = Logger()
     factory: ChannelFactory
     transport: Any
 

@@ -6,53 +6,12 @@ import argparse
 import contextlib
 import socket
 import sys
-import sysconfig
-import urllib.request
 from pathlib import Path
 
 from services import ROOT, Services, end_on_signals, held, ignore_signals, watch
 
-from tests.servers import HOST, Server, ServerError, free_port
-
-
-class Node(Server):
-    """One `twistd imd` with a configuration of its own, called `name`; `port` is that of its WebSocket."""
-
-    start_seconds = 60.0
-
-    def __init__(self, folder: Path, name: str, port: int, http_port: int, services_ini: str) -> None:
-        super().__init__(folder, port)
-        self.name = name
-        self.http_port = http_port
-        self._services_ini = services_ini
-
-    @property
-    def url(self) -> str:
-        return f"ws://{HOST}:{self.port}/ws"
-
-    @property
-    def http_url(self) -> str:
-        return f"http://{HOST}:{self.http_port}/"
-
-    def answers(self) -> bool:
-        """True when `/readyz` says 200."""
-        try:
-            with urllib.request.urlopen(f"{self.http_url}readyz", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def _prepare(self) -> None:
-        (self.folder / "node.ini").write_text(
-            f"[node]\nname = {self.name}\nbackend = cluster\n"
-            f"[websocket]\nlisten = tcp:{self.port}:interface={HOST}\n"
-            f"[http]\nlisten = tcp:{self.http_port}:interface={HOST}\n"
-            f"{self._services_ini}"
-        )
-
-    def _command(self) -> list[str | Path]:
-        twistd = Path(sysconfig.get_path("scripts"), "twistd")
-        return [twistd, "-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]
+from tests.nodes import NodeServer
+from tests.servers import HOST, ServerError, free_port
 
 
 def port_near(wanted: int) -> int:
@@ -73,7 +32,7 @@ def main() -> int:
         parser.error("N is 1 to 50")
     folder = options.folder.resolve()
     services = Services(folder)
-    nodes: list[Node] = []
+    nodes: list[NodeServer] = []
     end_on_signals()
     try:
         with held(folder):
@@ -83,7 +42,8 @@ def main() -> int:
             for number in range(1, options.nodes + 1):
                 name = f"node{number}"
                 ws_port, http_port = port_near(9000 + number), port_near(8080 + number)
-                node = Node(folder / name, name, ws_port, http_port, services.ini())
+                ini = {"node": {"backend": "cluster"}, **services.sections()}
+                node = NodeServer(folder / name, ini, ws_port, http_port, name)
                 nodes.append(node)
                 node.start()
                 print(f"{name}  {node.url}  {node.http_url}  pid {node.pid}", flush=True)

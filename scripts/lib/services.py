@@ -45,13 +45,17 @@ class Services:
         for server in self.all:
             server.stop()
 
+    def sections(self) -> dict[str, dict[str, str]]:
+        """The sections and keys of a node's configuration that name these servers."""
+        return {
+            "redis": {"url": self.redis.url},
+            "rabbitmq": {"url": self.rabbit.url},
+            "mongodb": {"url": self.mongo.url},
+        }
+
     def ini(self) -> str:
-        """The sections of a node's configuration that name these servers."""
-        return (
-            f"[redis]\nurl = {self.redis.url}\n"
-            f"[rabbitmq]\nurl = {self.rabbit.url}\n"
-            f"[mongodb]\nurl = {self.mongo.url}\n"
-        )
+        """The same as text."""
+        return "".join(f"[{name}]\nurl = {keys['url']}\n" for name, keys in self.sections().items())
 
 
 @contextlib.contextmanager

@@ -1,0 +1,76 @@
+"""Real nodes for tests and scripts: `twistd imd` as a process with a configuration of its own."""
+
+from __future__ import annotations
+
+import sysconfig
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.servers import HOST, Server, free_port
+
+Ini = Mapping[str, Mapping[str, object]]
+
+
+class NodeServer(Server):
+    """One node. `ini` maps sections to keys and values; ports are chosen here."""
+
+    start_seconds = 60.0
+
+    def __init__(
+        self, folder: Path, ini: Ini, port: int | None = None, http_port: int | None = None, name: str = "node"
+    ) -> None:
+        super().__init__(folder, port)
+        self.name = name
+        self.http_port = http_port or free_port()
+        self.ini: dict[str, dict[str, object]] = {section: dict(keys) for section, keys in ini.items()}
+
+    @property
+    def url(self) -> str:
+        return f"ws://{HOST}:{self.port}/ws"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{HOST}:{self.http_port}/"
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Status and body of the operator's port."""
+        try:
+            with urllib.request.urlopen(self.http_url + path, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples, over all labels."""
+        total = 0.0
+        for line in self.http("metrics")[1].splitlines():
+            if line.startswith((name + " ", name + "{")):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def answers(self) -> bool:
+        """True when `/readyz` says 200."""
+        try:
+            return self.http("readyz")[0] == 200
+        except OSError:
+            return False
+
+    def _prepare(self) -> None:
+        sections = {
+            "node": {"name": self.name, "data": self.folder / "data"},
+            "websocket": {"listen": f"tcp:{self.port}:interface={HOST}"},
+            "http": {"listen": f"tcp:{self.http_port}:interface={HOST}"},
+        }
+        for section, keys in self.ini.items():
+            sections.setdefault(section, {}).update(keys)
+        lines = []
+        for section, keys in sections.items():
+            lines.append(f"[{section}]")
+            lines += [f"{key} = {value}" for key, value in keys.items()]
+        (self.folder / "node.ini").write_text("\n".join(lines) + "\n")
+
+    def _command(self) -> list[str | Path]:
+        twistd = Path(sysconfig.get_path("scripts"), "twistd")
+        return [twistd, "-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]
