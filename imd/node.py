@@ -59,7 +59,7 @@ class Backends:
 
 
 class NodeService(Service):
-    """Makes a node when twistd starts services: after it has daemonised, so that the process is the node's."""
+    """Makes a node when twistd starts services: it has daemonised by then, the process is the node's."""
 
     def __init__(self, make_node: Callable[[], Node]) -> None:
         self._make_node = make_node

@@ -1,0 +1,184 @@
+"""The embedded backend: inbox, desk and archive in one SQLite file, channels in memory. For one node.
+
+What `accept` has answered is in the file, archive row included, and survives kill -9 and a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.backends.embedded_accept import Placing
+from imd.backends.embedded_archive import read_history
+from imd.backends.embedded_desk import Desk
+from imd.backends.embedded_devices import Devices
+from imd.backends.embedded_state import State
+from imd.backends.embedded_sweep import Sweep
+from imd.backends.embedded_tables import lock_folder, open_file
+from imd.backends.embedded_worker import Group, Operation, Worker
+from imd.ids import ServerClock
+from imd.interfaces import (
+    Ack,
+    ArchiveRecord,
+    ConnectOutcome,
+    ConnectRequest,
+    Delivery,
+    Head,
+    History,
+    HistoryQuery,
+    InboxOptions,
+    Lease,
+    Leave,
+    Outcome,
+    Page,
+    Submission,
+)
+
+SWEEP_SECONDS = 1.0
+
+
+class EmbeddedStore:
+    """Inbox, ArchiveQueue and Archive (imd.interfaces) on `<folder>/imd.db`.
+
+    One object serves as all three: `start` and `stop` may be called once for each of them.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, folder: str, options: InboxOptions, clock: ServerClock, reactor: Any = None
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self._folder = folder
+        self._options = options
+        self._clock = clock
+        self._worker = Worker(reactor)
+        self._sweeping = LoopingCall(self._sweep_once)
+        self._sweeping.clock = reactor
+        self._starting: list[Deferred[None]] | None = None
+        self._started: Failure | bool = False
+        """True once it is; a Failure if it could not"""
+        self._connection: sqlite3.Connection | None = None
+        self._lock: int | None = None
+
+    # Backend
+
+    def start(self) -> Deferred[None]:
+        """Fails with ConfigurationError if the folder cannot be used or another process uses it."""
+        waiter: Deferred[None] = Deferred()
+        if self._starting is None:
+            self._starting = [waiter]
+            self._worker.start(self._begin).addBoth(self._start_done)
+        elif self._started is False:
+            self._starting.append(waiter)
+        else:
+            waiter.callback(None if self._started is True else self._started)
+        return waiter
+
+    def _begin(self) -> Group:
+        """In the thread."""
+        self._lock = lock_folder(self._folder)
+        try:
+            self._connection = open_file(self._folder)
+            state = State(self._connection, self._options, self._clock)
+        except BaseException:
+            self._end()
+            raise
+        self._state = state
+        self._desk = Desk(state)
+        self._devices = Devices(state)
+        self._sweep = Sweep(state, self._devices)
+        return Group(state, Placing(state, self._desk))
+
+    def _start_done(self, result: Failure | None) -> None:
+        self._started = result if result is not None else True
+        if self._started is True:
+            self._sweeping.start(SWEEP_SECONDS, now=False).addErrback(self._sweep_failed)
+        assert self._starting is not None
+        for waiter in self._starting:
+            waiter.callback(result)
+
+    def stop(self) -> Deferred[None]:
+        if self._sweeping.running:
+            self._sweeping.stop()
+        return self._worker.stop(self._end)
+
+    def _end(self) -> None:
+        """In the thread."""
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def problem(self) -> str | None:
+        return self._worker.problem()
+
+    def _do(self, user: str | None, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return self._worker.do(Operation(work=partial(work, *arguments), user=user))
+
+    # Inbox
+
+    def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
+        if not batch:
+            return succeed([])
+        return self._worker.do(Operation(batch=batch))
+
+    def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
+        return self._do(request.user, lambda *a: self._devices.connect(*a), request)
+
+    def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
+        return self._do(None, lambda *a: self._devices.pull(*a), user, epoch, after, limit)
+
+    def ack(self, ack: Ack) -> Deferred[Head]:
+        return self._do(ack.user, lambda *a: self._devices.ack(*a), ack)
+
+    def renew(self, lease: Lease) -> Deferred[Head]:
+        return self._do(lease.user, lambda *a: self._devices.renew(*a), lease)
+
+    def leave(self, leave: Leave) -> Deferred[None]:
+        return self._do(leave.user, lambda *a: self._devices.leave(*a), leave)
+
+    def serve_desk(self) -> Deferred[list[Delivery]]:
+        return self._do(None, lambda *a: self._desk.serve(*a))
+
+    def agent_of(self, visitor: str) -> Deferred[str]:
+        return self._do(None, lambda: self._state.user(visitor).agent or "")
+
+    def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]:
+        return self._do(None, lambda: self._sweep.remember_visitor(visitor, token_hash))
+
+    def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:
+        return self._do(None, lambda: self._sweep.knows_visitor(visitor, token_hash))
+
+    # ArchiveQueue
+
+    def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
+        """Nothing is left to do: what `accept` placed it has archived in the same transaction."""
+        return succeed(None)
+
+    # Archive
+
+    def history(self, query: HistoryQuery) -> Deferred[History]:
+        return self._do(None, lambda: read_history(self._state, query))
+
+    # forgetting
+
+    def _sweep_once(self) -> Deferred[None]:
+        swept = self._do(None, lambda: self._sweep.sweep())
+        return swept.addErrback(self._sweep_failed)
+
+    def _sweep_failed(self, failure: Failure) -> None:
+        # The next one makes up for it.
+        self._log.warn("forgetting what is old: {reason}", reason=failure.getErrorMessage())

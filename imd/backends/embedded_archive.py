@@ -1,0 +1,56 @@
+"""Reading the archive of the embedded backend. Rows are written where messages are placed."""
+
+from __future__ import annotations
+
+import msgspec
+
+from imd.backends.embedded_state import State
+from imd.interfaces import History, HistoryQuery
+
+_ALL = (
+    "SELECT p.id, p.message FROM participant p WHERE p.uid = :viewer AND p.id < :before "
+    "ORDER BY p.id DESC LIMIT :rows"
+)
+_CONVERSATION = (
+    "SELECT id, number AS message FROM message WHERE conversation = :conversation AND id < :before "
+    "ORDER BY id DESC LIMIT :rows"
+)
+_OWN_OF_CONVERSATION = (
+    "SELECT m.id, m.number AS message FROM message m WHERE m.conversation = :conversation AND m.id < :before "
+    "AND EXISTS (SELECT 1 FROM participant p WHERE p.uid = :viewer AND p.id = m.id) "
+    "ORDER BY m.id DESC LIMIT :rows"
+)
+_BODIES = (
+    "SELECT json_group_array(json_array(f.id, m.body)) "
+    "FROM ({found}) f JOIN message m ON m.number = f.message"
+)
+_AFTER_ALL_IDS = "\U0010ffff"
+
+_read_found = msgspec.json.Decoder(list[tuple[str, str]]).decode
+
+
+def read_history(state: State, query: HistoryQuery) -> History:
+    """See imd.interfaces.Archive.history."""
+    values = {
+        "before": _AFTER_ALL_IDS if query.before is None else query.before,
+        "rows": query.limit + 1,
+        "viewer": None,
+        "conversation": None,
+    }
+    if query.conversation is None or query.only_own:
+        values["viewer"] = state.uid_of(query.viewer)
+        if values["viewer"] is None:
+            return History()
+    if query.conversation is None:
+        found = _ALL
+    else:
+        try:
+            values["conversation"] = bytes.fromhex(query.conversation)
+        except ValueError:
+            return History()
+        found = _OWN_OF_CONVERSATION if query.only_own else _CONVERSATION
+    state.write()
+    rows = state.connection.execute(_BODIES.format(found=found), values).fetchone()[0]
+    messages = sorted(_read_found(rows), reverse=True)
+    page = [body.encode() for _, body in reversed(messages[: query.limit])]
+    return History(page, len(messages) > query.limit)
