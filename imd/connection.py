@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 
 from imd import frames
 from imd.accept import Acceptor, Pending
-from imd.auth import Authenticator, Identity, new_visitor, read_visitor_token
-from imd.compose import Author, compose, cost
+from imd.admission import Admission, admit, check_visitor, connect_request, connected
+from imd.auth import Authenticator, Identity
+from imd.compose import compose, cost
 from imd.delivery import Router
 from imd.errors import (
     BAD_FRAME,
@@ -28,7 +29,6 @@ from imd.errors import (
     CLOSE_REPLACED,
     CLOSE_UNAUTHORIZED,
     FORBIDDEN,
-    INVALID_MESSAGE,
     RATE_LIMITED,
     UNAVAILABLE,
     Closing,
@@ -36,9 +36,8 @@ from imd.errors import (
     Unavailable,
 )
 from imd.history import Historian
-from imd.ids import MessageIds, ServerClock, new_channel_id
-from imd.interfaces import ConnectRequest, Inbox, Leave, Registered, TooManyChannels
-from imd.message import FromUserType, check_id, from_user_type
+from imd.ids import MessageIds, ServerClock
+from imd.interfaces import Inbox, Leave, Registered, TooManyChannels
 from imd.ratelimit import TokenBucket
 from imd.session import Outlet, Session
 from imd.settings import Settings
@@ -53,7 +52,6 @@ MAX_BAD_FRAMES = 32
 # Past this a connection is no longer read from, until its answers have caught up.
 MAX_PENDING = 512
 MAX_HISTORY_PENDING = 4
-MAX_NUMBER = 2**53
 
 
 class Wire(Outlet, Protocol):
@@ -95,14 +93,13 @@ class Connection:
     """`bearer` is the token of the handshake's Authorization header."""
 
     __slots__ = (
-        "_author",
+        "_admission",
         "_bad_frames",
         "_bearer",
         "_bucket",
         "_early",
         "_exp_call",
         "_histories",
-        "_identity",
         "_leaving",
         "_opening",
         "_paused",
@@ -130,12 +127,12 @@ class Connection:
         self._paused = False
         self._leaving = False
         self._histories = 0
-        self._identity: Identity | None = None
-        self._author: Author | None = None
         self._exp_call: DelayedCall | None = services.call_later(
             services.settings.websocket.connect_seconds, self._no_connect
         )
         self._opening: Deferred[None] | None = None
+        self._admission: Admission
+        """whose connection this is; there from OPENING on"""
         self._bucket = TokenBucket(limits.messages_per_second, limits.burst, services.clock.monotonic)
         self.session: Session | None = None
 
@@ -238,7 +235,7 @@ class Connection:
         except Refused as refused:
             self._send_error(refused, ref=getattr(frame, "ref", None))
         except Closing as closing:
-            self.close(closing.code, closing.reason)
+            self._close_for(closing)
 
     def _message(self, frame: frames.MessageFrame) -> None:
         limits = self._services.settings.limits
@@ -246,11 +243,10 @@ class Connection:
         if early:
             self._refuse_message(frame.client_msg_id, _too_fast(limits.messages_per_second, early))
             return
-        assert self._author is not None
         try:
             submission = compose(
                 frame,
-                self._author,
+                self._admission.author,
                 self._services.ids,
                 message_bytes=limits.message_bytes,
                 group_members=limits.group_members,
@@ -304,9 +300,8 @@ class Connection:
         early = self._bucket.take(1.0)
         if early or self._histories >= MAX_HISTORY_PENDING:
             raise _too_fast(limits.messages_per_second, early or 0.1)
-        assert self._author is not None
         self._histories += 1
-        page = self._services.historian.page(self._author, frame)
+        page = self._services.historian.page(self._admission.author, frame)
         page.addBoth(self._history_came).addCallbacks(
             self._wire_send_if_open, self._history_failed, errbackArgs=(frame.ref,)
         )
@@ -327,142 +322,55 @@ class Connection:
             self._send_error(refused, ref=ref)
 
     def _token(self, frame: frames.TokenFrame) -> None:
-        assert self._identity is not None
-        self._identity = self._services.authenticator.renew(frame.token, self._identity)
-        self._watch_expiry(self._identity)
-        self._wire.send(frames.encode(frames.TokenRenewed(int((self._identity.exp or 0) * 1000))))
+        identity = self._services.authenticator.renew(frame.token, self._admission.identity)
+        self._watch_expiry(identity)
+        self._wire.send(frames.encode(frames.TokenRenewed(int((identity.exp or 0) * 1000))))
 
     # the connect signal
 
     def _connect(self, frame: frames.ConnectFrame) -> None:
         if self._state != self.NEW:
             raise Refused(BAD_FRAME, "this connection is connected already")
-        device = "default" if frame.device is None else frame.device
-        check_id("device", device)
-        if frame.attempt is not None and abs(frame.attempt) > MAX_NUMBER:
-            raise Refused(INVALID_MESSAGE, "attempt: a smaller number is expected")
-        token_hash = visitor_token = None
-        as_visitor = from_user_type(frame.login_type, frame.is_visitor, frame.is_customer_service)
-        if as_visitor is FromUserType.VISITOR_TYPE and not self._has_jwt(frame):
-            identity, visitor_token, token_hash = self._visitor(frame)
-        else:
-            identity = self._identify(frame)
-        kind = from_user_type(identity.login_type, visitor_token is not None, identity.is_customer_service)
-        if kind is None:
-            raise Refused(INVALID_MESSAGE, "loginType: USER_TYPE or CUSTOMER_TYPE is expected, or isVisitor")
-        self._identity = identity
-        self._author = Author(identity.user_id, device, kind)
+        services = self._services
+        self._admission = admit(frame, self._bearer, services.settings.auth, services.authenticator)
         self._state = self.OPENING
         self._wire.pause_reading()
-        self._opening = Deferred.fromCoroutine(self._open(frame, visitor_token, token_hash))
+        self._opening = Deferred.fromCoroutine(self._open(frame, self._admission))
         self._opening.addErrback(self._open_failed)
 
-    def _has_jwt(self, frame: frames.ConnectFrame) -> bool:
-        """True if a token is there that is not a visitor's, in a mode that reads such tokens."""
-        token = frame.token or self._bearer
-        return (
-            self._services.settings.auth.mode == "jwt"
-            and frame.visitor_token is None
-            and token is not None
-            and not token.startswith("visitor-")
-        )
-
-    def _identify(self, frame: frames.ConnectFrame) -> Identity:
-        try:
-            return self._services.authenticator.identify(frame, self._bearer)
-        except Refused as refused:
-            if refused.code != FORBIDDEN:
-                raise
-            self._send_error(refused)
-            raise Closing(CLOSE_UNAUTHORIZED, refused.reason) from None
-
-    def _visitor(self, frame: frames.ConnectFrame) -> tuple[Identity, str, str]:
-        """A visitor's identity, its token, and the hash of that. A given token makes it the same visitor."""
-        if not self._services.settings.auth.visitors:
-            raise Closing(CLOSE_UNAUTHORIZED, "visitors are not admitted")
-        token = frame.visitor_token or frame.token
-        if token is None:
-            user_id, token, token_hash = new_visitor()
-        else:
-            user_id, token_hash = read_visitor_token(token)
-        return Identity(user_id, None, False, None), token, token_hash
-
-    async def _open(
-        self, frame: frames.ConnectFrame, visitor_token: str | None, token_hash: str | None
-    ) -> None:
+    async def _open(self, frame: frames.ConnectFrame, admission: Admission) -> None:
         services = self._services
-        author = self._author
-        assert author is not None and self._identity is not None
-        if token_hash is not None:
-            if frame.visitor_token is None and frame.token is None:
-                await services.inbox.remember_visitor(author.user, token_hash)
-            elif not await services.inbox.knows_visitor(author.user, token_hash):
-                raise Closing(CLOSE_UNAUTHORIZED, "the visitor's token is not known, or has expired")
+        await check_visitor(admission, services.inbox)
         if self._state == self.CLOSED:
             return
-        request = self._request(frame, author)
-        session = Session(
-            services.inbox,
-            self,
-            request,
-            acknowledges=bool(frame.ack),
-            window=services.settings.limits.ack_window,
-        )
+        request = connect_request(frame, admission.author)
+        window = services.settings.limits.ack_window
+        session = Session(services.inbox, self, request, acknowledges=bool(frame.ack), window=window)
         # Before the inbox is asked: a hint that comes while it answers must find the session.
         services.sessions[request.channel] = self.session = session
         outcome = await services.inbox.connect(request)
-        if isinstance(outcome, Registered) and outcome.replaced:
+        if isinstance(outcome, TooManyChannels):
+            why = f"{services.settings.limits.connections_per_user} connections a user"
+            raise Closing(CLOSE_OVERLOADED, why, Refused(RATE_LIMITED, why, retry_after_ms=10_000))
+        if not isinstance(outcome, Registered):
+            raise Closing(CLOSE_REPLACED, "a newer connection of this device is here")
+        if outcome.replaced:
             services.router.tell_replaced(outcome.replaced)
         if self._state == self.CLOSED:
             # The client went while it was being registered.
-            if isinstance(outcome, Registered):
-                session.epoch, session.acked = outcome.page.epoch, outcome.seq
-                services.leave(session.leave(clean=False))
+            session.epoch, session.acked = outcome.page.epoch, outcome.seq
+            services.leave(session.leave(clean=False))
             return
-        if isinstance(outcome, TooManyChannels):
-            limit = services.settings.limits.connections_per_user
-            self._send_error(Refused(RATE_LIMITED, f"{limit} connections a user", retry_after_ms=10_000))
-            raise Closing(CLOSE_OVERLOADED, f"{limit} connections a user")
-        if not isinstance(outcome, Registered):
-            raise Closing(CLOSE_REPLACED, "a newer connection of this device is here")
-        self._opened(outcome, session, visitor_token)
+        self._opened(outcome, session, admission)
 
-    def _request(self, frame: frames.ConnectFrame, author: Author) -> ConnectRequest:
-        request = ConnectRequest(author.user, author.device, new_channel_id(), attempt=frame.attempt)
-        if frame.cursor is not None:
-            request.epoch = frame.cursor.epoch
-            request.seq = min(max(frame.cursor.seq, -1), MAX_NUMBER)
-        request.ephemeral = bool(frame.ephemeral)
-        request.answers_visitors = author.type is FromUserType.CUSTOMER_SERVICE
-        return request
-
-    def _opened(self, registered: Registered, session: Session, visitor_token: str | None) -> None:
+    def _opened(self, registered: Registered, session: Session, admission: Admission) -> None:
         services = self._services
-        limits = services.settings.limits
-        author, identity = self._author, self._identity
-        assert author is not None and identity is not None
-        self._cancel_call()
         self._state = self.OPEN
         self._opening = None
-        connected = frames.Connected(
-            v=1,
-            user_id=author.user,
-            from_user_type=author.type.value,
-            device=author.device,
-            channel=session.channel,
-            epoch=registered.page.epoch,
-            seq=registered.seq,
-            recovered=registered.recovered,
-            server_time=services.clock.now_ms(),
-            limits=frames.Limits(
-                limits.message_bytes, limits.group_members, limits.ack_window, limits.messages_per_second
-            ),
-            ping_seconds=_whole(services.settings.websocket.ping_seconds),
-            visitor_token=visitor_token,
-            exp=int(identity.exp * 1000) if identity.exp is not None else None,
+        self._wire.send(
+            connected(admission, session, registered, services.settings, services.clock.now_ms())
         )
-        self._wire.send(frames.encode(connected))
-        self._watch_expiry(identity)
+        self._watch_expiry(admission.identity)
         session.begin(registered)
         if session.answers_visitors:
             services.desk_changed()
@@ -483,7 +391,7 @@ class Connection:
         if self._state == self.CLOSED:
             return
         if isinstance(failure.value, Closing):
-            self.close(failure.value.code, failure.value.reason)
+            self._close_for(failure.value)
             return
         if failure.check(Unavailable) is None:
             self.log.failure("a connect failed", failure)
@@ -492,6 +400,11 @@ class Connection:
         self.close(CLOSE_OVERLOADED, "a backend is down")
 
     # time and the end
+
+    def _close_for(self, closing: Closing) -> None:
+        if closing.refused is not None:
+            self._send_error(closing.refused)
+        self.close(closing.code, closing.reason)
 
     def _no_connect(self) -> None:
         if self._state in (self.NEW, self.OPENING):
@@ -540,9 +453,3 @@ def _too_fast(per_second: float, early_seconds: float) -> Refused:
     return Refused(
         RATE_LIMITED, f"{per_second} messages a second", retry_after_ms=max(1, int(early_seconds * 1000))
     )
-
-
-def _whole(seconds: float) -> float:
-    return int(seconds) if seconds == int(seconds) else seconds
-
-

@@ -42,12 +42,13 @@ class Refused(Exception):
 
 
 class Closing(Exception):
-    """The connection must be closed with `code` (one of CLOSE_*) and `reason`."""
+    """The connection must be closed with `code` (one of CLOSE_*) and `reason`, after `refused` if given."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, refused: Refused | None = None) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+        self.refused = refused
 
 
 class Unavailable(Exception):

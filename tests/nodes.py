@@ -19,7 +19,12 @@ class NodeServer(Server):
     start_seconds = 60.0
 
     def __init__(
-        self, folder: Path, ini: Ini, port: int | None = None, http_port: int | None = None, name: str = "node"
+        self,
+        folder: Path,
+        ini: Ini,
+        port: int | None = None,
+        http_port: int | None = None,
+        name: str = "node",
     ) -> None:
         super().__init__(folder, port)
         self.name = name

@@ -53,7 +53,9 @@ class WsClient:
         self._waiting: Deferred[None] | None = None
 
     @classmethod
-    async def open(cls, url: str, headers: dict[str, str] | None = None, origin: str | None = None) -> WsClient:
+    async def open(
+        cls, url: str, headers: dict[str, str] | None = None, origin: str | None = None
+    ) -> WsClient:
         """An open WebSocket; nothing sent yet. Raises ConnectionError if the handshake is refused."""
         client = cls()
         factory = WebSocketClientFactory(url, headers=headers, origin=origin)
