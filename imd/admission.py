@@ -29,7 +29,9 @@ class Admission:
     """it came with a token: the inbox must know the hash"""
 
 
-def admit(frame: frames.ConnectFrame, bearer: str | None, auth: Auth, authenticator: Authenticator) -> Admission:
+def admit(
+    frame: frames.ConnectFrame, bearer: str | None, auth: Auth, authenticator: Authenticator
+) -> Admission:
     """Who sent this connect signal. `bearer` is the token of the handshake's Authorization header.
 
     Raises Refused for what is wrong with the frame, Closing (4001) for what is wrong with the token.

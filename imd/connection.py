@@ -7,7 +7,6 @@ messages come in the order of the messages.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prometheus_client import Counter
@@ -16,11 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd import frames
-from imd.accept import Acceptor, Pending
+from imd.accept import Pending
 from imd.admission import Admission, admit, check_visitor, connect_request, connected
-from imd.auth import Authenticator, Identity
+from imd.auth import Identity
 from imd.compose import compose, cost
-from imd.delivery import Router
 from imd.errors import (
     BAD_FRAME,
     CLOSE_BAD_FRAMES,
@@ -35,12 +33,10 @@ from imd.errors import (
     Refused,
     Unavailable,
 )
-from imd.history import Historian
-from imd.ids import MessageIds, ServerClock
-from imd.interfaces import Inbox, Leave, Registered, TooManyChannels
+from imd.interfaces import Registered, TooManyChannels
 from imd.ratelimit import TokenBucket
+from imd.services import DelayedCall, Services
 from imd.session import Outlet, Session
-from imd.settings import Settings
 
 ERRORS = Counter("imd_errors_total", "Error frames sent, by code.", ["code"])
 CLOSES = Counter("imd_closes_total", "Connections closed by the node, by code.", ["code"])
@@ -60,33 +56,6 @@ class Wire(Outlet, Protocol):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
-
-
-class DelayedCall(Protocol):
-    def cancel(self) -> None: ...
-
-    def active(self) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What all connections of a node share."""
-
-    settings: Settings
-    clock: ServerClock
-    ids: MessageIds
-    inbox: Inbox
-    acceptor: Acceptor
-    router: Router
-    historian: Historian
-    authenticator: Authenticator
-    sessions: dict[str, Session]
-    call_later: Callable[..., DelayedCall]
-    unix_seconds: Callable[[], float]
-    leave: Callable[[Leave], None]
-    """tells the inbox that a channel is gone, and sees to it that this ends"""
-    desk_changed: Callable[[], None]
-    """an agent came: somebody may be waiting"""
 
 
 class Connection:

@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 
 from imd.accept import Acceptor
 from imd.auth import Authenticator
-from imd.connection import Services
 from imd.delivery import Router
 from imd.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
 from imd.history import Historian
@@ -26,6 +25,7 @@ from imd.http import make_site
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Archive, ArchiveQueue, Backend, Bus, Inbox, Leave
 from imd.process import connection_room, raise_file_limit
+from imd.services import Services
 from imd.session import Session
 from imd.settings import Settings
 from imd.upkeep import Upkeep

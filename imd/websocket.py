@@ -11,10 +11,11 @@ from prometheus_client import Counter, Gauge
 from twisted.internet.defer import Deferred
 
 from imd.auth import bearer_token
-from imd.connection import Connection, Services
+from imd.connection import Connection
 from imd.errors import CLOSE_OVERLOADED, CLOSE_PING_TIMEOUT
 from imd.handshake import Denied, check_request
 from imd.heartbeat import Heartbeat
+from imd.services import Services
 
 CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
 HANDSHAKES = Counter("imd_handshakes_total", "WebSocket handshakes, by how they ended.", ["result"])
