@@ -107,12 +107,13 @@ class ChannelProtocol(WebSocketServerProtocol):
             self.connection.ponged(payload)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        self.factory.closed(self)
         if self._slot >= 0:
             self.factory.heartbeat.remove(self, self._slot)
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.lost(wasClean)
+        # Last: a node that stops goes on as soon as the last connection has left the registry.
+        self.factory.closed(self)
 
     # from the transport, whose producer this is
 

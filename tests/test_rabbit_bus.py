@@ -136,7 +136,7 @@ class BusTests(unittest.TestCase):
         return one, ear_one, two, ear_two
 
     async def test_all_kinds(self) -> None:
-        """Hints go to one node, a search to all others, the answer to who asked; in order, one message each."""
+        """Hints go to one node, a search to all others, the answer to who asked, in one message each."""
         one, ear_one, two, ear_two = await self.two()
         before = {kind: published(kind) for kind in ("hints", "search", "found", "replaced")}
         hints = [

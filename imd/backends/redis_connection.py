@@ -113,7 +113,7 @@ class RedisConnection:
         return stopped
 
     def problem(self) -> str | None:
-        return self._problem or None
+        return f"redis: {self._problem}" if self._problem else None
 
     @inlineCallbacks
     def _prepare(self, protocol: IProtocol) -> Any:
@@ -161,7 +161,7 @@ class RedisConnection:
         """Run one command. Fails with Unavailable."""
         protocol = self._protocol
         if protocol is None:
-            return fail(Unavailable(f"redis: {self._problem}"))
+            return fail(Unavailable(f"redis: {self._problem or 'not connected'}"))
         try:
             done: Deferred[Any] = protocol.execute_command(*parts)
         except Exception as error:
