@@ -1,8 +1,9 @@
-"""What tests on a real broker share: waiting, looking into queues, and a broker that may be harmed."""
+"""What tests on real servers share: waiting, looking into queues, and servers that may be harmed."""
 
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 import time
@@ -14,8 +15,9 @@ import pika
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.trial import unittest
 
-from tests.servers import RabbitServer
+from tests.servers import MongoServer, RabbitServer
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
@@ -39,6 +41,14 @@ def breakable() -> RabbitServer:
     server = RabbitServer(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.kill)
+    server.start()
+    return server
+
+
+def own_mongo(test: unittest.TestCase) -> MongoServer:
+    """A started mongod that the test may kill and pause."""
+    server = MongoServer(os.path.abspath(test.mktemp()))
+    test.addCleanup(server.kill)
     server.start()
     return server
 

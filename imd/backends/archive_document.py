@@ -40,8 +40,10 @@ class Unfit(Exception):
     """This can never become a document; says why without showing what it holds."""
 
 
+_AGENT = FromUserType.CUSTOMER_SERVICE.value
+_VISITOR = FromUserType.VISITOR_TYPE.value
 _decode = msgspec.json.Decoder(ArchivedMessage).decode
-_encode_bson = bson.BSON.encode
+_encode_bson = bson.encode
 
 
 def to_bson(body: bytes | msgspec.Raw, now: datetime) -> tuple[str, bytes]:
@@ -76,8 +78,8 @@ def to_document(message: ArchivedMessage, now: datetime) -> dict[str, Any]:
         "group": message.group,
         "msg": message.msg,
         "loginType": _LOGIN_TYPES[message.from_user_type],
-        "isCustomerService": message.from_user_type == FromUserType.CUSTOMER_SERVICE.value,
-        "isVisitor": message.is_visitor or message.from_user_type == FromUserType.VISITOR_TYPE.value,
+        "isCustomerService": message.from_user_type == _AGENT,
+        "isVisitor": message.is_visitor or message.from_user_type == _VISITOR,
         "isConnect": False,
         "sendTime": _EPOCH + message.send_time * _MILLISECOND,
         "createTime": now,

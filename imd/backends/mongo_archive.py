@@ -87,12 +87,14 @@ class MongoArchive:
         if watching is not None and not watching.called:
             watching.addTimeout(STOP_SECONDS, self._reactor, onTimeoutCancel=lambda *_: None)
             await watching
+        self._problem = "stopped"
+        if self._client is not None and self._writers is not None:
+            # It takes leave of the server, which may not be listening.
+            closed = self._in_thread(self._writers, self._client.close)
+            await closed.addTimeout(STOP_SECONDS, self._reactor, onTimeoutCancel=lambda *_: None)
         for pool in (self._readers, self._writers):
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
-        self._problem = "stopped"
-        if self._client is not None:
-            self._client.close()
 
     def stop(self) -> Deferred[None]:
         """Stop the writer first. Threads end by themselves, within the timeout of what they do."""
