@@ -200,6 +200,9 @@ class Acceptor:
                 records.append(_first_copy(submission.body, outcome))
             else:
                 self._refuse_outcome(entry, outcome)
+        failed = [outcome.reason for outcome in outcomes if isinstance(outcome, Failed)]
+        if failed:
+            self.log.error("{n} messages could not be placed: {reason}", n=len(failed), reason=failed[0])
         self._deliver(deliveries)
         if records:
             published = self._queue.publish(records)
@@ -235,7 +238,6 @@ class Acceptor:
         elif isinstance(outcome, NotAllowed):
             self._refuse(entry, FORBIDDEN, outcome.reason)
         elif isinstance(outcome, Failed):
-            self.log.error("a message could not be placed: {reason}", reason=outcome.reason)
             self._refuse(entry, UNAVAILABLE, outcome.reason)
 
     def _answer_done(self) -> None:

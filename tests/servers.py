@@ -21,6 +21,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -68,15 +69,20 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+
 def spawn(
     command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a group of its own that is killed when this process (its main thread) ends.
+    """Start a process in a group of its own that is killed when this process ends.
 
     Its output is appended to `log`.
     """
     with log.open("ab") as output:
-        return subprocess.Popen(
+        # To the kernel the parent is a thread; this one lives as long as the process does.
+        return _spawner.submit(
+            subprocess.Popen,
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -85,7 +91,7 @@ def spawn(
             cwd=cwd,
             start_new_session=True,
             preexec_fn=_die_with_parent,
-        )
+        ).result()
 
 
 def end_group(process: subprocess.Popen[bytes], signum: int, seconds: float) -> None:

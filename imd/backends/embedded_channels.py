@@ -53,7 +53,8 @@ class Channels:
         self._undo.append((user, before, self._gone_since.get(user)))
         old = before.get(device)
         if old is not None and old.answers_visitors:
-            self._gone_since[user] = max(self.gone_since(user), min(now, old.lease_end))
+            gone = self._gone_since.get(user, self._start_ms)
+            self._gone_since[user] = max(gone, min(now, old.lease_end))
         after = dict(before)
         if channel is None:
             after.pop(device, None)

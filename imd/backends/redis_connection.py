@@ -174,7 +174,9 @@ class RedisConnection:
 
     def _command_failed(self, failure: Failure, protocol: Any) -> Failure:
         text = failure.getErrorMessage()
-        if text.startswith(_DROP_ON) and protocol.transport is not None:
+        if text.startswith(_DROP_ON) and self._protocol is protocol:
+            self._protocol = None
+            self._note_problem(text)
             protocol.transport.abortConnection()
         return Failure(Unavailable(f"redis: {text}"))
 

@@ -1,0 +1,175 @@
+"""The Redis inbox keeps the contract, and what Redis may do to it: lose its data, be full, hold rubbish."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial import unittest
+
+from imd.backends.redis_connection import RedisConnection
+from imd.backends.redis_inbox import RedisInbox
+from imd.errors import Unavailable
+from imd.ids import ServerClock
+from imd.interfaces import Ack, Failed, InboxOptions, Placed
+from tests.contract.inbox_contract import InboxContract, submission, texts
+from tests.rabbit import until
+from tests.servers import RedisServer
+
+
+@cache
+def redis_server() -> RedisServer:
+    """A server that may be harmed, ended with the test process."""
+    folder = Path(tempfile.mkdtemp(prefix="imd-redis-"))
+    server = RedisServer(folder)
+    server.start()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.stop)
+    return server
+
+
+class RedisInboxTests(InboxContract, unittest.TestCase):
+    """Each test has a Redis database of its own, of one server that the class starts."""
+
+    async def setUp(self) -> None:
+        self.server = redis_server()
+        self.redis = RedisConnection(reactor, self.server.url, "test", 5)
+        self.addCleanup(self.redis.stop)
+        await self.redis.start()
+        await self.redis.command("FLUSHALL")
+
+    async def make(self, options: InboxOptions | None = None, lossless: bool = False) -> Any:
+        inbox = RedisInbox(
+            reactor, self.server.url, options or InboxOptions(), ServerClock(), lossless=lossless
+        )
+        await inbox.start()
+        self.addCleanup(inbox.stop)
+        return inbox
+
+    async def restart(self, inbox: RedisInbox) -> None:
+        """Kill Redis, start it on the same data, and wait until the inbox is usable again."""
+        self.server.kill()
+        await until(lambda: inbox.problem() is not None, "the loss is noticed")
+        self.server.start()
+        await until(lambda: inbox.problem() is None, "Redis is back")
+        await until(lambda: self.redis.problem() is None, "Redis is back for the test")
+
+    async def test_keys_are_as_documented(self) -> None:
+        """Everything of a user is under its hash tag, in the documented shapes."""
+        inbox = await self.make()
+        registered = await self.connect(inbox, "bob", "chan", "phone")
+        await inbox.accept([submission("al ice", ["bob"], client_msg_id="c/1", device="d 1")])
+        keys = sorted(await self.redis.command("KEYS", "*"))
+        expected = ["channels", "cursors", "devices", "head", "inbox"]
+        of_bob = [f"imd:{{bob}}:{name}".encode() for name in expected]
+        self.assertEqual(keys, sorted([*of_bob, b"imd:{al%20ice}:sent:d%201:c%2F1"]))
+        channel, ends = (await self.redis.command("HGET", "imd:{bob}:channels", "phone")).split()
+        self.assertEqual(channel, b"chan")
+        self.assertGreater(int(ends), 1_700_000_000)
+        head = dict(zip(*[iter(await self.redis.command("HGETALL", "imd:{bob}:head"))] * 2, strict=True))
+        self.assertEqual(head[b"epoch"].decode(), registered.page.epoch)
+        self.assertEqual((head[b"seq"], head[b"run"]), (b"1", self.redis.run_id))
+        scores = await self.redis.command("ZRANGE", "imd:{bob}:inbox", 0, -1, "WITHSCORES")
+        self.assertEqual(scores[1], b"1")
+        self.assertEqual(await self.redis.command("HGET", "imd:{bob}:cursors", "phone"), b"0")
+        self.assertGreater(await self.redis.command("TTL", "imd:{al%20ice}:sent:d%201:c%2F1"), 3500)
+
+    async def test_flushall_draws_a_new_epoch(self) -> None:
+        """After FLUSHALL no old number counts."""
+        inbox = await self.make()
+        registered = await self.connect(inbox, "bob", "c1")
+        await self.fill(inbox, "bob", 3)
+        await self.redis.command("FLUSHALL")
+        await self.fill(inbox, "bob", 1)
+        again = await self.connect(inbox, "bob", "c2", epoch=registered.page.epoch, seq=3)
+        self.assertNotEqual(again.page.epoch, registered.page.epoch)
+        self.assertEqual((again.seq, again.recovered, texts(again.page)), (0, False, [(1, "1")]))
+
+    async def test_another_run_draws_a_new_epoch(self) -> None:
+        """A restarted Redis may have lost its last writes: its numbers are of a new epoch."""
+        inbox = await self.make()
+        registered = await self.connect(inbox, "bob", "c1")
+        await self.fill(inbox, "bob", 3)
+        await inbox.ack(Ack("bob", "default", "c1", registered.page.epoch, 2))
+        await self.restart(inbox)
+        again = await self.connect(inbox, "bob", "c2", epoch=registered.page.epoch, seq=3)
+        self.assertNotEqual(again.page.epoch, registered.page.epoch)
+        self.assertEqual((again.seq, again.recovered), (2, False))
+        (placed,) = await inbox.accept([submission("a", ["bob"])])
+        self.assertEqual(placed.deliveries[0].seq, 4)
+
+    async def test_lossless_restart_keeps_the_epoch(self) -> None:
+        """Where the operator vouches for Redis, a restart is no break."""
+        inbox = await self.make(lossless=True)
+        registered = await self.connect(inbox, "bob", "c1")
+        await self.fill(inbox, "bob", 3)
+        await self.restart(inbox)
+        again = await self.connect(inbox, "bob", "c2", epoch=registered.page.epoch, seq=2)
+        self.assertEqual((again.page.epoch, again.seq, again.recovered), (registered.page.epoch, 2, True))
+
+    async def test_down_means_unavailable_at_once(self) -> None:
+        """While Redis is away everything fails at once, with the project's own error."""
+        inbox = await self.make()
+        self.server.kill()
+        self.addCleanup(self._see_it_runs)
+        await until(lambda: inbox.problem() is not None, "the loss is noticed")
+        failed: Deferred[Any] = inbox.accept([submission("a", ["bob"])])
+        self.assertTrue(failed.called)
+        await self.assertFailure(failed, Unavailable)
+        await self.assertFailure(inbox.pull("bob", "e", 0, 1), Unavailable)
+
+    def _see_it_runs(self) -> None:
+        if not self.server.running:
+            self.server.start()
+
+    async def test_full_redis_refuses_and_still_drains(self) -> None:
+        """With maxmemory reached nothing is accepted, but what is there can be read and acknowledged."""
+        inbox = await self.make()
+        await self.fill(inbox, "bob", 3)
+        await self.redis.command("CONFIG", "SET", "maxmemory", "1mb")
+        try:
+            (outcome,) = await inbox.accept([submission("a", ["bob", "carol"])])
+            self.assertIsInstance(outcome, Failed)
+            registered = await self.connect(inbox, "bob", "c1")
+            self.assertEqual(len(registered.page.messages), 3)
+            await inbox.ack(Ack("bob", "default", "c1", registered.page.epoch, 3))
+            page = await inbox.pull("bob", registered.page.epoch, 0, 10)
+            self.assertEqual(list(page.messages), [])
+        finally:
+            await self.redis.command("CONFIG", "SET", "maxmemory", "0")
+        (outcome,) = await inbox.accept([submission("a", ["bob"])])
+        self.assertIsInstance(outcome, Placed)
+
+    async def test_broken_key_fails_its_own_message_only(self) -> None:
+        """A recipient whose keys hold rubbish fails that message, whole, and not its batch."""
+        inbox = await self.make()
+        await self.redis.command("SET", "imd:{bad}:inbox", "rubbish")
+        outcomes = await inbox.accept(
+            [submission("a", ["bob"]), submission("a", ["bob", "bad"]), submission("a", ["bob"])]
+        )
+        self.assertEqual([type(o) for o in outcomes], [Placed, Failed, Placed])
+        self.assertEqual(outcomes[2].deliveries[0].seq, 2)
+
+    async def test_eviction_policy_is_not_ready(self) -> None:
+        """A Redis that may evict keys may lose messages: such a node is not ready, and says why."""
+        await self.redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        try:
+            inbox = await self.make()
+            self.assertIn("allkeys-lru", inbox.problem() or "")
+        finally:
+            await self.redis.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+    async def test_scripts_that_are_gone_are_loaded_again(self) -> None:
+        """SCRIPT FLUSH costs one refusal, not the node."""
+        inbox = await self.make()
+        await self.redis.command("SCRIPT", "FLUSH")
+        await self.assertFailure(inbox.accept([submission("a", ["bob"])]), Unavailable)
+        await until(lambda: inbox.problem() is None, "connected again")
+        (outcome,) = await inbox.accept([submission("a", ["bob"])])
+        self.assertIsInstance(outcome, Placed)
