@@ -15,27 +15,27 @@ is_root() { [ "$(id -u)" = 0 ]; }
 
 # Answers no question, starts no service, and tells nobody of it unless it fails.
 apt_install() {
-    local log policy=/usr/sbin/policy-rc.d made_policy=
+    local log
     log=$(mktemp)
     say "installing $* (apt-get)"
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-        made_policy=yes
-    fi
-    local done_well=yes
-    {
-        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" ||
-            { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
-    } </dev/null >"$log" 2>&1 || done_well=
-    [ -z "$made_policy" ] || rm -f "$policy"
-    if [ -z "$done_well" ]; then
+    if ! (apt_quietly "$@" || { apt-get update && apt_quietly "$@"; }) </dev/null >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         rm -f "$log"
         fail "apt-get could not install: $*"
     fi
     rm -f "$log"
 }
+
+# In a shell of its own, so that the policy goes even when this is interrupted.
+apt_quietly() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+)
 
 # Debian's services stay off: the tests and scripts start servers of their own.
 disable_services() {
@@ -106,7 +106,7 @@ install_project() {
 # Redis and RabbitMQ, from Debian's packages.
 install_servers() {
     local missing=()
-    [ -x /usr/bin/redis-server ] || missing+=(redis-server)
+    command -v redis-server >/dev/null || missing+=(redis-server)
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
     [ ${#missing[@]} -gt 0 ] || return 0
     is_root && command -v apt-get >/dev/null ||
