@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.trial import unittest
 
-from imd.backends import rabbit_bus, rabbit_link
+from imd.backends import rabbit_bus, rabbit_connection, rabbit_link
 from imd.backends.rabbit_bus import (
     MESSAGE_BYTES,
     BusMessage,
@@ -27,7 +27,7 @@ from imd.backends.rabbit_bus import (
 from imd.backends.rabbit_connection import RabbitConnection
 from imd.errors import ConfigurationError
 from imd.interfaces import Hint
-from tests.rabbit import Broker, breakable, until
+from tests.rabbit import Broker, breakable, pause, until
 from tests.servers import free_port, shared
 
 HINTS = st.lists(
@@ -239,6 +239,30 @@ class BusTests(unittest.TestCase):
         await until(lambda: ear_one.heard and ear_two.heard, "they hear")
         self.assertEqual(ear_one.heard, [("search", "two.b1", [Hint("d", "e", 3, None)])])
         self.assertEqual(ear_two.heard, [("hints", "one.b1", [Hint("c", "e", 2, None)])])
+
+    async def test_broker_reads_too_slowly(self) -> None:
+        """What a hanging broker does not read is bounded: hints are dropped, counted, and it is told."""
+        self.patch(rabbit_connection, "CONGESTED_BYTES", 1 << 20)
+        server = breakable()
+        one, _ = make_bus(self, server.url, "one")
+        two, ear_two = make_bus(self, server.url, "two")
+        await one.start()
+        await two.start()
+        server.pause()
+        self.addCleanup(server.resume)
+        before = dropped("congested")
+        for number in range(200):
+            one.send_hints(two.address, [Hint("c", "e", number, b"x" * 100_000)])
+            # The transport tells of its buffer's state between turns.
+            await pause(0)
+        self.assertGreater(dropped("congested"), before)
+        self.assertIn("too slowly", one.problem() or "")
+        server.resume()
+        await until(lambda: one.problem() is None, "it is well again")
+        one.send_hints(two.address, [Hint("c", "e", 1000, None)])
+        await until(lambda: ear_two.heard and ear_two.heard[-1][2][-1].seq == 1000, "the last one is heard")
+        heard = [hint.seq for _, _, hints in ear_two.heard for hint in hints]
+        self.assertEqual(heard, sorted(heard), "in order")
 
 
 class ConnectionTests(unittest.TestCase):
