@@ -160,4 +160,5 @@ class ServicesScriptTests(unittest.TestCase):
         self.assertEqual([pid for pid in children if not is_gone(pid)], [])
 
     def children_of(self, pid: int) -> list[int]:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        of_threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+        return [int(word) for text in of_threads for word in text.split()]
