@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd import frames
-from imd.errors import CLOSE_REPLACED, INVALID_MESSAGE, Refused, Unavailable
+from imd.errors import CLOSE_OVERLOADED, CLOSE_REPLACED, INVALID_MESSAGE, Refused, Unavailable
 from imd.interfaces import (
     Ack,
     ConnectOutcome,
@@ -26,6 +26,7 @@ from imd.interfaces import (
     Leave,
     Page,
     Registered,
+    Superseded,
 )
 
 PULLED = Counter("imd_pulled_messages_total", "Messages delivered by reading the inbox.")
@@ -57,6 +58,7 @@ class Session:
     __slots__ = (
         "_early",
         "_inbox",
+        "_other_epoch",
         "_outlet",
         "_pinged",
         "_pulling",
@@ -115,6 +117,9 @@ class Session:
         self._pulling = False
         self._storing_ack = False
         self._early: tuple[str, int] | None = None
+        """the highest number heard of before the session began"""
+        self._other_epoch = False
+        """a hint of another epoch came since the inbox was last asked about the channel"""
 
     # from the connection
 
@@ -122,9 +127,13 @@ class Session:
         """The channel is registered; the caller has told the device where it starts."""
         page = registered.page
         self._start_at(page.epoch, registered.seq, page.head)
-        if self._early is not None and self._early[0] == page.epoch:
-            self.known = max(self.known, self._early[1])
-        self._early = None
+        if self._early is not None:
+            epoch, seq = self._early
+            if epoch == page.epoch:
+                self.known = max(self.known, seq)
+            else:
+                self._other_epoch = True
+            self._early = None
         self._push(page.messages)
         self.pull_if_behind()
 
@@ -168,9 +177,13 @@ class Session:
         """The inbox reaches up to `seq`, and this may be that message. True if it was pushed."""
         if epoch != self.epoch:
             if self.epoch:
+                self._other_epoch = True
                 self.resynchronise()
+            elif self._early is None or self._early[0] == epoch:
+                self._early = (epoch, max(seq, self._early[1] if self._early else 0))
             else:
                 self._early = (epoch, seq)
+                self._other_epoch = True
             return False
         if seq > self.known:
             self.known = seq
@@ -204,9 +217,10 @@ class Session:
     # from within
 
     def _start_at(self, epoch: str, seq: int, head: int) -> None:
+        heard_of = self.known if epoch == self.epoch else 0
         self.epoch = epoch
         self.sent = self.acked = self.stored = self._pinged = seq
-        self.known = max(seq, head)
+        self.known = max(seq, head, heard_of)
         self.ceiling = max(self.ceiling, seq)
 
     def _room(self) -> int:
@@ -228,23 +242,32 @@ class Session:
 
     def pull_if_behind(self) -> None:
         """Read on from the inbox if there is more, the window is open, and no read is under way."""
-        if self.sent >= self.known or self._pulling or self.ended or not self.epoch:
+        if self._pulling or self.ended or not self.epoch:
+            return
+        if self._other_epoch:
+            self.resynchronise()
+            return
+        if self.sent >= self.known:
             return
         room = self._room()
         if room <= 0:
             return
         self._pulling = True
         page = self._inbox.pull(self.user, self.epoch, self.sent, min(room, PAGE_MESSAGES))
-        page.addCallback(self._pulled, self.epoch).addErrback(self._pull_failed)
+        page.addCallback(self._pulled, self.epoch, self.known).addErrback(self._pull_failed)
 
-    def _pulled(self, page: Page, asked_epoch: str) -> None:
+    def _pulled(self, page: Page, asked_epoch: str, asked_known: int) -> None:
         self._pulling = False
         if self.ended or asked_epoch != self.epoch:
             return
         if page.epoch != self.epoch:
             self.resynchronise()
             return
-        self.known = max(self.known, page.head)
+        if page.messages or self.known > asked_known:
+            self.known = max(self.known, page.head)
+        else:
+            # The inbox has no more: whatever said so was wrong, and asking again would never end.
+            self.known = page.head
         first = page.messages[0][0] if page.messages else page.head + 1
         if first > self.sent + 1:
             # The inbox was trimmed under a device that did not keep up: the archive has the rest.
@@ -276,6 +299,7 @@ class Session:
         if self._pulling or self.ended:
             return
         self._pulling = True
+        self._other_epoch = False
         request = ConnectRequest(
             self.user,
             self.device,
@@ -294,8 +318,11 @@ class Session:
         self._pulling = False
         if self.ended:
             return
-        if not isinstance(outcome, Registered):
+        if isinstance(outcome, Superseded):
             self.replaced()
+            return
+        if not isinstance(outcome, Registered):
+            self._outlet.close(CLOSE_OVERLOADED, "too many connections of this user")
             return
         if outcome.page.epoch == self.epoch and outcome.recovered:
             self.known = max(self.known, outcome.page.head)
