@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -24,6 +23,7 @@ from imd.backends.embedded_state import State
 from imd.backends.embedded_sweep import Sweep
 from imd.backends.embedded_tables import lock_folder, open_file
 from imd.backends.embedded_worker import Group, Operation, Worker
+from imd.errors import ConfigurationError
 from imd.ids import ServerClock
 from imd.interfaces import (
     Ack,
@@ -53,9 +53,7 @@ class EmbeddedStore:
 
     _log = Logger()
 
-    def __init__(
-        self, folder: str, options: InboxOptions, clock: ServerClock, reactor: Any = None
-    ) -> None:
+    def __init__(self, folder: str, options: InboxOptions, clock: ServerClock, reactor: Any = None) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self._folder = folder
@@ -67,6 +65,11 @@ class EmbeddedStore:
         self._starting: list[Deferred[None]] | None = None
         self._started: Failure | bool = False
         """True once it is; a Failure if it could not"""
+        # Made and used in the thread.
+        self._state: State
+        self._desk: Desk
+        self._devices: Devices
+        self._sweep: Sweep
         self._connection: sqlite3.Connection | None = None
         self._lock: int | None = None
 
@@ -90,6 +93,9 @@ class EmbeddedStore:
         try:
             self._connection = open_file(self._folder)
             state = State(self._connection, self._options, self._clock)
+        except sqlite3.Error as error:
+            self._end()
+            raise ConfigurationError(f"[node] data = {self._folder}: imd.db is not usable: {error}") from None
         except BaseException:
             self._end()
             raise
@@ -125,8 +131,9 @@ class EmbeddedStore:
     def problem(self) -> str | None:
         return self._worker.problem()
 
-    def _do(self, user: str | None, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        return self._worker.do(Operation(work=partial(work, *arguments), user=user))
+    def _do(self, user: str | None, work: Callable[[], Any]) -> Deferred[Any]:
+        """Have `work` done in the thread; `user` is whose row and devices it asks for."""
+        return self._worker.do(Operation(work=work, user=user))
 
     # Inbox
 
@@ -136,25 +143,25 @@ class EmbeddedStore:
         return self._worker.do(Operation(batch=batch))
 
     def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
-        return self._do(request.user, lambda *a: self._devices.connect(*a), request)
+        return self._do(request.user, lambda: self._devices.connect(request))
 
     def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
-        return self._do(None, lambda *a: self._devices.pull(*a), user, epoch, after, limit)
+        return self._do(None, lambda: self._devices.pull(user, epoch, after, limit))
 
     def ack(self, ack: Ack) -> Deferred[Head]:
-        return self._do(ack.user, lambda *a: self._devices.ack(*a), ack)
+        return self._do(ack.user, lambda: self._devices.ack(ack))
 
     def renew(self, lease: Lease) -> Deferred[Head]:
-        return self._do(lease.user, lambda *a: self._devices.renew(*a), lease)
+        return self._do(lease.user, lambda: self._devices.renew(lease))
 
     def leave(self, leave: Leave) -> Deferred[None]:
-        return self._do(leave.user, lambda *a: self._devices.leave(*a), leave)
+        return self._do(leave.user, lambda: self._devices.leave(leave))
 
     def serve_desk(self) -> Deferred[list[Delivery]]:
-        return self._do(None, lambda *a: self._desk.serve(*a))
+        return self._do(None, lambda: self._desk.serve())
 
     def agent_of(self, visitor: str) -> Deferred[str]:
-        return self._do(None, lambda: self._state.user(visitor).agent or "")
+        return self._do(None, lambda: self._desk.agent_of(visitor))
 
     def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]:
         return self._do(None, lambda: self._sweep.remember_visitor(visitor, token_hash))
@@ -165,7 +172,8 @@ class EmbeddedStore:
     # ArchiveQueue
 
     def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
-        """Nothing is left to do: what `accept` placed it has archived in the same transaction."""
+        """Nothing is left to do: what `accept` placed, it archived in the same transaction, and so it did
+        with the first copy of what it called a duplicate. The desk sees to who may read a message."""
         return succeed(None)
 
     # Archive

@@ -58,7 +58,7 @@ class Placing:
                 key = (sender.uid, submission.device, submission.client_msg_id)
                 use = uses.get(key)
                 if use is not None:
-                    outcomes.append(self._again(submission, key, use, now))
+                    outcomes.append(self._again(submission, sender, key, use, now))
                     continue
             try:
                 text = submission.body.decode()
@@ -69,23 +69,22 @@ class Placing:
 
             size = len(submission.body)
             agent: User | None = None
+            deliveries: list[Delivery] = []
             recipients = submission.recipients
             if not recipients:
                 if not is_visitor_id(submission.sender):
                     outcomes.append(Failed("nobody is to get it"))
                     continue
                 try:
-                    agent = self._desk.agent_for(sender, submission.visitor_to, now)
+                    agent, deliveries = self._desk.agent_for(sender, submission.visitor_to, now)
                 except PermissionError as error:
                     outcomes.append(NotAllowed(str(error)))
                     continue
                 if agent is not None:
                     recipients = (agent.name,)
-                    users = state.load(recipients)
 
             number = state.new_number()
             message_id = submission.message_id
-            deliveries = []
             taking_part = {sender.uid}
             for name in recipients:
                 user = users[name]
@@ -128,9 +127,12 @@ class Placing:
                 uses[uid, device, client_msg_id] = Use(content, number, message_id, send_time)
         return uses
 
-    def _again(self, submission: Submission, key: tuple[int, str, str], use: Use, now: int) -> Outcome:
+    def _again(
+        self, submission: Submission, sender: User, key: tuple[int, str, str], use: Use, now: int
+    ) -> Outcome:
         if use.content != submission.content:
             return Conflict()
         state = self._state
         state.sent += (state.new_use(), *key, use.content, use.number, now)
-        return Duplicate(use.message_id, use.send_time)
+        agent = "" if submission.recipients else self._desk.present_agent(sender, now) or ""
+        return Duplicate(use.message_id, use.send_time, agent)

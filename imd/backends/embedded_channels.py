@@ -10,7 +10,6 @@ class Channel(NamedTuple):
 
     id: str
     lease_end: int
-    attempt: int | None
     answers_visitors: bool
 
 

@@ -11,6 +11,9 @@ from imd.interfaces import Delivery
 
 VISITORS_PER_CALL = 50
 MESSAGES_PER_CALL = 5000
+DELIVERIES_PER_VISITOR = 50
+AGENT_KEPT_MS = 86_400_000
+"""of a visitor's silence: after that it belongs to nobody, and is no load on its agent"""
 
 
 class Desk:
@@ -22,25 +25,34 @@ class Desk:
 
     # for placing messages
 
-    def agent_for(self, visitor: User, wanted: str, now: int) -> User | None:
-        """The agent who gets the visitor's message; one is claimed if need be. None: nobody is online.
+    def present_agent(self, visitor: User, now: int) -> str | None:
+        """The visitor's agent, if it has one that is not gone for good and it has written to of late."""
+        state = self._state
+        if visitor.agent is None or visitor.agent_used < now - AGENT_KEPT_MS:
+            return None
+        return None if state.channels.is_gone(visitor.agent, now, state.grace_ms) else visitor.agent
 
-        What the visitor has waiting is then in the agent's inbox. Raises PermissionError, and changes
-        nothing, if `wanted` is not empty and not that agent.
+    def agent_for(self, visitor: User, wanted: str, now: int) -> tuple[User | None, list[Delivery]]:
+        """The agent who gets the visitor's message, claimed if need be (None: nobody is online), and
+        where that put what the visitor had waiting.
+
+        Raises PermissionError, and changes nothing, if `wanted` is not empty and not that agent.
         """
         state = self._state
-        keep = visitor.agent is not None and not state.channels.is_gone(visitor.agent, now, state.grace_ms)
-        name = visitor.agent if keep else self._least_loaded(now)
+        present = self.present_agent(visitor, now)
+        name = present or self._least_loaded(now)
         if wanted and wanted != name:
             raise PermissionError("a visitor may write to its own agent only")
-        if not keep and visitor.agent is not None:
+        if present is None and visitor.agent is not None:
             self._release(visitor.agent, [visitor], now)
         if name is None:
-            return None
+            return None, []
         agent = state.user(name)
-        if not keep:
-            self._hand_over(visitor, agent)
-        return agent
+        if present is None:
+            return agent, self._hand_over(visitor, agent, now)
+        visitor.agent_used = now
+        state.changed(visitor)
+        return agent, []
 
     def wait(self, visitor: User, number: int, size: int) -> None:
         """Put a message at the end of what the visitor has waiting."""
@@ -58,8 +70,7 @@ class Desk:
     # serving
 
     def serve(self) -> list[Delivery]:
-        """See imd.interfaces.Inbox.serve_desk. Of each visitor's messages only the last is returned: its
-        number tells the agent's channels of the others."""
+        """See imd.interfaces.Inbox.serve_desk."""
         state = self._state
         now = state.clock.now_ms()
         left = VISITORS_PER_CALL
@@ -83,7 +94,7 @@ class Desk:
         ).fetchone()[0]
         visitors = [state.user(name) for name in msgspec.json.decode(rows, type=list[str])]
         visitors.sort(key=lambda visitor: visitor.waiting or 0)
-        deliveries = []
+        deliveries: list[Delivery] = []
         moved = 0
         for visitor in visitors:
             name = self._least_loaded(now)
@@ -91,12 +102,8 @@ class Desk:
                 break
             agent = state.user(name)
             before = agent.seq
-            self._hand_over(visitor, agent)
-            if agent.seq > before:
-                moved += agent.seq - before
-                body = self._body(agent, agent.seq)
-                channels = state.channels.live(name, now)
-                deliveries.append(Delivery(name, agent.epoch, agent.seq, channels, body))
+            deliveries += self._hand_over(visitor, agent, now)
+            moved += agent.seq - before
         return deliveries
 
     def _least_loaded(self, now: int) -> str | None:
@@ -117,8 +124,11 @@ class Desk:
 
     # moving
 
-    def _hand_over(self, visitor: User, agent: User) -> None:
-        """Assign the visitor, and move what it has waiting into the agent's inbox."""
+    def _hand_over(self, visitor: User, agent: User, now: int) -> list[Delivery]:
+        """Assign the visitor, and move what it has waiting into the agent's inbox.
+
+        Of very many messages only the last are returned: their numbers tell of the others.
+        """
         state = self._state
         state.assign(visitor, agent.name)
         state.set_waiting(visitor, False)
@@ -130,7 +140,7 @@ class Desk:
             (agent.uid, agent.seq, visitor.uid),
         ).rowcount
         if moved <= 0:
-            return
+            return []
         connection.execute(
             "INSERT OR IGNORE INTO participant (uid, id, message) "
             "SELECT ?, m.id, m.number FROM waiting w JOIN message m ON m.number = w.message WHERE w.uid = ?",
@@ -140,6 +150,11 @@ class Desk:
         agent.seq += moved
         state.changed(agent)
         state.trim(agent, agent.seq - state.options.max_messages)
+        channels = state.channels.live(agent.name, now)
+        return [
+            Delivery(agent.name, agent.epoch, seq, channels, body)
+            for seq, body in self._bodies(agent, agent.seq - min(moved, DELIVERIES_PER_VISITOR))
+        ]
 
     def _release(self, agent_name: str, visitors: list[User], now: int) -> None:
         """Take visitors back from their agent.
@@ -191,8 +206,17 @@ class Desk:
             (visitor.uid, visitor.uid, self._state.options.max_messages),
         )
 
-    def _body(self, user: User, seq: int) -> bytes:
-        return self._state.connection.execute(
-            "SELECT m.body FROM inbox i JOIN message m ON m.number = i.message WHERE i.uid = ? AND i.seq = ?",
-            (user.uid, seq),
-        ).fetchone()[0].encode()
+    def _bodies(self, user: User, after: int) -> list[tuple[int, bytes]]:
+        rows = self._state.connection.execute(
+            "SELECT json_group_array(json_array(i.seq, m.body)) "
+            "FROM inbox i JOIN message m ON m.number = i.message WHERE i.uid = ? AND i.seq > ?",
+            (user.uid, after),
+        ).fetchone()[0]
+        found = msgspec.json.decode(rows, type=list[tuple[int, str]])
+        return sorted((seq, body.encode()) for seq, body in found)
+
+    def agent_of(self, visitor: str) -> str:
+        """The visitor's present agent; empty if it has none."""
+        if self._state.uid_of(visitor) is None:
+            return ""
+        return self.present_agent(self._state.user(visitor), self._state.clock.now_ms()) or ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from imd.backends.embedded_channels import Channel
@@ -36,24 +38,23 @@ class Devices:
         user = state.user(request.user)
         live = state.channels.live_devices(request.user, now)
         old = live.pop(request.device, None)
-        displaced = old if old is not None and old.id != request.channel else None
-        older = (
-            displaced is not None
-            and request.attempt is not None
-            and displaced.attempt is not None
-            and request.attempt < displaced.attempt
-        )
-        if displaced is not None and (older or request.resume):
+        replaced = old.id if old is not None and old.id != request.channel else ""
+        device = state.devices(user).get(request.device)
+        newest = device.attempt if device is not None else None
+        # SQLite's integers have 64 bits; a client's have as many as it likes.
+        attempt = newest if request.attempt is None else max(0, min(request.attempt, 2**63 - 1))
+        older = newest is not None and attempt is not None and attempt < newest
+        if (older and (replaced or request.resume)) or (replaced and request.resume):
             return Superseded()
         if len(live) >= state.options.channels_per_user:
             return TooManyChannels()
 
         start, recovered = self._start(user, request)
-        state.put_device(user, request.device, Device(user.epoch, start, now))
-        self._make_room(user, request.device, set(live))
-        channel = Channel(request.channel, now + state.lease_ms, request.attempt, request.answers_visitors)
+        state.put_device(user, request.device, Device(user.epoch, start, now, attempt, request.ephemeral))
+        self._make_room(user, request.device, set(live), now)
+        channel = Channel(request.channel, now + state.lease_ms, request.answers_visitors)
         state.channels.put(request.user, request.device, channel, now)
-        replaced = displaced.id if displaced is not None else ""
+        self.trim_acknowledged(user, now)
         return Registered(start, recovered, replaced, self._page(user, start, request.page))
 
     def _start(self, user: User, request: ConnectRequest) -> tuple[int, bool]:
@@ -71,9 +72,14 @@ class Devices:
             return user.low, recovered
         return min(max(cursor.seq, user.low), user.seq), recovered
 
-    def _make_room(self, user: User, device: str, live: set[str]) -> None:
-        """Past the number of devices that a user may have, drop those unseen longest, but live ones last."""
+    def _make_room(self, user: User, device: str, live: set[str], now: int) -> None:
+        """Drop ephemeral devices that are gone; past the number of devices that a user may have, those
+        unseen longest, but live ones last."""
         state = self._state
+        for name, other in list(state.devices(user).items()):
+            gone = name != device and name not in live
+            if gone and other.ephemeral and max(other.seen, state.start_ms) + state.lease_ms <= now:
+                state.drop_device(user, name)
         others = [(name in live, d.seen, name) for name, d in state.devices(user).items() if name != device]
         others.sort()
         for _, _, name in others[: max(0, len(others) - state.options.devices)]:
@@ -117,7 +123,9 @@ class Devices:
         now = state.clock.now_ms()
         old = state.devices(user).get(device)
         before = old.seq if old is not None and old.epoch == user.epoch else 0
-        state.put_device(user, device, Device(user.epoch, max(before, min(seq, user.seq)), now))
+        seq = max(before, min(seq, user.seq))
+        attempt, ephemeral = (old.attempt, old.ephemeral) if old is not None else (None, False)
+        state.put_device(user, device, Device(user.epoch, seq, now, attempt, ephemeral))
         self.trim_acknowledged(user, now)
 
     def trim_acknowledged(self, user: User, now: int) -> None:
@@ -138,12 +146,12 @@ class Devices:
         user = state.user(lease.user)
         channel = state.channels.get(lease.user, lease.device)
         held = channel is not None and channel.id == lease.channel
-        if channel is not None and held and lease.renew:
-            renewed = Channel(lease.channel, now + state.lease_ms, channel.attempt, lease.answers_visitors)
+        if held and lease.renew:
+            renewed = Channel(lease.channel, now + state.lease_ms, lease.answers_visitors)
             state.channels.put(lease.user, lease.device, renewed, now)
             device = state.devices(user).get(lease.device)
             if device is not None:
-                state.put_device(user, lease.device, Device(device.epoch, device.seq, now))
+                state.put_device(user, lease.device, replace(device, seen=now))
         return Head(held, user.epoch, user.seq)
 
     def leave(self, leave: Leave) -> None:

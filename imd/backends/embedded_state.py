@@ -30,6 +30,9 @@ class Device:
     epoch: str
     seq: int
     seen: int
+    attempt: int | None
+    """the newest that it has connected with"""
+    ephemeral: bool
 
 
 @dataclass(slots=True)
@@ -43,24 +46,25 @@ class User:
     low: int = 0
     """the inbox holds low + 1 … seq"""
     agent: str | None = None
+    agent_used: int = 0
+    """when the visitor last wrote to its agent, ms"""
     waiting: int | None = None
     devices: dict[str, Device] | None = None
 
 
-_read_users = msgspec.json.Decoder(list[tuple[int, str, str, int, int, str | None, int | None]]).decode
-_read_devices = msgspec.json.Decoder(list[tuple[int, str, str, int, int]]).decode
+_read_users = msgspec.json.Decoder(list[tuple[int, str, str, int, int, str | None, int, int | None]]).decode
+_read_devices = msgspec.json.Decoder(list[tuple[int, str, str, int, int, int | None, int]]).decode
 
 
 class State:
     """Owned by the thread that owns the connection."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, options: InboxOptions, clock: ServerClock
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, options: InboxOptions, clock: ServerClock) -> None:
         self.connection = connection
         self.options = options
         self.clock = clock
-        self.channels = Channels(clock.now_ms())
+        self.start_ms = clock.now_ms()
+        self.channels = Channels(self.start_ms)
         self.keep_ms = int(options.keep_days * 86_400_000)
         self.lease_ms = int(options.lease_seconds * 1000)
         self.grace_ms = int(options.desk_grace_seconds * 1000)
@@ -115,8 +119,8 @@ class State:
         missing = [name for name in dict.fromkeys(names) if name not in users]
         if missing:
             for rows in tables.GET_USERS.read(self.connection, missing):
-                for uid, name, epoch, seq, low, agent, waiting in _read_users(rows):
-                    users[name] = User(uid, name, epoch, seq, low, agent, waiting)
+                for row in _read_users(rows):
+                    users[row[1]] = User(*row)
             for name in missing:
                 if name not in users:
                     users[name] = user = User(self._next_uid, name, secrets.token_hex(6))
@@ -154,10 +158,10 @@ class State:
         for user in by_uid.values():
             user.devices = {}
         for rows in tables.GET_DEVICES.read(self.connection, list(by_uid)):
-            for uid, name, epoch, seq, seen in _read_devices(rows):
+            for uid, name, epoch, seq, seen, attempt, ephemeral in _read_devices(rows):
                 devices = by_uid[uid].devices
                 assert devices is not None
-                devices[name] = Device(epoch, seq, seen)
+                devices[name] = Device(epoch, seq, seen, attempt, bool(ephemeral))
 
     def devices(self, user: User) -> dict[str, Device]:
         if user.devices is None:
@@ -196,6 +200,7 @@ class State:
         if agent is not None:
             loads[agent] = loads.get(agent, 0) + 1
         visitor.agent = agent
+        visitor.agent_used = self.clock.now_ms()
         self.changed(visitor)
 
     def set_waiting(self, visitor: User, waiting: bool) -> None:
@@ -218,8 +223,8 @@ class State:
                 connection,
                 list(
                     chain.from_iterable(
-                        (user.uid, user.name, user.epoch, user.seq, user.low, user.agent, user.waiting)
-                        for user in self._changed_users.values()
+                        (u.uid, u.name, u.epoch, u.seq, u.low, u.agent, u.agent_used, u.waiting)
+                        for u in self._changed_users.values()
                     )
                 ),
             )
@@ -247,7 +252,7 @@ class State:
             if device is None:
                 drop += (uid, name)
             else:
-                put += (uid, name, device.epoch, device.seq, device.seen)
+                put += (uid, name, device.epoch, device.seq, device.seen, device.attempt, device.ephemeral)
         tables.PUT_DEVICES.write(self.connection, put)
         tables.DROP_DEVICES.write(self.connection, drop)
         self._changed_devices.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from imd.backends.embedded_desk import AGENT_KEPT_MS
 from imd.backends.embedded_devices import Devices
 from imd.backends.embedded_state import State
 
@@ -47,20 +48,10 @@ class Sweep:
         )
 
     def _forget_visitors(self, now: int) -> None:
-        """A visitor whose token has expired never comes back, so it is no load on an agent either."""
-        state = self._state
-        names = msgspec.json.decode(
-            state.connection.execute(
-                "SELECT json_group_array(name) FROM (SELECT name FROM visitor WHERE used < ? LIMIT ?)",
-                (now - state.visitor_ms, USERS_PER_SWEEP),
-            ).fetchone()[0],
-            type=list[str],
+        self._state.connection.execute(
+            "DELETE FROM visitor WHERE rowid IN (SELECT rowid FROM visitor WHERE used < ? LIMIT ?)",
+            (now - self._state.visitor_ms, ROWS_PER_SWEEP),
         )
-        for name in names:
-            state.connection.execute("DELETE FROM visitor WHERE name = ?", (name,))
-            visitor = state.user(name)
-            if visitor.agent is not None:
-                state.assign(visitor, None)
 
     def _sweep_users(self, now: int) -> None:
         """Of the next few users: old messages leave the inboxes, devices unseen no longer hold them back."""
@@ -68,13 +59,16 @@ class Sweep:
         first, last = self._uid + 1, self._uid + USERS_PER_SWEEP
         names = state.connection.execute(
             "SELECT json_group_array(name) FROM user u WHERE u.uid BETWEEN :first AND :last AND ("
+            "(u.agent IS NOT NULL AND u.agent_used < :silent) OR "
             "EXISTS (SELECT 1 FROM device d WHERE d.uid = u.uid AND d.seen < :old) OR "
             "EXISTS (SELECT 1 FROM inbox i JOIN message m ON m.number = i.message "
             "WHERE i.uid = u.uid AND i.seq = u.low + 1 AND m.send_time < :old))",
-            {"first": first, "last": last, "old": now - state.keep_ms},
+            {"first": first, "last": last, "old": now - state.keep_ms, "silent": now - AGENT_KEPT_MS},
         ).fetchone()[0]
         for name in msgspec.json.decode(names, type=list[str]):
             user = state.user(name)
+            if user.agent is not None and user.agent_used < now - AGENT_KEPT_MS:
+                state.assign(user, None)
             self._devices.trim_acknowledged(user, now)
             last_old = state.connection.execute(
                 "SELECT MIN(i.seq) FROM inbox i JOIN message m ON m.number = i.message "

@@ -20,15 +20,17 @@ BUSY_SECONDS = 5
 
 SCHEMA = """
 -- Everybody who has a name in any other table. An inbox holds exactly the numbers low+1 to seq.
--- agent: whom a visitor is assigned to. waiting: a visitor's place in the desk's waiting order.
+-- agent: whom a visitor is assigned to; agent_used: when it last wrote to it, ms.
+-- waiting: a visitor's place in the desk's waiting order.
 CREATE TABLE user (uid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL,
-    seq INTEGER NOT NULL, low INTEGER NOT NULL, agent TEXT, waiting INTEGER);
+    seq INTEGER NOT NULL, low INTEGER NOT NULL, agent TEXT, agent_used INTEGER NOT NULL, waiting INTEGER);
 CREATE INDEX user_agent ON user (agent) WHERE agent IS NOT NULL;
 CREATE INDEX user_waiting ON user (waiting) WHERE waiting IS NOT NULL;
 
--- seq: what the device acknowledged; seen: when it last gave a sign of life, ms.
+-- seq: what the device acknowledged; seen: when it last gave a sign of life, ms; attempt: its newest.
 CREATE TABLE device (uid INTEGER NOT NULL, name TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
-    seen INTEGER NOT NULL, PRIMARY KEY (uid, name)) WITHOUT ROWID;
+    seen INTEGER NOT NULL, attempt INTEGER, ephemeral INTEGER NOT NULL,
+    PRIMARY KEY (uid, name)) WITHOUT ROWID;
 
 -- The archive. Bodies are here and nowhere else.
 CREATE TABLE message (number INTEGER PRIMARY KEY, id TEXT NOT NULL, sender INTEGER NOT NULL,
@@ -84,9 +86,7 @@ def open_file(folder: str) -> sqlite3.Connection:
     try:
         # SQLite gives its other files the mode of this one.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=512
-        )
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=512)
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(f"[node] data = {folder}: {path} cannot be opened: {error}") from None
     try:
@@ -155,21 +155,24 @@ class ManyRows:
 
 
 PUT_USERS = ManyRows(
-    "INSERT INTO user (uid, name, epoch, seq, low, agent, waiting) VALUES {rows} ON CONFLICT (uid) DO UPDATE "
-    "SET epoch = excluded.epoch, seq = excluded.seq, low = excluded.low, agent = excluded.agent, "
-    "waiting = excluded.waiting",
-    7,
+    "INSERT INTO user (uid, name, epoch, seq, low, agent, agent_used, waiting) VALUES {rows} "
+    "ON CONFLICT (uid) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, low = excluded.low, "
+    "agent = excluded.agent, agent_used = excluded.agent_used, waiting = excluded.waiting",
+    8,
 )
 GET_USERS = ManyRows(
-    "SELECT json_group_array(json_array(uid, name, epoch, seq, low, agent, waiting)) "
+    "SELECT json_group_array(json_array(uid, name, epoch, seq, low, agent, agent_used, waiting)) "
     "FROM user WHERE name IN ({rows})",
     1,
     "?",
 )
-PUT_DEVICES = ManyRows("INSERT OR REPLACE INTO device (uid, name, epoch, seq, seen) VALUES {rows}", 5)
+PUT_DEVICES = ManyRows(
+    "INSERT OR REPLACE INTO device (uid, name, epoch, seq, seen, attempt, ephemeral) VALUES {rows}", 7
+)
 DROP_DEVICES = ManyRows("DELETE FROM device WHERE (uid, name) IN (VALUES {rows})", 2)
 GET_DEVICES = ManyRows(
-    "SELECT json_group_array(json_array(uid, name, epoch, seq, seen)) FROM device WHERE uid IN ({rows})",
+    "SELECT json_group_array(json_array(uid, name, epoch, seq, seen, attempt, ephemeral)) "
+    "FROM device WHERE uid IN ({rows})",
     1,
     "?",
 )

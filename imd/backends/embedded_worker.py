@@ -74,19 +74,21 @@ class Group:
     def run(self, operations: Sequence[Operation]) -> None:
         """Never raises."""
         try:
-            self._run_together(operations)
-        except Exception as error:
-            count = len(operations)
-            self._log.warn("a group of {count} operations failed: {error}", count=count, error=error)
             try:
+                self._run_together(operations)
+            except sqlite3.OperationalError:
+                # A full or broken disk: nobody's fault, and no better one at a time.
+                raise
+            except Exception as error:
+                self._log.warn("done one at a time, since one of them failed: {error}", error=error)
                 self._undo()
                 self._run_apart(operations)
-            except Exception as again:
-                # Nothing of it is in the file, whatever single operations had as their result.
-                self._log.error("SQLite refuses: {error}", error=again)
-                for operation in operations:
-                    operation.result = Unavailable(f"SQLite: {again}")
-                self._undo_quietly()
+        except Exception as error:
+            # Nothing of it is in the file, whatever single operations had as their result.
+            self._log.error("SQLite: {error}; {count} operations failed", error=error, count=len(operations))
+            for operation in operations:
+                operation.result = Unavailable(f"embedded: {error}")
+            self._undo_quietly()
 
     def _run_together(self, operations: Sequence[Operation]) -> None:
         state = self._state
@@ -138,28 +140,28 @@ class Group:
                 operation.result = self._place_apart(operation.batch)
         self._commit()
 
-    def _place_apart(self, batch: Sequence[Submission]) -> list[Outcome] | Unavailable:
+    def _place_apart(self, batch: Sequence[Submission]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for submission in batch:
             result = self._run_alone(partial(self._placing.accept, (submission,)), Failed)
-            if isinstance(result, Unavailable):
-                return result
             outcomes += (result,) if isinstance(result, Failed) else result
         return outcomes
 
     def _run_alone(self, work: Callable[[], Any], refusal: Callable[[str], Any] = Unavailable) -> Any:
-        """What `work` gives; a `refusal` if it is the work's fault, Unavailable if it is SQLite's."""
+        """What `work` gives, or a `refusal`. Raises sqlite3.OperationalError: SQLite cannot go on."""
         state = self._state
         mark = state.channels.mark()
         state.connection.execute("SAVEPOINT one")
         try:
             result = work()
             state.write()
+        except sqlite3.OperationalError:
+            raise
         except Exception as error:
+            self._log.failure("an operation failed")
             state.connection.execute("ROLLBACK TO one")
             state.forget(mark)
-            result = (Unavailable if isinstance(error, sqlite3.Error) else refusal)(f"SQLite: {error}")
-            self._log.failure("an operation failed")
+            result = refusal(f"embedded: {error}")
         state.connection.execute("RELEASE one")
         return result
 
@@ -181,6 +183,7 @@ class Worker:
         self._busy = False
         self._idle: list[Deferred[None]] = []
         self._stopped = False
+        self._stopping: list[Deferred[None]] | None = None
 
     def start(self, begin: Callable[[], Group]) -> Deferred[None]:
         """Run `begin` in the thread; fails as it fails."""
@@ -252,7 +255,7 @@ class Worker:
         self._busy = False
         self._run_next()
         for operation in operations:
-            self._answer(operation, operation.result)
+            self._answer(operation, operation.result if success else Unavailable(f"embedded: {result}"))
         if not self._busy:
             idle, self._idle = self._idle, []
             for waiter in idle:
@@ -281,30 +284,31 @@ class Worker:
 
     def stop(self, end: Callable[[], None]) -> Deferred[None]:
         """Do what waits, then run `end` in the thread and let go of it. Never fails."""
-        if self._stopped:
-            return succeed(None)
+        if self._stopping is not None or not self._pool.started:
+            self._stopped = True
+            if not self._stopping:
+                return succeed(None)
+            waiter: Deferred[None] = Deferred()
+            self._stopping.append(waiter)
+            return waiter
         self._stopped = True
-        if not self._pool.started:
-            return succeed(None)
-        done: Deferred[None] = Deferred()
-
-        def finished(success: bool, result: Any) -> None:
-            if not done.called:
-                if not success:
-                    Logger().failure("closing the file failed", result)
-                self._pool.stop()
-                done.callback(None)
+        waiter = Deferred()
+        self._stopping = [waiter]
 
         def give_up() -> None:
             Logger().error("the disk did not answer within {seconds} s of the stop", seconds=ANSWER_SECONDS)
-            done.callback(None)
+            self._gone()
 
         def close(_: object) -> None:
-            if self._watch.running:
-                self._watch.stop()
-            if not done.called:
+            self._call(end, closed)
+
+        def closed(success: bool, result: Any) -> None:
+            if not success:
+                Logger().failure("closing the file failed", result)
+            self._pool.stop()
+            if deadline.active():
                 deadline.cancel()
-                self._call(end, finished)
+                self._gone()
 
         deadline = self._reactor.callLater(ANSWER_SECONDS, give_up)
         idle: Deferred[None] = Deferred()
@@ -313,4 +317,11 @@ class Worker:
             self._idle.append(idle)
         else:
             idle.callback(None)
-        return done
+        return waiter
+
+    def _gone(self) -> None:
+        if self._watch.running:
+            self._watch.stop()
+        waiters, self._stopping = self._stopping or [], []
+        for waiter in waiters:
+            waiter.callback(None)
