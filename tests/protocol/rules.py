@@ -1,0 +1,35 @@
+"""All rules of the protocol in one class, for whatever nodes a test module brings."""
+
+from __future__ import annotations
+
+from tests.protocol.auth import HandshakeRules, TokenRules
+from tests.protocol.badframes import BadFrameRules
+from tests.protocol.connect import ConnectRules
+from tests.protocol.control import ControlRules, HistoryRules
+from tests.protocol.cursors import CursorRules
+from tests.protocol.delivery import DeliveryRules
+from tests.protocol.messages import MessageRules, ResendRules
+from tests.protocol.visitors import VisitorRules
+
+PARTS = (
+    ConnectRules,
+    CursorRules,
+    MessageRules,
+    ResendRules,
+    BadFrameRules,
+    DeliveryRules,
+    VisitorRules,
+    TokenRules,
+    HandshakeRules,
+    ControlRules,
+    HistoryRules,
+)
+
+
+class ProtocolRules(*PARTS):
+    """Every rule; a subclass gives `nodes` and `spare_node`, and is a TestCase."""
+
+    def test_no_rule_hides_another(self) -> None:
+        """Two parts with a test of the same name would be one test too few."""
+        names = [name for part in PARTS for name in vars(part) if name.startswith("test_")]
+        self.assertEqual(sorted({name for name in names if names.count(name) > 1}), [])
