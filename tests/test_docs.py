@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import re
 import shutil
+import sqlite3
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -13,13 +16,20 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import jwt
+from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 import imd
 from imd import errors
+from imd.backends.embedded import EmbeddedStore
+from imd.ids import MessageIds, ServerClock
+from imd.interfaces import ConnectRequest, InboxOptions, Submission
+from imd.message import IMessage, encode_message
 from imd.settings import Settings
 from tests.nodes import NodeServer
+from tests.rabbit import Broker, until
+from tests.servers import shared
 from tests.ws_client import WsClient
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,7 +147,12 @@ def headings(text: str) -> set[str]:
 
 def token(sub: str, seconds: int) -> str:
     """A JWT of an agent."""
-    claims = {"sub": sub, "exp": int(time.time()) + seconds, "loginType": "USER_TYPE", "isCustomerService": True}
+    claims = {
+        "sub": sub,
+        "exp": int(time.time()) + seconds,
+        "loginType": "USER_TYPE",
+        "isCustomerService": True,
+    }
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
@@ -160,9 +175,7 @@ class ExampleReaderTests(unittest.TestCase):
     def test_steps(self) -> None:
         """Lines, continued ones among them, with their numbers."""
         [block] = blocks('text\n```json example\na → {"b":\n     1}\na ← close 4003\n```\n')
-        self.assertEqual(
-            steps(block), [Step(3, "a", True, '{"b": 1}'), Step(5, "a", False, "close 4003")]
-        )
+        self.assertEqual(steps(block), [Step(3, "a", True, '{"b": 1}'), Step(5, "a", False, "close 4003")])
         self.assertRaises(ValueError, steps, Block("json example", 1, "no arrow\n"))
 
 
@@ -243,6 +256,77 @@ class ProtocolExampleTests(unittest.TestCase):
         for name, code in vars(errors).items():
             if name.startswith("CLOSE_"):
                 self.assertRegex(text, rf"(?m)^\| {code} \|", name)
+
+
+# ---- what operators are told to do
+
+
+class OperationsTests(unittest.TestCase):
+    timeout = 120
+
+    async def test_dead_letters(self) -> None:
+        """The example looks at dead letters without taking them, and replays them when told to."""
+        [example] = [b.text for b in blocks(OPERATIONS.read_text()) if "imd.archive.dead" in b.text]
+        rabbit = shared().rabbit
+        example = example.replace("amqp://guest:guest@127.0.0.1:5672/", rabbit.url)
+        broker = Broker(rabbit.url)
+        self.addCleanup(broker.close)
+        for queue in ("imd.archive", "imd.archive.dead"):
+            broker.channel.queue_delete(queue)
+            broker.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+            self.addCleanup(broker.channel.queue_delete, queue)
+        broker.put("imd.archive.dead", b'{"id":"1"}')
+        broker.put("imd.archive.dead", b'{"id":"2"}')
+        await until(lambda: broker.length("imd.archive.dead") == 2, "both are there")
+        await deferToThread(self.run_example, example)
+        await until(lambda: broker.length("imd.archive.dead") == 2, "both are there again")
+        await deferToThread(self.run_example, example.replace("REPLAY = False", "REPLAY = True"))
+        await until(lambda: broker.length("imd.archive") == 2, "both are replayed")
+        self.assertEqual(broker.length("imd.archive.dead"), 0)
+        taken = broker.take("imd.archive")
+        assert taken is not None
+        self.assertEqual(json.loads(taken[1]), [{"id": "1"}])
+
+    def run_example(self, source: str) -> None:
+        """Run it as a script, without what it prints."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(source, "operations.md", "exec"), {})
+
+    async def test_restored_backup(self) -> None:
+        """After the statement for a restored file, a device whose numbers are given out again is told so."""
+        [statement] = re.findall(r'"(UPDATE user SET [^"]*)"', OPERATIONS.read_text())
+        folder = Path(self.mktemp())
+        store = await self.open_store(folder)
+        await store.accept([submission("alice", ["bob"])])
+        await store.stop()
+        copy = (folder / "imd.db").read_bytes()
+        store = await self.open_store(folder)
+        await store.accept([submission("alice", ["bob"])])
+        before = await store.connect(ConnectRequest("bob", "phone", "one"))
+        self.assertEqual([seq for seq, _ in before.page.messages], [1, 2])
+        await store.stop()
+        (folder / "imd.db").write_bytes(copy)
+        with contextlib.closing(sqlite3.connect(folder / "imd.db")) as file:
+            file.execute(statement)
+            file.commit()
+        store = await self.open_store(folder)
+        self.addCleanup(store.stop)
+        await store.accept([submission("alice", ["bob"])])
+        after = await store.connect(ConnectRequest("bob", "phone", "two", epoch=before.page.epoch, seq=2))
+        self.assertIs(after.recovered, False)
+        self.assertEqual([seq for seq, _ in after.page.messages], [1, 2])
+
+    async def open_store(self, folder: Path) -> EmbeddedStore:
+        store = EmbeddedStore(str(folder), InboxOptions(), ServerClock(), reactor)
+        await store.start()
+        return store
+
+
+def submission(sender: str, recipients: list[str]) -> Submission:
+    """A message."""
+    message_id, now_ms = MessageIds(ServerClock()).next()
+    body = encode_message(IMessage(message_id, user_id=sender, to=recipients[0], msg="hi", send_time=now_ms))
+    return Submission(sender, "default", None, "-", message_id, now_ms, recipients, body)
 
 
 # ---- everything
