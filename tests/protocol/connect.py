@@ -247,6 +247,14 @@ class ConnectRules(Rules):
         await new.say(user, "I stay")
         self.assertEqual((await new.take("message"))["msg"], "I stay")
 
+    async def test_the_same_attempt_again(self) -> None:
+        """An attempt that is not older replaces: a client that sends its connect again gets in."""
+        user = self.name("alice")
+        first = await self.login(user, attempt=7)
+        second = await self.login(user, attempt=7)
+        self.assertEqual(await first.wait_closed(), 4003)
+        await second.quiet()
+
     async def test_unusual_user_ids(self) -> None:
         """User ids and devices are any text: two of them never meet in one inbox."""
         suffix = self.name("")

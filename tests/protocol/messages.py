@@ -82,6 +82,19 @@ class MessageRules(Rules):
             await sender.say(bob.connected["userId"], text)
             self.assertEqual((await bob.take("message"))["msg"], text)
 
+    async def test_fragments(self) -> None:
+        """A message may come in WebSocket fragments, with a ping between them."""
+        bob = await self.login(self.name("bob"))
+        sender = await self.login(self.name("alice"))
+        payload = f'{{"to":"{bob.connected["userId"]}","msg":"in ünny parts"}}'.encode()
+        sender.protocol.beginMessage()
+        for start in range(0, len(payload), 7):
+            sender.protocol.sendMessageFrame(payload[start : start + 7])
+            sender.protocol.sendPing(b"between")
+        sender.protocol.endMessage()
+        await sender.take("accepted")
+        self.assertEqual((await bob.take("message"))["msg"], "in ünny parts")
+
     async def test_senders_type(self) -> None:
         """A message tells what its sender is."""
         bob = await self.login(self.name("bob"))
@@ -347,6 +360,34 @@ class ResendRules(Rules):
         first = await sender.expect("accepted")
         sender.send({"clientMsgId": "g", "group": [b, a, a], "msg": "hi"})
         self.assertEqual(await sender.expect("accepted"), first)
+
+    async def test_names_that_look_alike(self) -> None:
+        """Device and clientMsgId are told apart, whatever characters are in them."""
+        alice, bob = self.name("alice"), self.name("bob")
+        ids = set()
+        for device, client_msg_id in (
+            ("a:b", "c"),
+            ("a", "b:c"),
+            ("a%3Ab", "c"),
+            ("a", "{b}:c"),
+            ("a", "b c"),
+        ):
+            sender = await self.login(alice, device=device)
+            first = await sender.say(bob, device, clientMsgId=client_msg_id)
+            self.assertEqual(await sender.say(bob, device, clientMsgId=client_msg_id), first)
+            ids.add(first["id"])
+        self.assertEqual(len(ids), 5)
+
+    async def test_resend_is_known_for_dedup_seconds(self) -> None:
+        """Within dedup_seconds (2) of the last time it is the same message; after that it is a new one."""
+        user = self.name("alice")
+        client = await self.login(user, "rate")
+        first = await client.say(user, "hi", clientMsgId="c-1")
+        for _ in range(2):
+            await pause(1.3)
+            self.assertEqual(await client.say(user, "hi", clientMsgId="c-1"), first)
+        await pause(3.2)
+        self.assertNotEqual((await client.say(user, "hi", clientMsgId="c-1"))["id"], first["id"])
 
     async def test_after_an_error_it_is_a_new_message(self) -> None:
         """What was refused has not used up its clientMsgId."""

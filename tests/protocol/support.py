@@ -40,7 +40,11 @@ KINDS: dict[str, Ini] = {
         },
         "inbox": {"max_messages": 20},
     },
-    "rate": {"limits": {"messages_per_second": 10, "burst": 5}, "auth": {"visitors": "no"}},
+    "rate": {
+        "limits": {"messages_per_second": 10, "burst": 5},
+        "auth": {"visitors": "no"},
+        "inbox": {"dedup_seconds": 2},
+    },
     "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET}},
     "desk": {},
     "grace": {"desk": {"grace_seconds": 1}, "inbox": {"reconcile_seconds": 1}},

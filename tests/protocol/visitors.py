@@ -141,6 +141,15 @@ class VisitorRules(Rules):
         await staff.quiet()
         self.assertEqual(list(staff.frames), [])
 
+    async def test_to_nobody_while_waiting(self) -> None:
+        """A visitor without an agent may name nobody."""
+        staff = await self.login(self.name("staff"), "desk")
+        visitor = await self.visitor()
+        error = await self.refusal(visitor, {"to": staff.connected["userId"], "msg": "psst"})
+        self.assertEqual(error["code"], "forbidden")
+        await staff.quiet()
+        self.assertEqual(list(staff.frames), [])
+
     async def test_token_resumes(self) -> None:
         """The token makes a later connect the same visitor, which gets what came meanwhile."""
         agent = await self.agent(self.name("agent"), ack=True)

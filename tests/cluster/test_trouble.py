@@ -1,0 +1,376 @@
+"""Nodes that die, servers that are away, inboxes that are lost, configurations that cannot work."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from functools import cache
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+from twisted.trial import unittest
+
+from tests.nodes import Ini, NodeServer
+from tests.protocol.clusters import Cluster
+from tests.protocol.support import Rules, new_folder
+from tests.rabbit import breakable
+from tests.servers import MongoServer, RedisServer, ServerError, shared
+from tests.ws_client import WsClient
+
+
+@cache
+def cluster() -> Cluster:
+    """What is lost on the bus is found within a second; a lease is as short as it may be."""
+    return Cluster("t", {"inbox": {"reconcile_seconds": 1}})
+
+
+@cache
+def two_nodes() -> list[NodeServer]:
+    return cluster().start(2)
+
+
+class Stream:
+    """A device that sends numbered messages and sends again what was not accepted."""
+
+    def __init__(self, user: str, to: list[str]) -> None:
+        self.user = user
+        self.to = to
+        self.sent = 0
+        self.accepted: dict[int, str] = {}
+        self.accepted_at: dict[str, float] = {}
+        self.client: WsClient | None = None
+
+    def send(self, count: int) -> None:
+        for number in range(self.sent, self.sent + count):
+            self._send(number)
+        self.sent += count
+
+    def send_missing(self) -> None:
+        for number in range(self.sent):
+            if number not in self.accepted:
+                self._send(number)
+
+    def _send(self, number: int) -> None:
+        assert self.client is not None
+        frame = {"clientMsgId": f"c-{number}", "group": self.to, "msg": f"{self.user} {number}"}
+        self.client.send(frame)
+
+    def note(self) -> None:
+        """Take the answers that are here. Whatever was refused goes again."""
+        assert self.client is not None
+        while self.client.frames:
+            frame = self.client.frames.popleft()
+            number = int(frame["clientMsgId"][2:]) if "clientMsgId" in frame else -1
+            if frame["type"] == "accepted":
+                self.accepted[number] = frame["id"]
+                self.accepted_at.setdefault(frame["id"], time.monotonic())
+            elif frame["type"] == "error" and frame["temporary"] and not self.client.closed:
+                self._send(number)
+            elif frame["type"] == "error":
+                raise AssertionError(frame)
+
+
+class TroubleTests(Rules, unittest.TestCase):
+    """Each test may do harm to nodes of its own; the two shared ones stay well."""
+
+    def nodes(self, kind: str) -> list[NodeServer]:
+        return two_nodes()
+
+    def spare_node(self) -> NodeServer:
+        return cluster().node()
+
+    async def running(self, node: NodeServer) -> NodeServer:
+        """Start a node that ends with the test."""
+        self.addCleanup(deferToThread, node.kill)
+        await deferToThread(node.start)
+        return node
+
+    async def settle(self, stream: Stream) -> None:
+        """All that the stream sent is accepted."""
+
+        async def all_accepted() -> bool:
+            stream.note()
+            return len(stream.accepted) == stream.sent
+
+        await self.eventually(all_accepted, 40)
+
+    async def test_node_killed(self) -> None:
+        """kill -9 of a node: its clients go on elsewhere from their cursors; nothing lost, nothing twice."""
+        doomed = await self.running(self.spare_node())
+        urls = [doomed.url, *(node.url for node in two_nodes())]
+        readers = [self.name("reader") for _ in range(3)]
+        streams = [Stream(self.name("writer"), readers) for _ in range(3)]
+        clients = [await self.login(user, url=urls[n], ack=True) for n, user in enumerate(readers)]
+        for n, stream in enumerate(streams):
+            stream.client = await self.login(stream.user, url=urls[n], device="phone")
+            stream.send(60)
+        epochs = [client.connected["epoch"] for client in clients]
+        received = [await client.messages(20) for client in clients]
+        await deferToThread(doomed.kill)
+        await clients[0].wait_closed()
+        await streams[0].client.wait_closed()
+        streams[0].note()
+        received[0] += [frame for frame in clients[0].frames if "seq" in frame]
+        clients[0] = await self.login(
+            readers[0], url=urls[1], ack=True, cursor={"epoch": epochs[0], "seq": received[0][-1]["seq"]}
+        )
+        self.assertIs(clients[0].connected["recovered"], True)
+        streams[0].client = await self.login(streams[0].user, url=urls[2], device="phone")
+        streams[0].send_missing()
+        for stream in streams:
+            stream.send(20)
+            await self.settle(stream)
+        ids = Counter(message_id for stream in streams for message_id in stream.accepted.values())
+        self.assertEqual(set(ids.values()), {1})
+        self.assertEqual(len(ids), 240)
+        for n, client in enumerate(clients):
+            received[n] += await client.messages(240 - len(received[n]))
+            await client.quiet()
+            self.assertEqual(list(client.frames), [])
+            self.assert_seqs(received[n], 1)
+            self.assertEqual(Counter(message["id"] for message in received[n]), ids)
+
+        async def archived() -> bool:
+            return {doc["_id"] for doc in cluster().archive()[0]} >= set(ids)
+
+        await self.eventually(archived)
+
+    async def test_lost_inboxes(self) -> None:
+        """Redis loses everything: connected devices are told `reset` and go on, in a new epoch."""
+        own = Cluster("flush", {"inbox": {"reconcile_seconds": 1}})
+        node = await self.running(own.node())
+        bob = await self.login(self.name("bob"), url=node.url, ack=True)
+        sender = await self.login(self.name("alice"), url=node.url)
+        to, epoch = bob.connected["userId"], bob.connected["epoch"]
+        for number in range(3):
+            await sender.say(to, str(number))
+        await bob.messages(3)
+        await bob.quiet()
+        own.redis("FLUSHDB")
+        reset = await bob.take("reset")
+        self.assertNotEqual(reset["epoch"], epoch)
+        self.assertIs(reset["recovered"], False)
+        self.assertEqual(next(iter(reset)), "type")
+        await sender.say(to, "after")
+        message = await bob.take("message")
+        self.assertEqual((message["msg"], message["seq"]), ("after", reset["seq"] + 1))
+        await self.archived(bob, 4, all=True)
+        back = await self.login(to, url=node.url, device="other", cursor={"epoch": epoch, "seq": 3})
+        self.assertIs(back.connected["recovered"], False)
+        self.assertEqual(back.connected["epoch"], reset["epoch"])
+
+    async def test_redis_restarted(self) -> None:
+        """Redis restarts (its run is another): a new epoch; what was sent meanwhile is not accepted."""
+        redis = RedisServer(new_folder())
+        self.addCleanup(deferToThread, redis.kill)
+        await deferToThread(redis.start)
+        node = await self.running(cluster().node({"redis": {"url": redis.url}}))
+        user = self.name("bob")
+        sender = await self.login(self.name("alice"), url=node.url)
+        bob = await self.login(user, url=node.url, ack=True)
+        for number in range(3):
+            await sender.say(user, str(number))
+        epoch = bob.connected["epoch"]
+        bob.acks = False
+        await bob.messages(3)
+        await deferToThread(redis.stop)
+
+        async def refused() -> bool:
+            sender.send({"clientMsgId": "while-down", "to": user, "msg": "3"})
+            answer = await sender.next()
+            return answer["type"] == "error" and answer["code"] == "unavailable" and answer["temporary"]
+
+        await self.eventually(refused)
+        self.assertEqual(node.http("readyz")[0], 503)
+        late = await self.open(node.url)
+        late.send({"isConnect": True, "userId": self.name("late"), "loginType": "USER_TYPE"})
+        error = await late.expect("error")
+        self.assertEqual((error["code"], error["temporary"]), ("unavailable", True))
+        self.assertEqual(await late.wait_closed(), 4100)
+        await deferToThread(redis.start)
+
+        async def accepted() -> Any:
+            sender.send({"clientMsgId": "while-down", "to": user, "msg": "3"})
+            answer = await sender.next()
+            return answer if answer["type"] == "accepted" else None
+
+        await self.eventually(accepted, 40)
+        reset = await bob.take("reset")
+        self.assertNotEqual(reset["epoch"], epoch)
+        seen = {}
+        while "3" not in seen:
+            message = await bob.take("message")
+            seen[message["msg"]] = message["seq"]
+        self.assertEqual(list(seen.values()), list(range(reset["seq"] + 1, reset["seq"] + 1 + len(seen))))
+        self.assertEqual(node.http("readyz")[0], 200)
+
+    async def test_redis_away_at_the_start(self) -> None:
+        """/readyz says 503 and why while Redis is away; the node recovers when it comes."""
+        redis = RedisServer(new_folder())
+        node = cluster().node({"redis": {"url": redis.url}})
+        self.addCleanup(deferToThread, redis.kill)
+        self.addCleanup(deferToThread, node.kill)
+        starting = deferToThread(node.start)
+
+        async def not_ready() -> str | None:
+            try:
+                status, body = node.http("readyz")
+            except OSError:
+                return None
+            return body if status == 503 else None
+
+        body = await self.eventually(not_ready, 30)
+        self.assertIn("redis", json.dumps(json.loads(body)).lower())
+        self.assertEqual(node.http("healthz")[0], 200)
+        await deferToThread(redis.start)
+        await starting
+        self.assertEqual(node.http("readyz")[0], 200)
+        user = self.name("bob")
+        client = await self.login(user, url=node.url)
+        await client.say(user, "hi")
+        self.assertEqual((await client.take("message"))["msg"], "hi")
+
+    async def test_bus_connections_lost(self) -> None:
+        """Connections to RabbitMQ break: what is accepted arrives all the same, within about two seconds."""
+        own = Cluster("bus", {"inbox": {"reconcile_seconds": 15}})
+        near, far = own.node(), own.node()
+        await self.running(near)
+        await self.running(far)
+        reader = self.name("reader")
+        stream = Stream(self.name("writer"), [reader])
+        client = await self.login(reader, url=far.url, ack=True)
+        stream.client = await self.login(stream.user, url=near.url)
+        stream.send(1)
+        received: list[tuple[float, dict[str, Any]]] = [(0.0, await client.take("message"))]
+        vhost = own.amqp_url.rsplit("/", 1)[1]
+        breaking = deferToThread(
+            shared().rabbit.rabbitctl, "close_all_connections", "--vhost", vhost, "the test does this"
+        )
+
+        async def step() -> bool:
+            if stream.sent < 200:
+                stream.send(1)
+            stream.note()
+            while any("seq" in frame for frame in client.frames):
+                message = await client.take("message")
+                received.append((time.monotonic(), message))
+            return stream.sent == 200 and len(stream.accepted) == 200 and len(received) >= 200
+
+        await self.eventually(step, 60)
+        await breaking
+        messages = [message for _, message in received]
+        self.assert_seqs(messages, 1)
+        self.assertEqual(Counter(m["id"] for m in messages), Counter(stream.accepted.values()))
+        for at, message in received[1:]:
+            self.assertLess(at - stream.accepted_at[message["id"]], 3.0, message)
+        for node in (near, far):
+            self.assertGreater(node.metric("imd_rabbitmq_failures_total"), 0)
+
+    async def test_broker_killed(self) -> None:
+        """Without RabbitMQ: `unavailable`, at once after the first; resent when it is back, once each."""
+        broker = breakable()
+        node = await self.running(cluster().node({"rabbitmq": {"url": broker.url}}))
+        reader = self.name("reader")
+        client = await self.login(reader, url=node.url, ack=True)
+        stream = Stream(self.name("writer"), [reader])
+        stream.client = await self.login(stream.user, url=node.url)
+        stream.send(5)
+        await self.settle(stream)
+        await deferToThread(broker.kill)
+
+        async def refused_at_once() -> bool:
+            began = time.monotonic()
+            stream.client.send({"clientMsgId": "down", "group": [reader], "msg": "down"})
+            answer = await stream.client.next()
+            self.assertEqual((answer["type"], answer["code"]), ("error", "unavailable"))
+            return time.monotonic() - began < 0.5
+
+        await self.eventually(refused_at_once)
+        self.assertEqual(node.http("readyz")[0], 503)
+        await client.quiet()
+        await deferToThread(broker.start)
+        stream.client.send({"clientMsgId": "down", "group": [reader], "msg": "down"})
+
+        async def accepted() -> bool:
+            answer = await stream.client.next()
+            if answer["type"] == "accepted":
+                return True
+            stream.client.send({"clientMsgId": "down", "group": [reader], "msg": "down"})
+            return False
+
+        await self.eventually(accepted, 40)
+        stream.send(5)
+        await self.settle(stream)
+        messages = await client.messages(11)
+        self.assert_seqs(messages, 1)
+        self.assertEqual(len({message["id"] for message in messages}), 11)
+        await client.quiet()
+        self.assertEqual(list(client.frames), [])
+
+    async def test_mongodb_away(self) -> None:
+        """Without MongoDB messages go on, history is `unavailable`; later everything is archived, once."""
+        mongo = MongoServer(new_folder())
+        self.addCleanup(deferToThread, mongo.kill)
+        own = Cluster("mongo", {"mongodb": {"url": mongo.url}})
+        await deferToThread(mongo.start)
+        node = await self.running(own.node())
+        bob = await self.login(self.name("bob"), url=node.url, ack=True)
+        sender = await self.login(self.name("alice"), url=node.url)
+        to = bob.connected["userId"]
+        await sender.say(to, "0")
+        await self.archived(bob, 1, all=True)
+        await deferToThread(mongo.kill)
+        for number in range(1, 10):
+            await sender.say(to, str(number))
+        self.assertEqual([message["msg"] for message in await bob.messages(10)], [str(n) for n in range(10)])
+        bob.send({"type": "history", "ref": "h", "all": True})
+        error = await bob.take("error", 30)
+        self.assertEqual((error["code"], error["ref"], error["temporary"]), ("unavailable", "h", True))
+        await deferToThread(mongo.start)
+
+        async def all_there() -> bool:
+            bob.send({"type": "history", "all": True})
+            answer = await bob.next(30)
+            return answer["type"] == "history" and len(answer["messages"]) == 10
+
+        await self.eventually(all_there, 60)
+
+    async def refuses(self, ini: Ini, *words: str) -> None:
+        """twistd ends with an exit code that is not 0, and says these words."""
+        node = NodeServer(new_folder(), ini)
+        self.addCleanup(deferToThread, node.kill)
+        try:
+            await deferToThread(node.start)
+        except ServerError as error:
+            log = node.log.read_text()
+            self.assertIn("ended with", str(error))
+            self.assertNotIn("ended with 0", str(error))
+            for word in words:
+                self.assertIn(word, log)
+            self.assertNotIn("Traceback", log)
+        else:
+            self.fail(f"{ini} started")
+
+    async def test_bad_configurations(self) -> None:
+        """What cannot work stops the start, with the section and key that are wrong."""
+        for ini, words in (
+            ({"limits": {"mesage_bytes": 1}}, ("limits", "mesage_bytes", "node.ini")),
+            ({"limit": {"message_bytes": 1}}, ("limit", "node.ini")),
+            ({"limits": {"message_bytes": "many"}}, ("limits", "message_bytes", "node.ini")),
+            ({"node": {"backend": "clusters"}}, ("node", "backend")),
+            ({"auth": {"mode": "jwt", "secret": "short"}}, ("auth", "secret")),
+            ({"auth": {"mode": "jwt", "secret": "env:IMD_TEST_NOT_SET"}}, ("secret", "IMD_TEST_NOT_SET")),
+            ({"redis": {"url": "http://127.0.0.1/"}, "node": {"backend": "cluster"}}, ("redis", "url")),
+        ):
+            await self.refuses(ini, *words)
+
+    async def test_open_mode_is_for_loopback(self) -> None:
+        """auth.mode = open on another interface stops the start."""
+        await self.refuses({"websocket": {"listen": "tcp:0:interface=0.0.0.0"}}, "open")
+        await self.refuses({"websocket": {"listen": "tcp:0"}}, "open")
+
+    async def test_port_that_is_taken(self) -> None:
+        """A port that somebody else has stops the start, too."""
+        port = two_nodes()[0].port
+        await self.refuses({"websocket": {"listen": f"tcp:{port}:interface=127.0.0.1"}}, str(port))
