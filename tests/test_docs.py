@@ -267,14 +267,12 @@ class OperationsTests(unittest.TestCase):
     async def test_dead_letters(self) -> None:
         """The example looks at dead letters without taking them, and replays them when told to."""
         [example] = [b.text for b in blocks(OPERATIONS.read_text()) if "imd.archive.dead" in b.text]
-        rabbit = shared().rabbit
-        example = example.replace("amqp://guest:guest@127.0.0.1:5672/", rabbit.url)
-        broker = Broker(rabbit.url)
+        url = await deferToThread(shared().amqp_url)
+        example = example.replace("amqp://guest:guest@127.0.0.1:5672/", url)
+        broker = Broker(url)
         self.addCleanup(broker.close)
         for queue in ("imd.archive", "imd.archive.dead"):
-            broker.channel.queue_delete(queue)
             broker.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-            self.addCleanup(broker.channel.queue_delete, queue)
         broker.put("imd.archive.dead", b'{"id":"1"}')
         broker.put("imd.archive.dead", b'{"id":"2"}')
         await until(lambda: broker.length("imd.archive.dead") == 2, "both are there")
