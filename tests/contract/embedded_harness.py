@@ -1,0 +1,53 @@
+"""Makes embedded stores for tests, in folders of the test's own and with a clock that it steps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.trial import unittest
+
+from imd.backends.embedded import EmbeddedStore
+from imd.ids import ServerClock
+from imd.interfaces import (
+    Inbox,
+    InboxOptions,
+)
+from tests.contract.support import InboxHarness
+
+
+class SteppedClock(ServerClock):
+    """Time goes by when the test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        now = time.time()
+        super().__init__(lambda: now, lambda: self.seconds)
+
+
+class EmbeddedHarness(InboxHarness, unittest.TestCase):
+    """Makes stores in folders of the test's own, with a clock that it steps."""
+
+    def setUp(self) -> None:
+        self.folder = self.mktemp()
+        self.clock = SteppedClock()
+
+    def new_store(self, **options: Any) -> EmbeddedStore:
+        """Not started; on the same folder each time, stopped when the test is over."""
+        store = EmbeddedStore(self.folder, InboxOptions(**options), self.clock)
+        self.addCleanup(store.stop)
+        return store
+
+    async def make_inbox(self, options: InboxOptions) -> Inbox:
+        self.store = EmbeddedStore(self.folder, options, self.clock)
+        self.addCleanup(self.store.stop)
+        await self.store.start()
+        return self.store
+
+    async def advance(self, seconds: float) -> None:
+        self.clock.seconds += seconds
+
+    async def begin_again(self, **options: Any) -> None:
+        """The next life of the process."""
+        await self.store.stop()
+        await self.begin(**options)
