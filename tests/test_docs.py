@@ -355,7 +355,7 @@ class LinkTests(unittest.TestCase):
     def test_tests_named(self) -> None:
         """A test that a document refers to, as `module.Class.test`, is there."""
         for path in documents():
-            for module, rest in re.findall(r"`(tests(?:\.\w+)*\.test_\w+)((?:\.\w+)*)`", path.read_text()):
+            for module, rest in re.findall(r"`(tests(?:\.\w+)*?\.test_\w+)((?:\.\w+)*)`", path.read_text()):
                 where = f"{path.relative_to(ROOT)}: {module}{rest}"
                 source = ROOT / f"{module.replace('.', '/')}.py"
                 self.assertTrue(source.exists(), where)
