@@ -211,10 +211,15 @@ class Session:
 
     def replaced(self) -> None:
         """A newer channel of the device has taken its place."""
-        if not self.ended:
-            self._outlet.close(CLOSE_REPLACED, "replaced by a newer channel of this device")
+        self._close(CLOSE_REPLACED, "replaced by a newer channel of this device")
 
     # from within
+
+    def _close(self, code: int, reason: str) -> None:
+        """Close the connection. Until it is gone nothing more is asked: it must not register again."""
+        if not self.ended:
+            self.ended = True
+            self._outlet.close(code, reason)
 
     def _start_at(self, epoch: str, seq: int, head: int) -> None:
         heard_of = self.known if epoch == self.epoch else 0
@@ -322,7 +327,7 @@ class Session:
             self.replaced()
             return
         if not isinstance(outcome, Registered):
-            self._outlet.close(CLOSE_OVERLOADED, "too many connections of this user")
+            self._close(CLOSE_OVERLOADED, "too many connections of this user")
             return
         if outcome.page.epoch == self.epoch and outcome.recovered:
             self.known = max(self.known, outcome.page.head)
