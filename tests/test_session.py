@@ -479,6 +479,17 @@ class HoldingTests(SessionTestCase):
         assert self.wire.closed is not None
         self.assertEqual(self.wire.closed[0], 4003)
 
+    def test_closing(self) -> None:
+        """Until a replaced channel's connection is gone it neither registers again nor closes twice."""
+        session = self.begin()
+        session.hint(*self.place()[0])
+        session.replaced()
+        session.replaced()
+        session.head_seen(Head(False, "e1", 1))
+        session.acknowledge(1)
+        self.assertEqual(self.inbox.names(), [])
+        self.assertEqual(session.leave(clean=True).channel, "c1")
+
     def test_after_the_end(self) -> None:
         """Nothing is sent or asked once the session has ended, whatever still arrives."""
         session = self.begin()
