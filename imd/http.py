@@ -44,7 +44,7 @@ class _Root(Resource):
             (b"server", b"imd"),
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
-            (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+            (b"content-security-policy", b"default-src 'none'; connect-src ws: wss:; frame-ancestors 'none'"),
         ):
             request.setHeader(name, value)
         if request.method not in (b"GET", b"HEAD"):

@@ -2,55 +2,95 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
-from functools import cache
-from pathlib import Path
+import itertools
+import json
+import time
+from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.trial import unittest
 
-from imd.backends.redis_connection import RedisConnection
 from imd.backends.redis_inbox import RedisInbox
 from imd.errors import Unavailable
-from imd.ids import ServerClock
-from imd.interfaces import Ack, Failed, InboxOptions, Placed
-from tests.contract.inbox_contract import InboxContract, submission, texts
+from imd.interfaces import Ack, ConnectRequest, Failed, InboxOptions, Page, Placed, Submission
+from imd.message import IMessage, encode_message
+from tests.contract.accept_contract import AcceptContract
+from tests.contract.desk_contract import DeskContract
+from tests.contract.device_contract import DeviceContract
+from tests.contract.redis_harness import RedisHarness
 from tests.rabbit import until
-from tests.servers import RedisServer
 
 
-@cache
-def redis_server() -> RedisServer:
-    """A server that may be harmed, ended with the test process."""
-    folder = Path(tempfile.mkdtemp(prefix="imd-redis-"))
-    server = RedisServer(folder)
-    server.start()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.stop)
-    return server
+class RedisAcceptTests(AcceptContract, RedisHarness):
+    """Placing messages."""
 
 
-class RedisInboxTests(InboxContract, unittest.TestCase):
-    """Each test has a Redis database of its own, of one server that the class starts."""
+class RedisDeviceTests(DeviceContract, RedisHarness):
+    """Devices, cursors and channels."""
 
-    async def setUp(self) -> None:
-        self.server = redis_server()
-        self.redis = RedisConnection(reactor, self.server.url, "test", 5)
-        self.addCleanup(self.redis.stop)
-        await self.redis.start()
-        await self.redis.command("FLUSHALL")
 
-    async def make(self, options: InboxOptions | None = None, lossless: bool = False) -> Any:
-        inbox = RedisInbox(
-            reactor, self.server.url, options or InboxOptions(), ServerClock(), lossless=lossless
-        )
-        await inbox.start()
-        self.addCleanup(inbox.stop)
-        return inbox
+class RedisDeskTests(DeskContract, RedisHarness):
+    """The desk."""
+
+
+_numbers = itertools.count(1)
+
+
+def submission(
+    sender: str,
+    recipients: Sequence[str],
+    *,
+    client_msg_id: str | None = None,
+    msg: str = "hi",
+    device: str = "default",
+    visitor_to: str = "",
+) -> Submission:
+    """A message on its way in; without recipients it is a visitor's."""
+    number = next(_numbers)
+    message = IMessage(
+        id=f"{number:028x}",
+        client_msg_id=client_msg_id,
+        user_id=sender,
+        from_user_type="USER_TYPE" if recipients else "VISITOR_TYPE",
+        to=visitor_to or (recipients[0] if len(recipients) == 1 else ""),
+        group=list(recipients) if len(recipients) > 1 else None,
+        msg=msg,
+        send_time=int(time.time() * 1000) + number,
+        is_visitor=not recipients,
+    )
+    return Submission(
+        sender=sender,
+        device=device,
+        client_msg_id=client_msg_id,
+        content=message.content(),
+        message_id=message.id,
+        send_time=message.send_time,
+        recipients=recipients,
+        body=encode_message(message),
+        visitor_to=visitor_to,
+    )
+
+
+def texts(page: Page) -> list[tuple[int, str]]:
+    return [(seq, json.loads(body)["msg"]) for seq, body in page.messages]
+
+
+class RedisFaultTests(RedisHarness):
+    """What only Redis may do."""
+
+    async def make(self, lossless: bool = False) -> RedisInbox:
+        return await self.make_inbox(InboxOptions(), lossless=lossless)
+
+    async def register(
+        self, inbox: Any, user: str, channel: str, device: str = "default", **more: Any
+    ) -> Any:
+        return await inbox.connect(ConnectRequest(user, device, channel, **more))
+
+    async def fill(self, inbox: Any, user: str, count: int) -> None:
+        """Messages "1" to "count" in a fresh inbox."""
+        batch = [submission("alice", [user], msg=str(number)) for number in range(1, count + 1)]
+        outcomes = await inbox.accept(batch)
+        assert all(isinstance(outcome, Placed) for outcome in outcomes), outcomes
 
     async def restart(self, inbox: RedisInbox) -> None:
         """Kill Redis, start it on the same data, and wait until the inbox is usable again."""
@@ -63,7 +103,7 @@ class RedisInboxTests(InboxContract, unittest.TestCase):
     async def test_keys_are_as_documented(self) -> None:
         """Everything of a user is under its hash tag, in the documented shapes."""
         inbox = await self.make()
-        registered = await self.connect(inbox, "bob", "chan", "phone")
+        registered = await self.register(inbox, "bob", "chan", "phone")
         await inbox.accept([submission("al ice", ["bob"], client_msg_id="c/1", device="d 1")])
         keys = sorted(await self.redis.command("KEYS", "*"))
         expected = ["channels", "cursors", "devices", "head", "inbox"]
@@ -83,22 +123,22 @@ class RedisInboxTests(InboxContract, unittest.TestCase):
     async def test_flushall_draws_a_new_epoch(self) -> None:
         """After FLUSHALL no old number counts."""
         inbox = await self.make()
-        registered = await self.connect(inbox, "bob", "c1")
+        registered = await self.register(inbox, "bob", "c1")
         await self.fill(inbox, "bob", 3)
         await self.redis.command("FLUSHALL")
         await self.fill(inbox, "bob", 1)
-        again = await self.connect(inbox, "bob", "c2", epoch=registered.page.epoch, seq=3)
+        again = await self.register(inbox, "bob", "c2", epoch=registered.page.epoch, seq=3)
         self.assertNotEqual(again.page.epoch, registered.page.epoch)
         self.assertEqual((again.seq, again.recovered, texts(again.page)), (0, False, [(1, "1")]))
 
     async def test_another_run_draws_a_new_epoch(self) -> None:
         """A restarted Redis may have lost its last writes: its numbers are of a new epoch."""
         inbox = await self.make()
-        registered = await self.connect(inbox, "bob", "c1")
+        registered = await self.register(inbox, "bob", "c1")
         await self.fill(inbox, "bob", 3)
         await inbox.ack(Ack("bob", "default", "c1", registered.page.epoch, 2))
         await self.restart(inbox)
-        again = await self.connect(inbox, "bob", "c2", epoch=registered.page.epoch, seq=3)
+        again = await self.register(inbox, "bob", "c2", epoch=registered.page.epoch, seq=3)
         self.assertNotEqual(again.page.epoch, registered.page.epoch)
         self.assertEqual((again.seq, again.recovered), (2, False))
         (placed,) = await inbox.accept([submission("a", ["bob"])])
@@ -107,10 +147,10 @@ class RedisInboxTests(InboxContract, unittest.TestCase):
     async def test_lossless_restart_keeps_the_epoch(self) -> None:
         """Where the operator vouches for Redis, a restart is no break."""
         inbox = await self.make(lossless=True)
-        registered = await self.connect(inbox, "bob", "c1")
+        registered = await self.register(inbox, "bob", "c1")
         await self.fill(inbox, "bob", 3)
         await self.restart(inbox)
-        again = await self.connect(inbox, "bob", "c2", epoch=registered.page.epoch, seq=2)
+        again = await self.register(inbox, "bob", "c2", epoch=registered.page.epoch, seq=2)
         self.assertEqual((again.page.epoch, again.seq, again.recovered), (registered.page.epoch, 2, True))
 
     async def test_down_means_unavailable_at_once(self) -> None:
@@ -136,7 +176,7 @@ class RedisInboxTests(InboxContract, unittest.TestCase):
         try:
             (outcome,) = await inbox.accept([submission("a", ["bob", "carol"])])
             self.assertIsInstance(outcome, Failed)
-            registered = await self.connect(inbox, "bob", "c1")
+            registered = await self.register(inbox, "bob", "c1")
             self.assertEqual(len(registered.page.messages), 3)
             await inbox.ack(Ack("bob", "default", "c1", registered.page.epoch, 3))
             page = await inbox.pull("bob", registered.page.epoch, 0, 10)

@@ -19,6 +19,8 @@ local function place_at_desk(visitor, to, body)
   if not agent then
     agent = least_loaded()
     if to ~= '' and to ~= agent then return {3, 'a visitor writes to its agent only'} end
+    local gone = redis.call('GET', key(visitor, 'agent'))
+    if gone then take_back(gone, visitor) end
     if agent then assign(visitor, agent, deliveries) end
   elseif to ~= '' and to ~= agent then
     return {3, 'a visitor writes to its agent only'}
@@ -28,7 +30,7 @@ local function place_at_desk(visitor, to, body)
     deliveries[#deliveries + 1] = desk_delivery(agent, body)
     return {5, deliveries, agent}
   end
-  redis.call('ZADD', WAITING, 'NX', now_ms, visitor)
+  wait(visitor)
   redis.call('RPUSH', key(visitor, 'waiting'), body)
   redis.call('LTRIM', key(visitor, 'waiting'), -max_messages, -1)
   redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)

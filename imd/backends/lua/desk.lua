@@ -2,31 +2,6 @@
 -- first come first served, fifty at a time. Reply: {now_ms, deliveries}: {user, epoch, seq, channels, body}.
 local deliveries = {}
 
--- What the agent's most advanced device has not acknowledged.
-local function unread_from(agent, visitor)
-  local most = 0
-  for _, cursor in ipairs(redis.call('HVALS', key(agent, 'cursors'))) do
-    most = math.max(most, tonumber(cursor))
-  end
-  local bodies = {}
-  for _, body in ipairs(redis.call('ZRANGEBYSCORE', key(agent, 'inbox'), '(' .. string.format('%.0f', most), '+inf')) do
-    if cjson.decode(body).userId == visitor then bodies[#bodies + 1] = body end
-  end
-  return bodies
-end
-
-local function take_back(agent, visitor)
-  redis.call('SREM', key(agent, 'visitors'), visitor)
-  if redis.call('GET', key(visitor, 'agent')) ~= agent then return end
-  redis.call('DEL', key(visitor, 'agent'))
-  local unread = unread_from(agent, visitor)
-  for i = #unread, 1, -1 do redis.call('LPUSH', key(visitor, 'waiting'), unread[i]) end
-  if redis.call('EXISTS', key(visitor, 'waiting')) == 1 then
-    redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)
-    redis.call('ZADD', WAITING, 'NX', now_ms, visitor)
-  end
-end
-
 local taken = 0
 for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '-inf', now_s - grace_s)) do
   for _, visitor in ipairs(redis.call('SRANDMEMBER', key(agent, 'visitors'), 50 - taken)) do

@@ -140,7 +140,7 @@ end
 
 -- ---- the desk
 
-local ONLINE, WAITING = 'imd:desk:online', 'imd:desk:waiting'
+local ONLINE, WAITING, TURN = 'imd:desk:online', 'imd:desk:waiting', 'imd:desk:turn'
 local AGENT_KEPT_S = 86400 -- of a visitor's silence
 
 local function agent_online_until(agent, ends)
@@ -170,12 +170,46 @@ local function desk_delivery(agent, body)
   return {agent, d[1], d[2], d[3], body}
 end
 
+-- Put a visitor at the end of the waiting order; one that waits keeps its place.
+local function wait(visitor)
+  if not redis.call('ZSCORE', WAITING, visitor) then
+    redis.call('ZADD', WAITING, redis.call('INCR', TURN), visitor)
+  end
+end
+
 local function assign(visitor, agent, deliveries)
   redis.call('SET', key(visitor, 'agent'), agent, 'EX', AGENT_KEPT_S)
   redis.call('SADD', key(agent, 'visitors'), visitor)
   redis.call('ZREM', WAITING, visitor)
   for _, body in ipairs(redis.call('LRANGE', key(visitor, 'waiting'), 0, -1)) do
-    deliveries[#deliveries + 1] = desk_delivery(agent, body)
+    -- Who had the visitor before may have it again, and the message still: numbers never move.
+    if not redis.call('ZSCORE', key(agent, 'inbox'), body) then
+      deliveries[#deliveries + 1] = desk_delivery(agent, body)
+    end
   end
   redis.call('DEL', key(visitor, 'waiting'))
+end
+
+-- What the agent's most advanced device has not acknowledged.
+local function unread_from(agent, visitor)
+  local most = 0
+  for _, cursor in ipairs(redis.call('HVALS', key(agent, 'cursors'))) do
+    most = math.max(most, tonumber(cursor))
+  end
+  local bodies = {}
+  for _, body in ipairs(redis.call('ZRANGEBYSCORE', key(agent, 'inbox'), '(' .. string.format('%.0f', most), '+inf')) do
+    if cjson.decode(body).userId == visitor then bodies[#bodies + 1] = body end
+  end
+  return bodies
+end
+
+-- An agent has been gone for too long: the visitor waits again, with what that agent has not read.
+local function take_back(agent, visitor)
+  redis.call('SREM', key(agent, 'visitors'), visitor)
+  if redis.call('GET', key(visitor, 'agent')) ~= agent then return end
+  redis.call('DEL', key(visitor, 'agent'))
+  local unread = unread_from(agent, visitor)
+  for i = #unread, 1, -1 do redis.call('LPUSH', key(visitor, 'waiting'), unread[i]) end
+  redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)
+  if #unread > 0 or least_loaded() then wait(visitor) end
 end
