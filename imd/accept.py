@@ -195,6 +195,13 @@ class Acceptor:
             if type(outcome) is Placed:
                 deliveries += outcome.deliveries
                 records.append(ArchiveRecord(submission.body, outcome.agent))
+                if outcome.agent:
+                    # What the visitor had waiting came along: its agent takes part in that, too.
+                    records += [
+                        ArchiveRecord(delivery.body, outcome.agent)
+                        for delivery in outcome.deliveries
+                        if delivery.body != submission.body
+                    ]
             elif type(outcome) is Duplicate:
                 # The first copy may have missed the archive. It goes there under its first id.
                 records.append(_first_copy(submission.body, outcome))

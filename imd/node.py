@@ -23,7 +23,7 @@ from imd.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
 from imd.history import Historian
 from imd.http import make_site
 from imd.ids import MessageIds, ServerClock
-from imd.interfaces import Archive, ArchiveQueue, Backend, Bus, Inbox, Leave
+from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, Backend, Bus, Delivery, Inbox, Leave
 from imd.process import connection_room, raise_file_limit
 from imd.services import Services
 from imd.session import Session
@@ -104,7 +104,7 @@ class Node:
             reactor,
             backends.inbox,
             self._sessions,
-            self._router.deliver,
+            self._desk_served,
             self._bus_problem,
             reconcile_seconds=settings.inbox.reconcile_seconds,
             lease_seconds=settings.node.lease_seconds,
@@ -256,6 +256,15 @@ class Node:
         # The lease ends by itself.
         if failure.check(Unavailable) is None:
             self.log.failure("a channel could not leave", failure)
+
+    def _desk_served(self, deliveries: Sequence[Delivery]) -> None:
+        """Agents got what visitors had waiting: tell them, and let the archive know who takes part now."""
+        self._router.deliver(deliveries)
+        records = [ArchiveRecord(delivery.body, delivery.user) for delivery in deliveries]
+        # Should this fail, the messages are archived all the same, and in the agents' inboxes.
+        self._backends.queue.publish(records).addErrback(
+            lambda failure: self.log.warn("the archive: {reason}", reason=failure.getErrorMessage())
+        )
 
     def _bus_problem(self) -> str | None:
         return self._backends.bus.problem() if self._backends.bus is not None else None

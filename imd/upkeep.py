@@ -34,7 +34,7 @@ class Upkeep:
         clock: Any,
         inbox: Inbox,
         sessions: dict[str, Session],
-        deliver: Callable[[Sequence[Delivery]], None],
+        desk_served: Callable[[Sequence[Delivery]], None],
         bus_problem: Callable[[], str | None],
         *,
         reconcile_seconds: float,
@@ -43,7 +43,7 @@ class Upkeep:
         self._clock = clock
         self._inbox = inbox
         self._sessions = sessions
-        self._deliver = deliver
+        self._desk_served = desk_served
         self._bus_problem = bus_problem
         self._reconcile_seconds = min(reconcile_seconds, lease_seconds / 3)
         self._renew_seconds = lease_seconds / 3
@@ -122,7 +122,8 @@ class Upkeep:
         while True:
             self._serve_again = False
             deliveries = await self._inbox.serve_desk()
-            self._deliver(deliveries)
+            if deliveries:
+                self._desk_served(deliveries)
             if not deliveries and not self._serve_again:
                 return
 

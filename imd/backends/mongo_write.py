@@ -67,6 +67,7 @@ def write_messages(
         except OperationFailure as failure:
             # The whole batch failed: one document's fault, or the server's?
             errors = _write_one_by_one(collection, [encoded for _, encoded, _ in documents], failure)
+        _add_agents(collection, [documents[i][:2] for i, one in errors.items() if _is_duplicate(one)])
     bad = {index: one for index, one in errors.items() if not _is_duplicate(one)}
     for index, one in bad.items():
         message_id, _, body = documents[index]
@@ -110,6 +111,17 @@ def _write_one_by_one(
     if len(errors) == len(documents) and not any(_is_duplicate(one) for one in errors.values()):
         raise error
     return errors
+
+
+def _add_agents(collection: Any, duplicates: Sequence[tuple[str, bytes]]) -> None:
+    """A visitor's message comes again when another agent gets it, who then takes part as well."""
+    updates = []
+    for message_id, encoded in duplicates:
+        agent = RawBSONDocument(encoded).get("agent")
+        if agent:
+            updates.append(pymongo.UpdateOne({"_id": message_id}, {"$addToSet": {"participants": agent}}))
+    if updates:
+        collection.bulk_write(updates, ordered=False)
 
 
 def _is_duplicate(error: dict[str, Any]) -> bool:

@@ -38,3 +38,13 @@ class MongoArchiveContractTests(ArchiveContract, unittest.TestCase):
 
     async def put(self, message: IMessage, agent: str = "") -> None:
         await self.queue.publish([ArchiveRecord(encode_message(message), agent)])
+
+    async def test_agent_that_comes_later(self) -> None:
+        """A visitor's message that waited is read by the agent who got it in the end."""
+        await self.begin()
+        message = self.message("visitor-1", msg="is anyone there?")
+        await self.put(message)
+        await self.put(message, "agent1")
+        await self.put(message, "agent2")
+        for agent in ("agent1", "agent2"):
+            await self.history(agent, None, [message])
