@@ -15,7 +15,11 @@ from imd.errors import BAD_FRAME, ERROR_CODES, INVALID_MESSAGE, RATE_LIMITED, UN
 from imd.frames import BadFrame, MessageFrame
 from imd.message import IMessage, encode_message
 
-NAMES = ["type", "clientMsgId", "userId", "to", "group", "msg", "contentType", "isConnect", "seq", "ref", "with", "all", "before", "limit", "token", "visitorToken", "loginType", "isCustomerService", "isVisitor", "device", "attempt", "ack", "cursor", "epoch", "ephemeral", "v", "other"]
+NAMES = [
+    *("type", "clientMsgId", "userId", "to", "group", "msg", "contentType", "isConnect", "seq", "ref"),
+    *("with", "all", "before", "limit", "token", "visitorToken", "loginType", "isCustomerService"),
+    *("isVisitor", "device", "attempt", "ack", "cursor", "epoch", "ephemeral", "v", "other"),
+]
 TYPES: list[Any] = ["ack", "history", "ping", "token", "connect", "Ack", "", None, 5, True, [], {}]
 
 huge = st.integers(1, 5000).map(lambda digits: 10**digits)
@@ -132,14 +136,16 @@ class AnyBytesTests(unittest.TestCase):
         for digits in (20, 400, 4299, 4300, 4301, 100_000):
             number = b"9" * digits
             for head in (b'{"type":"ack","seq":', b'{"msg":', b'{"other":', b'{"type":"x","clientMsgId":',
-                         b'{"isConnect":true,"attempt":', b'{"isConnect":true,"cursor":{"epoch":"e","seq":'):  # fmt: skip
+                         b'{"isConnect":true,"attempt":',
+                         b'{"isConnect":true,"cursor":{"epoch":"e","seq":'):  # fmt: skip
                 end = b"}}" if b"cursor" in head else b"}"
                 self.check(head + number + end)
                 self.check(head + b"-" + number + b".5e" + number + end)
 
     def test_lone_surrogates(self) -> None:
         """No string with a lone surrogate gets in, escaped or as bytes; pairs do."""
-        for text in (b"\\ud800", b"\\udfff", b"\\ud800\\ud800", b"\\udc00\\ud800", b"\\ud800x", b"\xed\xa0\x80"):
+        for text in (b"\\ud800", b"\\udfff", b"\\ud800\\ud800", b"\\udc00\\ud800", b"\\ud800x",
+                     b"\xed\xa0\x80"):  # fmt: skip
             for name in (b"msg", b"to", b"clientMsgId", b"userId"):
                 payload = b'{"' + name + b'":"' + text + b'"}'
                 bad = self.assertRaises(BadFrame, frames.decode, payload)
@@ -215,7 +221,8 @@ class HistoryTests(unittest.TestCase):
         for good in ({"with": "b"}, {"group": ["b"]}, {"all": True}, {"all": True, "limit": 200},
                      {"with": "b", "all": False, "limit": 1}):  # fmt: skip
             self.check(good)
-        wrong: list[dict[str, Any]] = [{}, {"all": False}, {"with": "b", "group": ["c"]}, {"with": "b", "all": True},
+        wrong: list[dict[str, Any]] = [
+                    {}, {"all": False}, {"with": "b", "group": ["c"]}, {"with": "b", "all": True},
                     {"with": ""}, {"group": []}, {"group": ["b", ""]}, {"group": list("abcdef")},
                     {"all": True, "limit": 0}, {"all": True, "limit": 201}, {"all": True, "limit": -1},
                     {"with": "x" * 129}]  # fmt: skip
