@@ -140,14 +140,16 @@ class Acceptor:
 
     def _flush(self) -> None:
         self._scheduled = False
+        self._answer_done()
+        # What has been answered makes room, and what is refused at once needs none: until nothing moves.
         while self._waiting and self._may_start():
             batch = _Batch(self._take(), self._oldest)
             self._oldest = self._clock.monotonic()
             self._batches.append(batch)
             self._place(batch)
+            self._answer_done()
         WAITING.set(len(self._waiting))
         IN_FLIGHT.set(len(self._batches))
-        self._answer_done()
 
     def _take(self) -> list[Pending]:
         """The next messages, up to the bounds of a batch; at least one."""
@@ -229,6 +231,7 @@ class Acceptor:
             self.log.failure("a batch failed", failure)
         if batch.done:
             return
+        batch.placed, batch.outcomes = [], ()
         for entry in batch.entries:
             self._refuse(entry, UNAVAILABLE, failure.getErrorMessage())
         batch.done = True
@@ -263,20 +266,24 @@ class Acceptor:
         outcomes = dict(zip(map(id, batch.placed), batch.outcomes, strict=True))
         fresh = again = 0
         for entry in batch.entries:
-            submission = entry.submission
-            if submission is None:
-                assert entry.refused is not None
-                entry.sender.message_refused(entry.client_msg_id, entry.refused)
-                continue
-            outcome = outcomes[id(entry)]
-            if type(outcome) is Duplicate:
-                again += 1
-                entry.sender.message_accepted(entry.client_msg_id, outcome.message_id, outcome.send_time)
-            else:
-                fresh += 1
-                entry.sender.message_accepted(
-                    entry.client_msg_id, submission.message_id, submission.send_time
-                )
+            try:
+                submission = entry.submission
+                if submission is None:
+                    assert entry.refused is not None
+                    entry.sender.message_refused(entry.client_msg_id, entry.refused)
+                    continue
+                outcome = outcomes[id(entry)]
+                if type(outcome) is Duplicate:
+                    again += 1
+                    entry.sender.message_accepted(entry.client_msg_id, outcome.message_id, outcome.send_time)
+                else:
+                    fresh += 1
+                    entry.sender.message_accepted(
+                        entry.client_msg_id, submission.message_id, submission.send_time
+                    )
+            except Exception:
+                # One that cannot take its answer costs nobody else an answer.
+                self.log.failure("a sender could not be answered")
         _ACCEPTED_NEW.inc(fresh)
         _ACCEPTED_AGAIN.inc(again)
 
