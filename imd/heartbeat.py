@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 
 class Peer(Protocol):
@@ -25,6 +26,8 @@ class Peer(Protocol):
 class Heartbeat:
     """Pings each peer every `ping_seconds`, spread evenly, and tells those whose pong is overdue."""
 
+    log = Logger()
+
     def __init__(self, clock: Any, ping_seconds: float, pong_seconds: float) -> None:
         self._seconds: Callable[[], float] = clock.seconds
         self._pong_seconds = pong_seconds
@@ -38,7 +41,9 @@ class Heartbeat:
         self._loop.clock = clock
 
     def start(self) -> None:
-        self._loop.start(self._tick_seconds, now=False).addErrback(lambda failure: failure.raiseException())
+        self._loop.start(self._tick_seconds, now=False).addErrback(
+            lambda failure: self.log.failure("the heartbeat has stopped", failure)
+        )
 
     def stop(self) -> None:
         if self._loop.running:
@@ -58,13 +63,28 @@ class Heartbeat:
         now = self._seconds()
         while self._due and self._due[0][0] <= now:
             due, peer = self._due.popleft()
-            if peer.pong_due == due and peer.pong_overdue():
+            if peer.pong_due == due and self._asks_for_time(peer):
                 self._expect(peer, now)
         self._now = (self._now + 1) % len(self._slots)
         for peer in list(self._slots[self._now]):
             if not peer.pong_due:
-                peer.ping()
+                self._ping(peer)
                 self._expect(peer, now)
+
+    # One peer that fails stops no other's heartbeat.
+
+    def _ping(self, peer: Peer) -> None:
+        try:
+            peer.ping()
+        except Exception:
+            self.log.failure("a ping")
+
+    def _asks_for_time(self, peer: Peer) -> bool:
+        try:
+            return peer.pong_overdue()
+        except Exception:
+            self.log.failure("an overdue pong")
+            return False
 
     def _expect(self, peer: Peer, now: float) -> None:
         peer.pong_due = now + self._pong_seconds

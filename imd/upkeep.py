@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import Counter, Gauge
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -132,5 +132,6 @@ class Upkeep:
         self._note(result, "the desk")
 
     def _note(self, result: Any, what: str) -> None:
-        if isinstance(result, Failure) and result.check(Unavailable) is None:
+        # Cancelled is what is under way when the node stops.
+        if isinstance(result, Failure) and result.check(Unavailable, CancelledError) is None:
             self.log.failure("{what} failed", result, what=what)
