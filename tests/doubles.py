@@ -134,6 +134,15 @@ class InboxDouble(Backed):
         self.calls.popleft()[1].errback(Unavailable("the inbox is down"))
         return True
 
+    def register(self, request: ConnectRequest) -> Registered:
+        """Register a channel at once; not for one that may be refused."""
+        outcomes: list[ConnectOutcome] = []
+        self.connect(request).addCallback(outcomes.append)
+        self.settle()
+        [registered] = outcomes
+        assert isinstance(registered, Registered), registered
+        return registered
+
     def names(self) -> list[str]:
         """The calls not yet done."""
         return [name for name, _, _ in self.calls]

@@ -23,12 +23,7 @@ class SessionTestCase(unittest.TestCase):
 
     def register(self, session: Session, **cursor: Any) -> Registered:
         """Register its channel, as the connection does."""
-        outcomes: list[Any] = []
-        request = ConnectRequest("bob", "phone", session.channel, **cursor)
-        self.inbox.connect(request).addCallback(outcomes.append)
-        self.inbox.settle()
-        self.assertIsInstance(outcomes[0], Registered)
-        return outcomes[0]
+        return self.inbox.register(ConnectRequest("bob", "phone", session.channel, **cursor))
 
     def begin(self, *, settle: bool = True, **options: Any) -> Session:
         session = self.make(**options)
