@@ -249,13 +249,13 @@ class TroubleTests(Rules, unittest.TestCase):
         )
 
         async def step() -> bool:
-            if stream.sent < 200:
+            if stream.sent < 100:
                 stream.send(1)
             stream.note()
             while any("seq" in frame for frame in client.frames):
                 message = await client.take("message")
                 received.append((time.monotonic(), message))
-            return stream.sent == 200 and len(stream.accepted) == 200 and len(received) >= 200
+            return stream.sent == 100 and len(stream.accepted) == 100 and len(received) >= 100
 
         await self.eventually(step, 60)
         await breaking

@@ -150,6 +150,10 @@ class Rules(Base):
             except TimeoutError:
                 client.abort()
                 await client.wait_closed(5)
+        # Autobahn forgets this timer when the other side closes at the same moment.
+        timer = client.protocol.closeHandshakeTimeoutCall
+        if timer is not None:
+            timer.cancel()
 
     async def dropped(self, client: WsClient) -> None:
         """Drop the connection without a word, and see it gone."""
