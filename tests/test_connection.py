@@ -398,12 +398,17 @@ class UnlimitedMessageTests(ConnectionTestCase):
         """It is read from again when half has been answered; not if the node is leaving."""
         for leaving in (False, True):
             client = self.connected()
-            for _ in range(512):
-                client.send(to="bob", msg="hi")
-            self.assertFalse(client.wire.reading)
+            before = len(self.queue.published)
+            for count in (200, 312):
+                for _ in range(count):
+                    client.send(to="bob", msg="hi")
+                self.soon.pop()()
+                self.inbox.settle()
             if leaving:
                 client.connection.leaving(100)
-            self.settle()
+            self.queue.confirm(before)
+            self.assertFalse(client.wire.reading)
+            self.queue.confirm(before + 1)
             self.assertIs(client.wire.reading, not leaving)
 
 
