@@ -142,7 +142,7 @@ class Connection:
             self.session.writable_again()
 
     def lost(self, clean: bool) -> None:
-        """The WebSocket is gone."""
+        """The WebSocket is gone. `clean`: in good order, and all that was written to it had been sent."""
         self._state = self.CLOSED
         self._early.clear()
         self._cancel_call()

@@ -165,9 +165,12 @@ class Session:
         self.pull_if_behind()
 
     def leave(self, clean: bool) -> Leave:
-        """End the session; gives what the inbox must be told."""
+        """End the session; gives what the inbox must be told.
+
+        `clean`: the connection was closed in good order, with nothing left unsent.
+        """
         self.ended = True
-        if clean and not self.acknowledges and self._outlet.writable:
+        if clean and not self.acknowledges:
             self.acked = self.sent
         return Leave(self.user, self.device, self.channel, self.epoch, self.acked, self.ephemeral)
 

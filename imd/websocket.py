@@ -51,6 +51,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     _reading = True
     _choked = False
     _blocked_bytes = 0
+    _all_sent = False
 
     # from Autobahn
 
@@ -106,12 +107,17 @@ class ChannelProtocol(WebSocketServerProtocol):
         if self.connection is not None:
             self.connection.ponged(payload)
 
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
+        # Asked now: whoever looks later finds a transport that takes nothing any more.
+        self._all_sent = self.writable
+        return super().onCloseFrame(code, reasonRaw)
+
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         if self._slot >= 0:
             self.factory.heartbeat.remove(self, self._slot)
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.lost(wasClean)
+            connection.lost(wasClean and self._all_sent)
         # Last: a node that stops goes on as soon as the last connection has left the registry.
         self.factory.closed(self)
 

@@ -212,6 +212,17 @@ class CursorRules(Rules):
         again = await self.login(user, url=url)
         self.assertEqual((again.connected["seq"], again.connected["recovered"]), (3, True))
 
+    async def test_clean_close_counts_for_a_seed_client(self) -> None:
+        """On a clean close all that was written counts as acknowledged."""
+        user = await self.filled(3)
+        url = self.url()
+        client = await self.login(user, url=url)
+        client.answers_pings = False
+        await client.messages(3)
+        await client.close()
+        again = await self.login(user, url=url)
+        self.assertEqual(again.connected["seq"], 3)
+
     async def test_abort_does_not_count_for_a_seed_client(self) -> None:
         """A connection that breaks proves nothing: everything comes again."""
         user = await self.filled(3)
