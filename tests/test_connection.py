@@ -517,6 +517,15 @@ class AckTests(ConnectionTestCase):
         self.assertEqual(self.inbox.of("alice").cursors["default"], ("e1", 1))
 
 
+    def test_seed_client_gone(self) -> None:
+        """A clean close is one as well; any other end is not."""
+        for clean in (False, True):
+            client = self.connected(ack=None)
+            self.services.router.deliver([self.inbox.place("alice")])
+            client.connection.lost(clean)
+        self.assertEqual([leave.seq for leave in self.leaves], [0, 2])
+
+
 class ControlTests(ConnectionTestCase):
     def test_ping(self) -> None:
         """A ping is answered with the server's time."""
