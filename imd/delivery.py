@@ -132,6 +132,9 @@ class Router:
         if search is not None:
             search.hold(hint)
             return
+        if self._bus_is_down():
+            # Nobody would hear it, and an unanswered search would keep the channel unfound for a while.
+            return
         now = self._seconds()
         if self._unfound.get(hint.channel, 0.0) > now or len(self._searching) >= MAX_SEARCHING:
             return
@@ -140,13 +143,17 @@ class Router:
         if self._sweep_call is None:
             self._sweep_call = self._call_later(SEARCH_SECONDS, self._sweep)
 
+    def _bus_is_down(self) -> bool:
+        return self._bus is None or self._bus.problem() is not None
+
     def _sweep(self) -> None:
         """Give up searches that nobody answered; what they were for is in the inboxes."""
         self._sweep_call = None
         now = self._seconds()
         for channel in [c for c, search in self._searching.items() if search.deadline <= now]:
             del self._searching[channel]
-            self._unfound[channel] = now + NOT_AGAIN_SECONDS
+            if not self._bus_is_down():
+                self._unfound[channel] = now + NOT_AGAIN_SECONDS
             UNFOUND.inc()
         for channel in [c for c, until in self._unfound.items() if until <= now]:
             del self._unfound[channel]
