@@ -19,6 +19,7 @@ from imd.accept import Pending
 from imd.admission import Admission, admit, check_visitor, connect_request, connected
 from imd.auth import Identity
 from imd.compose import compose, cost
+from imd.delivery import Cancellable
 from imd.errors import (
     BAD_FRAME,
     CLOSE_BAD_FRAMES,
@@ -35,7 +36,7 @@ from imd.errors import (
 )
 from imd.interfaces import Registered, TooManyChannels
 from imd.ratelimit import TokenBucket
-from imd.services import DelayedCall, Services
+from imd.services import Services
 from imd.session import Outlet, Session
 
 ERRORS = Counter("imd_errors_total", "Error frames sent, by code.", ["code"])
@@ -96,7 +97,7 @@ class Connection:
         self._paused = False
         self._leaving = False
         self._histories = 0
-        self._exp_call: DelayedCall | None = services.call_later(
+        self._exp_call: Cancellable | None = services.call_later(
             services.settings.websocket.connect_seconds, self._no_connect
         )
         self._opening: Deferred[None] | None = None

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from imd.accept import Acceptor
 from imd.auth import Authenticator
-from imd.delivery import Router
+from imd.delivery import Cancellable, Router
 from imd.history import Historian
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Inbox, Leave
 from imd.session import Session
 from imd.settings import Settings
-
-
-class DelayedCall(Protocol):
-    def cancel(self) -> None: ...
-
-    def active(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +28,7 @@ class Services:
     historian: Historian
     authenticator: Authenticator
     sessions: dict[str, Session]
-    call_later: Callable[..., DelayedCall]
+    call_later: Callable[..., Cancellable]
     unix_seconds: Callable[[], float]
     leave: Callable[[Leave], None]
     """tells the inbox that a channel is gone, and sees to it that this ends"""
