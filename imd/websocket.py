@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from imd.auth import bearer_token
 from imd.connection import Connection
 from imd.errors import CLOSE_OVERLOADED, CLOSE_PING_TIMEOUT
+from imd.fastframes import take_text_frames
 from imd.handshake import Denied, check_request
 from imd.heartbeat import Heartbeat
 from imd.services import Services
@@ -52,6 +53,24 @@ class ChannelProtocol(WebSocketServerProtocol):
     _choked = False
     _blocked_bytes = 0
     _all_sent = False
+
+    # from the transport
+
+    def dataReceived(self, data: bytes) -> None:
+        # Between two messages whole text frames are taken from here; the rest is Autobahn's.
+        if self.state != self.STATE_OPEN or self.inside_message or self.current_frame is not None:
+            self._dataReceived(data)
+            return
+        if self.data:
+            data = self.data + data
+        payloads, position = take_text_frames(data, self.maxFramePayloadSize)
+        self.data = data[position:]
+        for payload in payloads:
+            if self.connection is None:
+                return
+            self.connection.frame_received(payload)
+        if self.data:
+            self.consumeData()
 
     # from Autobahn
 
