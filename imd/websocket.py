@@ -16,6 +16,7 @@ from imd.errors import CLOSE_OVERLOADED, CLOSE_PING_TIMEOUT
 from imd.fastframes import take_text_frames
 from imd.handshake import Denied, check_request
 from imd.heartbeat import Heartbeat
+from imd.lean import lean_class, slim
 from imd.services import Services
 
 CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
@@ -96,6 +97,11 @@ class ChannelProtocol(WebSocketServerProtocol):
             HANDSHAKES.labels("denied").inc()
             raise ConnectionDeny(denied.status, denied.reason) from None
         self._bearer = bearer_token(request.headers.get("authorization"))
+
+    def succeedHandshake(self, res: Any) -> None:
+        super().succeedHandshake(res)
+        if self.state == self.STATE_OPEN:
+            slim(self)
 
     def onOpen(self) -> None:
         self.transport.registerProducer(self, True)
@@ -209,7 +215,6 @@ class ChannelProtocol(WebSocketServerProtocol):
 class ChannelFactory(WebSocketServerFactory):
     """Makes ChannelProtocols; knows how many there are, and from where. `room`: how many there may be."""
 
-    protocol: Any = ChannelProtocol
     noisy = False
 
     def __init__(self, reactor: Any, services: Services, room: int) -> None:
@@ -239,6 +244,7 @@ class ChannelFactory(WebSocketServerFactory):
             allowedOrigins=["*"],
             allowNullOrigin=True,
         )
+        self.protocol = lean_class(ChannelProtocol, self)
 
     def opened(self, protocol: ChannelProtocol) -> str | None:
         """A handshake is through; gives the reason if there is no room for it."""
