@@ -54,6 +54,8 @@ MAX_HISTORY_PENDING = 4
 class Wire(Outlet, Protocol):
     """What a connection needs of its WebSocket."""
 
+    def logged_in(self) -> None: ...
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -309,6 +311,15 @@ class Connection:
         self._opening.addErrback(self._open_failed)
 
     async def _open(self, frame: frames.ConnectFrame, admission: Admission) -> None:
+        gate = self._services.gate
+        await gate.enter()
+        try:
+            if self._state != self.CLOSED:
+                await self._register(frame, admission)
+        finally:
+            gate.leave()
+
+    async def _register(self, frame: frames.ConnectFrame, admission: Admission) -> None:
         services = self._services
         await check_visitor(admission, services.inbox)
         if self._state == self.CLOSED:
@@ -337,6 +348,7 @@ class Connection:
         services = self._services
         self._state = self.OPEN
         self._opening = None
+        self._wire.logged_in()
         self._wire.send(
             connected(admission, session, registered, services.settings, services.clock.now_ms())
         )
@@ -377,8 +389,11 @@ class Connection:
         self.close(closing.code, closing.reason)
 
     def _no_connect(self) -> None:
-        if self._state in (self.NEW, self.OPENING):
+        if self._state == self.NEW:
             self.close(CLOSE_NO_CONNECT, "no connect frame in time")
+        elif self._state == self.OPENING:
+            # It did what it had to: it is this node that is late.
+            self.close(CLOSE_OVERLOADED, "the login took too long")
 
     def _watch_expiry(self, identity: Identity) -> None:
         self._cancel_call()

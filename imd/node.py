@@ -20,6 +20,7 @@ from imd.accept import Acceptor
 from imd.auth import Authenticator
 from imd.delivery import Router
 from imd.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
+from imd.gate import Gate
 from imd.history import Historian
 from imd.http import make_site
 from imd.ids import MessageIds, ServerClock
@@ -31,7 +32,8 @@ from imd.settings import Settings
 from imd.upkeep import Upkeep
 from imd.websocket import ChannelFactory
 
-LISTEN_BACKLOG = 1024
+# Where clients wait while the gate is shut. The kernel may have a lower limit (net.core.somaxconn).
+LISTEN_BACKLOG = 4096
 # A planned stop spreads its clients' return: two milliseconds for each, five seconds at most.
 SPREAD_MS_PER_CLIENT = 2
 MAX_SPREAD_MS = 5000
@@ -109,6 +111,7 @@ class Node:
             reconcile_seconds=settings.inbox.reconcile_seconds,
             lease_seconds=settings.node.lease_seconds,
         )
+        self._gate = Gate(reactor.seconds, reactor.callLater)
         self._services = Services(
             settings=settings,
             clock=clock,
@@ -118,6 +121,7 @@ class Node:
             router=self._router,
             historian=Historian(backends.archive, backends.inbox),
             authenticator=Authenticator(settings.auth, time.time),
+            gate=self._gate,
             sessions=self._sessions,
             call_later=reactor.callLater,
             unix_seconds=time.time,
@@ -171,6 +175,7 @@ class Node:
         self._factory.heartbeat.start()
         self._upkeep.start()
         self._port = await self._listen(self._settings.websocket.listen, self._factory)
+        self._gate.guard(self._port)
         self.log.info("clients are welcome at {where}, path /ws", where=self._port.getHost())
 
     async def _listen(self, description: str, factory: Any) -> Any:
@@ -208,6 +213,7 @@ class Node:
         if self._factory is not None:
             await self._let_clients_go(self._factory, until)
             self._factory.heartbeat.stop()
+        self._gate.stop()
         self._upkeep.stop()
         self._router.stop()
         await self._step("leave the registry", DeferredList(list(self._leaves)), until)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from imd.accept import Acceptor
 from imd.auth import Authenticator
 from imd.delivery import Cancellable, Router
+from imd.gate import Gate
 from imd.history import Historian
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Inbox, Leave
@@ -27,6 +28,7 @@ class Services:
     router: Router
     historian: Historian
     authenticator: Authenticator
+    gate: Gate
     sessions: dict[str, Session]
     call_later: Callable[..., Cancellable]
     unix_seconds: Callable[[], float]

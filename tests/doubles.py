@@ -401,6 +401,7 @@ class WireDouble:
         self.pings = 0
         self.closed: tuple[int, str] | None = None
         self.reading = True
+        self.logins = 0
 
     @property
     def frames(self) -> list[dict[str, Any]]:
@@ -423,6 +424,9 @@ class WireDouble:
     def close(self, code: int, reason: str) -> None:
         assert self.closed is None, "closed twice"
         self.closed = (code, reason)
+
+    def logged_in(self) -> None:
+        self.logins += 1
 
     def pause_reading(self) -> None:
         self.reading = False

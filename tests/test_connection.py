@@ -16,6 +16,7 @@ from imd.auth import Authenticator
 from imd.connection import Connection
 from imd.delivery import Router
 from imd.errors import Unavailable
+from imd.gate import Gate
 from imd.history import Historian
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import History, Leave
@@ -85,6 +86,7 @@ class ConnectionTestCase(unittest.TestCase):
             router=router,
             historian=Historian(self.archive, self.inbox),
             authenticator=Authenticator(self.auth, self.unix_seconds),
+            gate=Gate(self.clock.seconds, self.clock.callLater),
             sessions=self.sessions,
             call_later=self.clock.callLater,
             unix_seconds=self.unix_seconds,
@@ -291,7 +293,7 @@ class ConnectTests(ConnectionTestCase):
         client = Client(self.services)
         client.connect()
         self.clock.advance(11)
-        self.assertEqual(client.closed, 4002)
+        self.assertEqual(client.closed, 4100, "it did what it had to")
         self.inbox.settle()
         client.connection.lost(clean=True)
         self.inbox.settle()

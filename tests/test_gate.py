@@ -1,0 +1,162 @@
+"""The way in: places, turns, and when the listener is shut."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial import unittest
+
+from imd import gate
+from imd.errors import Closing
+from imd.gate import Gate
+
+TURN = 2.0**-20
+
+
+class DoorDouble:
+    def __init__(self) -> None:
+        self.numberAccepts = 100
+        self.open = True
+
+    def pauseProducing(self) -> None:
+        self.open = False
+
+    def resumeProducing(self) -> None:
+        self.open = True
+
+
+class GateTests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.now = 0.0
+        # What is called later is called in another turn, however soon.
+        self.gate = Gate(lambda: self.now, lambda seconds, f: self.clock.callLater(max(seconds, TURN), f))
+        self.door = DoorDouble()
+        self.gate.guard(self.door)
+        self.done: list[int] = []
+
+    def turn(self, seconds: float = 0.0) -> None:
+        """One turn of the reactor, the rest of which took `seconds`."""
+        self.now += seconds
+        self.clock.advance(TURN)
+
+    def handshakes(self, count: int, seconds: float) -> None:
+        """So many, each of them `seconds` of work."""
+
+        def work(number: int) -> None:
+            self.now += seconds
+            self.done.append(number)
+
+        for number in range(count):
+            self.gate.handshake(lambda number=number: work(number))
+
+    def full(self) -> None:
+        for _ in range(gate.MAX_PLACES):
+            self.successResultOf(self.gate.enter())
+
+    def test_idle(self) -> None:
+        """Nobody waits at a node that has nothing else to do."""
+        self.handshakes(1, 0.001)
+        self.assertEqual(self.done, [0])
+        self.successResultOf(self.gate.enter())
+
+    def test_slices(self) -> None:
+        """Handshakes get a small slice of each turn, in their order."""
+        self.handshakes(12, 0.001)
+        self.assertEqual(self.done, [0, 1])
+        self.turn()
+        self.assertEqual(self.done, [0, 1, 2, 3])
+        for _ in range(4):
+            self.turn()
+        self.assertEqual(self.done, list(range(12)))
+
+    def test_fair_share(self) -> None:
+        """On a node that is busy they get a part of what the rest takes, and never all of it."""
+        self.handshakes(100, 0.001)
+        before = len(self.done)
+        self.turn(0.020)
+        self.assertEqual(len(self.done) - before, 5)
+        before = len(self.done)
+        self.turn(10)
+        self.assertLessEqual(len(self.done) - before, 11)
+
+    def test_work_that_fails(self) -> None:
+        """One handshake that fails costs no other its turn."""
+        self.gate.handshake(lambda: 1 // 0)
+        self.handshakes(5, 0.001)
+        for _ in range(5):
+            self.turn()
+        self.assertEqual(self.done, list(range(5)))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_nothing_left_to_do(self) -> None:
+        """An idle gate schedules nothing."""
+        self.handshakes(5, 0.001)
+        for _ in range(10):
+            self.turn()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_places(self) -> None:
+        """Logins beyond the places wait, first come first served."""
+        self.full()
+        first, second = self.gate.enter(), self.gate.enter()
+        self.assertNoResult(first)
+        self.gate.leave()
+        self.successResultOf(first)
+        self.assertNoResult(second)
+        self.gate.leave()
+        self.successResultOf(second)
+
+    def test_waited_too_long(self) -> None:
+        """Who got no place in time is sent away, and may come back; the others go on waiting."""
+        self.full()
+        early = self.gate.enter()
+        self.now = 1.0
+        late = self.gate.enter()
+        self.now = gate.MAX_WAIT_SECONDS
+        self.clock.advance(gate.MAX_WAIT_SECONDS)
+        closing = self.failureResultOf(early, Closing).value
+        assert isinstance(closing, Closing) and closing.refused is not None
+        self.assertEqual((closing.code, closing.refused.code), (4100, "unavailable"))
+        self.assertNoResult(late)
+        self.now += 1.0
+        self.clock.advance(1.0)
+        self.failureResultOf(late, Closing)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_door(self) -> None:
+        """While too many wait nobody is accepted."""
+        self.full()
+        waiting: list[Deferred[None]] = [self.gate.enter() for _ in range(gate.MAX_WAITING)]
+        self.assertTrue(self.door.open)
+        waiting.append(self.gate.enter())
+        self.assertFalse(self.door.open)
+        for _ in range(gate.MAX_WAITING // 2):
+            self.gate.leave()
+        self.assertFalse(self.door.open)
+        self.gate.leave()
+        self.assertTrue(self.door.open)
+        self.gate.stop()
+        for login in waiting[gate.MAX_WAITING // 2 + 1 :]:
+            self.failureResultOf(login, Closing)
+
+    def test_accepts(self) -> None:
+        """How many are accepted in a turn does not grow without bound."""
+        self.assertEqual(self.door.numberAccepts, gate.ACCEPTS_PER_TURN)
+        self.handshakes(1, 0.001)
+        self.door.numberAccepts += 20
+        self.turn()
+        self.assertEqual(self.door.numberAccepts, gate.ACCEPTS_PER_TURN)
+        self.door.numberAccepts = 3
+        self.handshakes(1, 0.001)
+        self.turn()
+        self.assertEqual(self.door.numberAccepts, 3)
+
+    def test_stop(self) -> None:
+        """Nothing is left behind."""
+        self.full()
+        waiting = self.gate.enter()
+        self.handshakes(10, 0.001)
+        self.gate.stop()
+        self.failureResultOf(waiting, Closing)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
