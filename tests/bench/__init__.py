@@ -1,0 +1,1 @@
+"""Measures imd against references in the same run (docs/performance.md)."""

@@ -1,0 +1,82 @@
+"""Measures, prints, and writes what was asked for: `scripts/bench --help`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+from tests.bench import report
+from tests.bench.clients import Wrong
+from tests.bench.figures import FIGURES, FULL, QUICK, STANDARD, TINY
+from tests.bench.machine import description, raise_open_files, stay_on_load_core
+from tests.bench.rig import Rig
+from tests.servers import ServerError
+
+OPEN_FILES = 65536
+
+
+def options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Measures imd against references in the same run."
+    )
+    parser.add_argument("--quick", action="store_true", help="about a minute, and noisier")
+    parser.add_argument("--tiny", action="store_true", help="a few seconds: whether it runs at all")
+    parser.add_argument("--turns", type=int, metavar="N", help="how often each is measured")
+    parser.add_argument("--seconds", type=float, metavar="S", help="how long each time")
+    parser.add_argument("--only", metavar="NAME,...", help=", ".join(FIGURES))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything, turn by turn")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table of docs/performance.md")
+    chosen = parser.parse_args(arguments)
+    chosen.names = chosen.only.split(",") if chosen.only else STANDARD
+    for name in chosen.names:
+        if name not in FIGURES:
+            parser.error(f"--only: {name} is none of {', '.join(FIGURES)}")
+    return chosen
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+async def measure(chosen: argparse.Namespace, rig: Rig) -> list[report.Row]:
+    plan = TINY if chosen.tiny else QUICK if chosen.quick else FULL
+    plan.turns = chosen.turns or plan.turns
+    plan.seconds = chosen.seconds or plan.seconds
+    rows = []
+    for name in chosen.names:
+        say(f"== {name}")
+        rows += await FIGURES[name](rig, plan, say)
+    return rows
+
+
+def main() -> int:
+    chosen = options(sys.argv[1:])
+    raise_open_files(OPEN_FILES)
+    stay_on_load_core()
+    say(description())
+    began = time.monotonic()
+    rig = Rig()
+    try:
+        rows = asyncio.run(measure(chosen, rig))
+    except (Wrong, ServerError) as error:
+        print(f"scripts/bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        rig.end()
+    say(f"\n{report.text(rows)}\n\n{time.monotonic() - began:.0f} s")
+    if chosen.json:
+        about = {"machine": description(), "day": time.strftime("%Y-%m-%d"), "quick": chosen.quick}
+        chosen.json.write_text(json.dumps(report.document(rows, **about), indent=1) + "\n")
+    if chosen.markdown:
+        chosen.markdown.write_text(report.markdown(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""Load: what clients do to a server, and what is measured meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.bench.clients import Pair, Watch
+
+DRAIN_SECONDS = 120
+_names = itertools.count(1)
+
+
+@dataclass
+class Shape:
+    """One-to-one load: how many pairs, how many messages each sender may have unanswered."""
+
+    pairs: int = 50
+    window: int = 16
+
+
+@dataclass
+class Ran:
+    """What a run of pairs gave."""
+
+    per_second: float = 0.0
+    messages: int = 0
+    """of the whole run, warm-up included"""
+    sent_until: float = 0.0
+    """on the monotonic clock: when the last one was answered"""
+    cpu: dict[str, float] = field(default_factory=dict)
+    """microseconds for each message, by process, in the measured time"""
+    frame_bytes: int = 0
+    deliveries: list[float] = field(default_factory=list)
+    answers: list[float] = field(default_factory=list)
+    """seconds from sending to the recipient, and to `accepted`"""
+    marks: list[float] = field(default_factory=list)
+    """what `look` gave at the beginning and at the end of the measured time"""
+
+
+Cpu = Callable[[], dict[str, float]]
+
+
+async def open_pairs(
+    watch: Watch, urls: list[tuple[str, str]], shape: Shape, acks: bool = True
+) -> list[Pair]:
+    """Connected pairs; the n-th one's sender and recipient are at the n-th of `urls`, round and round."""
+    run = next(_names)
+    pairs = [Pair(watch, f"r{run}p{number:03d}", shape.window, acks) for number in range(shape.pairs)]
+    for first in range(0, len(pairs), 25):
+        part = pairs[first : first + 25]
+        await asyncio.gather(
+            *[pair.open(*urls[(first + index) % len(urls)]) for index, pair in enumerate(part)]
+        )
+    return pairs
+
+
+async def saturate(
+    urls: list[tuple[str, str]],
+    shape: Shape,
+    warm_seconds: float,
+    seconds: float,
+    cpu: Cpu,
+    *,
+    acks: bool = True,
+    look: Callable[[int], float] | None = None,
+) -> Ran:
+    """As many messages as the windows allow. Raises Wrong unless all come, once, in order."""
+    watch = Watch()
+    pairs = await open_pairs(watch, urls, shape, acks)
+    ran = Ran(frame_bytes=pairs[0].sender.frame_bytes)
+    for pair in pairs:
+        pair.sender.start()
+    await watch.sleep(warm_seconds)
+    if look is not None:
+        ran.marks.append(look(_both(pairs)))
+    cpu_before, before, began = cpu(), _both(pairs), time.perf_counter()
+    await watch.sleep(seconds)
+    after, took = _both(pairs), time.perf_counter() - began
+    cpu_after = cpu()
+    if look is not None:
+        ran.marks.append(look(_both(pairs)))
+    for pair in pairs:
+        pair.sender.stop()
+    await _drain(watch, pairs)
+    ran.sent_until = time.monotonic()
+    ran.per_second = (after - before) / took
+    ran.messages = _both(pairs)
+    ran.cpu = _each(cpu_before, cpu_after, after - before)
+    await _close(watch, pairs)
+    return ran
+
+
+async def pace(
+    urls: list[tuple[str, str]],
+    shape: Shape,
+    rate: float,
+    warm_seconds: float,
+    seconds: float,
+    cpu: Cpu,
+    *,
+    acks: bool = True,
+) -> Ran:
+    """`rate` messages a second, whatever the server does, evenly over the pairs; measures their latency."""
+    watch = Watch()
+    pairs = await open_pairs(watch, urls, shape, acks)
+    ran = Ran(frame_bytes=pairs[0].sender.frame_bytes)
+    sending = _Pacer(pairs, rate)
+    await sending.run(watch, warm_seconds)
+    for pair in pairs:
+        pair.time_messages()
+        # Those that are under way were not timed.
+        for number in range(pair.recipient.count, pair.sender.sent):
+            pair.sender.sent_at[number] = float("nan")
+        for number in range(pair.sender.count, pair.sender.sent):
+            pair.sender.sent_at[number] = float("nan")
+    cpu_before, before = cpu(), _both(pairs)
+    began = time.perf_counter()
+    await sending.run(watch, seconds)
+    took = time.perf_counter() - began
+    ran.cpu = _each(cpu_before, cpu(), _both(pairs) - before)
+    ran.per_second = (_both(pairs) - before) / took
+    await _drain(watch, pairs)
+    ran.sent_until = time.monotonic()
+    for pair in pairs:
+        ran.deliveries += [took for took in pair.recipient.latencies or () if took == took]
+        ran.answers += [took for took in pair.sender.latencies or () if took == took]
+    ran.messages = _both(pairs)
+    await _close(watch, pairs)
+    return ran
+
+
+class _Pacer:
+    """Sends what is due, every millisecond, one pair after the other."""
+
+    def __init__(self, pairs: list[Pair], rate: float) -> None:
+        self._turns = itertools.cycle(pairs)
+        self._rate = rate
+
+    async def run(self, watch: Watch, seconds: float) -> None:
+        began = time.perf_counter()
+        sent = 0
+        while (now := time.perf_counter() - began) < seconds:
+            due = int(now * self._rate) - sent
+            for pair in itertools.islice(self._turns, due):
+                pair.sender.send_numbered(1)
+            sent += due
+            if watch.failed.done():
+                watch.failed.result()
+            await asyncio.sleep(0.001)
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """Of any list that is not empty."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def _both(pairs: list[Pair]) -> int:
+    return sum(pair.both for pair in pairs)
+
+
+def _each(before: dict[str, float], after: dict[str, float], count: int) -> dict[str, float]:
+    return {name: (after[name] - before.get(name, 0.0)) * 1e6 / max(1, count) for name in after}
+
+
+async def _drain(watch: Watch, pairs: list[Pair]) -> None:
+    def missing() -> str:
+        sent = sum(pair.sender.sent for pair in pairs)
+        accepted = sum(pair.sender.count for pair in pairs)
+        delivered = sum(pair.recipient.count for pair in pairs)
+        return f"{sent} sent, {accepted} accepted, {delivered} delivered"
+
+    await watch.until(lambda: all(pair.complete for pair in pairs), DRAIN_SECONDS, missing)
+
+
+async def _close(watch: Watch, pairs: list[Pair]) -> None:
+    # A message too many would come now.
+    await watch.sleep(0.2)
+    if not all(pair.complete for pair in pairs):
+        watch.fail("more came than was sent")
+    await watch.sleep(0)
+    for pair in pairs:
+        pair.close()
+    await asyncio.sleep(0.05)

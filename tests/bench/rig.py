@@ -1,0 +1,154 @@
+"""What is measured and what it needs: nodes and relays on the first core, the three servers on the second."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pymongo import MongoClient
+
+from tests.bench.machine import LOAD_CORE, NODE_CORE, cpu_seconds, pinned
+from tests.nodes import Ini, NodeServer
+from tests.servers import HOST, MongoServer, RabbitServer, RedisServer, Server, ServerType
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class PinnedNode(NodeServer):
+    """A node on one core. `module`: what to run in place of `twistd imd`, with the same arguments."""
+
+    core = NODE_CORE
+    label = "node"
+    module: str | None = None
+    stop_seconds = 30.0
+
+    def _command(self) -> list[str | Path]:
+        command = super()._command()
+        if self.module is not None:
+            command = [sys.executable, "-m", self.module, *command[1:]]
+        return pinned(command, self.core)
+
+    def _environment(self) -> dict[str, str] | None:
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+class RelayServer(Server):
+    """The bare Autobahn relay, on the node's core."""
+
+    name = "relay"
+
+    @property
+    def url(self) -> str:
+        return f"ws://{HOST}:{self.port}/ws"
+
+    def _command(self) -> list[str | Path]:
+        return pinned([sys.executable, ROOT / "tests" / "bench" / "relay.py", str(self.port)], NODE_CORE)
+
+    def _question(self) -> bytes:
+        # No WebSocket, so that it is told so.
+        return b"GET / HTTP/1.1\r\n\r\n"
+
+
+class Rig:
+    """Starts things in a folder of its own, the servers when first needed, and ends all of it."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="imd-bench-", dir=folder))
+        self.redis = RedisServer(self.folder / "redis")
+        self.rabbit = RabbitServer(self.folder / "rabbitmq")
+        self.mongo = MongoServer(self.folder / "mongodb")
+        self._numbers = itertools.count(1)
+        self._running: list[Server] = []
+        self._client: MongoClient | None = None
+
+    def relay(self) -> RelayServer:
+        """A running relay."""
+        relay = RelayServer(self.folder / f"relay{next(self._numbers)}")
+        return self._start(relay)
+
+    def embedded(self, **sections: dict[str, object]) -> PinnedNode:
+        """A running node on its own file."""
+        return self._node({"node": {"backend": "embedded"}}, sections)
+
+    def cluster(
+        self, count: int = 1, cores: Sequence[int] = (), **sections: dict[str, object]
+    ) -> list[PinnedNode]:
+        """Running nodes of one cluster, whose databases and virtual host nobody has used before."""
+        self.start_services()
+        number = next(self._numbers)
+        self.database = f"bench{number}"
+        base = {
+            "node": {"backend": "cluster"},
+            "redis": {"url": self.redis.url_of(number)},
+            "rabbitmq": {"url": self.rabbit.url_of(self.rabbit.new_vhost())},
+            "mongodb": {"url": self.mongo.url_of(self.database)},
+        }
+        self._base = base
+        return [self._node(base, sections, [*cores, *[NODE_CORE] * count][index]) for index in range(count)]
+
+    def consumer(self) -> PinnedNode:
+        """One more node of the cluster that was started last, beside the servers: it writes the archive."""
+        node = self._node(self._base, {"archive": {"consume": "yes"}}, LOAD_CORE)
+        node.label = "archiver"
+        return node
+
+    def start_services(self) -> None:
+        for server in (self.redis, self.rabbit, self.mongo):
+            if server not in self._running:
+                self._start(server)
+
+    def archived(self) -> int:
+        """Messages in the archive of the cluster that was started last."""
+        if self._client is None:
+            self._client = MongoClient(self.mongo.url)
+        return self._client[self.database]["im_message"].estimated_document_count()
+
+    def archived_exactly(self) -> int:
+        """The same, counted."""
+        self.archived()
+        assert self._client is not None
+        return self._client[self.database]["im_message"].count_documents({})
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of processor time so far, by process; all nodes together; this process is `load`."""
+        seconds: dict[str, float] = {"load": time.process_time()}
+        for server in self._running:
+            name = server.label if isinstance(server, PinnedNode) else server.name
+            seconds[name] = seconds.get(name, 0.0) + cpu_seconds(server.pid)
+        return seconds
+
+    def stop(self, *servers: Server) -> None:
+        """End these, and drop what they have left."""
+        for server in servers:
+            server.stop()
+            self._running.remove(server)
+            shutil.rmtree(server.folder, ignore_errors=True)
+
+    def end(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        for server in reversed(self._running):
+            server.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _node(self, base: Ini, sections: Ini, core: int = NODE_CORE, module: str | None = None) -> PinnedNode:
+        ini: dict[str, dict[str, object]] = {"limits": {"messages_per_second": 0}}
+        for part in (base, sections):
+            for section, keys in part.items():
+                ini.setdefault(section, {}).update(keys)
+        number = next(self._numbers)
+        node = PinnedNode(self.folder / f"node{number}", ini, name=f"node{number}")
+        node.core = core
+        node.module = module
+        return self._start(node)
+
+    def _start(self, server: ServerType) -> ServerType:
+        server.start()
+        self._running.append(server)
+        return server
