@@ -68,7 +68,7 @@ def sent_key(user: str, device: str, client_msg_id: str) -> str:
 
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_accept = msgspec.msgpack.Decoder(tuple[int, list[list[Any]]]).decode
+_unpack_accept = msgspec.msgpack.Decoder(tuple[int, Any, list[list[Any]]]).decode
 _unpack_list = msgspec.msgpack.Decoder(tuple[int, list[Any]]).decode
 
 
@@ -104,10 +104,10 @@ class _ScriptCalls:
             call.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
         self._gauge.set(len(self._waiting))
 
-    def _answered(self, replies: list[Any], batch: list[tuple[Any, Deferred[Any]]]) -> None:
+    def _answered(self, content: list[Any], batch: list[tuple[Any, Deferred[Any]]]) -> None:
         self._in_flight -= 1
         self._flush()
-        for reply, (_, done) in zip(replies, batch, strict=True):
+        for reply, (_, done) in zip(content[0], batch, strict=True):
             done.callback(self._read(reply))
 
     def _failed(self, failure: Failure, batch: list[tuple[Any, Deferred[Any]]]) -> None:
@@ -171,7 +171,7 @@ class RedisInbox:
         return self._accepting.problem() or self._general.problem()
 
     def call(self, script: str, items: Sequence[Any], decode: Callable[[bytes], Any]) -> Deferred[Any]:
-        """Run a script; gives the second half of its reply, the first having set the clock right."""
+        """Run a script; gives what follows the time in its reply. The time has set the clock right."""
         connection = self._accepting if script == "accept" else self._general
         asked_at = self._clock.monotonic()
         done = connection.run_script(
@@ -183,7 +183,7 @@ class RedisInbox:
         self, reply: bytes, script: str, asked_at: float, decode: Callable[[bytes], Any]
     ) -> Any:
         SCRIPT_SECONDS.labels(script).observe(self._clock.monotonic() - asked_at)
-        now_ms, content = decode(reply)
+        now_ms, *content = decode(reply)
         self._clock.correct(now_ms, asked_at)
         return content
 
@@ -233,7 +233,7 @@ class RedisInbox:
 
     def serve_desk(self) -> Deferred[list[Delivery]]:
         return self.call("desk", [], _unpack_list).addCallback(
-            lambda deliveries: [_read_delivery(d) for d in deliveries]
+            lambda content: [_read_delivery(d) for d in content[0]]
         )
 
     def agent_of(self, visitor: str) -> Deferred[str]:
@@ -268,7 +268,6 @@ def _accept_item(s: Submission) -> tuple[Any, ...]:
     return (
         sent,
         f"{s.message_id} {s.send_time} {s.content}",
-        s.content,
         [encode_id(user) for user in s.recipients],
         s.body.decode(),
         "" if s.recipients else encode_id(s.sender),
@@ -281,26 +280,29 @@ def _read_delivery(reply: Any) -> Delivery:
     return Delivery(unquote(user), epoch, seq, channels, body.encode())
 
 
-def _read_placed(reply: list[Any], s: Submission) -> Outcome:
-    deliveries = [
-        Delivery(user, epoch, seq, channels, s.body)
-        for user, (epoch, seq, channels) in zip(s.recipients, reply[1], strict=True)
-    ]
-    return Placed(deliveries, "")
-
-
-_OUTCOMES: dict[int, Callable[[list[Any], Submission], Outcome]] = {
-    0: _read_placed,
-    1: lambda reply, s: Duplicate(reply[1], reply[2], unquote(reply[3])),
-    2: lambda reply, s: Conflict(),
-    3: lambda reply, s: NotAllowed(reply[1]),
-    4: lambda reply, s: Failed(f"redis: {reply[1]}"),
-    5: lambda reply, s: Placed([_read_delivery(d) for d in reply[1]], unquote(reply[2])),
+# By the first element of an outcome that is not simply placed.
+_OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
+    1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3])),
+    2: lambda reply: Conflict(),
+    3: lambda reply: NotAllowed(reply[1]),
+    4: lambda reply: Failed(f"redis: {reply[1]}"),
+    5: lambda reply: Placed([_read_delivery(d) for d in reply[2]], unquote(reply[1])),
 }
 
 
-def _read_outcomes(replies: list[list[Any]], batch: Sequence[Submission]) -> list[Outcome]:
-    return [_OUTCOMES[reply[0]](reply, s) for reply, s in zip(replies, batch, strict=True)]
+def _read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outcome]:
+    inboxes, replies = content
+    outcomes: list[Outcome] = []
+    for reply, s in zip(replies, batch, strict=True):
+        if reply[0]:
+            outcomes.append(_OUTCOMES[reply[0]](reply))
+            continue
+        deliveries = []
+        for i, user in enumerate(s.recipients):
+            epoch, channels = inboxes[reply[2 * i + 1] - 1]
+            deliveries.append(Delivery(user, epoch, reply[2 * i + 2], channels, s.body))
+        outcomes.append(Placed(deliveries, ""))
+    return outcomes
 
 
 def _read_messages(flat: list[Any]) -> list[tuple[int, bytes]]:

@@ -174,8 +174,7 @@ class RedisFaultTests(RedisHarness):
         await self.fill(inbox, "bob", 3)
         await self.redis.command("CONFIG", "SET", "maxmemory", "1mb")
         try:
-            (outcome,) = await inbox.accept([submission("a", ["bob", "carol"])])
-            self.assertIsInstance(outcome, Failed)
+            await self.assertFailure(inbox.accept([submission("a", ["bob", "carol"])]), Unavailable)
             registered = await self.register(inbox, "bob", "c1")
             self.assertEqual(len(registered.page.messages), 3)
             await inbox.ack(Ack("bob", "default", "c1", registered.page.epoch, 3))

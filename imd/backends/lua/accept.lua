@@ -1,19 +1,56 @@
--- Items: {sent key or '', value "id time content", content, recipients, body, visitor or '', its `to` or ''}.
--- Reply: {now_ms, outcomes}; an outcome is {0, deliveries} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
--- | {5, deliveries with user and body, agent}.
+#!lua
+-- Items: {sent key or '', value "id time content", recipients, body, visitor or '', its `to` or ''}.
+-- Reply: {now_ms, inboxes, outcomes}; an inbox is {epoch, channels}; an outcome is
+-- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
+-- | {5, agent, deliveries with user and body}.
+-- The first line makes a full Redis refuse the whole call: what is written comes last, and must not fail.
 local outcomes = {}
 
--- Everything is read before anything is written, so that a recipient whose keys are broken fails the
--- whole message and leaves no half of it.
-local function check(recipients)
-  for _, user in ipairs(recipients) do
-    redis.call('HGET', key(user, 'head'), 'seq')
-    redis.call('ZCARD', key(user, 'inbox'))
-    redis.call('HLEN', key(user, 'channels'))
+-- Inboxes that this call has touched: read once, written once.
+local inboxes, touched, changed = {}, {}, {}
+
+-- Reads all that a delivery depends on, so that a user whose keys are broken fails the message here.
+local function inbox_of(user)
+  local inbox = touched[user]
+  if not inbox then
+    local epoch, seq, stale = head(user)
+    inbox = {
+      user = user, seq = seq, stale = stale, size = redis.call('ZCARD', key(user, 'inbox')), added = {},
+      n = #inboxes + 1
+    }
+    inboxes[inbox.n] = {epoch, live_channels(user)}
+    touched[user] = inbox
   end
+  return inbox
+end
+
+local function add(inbox, body)
+  local added = inbox.added
+  if #added == 0 then changed[#changed + 1] = inbox end
+  inbox.seq = inbox.seq + 1
+  added[#added + 1] = inbox.seq
+  added[#added + 1] = body
+  return inbox.seq
+end
+
+local function write(inbox)
+  local at, added = key(inbox.user, 'inbox'), inbox.added
+  -- As many as Lua can pass at once.
+  for i = 1, #added, 4000 do redis.call('ZADD', at, unpack(added, i, math.min(i + 3999, #added))) end
+  redis.call('HSET', key(inbox.user, 'head'), 'seq', inbox.seq)
+  local surplus = inbox.size + #added / 2 - max_messages
+  if surplus > 0 then redis.call('ZREMRANGEBYRANK', at, 0, surplus - 1) end
+  if inbox.stale then postpone_expiry(inbox.user) end
+end
+
+-- The desk reads inboxes and writes them itself: what is known of them ends there.
+local function write_all()
+  for _, inbox in ipairs(changed) do write(inbox) end
+  touched, changed = {}, {}
 end
 
 local function place_at_desk(visitor, to, body)
+  write_all()
   local agent = present_agent(visitor)
   local deliveries = {}
   if not agent then
@@ -28,36 +65,42 @@ local function place_at_desk(visitor, to, body)
   if agent then
     redis.call('EXPIRE', key(visitor, 'agent'), AGENT_KEPT_S)
     deliveries[#deliveries + 1] = desk_delivery(agent, body)
-    return {5, deliveries, agent}
+    return {5, agent, deliveries}
   end
   wait(visitor)
   redis.call('RPUSH', key(visitor, 'waiting'), body)
   redis.call('LTRIM', key(visitor, 'waiting'), -max_messages, -1)
   redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)
-  return {5, deliveries, ''}
+  return {5, '', deliveries}
+end
+
+-- The outcome for a message sent before under this key; otherwise nil, and it is remembered.
+local function sent_before(sent, value, visitor)
+  local first = redis.call('SET', sent, value, 'NX', 'GET', 'EX', dedup_s)
+  if not first then return nil end
+  local id, at, content = string.match(first, '^(%S+) (%S+) (%S+)$')
+  if content ~= string.match(value, '%S+$') then return {2} end
+  redis.call('EXPIRE', sent, dedup_s)
+  return {1, id, tonumber(at), visitor ~= '' and present_agent(visitor) or ''}
 end
 
 local function place(item)
-  local sent, value, content = item[1], item[2], item[3]
-  if sent ~= '' then
-    local first = redis.call('GET', sent)
-    if first then
-      local id, at, old = string.match(first, '^(%S+) (%S+) (%S+)$')
-      if old ~= content then return {2} end
-      redis.call('EXPIRE', sent, dedup_s)
-      return {1, id, tonumber(at), item[6] ~= '' and present_agent(item[6]) or ''}
-    end
+  local sent, value, recipients, body, visitor = item[1], item[2], item[3], item[4], item[5]
+  local to = {}
+  for i = 1, #recipients do to[i] = inbox_of(recipients[i]) end
+  local before = sent ~= '' and sent_before(sent, value, visitor)
+  if before then return before end
+  if visitor ~= '' then
+    local ok, outcome = pcall(place_at_desk, visitor, item[6], body)
+    if sent ~= '' and (not ok or outcome[1] == 3) then redis.call('DEL', sent) end
+    if not ok then error(outcome, 0) end
+    return outcome
   end
-  local outcome
-  if item[6] ~= '' then
-    outcome = place_at_desk(item[6], item[7], item[5])
-  else
-    local recipients, deliveries = item[4], {}
-    check(recipients)
-    for i = 1, #recipients do deliveries[i] = deliver(recipients[i], item[5]) end
-    outcome = {0, deliveries}
+  local outcome = {0}
+  for i = 1, #to do
+    outcome[2 * i] = to[i].n
+    outcome[2 * i + 1] = add(to[i], body)
   end
-  if sent ~= '' and outcome[1] ~= 3 then redis.call('SET', sent, value, 'EX', dedup_s) end
   return outcome
 end
 
@@ -69,4 +112,5 @@ for i, item in ipairs(items) do
     outcomes[i] = {4, type(outcome) == 'table' and outcome.err or tostring(outcome)}
   end
 end
-return cmsgpack.pack({now_ms, outcomes})
+write_all()
+return cmsgpack.pack({now_ms, inboxes, outcomes})
