@@ -1,0 +1,1332 @@
+// The JavaScript client of imd: connects, comes back, resends, acknowledges and drops repeats, so that an
+// app only sends and listens. For browsers and Node 20 or newer. docs/clients.md says how to use it, and
+// docs/protocol.md what goes over the wire.
+
+const SECOND = 1000;
+const CONNECT_MS = 15 * SECOND;
+const TOKEN_MS = 30 * SECOND; // for the app's token()
+const PONG_MS = 10 * SECOND;
+const ANSWER_MS = 60 * SECOND; // for a message on a connection that is alive
+const HISTORY_MS = 20 * SECOND;
+const ACK_MS = 200;
+const STEADY_MS = 5 * SECOND; // a connection that lived so long was no failure
+const COURIER_MS = 30 * SECOND; // between two looks for the outboxes of tabs that are gone
+const CLOSE_MS = SECOND;
+const LEASE_MS = 150 * SECOND; // hidden tabs have their timers run once a minute only
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+const MAX_HISTORY = 4; // unanswered ones; the node refuses more
+const MAX_HISTORY_WAITING = 100;
+const BLOCK = 64; // ids of messages that were had, to a block
+const BLOCKS = 64; // blocks that are kept
+
+const UNSURE = "the connection ended before the answer; it may have been delivered";
+
+/** What history() rejects with, and send() throws; `code` is what programs decide by. */
+export class ImdError extends Error {
+  constructor(code, reason) {
+    super(`${code}: ${reason}`);
+    this.name = "ImdError";
+    this.code = code;
+    this.reason = reason;
+  }
+}
+
+// ---- small things
+
+function uuid() {
+  if (globalThis.crypto?.randomUUID) return crypto.randomUUID();
+  // randomUUID is missing from pages that came over plain http.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+const encoder = new TextEncoder();
+const bytesOf = (text) => encoder.encode(text).length;
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** Timers by name: one of each, and none after `clear()`. */
+class Timers {
+  #running = new Map();
+
+  set(name, ms, callback) {
+    this.cancel(name);
+    const run = () => {
+      this.#running.delete(name);
+      callback();
+    };
+    this.#running.set(name, setTimeout(run, Math.min(Math.max(0, ms), LONGEST_TIMER_MS)));
+  }
+
+  has(name) {
+    return this.#running.has(name);
+  }
+
+  cancel(name) {
+    clearTimeout(this.#running.get(name));
+    this.#running.delete(name);
+  }
+
+  clear() {
+    for (const timer of this.#running.values()) clearTimeout(timer);
+    this.#running.clear();
+  }
+}
+
+// ---- storage
+
+/** A storage that never throws: what it does not take is kept in memory and offered again with the next write. */
+class Store {
+  #storage;
+  #refused = new Map(); // key → text, or null to be removed
+  #onError;
+
+  constructor(storage, onError) {
+    this.#storage = storage;
+    this.#onError = onError;
+  }
+
+  get(key) {
+    if (this.#refused.has(key)) return this.#refused.get(key);
+    try {
+      return this.#storage.getItem(key);
+    } catch (error) {
+      this.#onError(error);
+      return null;
+    }
+  }
+
+  read(key) {
+    const text = this.get(key);
+    return text === null ? undefined : parsed(text);
+  }
+
+  write(key, value) {
+    this.#put(key, JSON.stringify(value));
+  }
+
+  writeText(key, text) {
+    this.#put(key, text);
+  }
+
+  remove(key) {
+    this.#put(key, null);
+  }
+
+  #put(key, text) {
+    this.#refused.delete(key);
+    try {
+      this.#do(key, text);
+      for (const [other, held] of this.#refused) {
+        this.#do(other, held);
+        this.#refused.delete(other);
+      }
+    } catch (error) {
+      if (!this.#refused.has(key)) this.#refused.set(key, text);
+      this.#onError(error);
+    }
+  }
+
+  #do(key, text) {
+    if (text === null) this.#storage.removeItem(key);
+    else this.#storage.setItem(key, text);
+  }
+}
+
+class MemoryStorage {
+  #items = new Map();
+  getItem(key) {
+    return this.#items.get(key) ?? null;
+  }
+  setItem(key, text) {
+    this.#items.set(key, text);
+  }
+  removeItem(key) {
+    this.#items.delete(key);
+  }
+}
+
+function defaultStorage() {
+  try {
+    // Only a page's: that of newer versions of Node is one for all programs.
+    if (typeof document !== "undefined" && globalThis.localStorage) return globalThis.localStorage;
+  } catch {
+    // The browser forbids it.
+  }
+  return new MemoryStorage();
+}
+
+// ---- locks: which client holds which slot
+
+/** Among the tabs of a browser. */
+class WebLocks {
+  hold(name) {
+    return new Promise((resolve, reject) => {
+      navigator.locks
+        .request(name, { ifAvailable: true }, (lock) => {
+          if (lock === null) return resolve(null);
+          return new Promise((release) => resolve(release));
+        })
+        .catch(reject);
+    });
+  }
+}
+
+const heldHere = new WeakMap(); // storage → names
+
+/** Among the clients of this page or process that share a storage. */
+class LocalLocks {
+  #held;
+
+  constructor(storage) {
+    if (!heldHere.has(storage)) heldHere.set(storage, new Set());
+    this.#held = heldHere.get(storage);
+  }
+
+  async hold(name) {
+    if (this.#held.has(name)) return null;
+    this.#held.add(name);
+    return () => this.#held.delete(name);
+  }
+}
+
+/** Among the tabs of a browser that gives no locks to pages from plain http: a time in the storage. */
+class LeaseLocks {
+  #store;
+  #me = uuid();
+
+  constructor(store) {
+    this.#store = store;
+  }
+
+  async hold(name) {
+    const key = `${name}:lease`;
+    const holder = () => this.#store.read(key);
+    const write = () => this.#store.write(key, { by: this.#me, at: Date.now() });
+    const lease = holder();
+    if (lease && lease.by !== this.#me && Math.abs(Date.now() - lease.at) < LEASE_MS) return null;
+    write();
+    // Whoever wrote last has it; the others see that when they look again.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    if (holder()?.by !== this.#me) return null;
+    const renewing = setInterval(() => holder()?.by === this.#me && write(), LEASE_MS / 15);
+    const leave = () => {
+      clearInterval(renewing);
+      removeEventListener("pagehide", hidden);
+      if (holder()?.by === this.#me) this.#store.remove(key);
+    };
+    const hidden = (event) => event.persisted || leave();
+    addEventListener("pagehide", hidden);
+    return leave;
+  }
+}
+
+function locksOf(storage, store) {
+  if (typeof document === "undefined") return new LocalLocks(storage);
+  if (globalThis.navigator?.locks) return new WebLocks();
+  return storage instanceof MemoryStorage ? new LocalLocks(storage) : new LeaseLocks(store);
+}
+
+// ---- the slot: what one device keeps
+
+/** "3-5,9" for [3, 4, 5, 9]. */
+function runs(numbers) {
+  const parts = [];
+  for (let i = 0; i < numbers.length; ) {
+    let end = i;
+    while (numbers[end + 1] === numbers[end] + 1) end++;
+    parts.push(end > i ? `${numbers[i]}-${numbers[end]}` : `${numbers[i]}`);
+    i = end + 1;
+  }
+  return parts.join(",");
+}
+
+function numbersOf(text) {
+  const numbers = [];
+  for (const part of (text || "").split(",").filter(Boolean)) {
+    const [first, last = first] = part.split("-").map(Number);
+    for (let n = first; n <= last; n++) numbers.push(n);
+  }
+  return numbers;
+}
+
+/**
+ * A device with its cursor, the ids that it has had and its outbox, under keys of its own:
+ *   base:name        {owner, epoch, seq, attempt, ids, block}: one write moves the cursor and adds ids
+ *   base:name:idsN   a full block of ids; the oldest block is written over
+ *   base:name:out    which entries there are; base:name:outN the entry itself
+ */
+class Slot {
+  owner = null;
+  epoch = null;
+  seq = 0;
+  attempt = 0;
+  items = new Map(); // clientMsgId → item, in order
+  #store;
+  #key;
+  #ids = [];
+  #block = 0;
+  #seen = new Set();
+  #next = 0;
+
+  constructor(store, base, name) {
+    this.name = name;
+    this.#store = store;
+    this.#key = `${base}:${name}`;
+    const record = store.read(this.#key);
+    if (isObject(record)) {
+      this.owner = record.owner ?? null;
+      this.epoch = record.epoch ?? null;
+      this.seq = record.seq ?? 0;
+      this.attempt = record.attempt ?? 0;
+      this.#ids = record.ids ?? [];
+      this.#block = record.block ?? 0;
+    }
+    // The oldest first, as the set forgets in the order of its entries.
+    for (let i = 0; i < BLOCKS; i++) {
+      const ids = store.read(`${this.#key}:ids${(this.#block + i) % BLOCKS}`);
+      if (Array.isArray(ids)) ids.forEach((id) => this.#seen.add(id));
+    }
+    this.#ids.forEach((id) => this.#seen.add(id));
+    for (const n of numbersOf(store.get(`${this.#key}:out`))) {
+      this.#next = n + 1;
+      const kept = store.read(`${this.#key}:out${n}`);
+      if (isObject(kept) && kept.entry) this.#remember(kept.entry, n, kept.since ?? null);
+    }
+  }
+
+  /** True if the id was not there yet; it is now, though not stored before `had`. */
+  isNew(id) {
+    if (this.#seen.has(id)) return false;
+    this.#seen.add(id);
+    if (this.#seen.size > BLOCK * (BLOCKS + 1)) this.#seen.delete(this.#seen.values().next().value);
+    return true;
+  }
+
+  /** The app has had this message. Stored with the next `save`. */
+  had(seq, id) {
+    this.seq = seq;
+    if (id === undefined) return;
+    this.#ids.push(id);
+    if (this.#ids.length < BLOCK) return;
+    this.#store.write(`${this.#key}:ids${this.#block}`, this.#ids);
+    this.#block = (this.#block + 1) % BLOCKS;
+    this.#ids = [];
+  }
+
+  save() {
+    const { owner, epoch, seq, attempt } = this;
+    this.#store.write(this.#key, { owner, epoch, seq, attempt, ids: this.#ids, block: this.#block });
+  }
+
+  add(entry, since = null) {
+    const item = this.#remember(entry, this.#next++, since);
+    this.keep(item);
+    this.#saveIndex();
+    return item;
+  }
+
+  /** Store an entry that changed. */
+  keep(item) {
+    const { state, ...entry } = item.entry;
+    const kept = state === "failed" ? { ...entry, state } : { ...entry, state: "waiting" };
+    this.#store.write(`${this.#key}:out${item.n}`, { entry: kept, since: item.since });
+  }
+
+  remove(item) {
+    if (!this.items.delete(item.entry.clientMsgId)) return;
+    this.#saveIndex();
+    this.#store.remove(`${this.#key}:out${item.n}`);
+  }
+
+  #remember(entry, n, since) {
+    // `since`: when it was first sent without an answer that says it was not taken; null: it is in no inbox.
+    const item = { entry, n, since, sends: since === null ? 0 : 2, inFlight: false, sentAt: 0, bytes: 0 };
+    item.conversation = JSON.stringify(entry.to ?? (entry.group ? [...entry.group].sort() : null));
+    this.items.set(entry.clientMsgId, item);
+    return item;
+  }
+
+  #saveIndex() {
+    this.#store.write(`${this.#key}:out`, runs([...this.items.values()].map((item) => item.n)));
+  }
+}
+
+// ---- pace
+
+/** How much may be sent now: `perSecond` on average, and at most that at once. 0: no limit. */
+class Pace {
+  #perSecond;
+  #left;
+  #at = Date.now();
+
+  constructor(perSecond) {
+    this.#perSecond = perSecond;
+    this.#left = perSecond;
+  }
+
+  /** Milliseconds until `cost` may be taken. */
+  wait(cost) {
+    if (!this.#perSecond) return 0;
+    const now = Date.now();
+    const earned = (Math.max(0, now - this.#at) / SECOND) * this.#perSecond;
+    this.#left = Math.min(this.#perSecond, this.#left + earned);
+    this.#at = now;
+    const missing = Math.min(cost, this.#perSecond) - this.#left;
+    return missing <= 0 ? 0 : Math.ceil((missing / this.#perSecond) * SECOND);
+  }
+
+  take(cost) {
+    this.#left -= cost;
+  }
+}
+
+// ---- checks
+
+/** What the node could not even answer: it throws here, where the app sees its mistake. */
+function checked({ to, group, msg, contentType }) {
+  const text = (value) => typeof value === "string" && value !== "" && !/\p{Surrogate}/u.test(value);
+  const no = (reason) => {
+    throw new ImdError("invalid_message", reason);
+  };
+  if (!text(msg)) no("msg: a text that is not empty, without lone surrogates");
+  if (to != null && !text(to)) no("to: the name of a user");
+  if (group != null && !(Array.isArray(group) && group.length && group.every(text))) no("group: a list of names");
+  if (contentType != null && !(contentType === "" || text(contentType))) no("contentType: a text");
+  const what = { msg };
+  if (to != null) what.to = to;
+  if (group != null) what.group = [...group];
+  if (contentType != null) what.contentType = contentType;
+  return what;
+}
+
+const SLOT = Symbol("slot"); // among a courier's options: {name, release}
+
+const permanentCode = (code) => code >= 4000 && code <= 4099;
+const busyCode = (code) => code >= 4100 && code <= 4199;
+const atOnceCode = (code) => code >= 4200 && code <= 4299;
+
+// ---- the client
+
+/** Events, options and methods: imd.d.ts. */
+export class Client extends EventTarget {
+  #options;
+  #storage;
+  #store;
+  #locks;
+  #base;
+  #timers = new Timers();
+  #state = "idle";
+  #running = false;
+  #stopping = null;
+  #turn = 0; // rises with each attempt and stop: what was awaited before has no effect after
+  #storageFailed = false;
+  #unlisten = [];
+
+  #slot = null;
+  #release = null;
+  #early = []; // what was sent before a slot was found
+
+  #ws = null;
+  #connected = null; // the frame, while connected
+  #userId;
+  #limits = null;
+  #heardAt = 0;
+  #pingMs = 25 * SECOND;
+  #serverAhead = 0; // ms
+  #openedAt = 0;
+  #failures = 0;
+  #leavingMs = null;
+  #refusal = null; // an error before `connected`
+  #unauthorized = false; // one 4001 since the last `connected`
+  #token = null;
+  #mayHurry = false;
+
+  #era = {}; // another object with each break in the numbers
+  #received = 0; // given to the app
+  #linkSeq = 0; // sent on this connection
+  #acked = 0;
+  #savedSeq = 0;
+  #holes = 0;
+  #returned = null; // promises of the listeners of one message
+  #chain = Promise.resolve();
+  #pending = 0;
+
+  #pace = new Pace(0);
+  #inFlight = 0;
+  #pausedUntil = 0;
+  #pauses = 0;
+  #requests = new Map(); // ref → history request
+  #refs = 0;
+  #courier = null;
+
+  constructor(options) {
+    super();
+    this.#options = {
+      storageKey: "imd",
+      pongSeconds: PONG_MS / SECOND,
+      connectSeconds: CONNECT_MS / SECOND,
+      historySeconds: HISTORY_MS / SECOND,
+      minBackoffMs: SECOND,
+      maxBackoffMs: 30 * SECOND,
+      maxOutbox: 1000,
+      maxInFlight: 16,
+      ordered: true,
+      dedupSeconds: 3600,
+      ...options,
+    };
+    const { storage, storageKey, userId, isVisitor } = this.#options;
+    this.#storage = storage === undefined ? defaultStorage() : (storage ?? new MemoryStorage());
+    this.#store = new Store(this.#storage, (error) => this.#storageError(error));
+    this.#locks = locksOf(this.#storage, this.#store);
+    this.#base = `${storageKey}:${userId != null ? "u" + encodeURIComponent(userId) : isVisitor ? "visitor" : "token"}`;
+    this.#userId = userId ?? null;
+  }
+
+  // -- what apps see
+
+  get state() {
+    return this.#state;
+  }
+
+  get userId() {
+    return this.#userId;
+  }
+
+  get device() {
+    return this.#slot?.name ?? this.#options.device ?? "";
+  }
+
+  get limits() {
+    return this.#limits;
+  }
+
+  get outbox() {
+    return [...(this.#slot ? this.#slot.items.values() : []), ...this.#early].map((item) => item.entry ?? item);
+  }
+
+  on(type, listener) {
+    const heard = (event) => {
+      const result = listener(event.detail);
+      if (type === "message" && typeof result?.then === "function") this.#returned?.push(result);
+    };
+    this.addEventListener(type, heard);
+    return () => this.removeEventListener(type, heard);
+  }
+
+  start() {
+    if (this.#running) return;
+    this.#running = true;
+    this.#turn++;
+    this.#failures = 0;
+    this.#unauthorized = false;
+    this.#listen();
+    this.#setState("connecting");
+    this.#begin(this.#turn);
+  }
+
+  stop() {
+    this.#stopping ??= this.#stop().finally(() => (this.#stopping = null));
+    return this.#stopping;
+  }
+
+  send(what) {
+    const entry = { clientMsgId: uuid(), ...checked(what), queuedAt: Date.now(), state: "waiting" };
+    if ((this.#slot?.items.size ?? 0) + this.#early.length >= this.#options.maxOutbox) {
+      throw new ImdError("outbox_full", `${this.#options.maxOutbox} messages are in the outbox`);
+    }
+    if (this.#slot) this.#slot.add(entry);
+    else this.#early.push(entry);
+    this.#emit("outbox", {});
+    this.#pump();
+    return entry;
+  }
+
+  cancel(clientMsgId) {
+    const early = this.#early.findIndex((entry) => entry.clientMsgId === clientMsgId);
+    const item = this.#slot?.items.get(clientMsgId);
+    if (early >= 0) this.#early.splice(early, 1);
+    else if (item && (item.entry.state === "failed" || item.since === null)) this.#slot.remove(item);
+    else return false;
+    this.#emit("outbox", {});
+    return true;
+  }
+
+  retry(clientMsgId) {
+    const item = this.#slot?.items.get(clientMsgId);
+    if (item?.entry.state !== "failed") return false;
+    this.#slot.remove(item);
+    delete item.entry.error;
+    item.entry.state = "waiting";
+    this.#slot.add(item.entry);
+    this.#emit("outbox", {});
+    this.#pump();
+    return true;
+  }
+
+  history(what) {
+    return new Promise((resolve, reject) => {
+      if (!this.#running) return reject(new ImdError("stopped", "the client is not started"));
+      if (this.#requests.size >= MAX_HISTORY_WAITING) return reject(new ImdError("busy", "too many requests"));
+      const ref = `h${++this.#refs}`;
+      const timer = `history ${ref}`;
+      const settle = (settled) => (value) => {
+        this.#timers.cancel(timer);
+        this.#requests.delete(ref);
+        settled(value);
+        this.#askHistory();
+      };
+      const request = { what, resolve: settle(resolve), reject: settle(reject), sent: false, notBefore: 0 };
+      this.#requests.set(ref, request);
+      this.#timers.set(timer, this.#options.historySeconds * SECOND, () =>
+        request.reject(new ImdError("timeout", "no answer in time")),
+      );
+      this.#askHistory();
+    });
+  }
+
+  // -- events
+
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  #error(code, reason) {
+    this.#emit("error", { code, reason: String(reason) });
+  }
+
+  #setState(state, detail = {}) {
+    this.#state = state;
+    this.#emit("state", { state, ...detail });
+  }
+
+  #storageError(error) {
+    if (this.#storageFailed) return;
+    this.#storageFailed = true;
+    this.#error("storage", `${error?.message ?? error}; kept in memory`);
+    this.#timers.set("storage", 60 * SECOND, () => (this.#storageFailed = false));
+  }
+
+  #listen() {
+    const hear = (target, type, listener) => {
+      if (typeof target?.addEventListener !== "function") return;
+      target.addEventListener(type, listener);
+      this.#unlisten.push(() => target.removeEventListener(type, listener));
+    };
+    const page = typeof document === "undefined" ? null : document;
+    hear(globalThis, "online", () => this.#hurry());
+    hear(globalThis, "offline", () => this.#doubt());
+    hear(globalThis, "pageshow", () => this.#hurry());
+    hear(globalThis, "pagehide", () => this.#save());
+    hear(page, "visibilitychange", () => page.visibilityState === "visible" && this.#hurry());
+  }
+
+  /** Something says that the network is back. */
+  #hurry() {
+    if (this.#timers.has("retry") && this.#mayHurry) this.#connect();
+    else this.#doubt();
+  }
+
+  /** Something says that the connection may be gone. */
+  #doubt() {
+    if (this.#connected) this.#ping();
+  }
+
+  // -- the slot
+
+  /** Find a slot that nobody uses, then connect. */
+  async #begin(turn) {
+    await this.#stopping;
+    if (turn !== this.#turn) return;
+    if (this.#slot === null) {
+      let held = null;
+      try {
+        held = this.#options[SLOT] ?? (await this.#takeSlot());
+      } catch (error) {
+        this.#error("storage", error?.message ?? error);
+      }
+      if (turn !== this.#turn) return held?.release();
+      if (held === null) {
+        this.#setState("waiting", { reason: "another client uses this device", retryInMs: SECOND });
+        return this.#timers.set("slot", SECOND, () => this.#begin(turn));
+      }
+      this.#release = held.release;
+      const slot = (this.#slot = new Slot(this.#store, this.#base, held.name));
+      this.#received = this.#savedSeq = slot.seq;
+      this.#early.splice(0).forEach((entry) => slot.add(entry));
+      if (slot.items.size) this.#emit("outbox", {});
+    }
+    this.#connect();
+  }
+
+  /** {name, release}; null if `device` is in use. */
+  async #takeSlot() {
+    const { device } = this.#options;
+    const hold = (name) => this.#locks.hold(`${this.#base}:${name}`);
+    if (device != null) {
+      const release = await hold(device);
+      return release && { name: device, release };
+    }
+    // Those with something to send go first, then the one that was used last.
+    const names = this.#slotNames().sort((one, other) => this.#rank(other) - this.#rank(one));
+    for (const name of names) {
+      const release = await hold(name);
+      if (release) return { name, release };
+    }
+    const name = `web-${uuid().replaceAll("-", "").slice(0, 16)}`;
+    const release = await hold(name);
+    const known = this.#slotNames(); // read again: another tab may have added one
+    this.#store.write(`${this.#base}:slots`, [...known, name]);
+    return release && { name, release };
+  }
+
+  #slotNames() {
+    const names = this.#store.read(`${this.#base}:slots`);
+    return Array.isArray(names) ? names : [];
+  }
+
+  #rank(name) {
+    const waiting = this.#store.get(`${this.#base}:${name}:out`) ? 2 ** 52 : 0;
+    return waiting + (this.#store.read(`${this.#base}:${name}`)?.attempt ?? 0);
+  }
+
+  // -- connecting
+
+  async #connect() {
+    const turn = ++this.#turn;
+    this.#timers.cancel("retry");
+    this.#refusal = null;
+    if (this.#state !== "connecting") this.#setState("connecting");
+    if (turn !== this.#turn) return; // a listener stopped it
+    try {
+      this.#token = await this.#askToken();
+    } catch (error) {
+      if (turn !== this.#turn) return;
+      this.#error("token", error?.message ?? error);
+      return this.#lost(undefined, "no token");
+    }
+    if (turn !== this.#turn) return;
+    const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
+    const { url } = this.#options;
+    let ws;
+    try {
+      ws = this.#ws = new Socket(typeof url === "function" ? url() : url);
+    } catch (error) {
+      this.#error("url", error?.message ?? error);
+      return this.#close(undefined, "the WebSocket could not be made");
+    }
+    this.#timers.set("connect", this.#options.connectSeconds * SECOND, () => this.#lost(undefined, "not connected in time"));
+    ws.onopen = () => this.#sendSignal();
+    ws.onmessage = (event) => this.#arrived(event.data);
+    ws.onclose = (event) => this.#lost(event.code, event.reason);
+    ws.onerror = () => {}; // a close follows
+  }
+
+  async #askToken() {
+    const { token } = this.#options;
+    if (!token) return null;
+    let expired;
+    const deadline = new Promise((_, reject) => (expired = reject));
+    this.#timers.set("asking", TOKEN_MS, () => expired(new Error("token() did not answer in time")));
+    try {
+      return (await Promise.race([token(), deadline])) ?? null;
+    } finally {
+      this.#timers.cancel("asking");
+    }
+  }
+
+  #sendSignal() {
+    const { userId, loginType, isCustomerService, isVisitor, ephemeral } = this.#options;
+    const slot = this.#slot;
+    slot.attempt = Math.max(Date.now(), slot.attempt + 1);
+    slot.save();
+    const signal = { isConnect: true, v: 1, device: slot.name, attempt: slot.attempt, ack: true };
+    const visitorToken = isVisitor ? this.#visitorToken : null;
+    const optional = { userId, loginType, isCustomerService, isVisitor, ephemeral, token: this.#token, visitorToken };
+    for (const [key, value] of Object.entries(optional)) if (value != null) signal[key] = value;
+    if (slot.epoch !== null) signal.cursor = { epoch: slot.epoch, seq: slot.seq };
+    this.#write(signal);
+  }
+
+  get #visitorToken() {
+    return this.#store.get(`${this.#base}:visitorToken`);
+  }
+
+  #onConnected(frame) {
+    if (typeof frame.epoch !== "string" || !Number.isSafeInteger(frame.seq)) {
+      this.#error("bad_frame", "`connected` without epoch and seq");
+      return this.#lost(undefined, "bad frame");
+    }
+    this.#timers.cancel("connect");
+    const slot = this.#slot;
+    const claimed = slot.epoch !== null;
+    this.#connected = frame;
+    this.#openedAt = Date.now();
+    this.#unauthorized = false;
+    this.#leavingMs = null;
+    this.#inFlight = 0;
+    this.#pausedUntil = 0;
+    this.#limits = frame.limits ?? null;
+    this.#pace = new Pace(frame.limits?.messagesPerSecond ?? 0);
+    this.#pingMs = (this.#options.pingSeconds ?? frame.pingSeconds ?? 25) * SECOND;
+    this.#serverAhead = (frame.serverTime ?? Date.now()) - Date.now();
+    if (frame.visitorToken != null) {
+      const text = String(frame.visitorToken);
+      if (text !== this.#visitorToken) this.#store.writeText(`${this.#base}:visitorToken`, text);
+    }
+    const sameUser = slot.owner === null || slot.owner === frame.userId;
+    if (!sameUser) this.#changedOwner();
+    slot.owner = frame.userId;
+    this.#userId = frame.userId;
+    this.#linkSeq = this.#acked = frame.seq;
+    const gap = claimed && sameUser && !this.#options[SLOT] && (!frame.recovered || frame.epoch !== slot.epoch);
+    if (this.#options[SLOT]) {
+      // A courier takes no part in what arrives: the cursor stays as it is.
+    } else if (!claimed || !sameUser || gap) {
+      this.#breakAt(frame);
+    } else {
+      // What the node knows better: an acknowledgement that outlived the stored cursor.
+      if (frame.seq > slot.seq) slot.seq = this.#savedSeq = frame.seq;
+      this.#received = Math.max(this.#received, frame.seq);
+    }
+    this.#heardAt = Date.now();
+    this.#watch();
+    if (frame.exp != null) this.#planToken(frame.exp);
+    const turn = this.#turn;
+    this.#setState("open");
+    this.#emit("connected", frame);
+    if (gap) this.#emit("gap", {});
+    if (turn !== this.#turn) return;
+    if (!this.#options[SLOT]) slot.save();
+    this.#resume();
+    this.#timers.set("courier", SECOND, () => this.#lookForOrphans());
+  }
+
+  #resume() {
+    this.#askHistory();
+    this.#pump();
+  }
+
+  /** The stored numbers mean nothing any more: go on from those of `connected` or `reset`. */
+  #breakAt({ epoch, seq }) {
+    this.#era = {};
+    this.#slot.epoch = epoch;
+    this.#slot.seq = seq;
+    this.#received = this.#linkSeq = this.#acked = this.#savedSeq = seq;
+    this.#timers.cancel("ack");
+  }
+
+  /** The outbox is another user's. A visitor that was forgotten takes along what nobody has seen. */
+  #changedOwner() {
+    for (const item of [...this.#slot.items.values()]) {
+      if (item.entry.state === "failed" || (this.#options.isVisitor && item.since === null)) continue;
+      this.#fail(item, "other_user", `it was written as ${this.#slot.owner}`);
+    }
+  }
+
+  // -- losing the connection
+
+  #lost(code, reason) {
+    const wasOpen = this.#connected !== null;
+    this.#hangUp();
+    if (code === 1009) this.#failLargest();
+    this.#inFlight = 0;
+    for (const item of this.#slot?.items.values() ?? []) {
+      if (!item.inFlight) continue;
+      item.inFlight = false;
+      item.entry.state = "waiting";
+    }
+    for (const request of this.#requests.values()) request.sent = false;
+    if (wasOpen && Date.now() - this.#openedAt >= STEADY_MS) this.#failures = 0;
+    const refusal = this.#refusal;
+    if (permanentCode(code) && !(code === 4001 && this.#mayAskAgain())) {
+      return this.#close(code, refusal?.reason ?? reason);
+    }
+    if (refusal && !refusal.temporary && code === undefined) return this.#close(undefined, refusal.reason);
+    const atOnce = atOnceCode(code) || code === 4001 || this.#leavingMs !== null;
+    let delay = Math.random() * Math.min(this.#options.maxBackoffMs, this.#options.minBackoffMs * 2 ** this.#failures);
+    if (atOnce && this.#failures === 0) delay = 0;
+    delay = Math.max(delay, this.#leavingMs ?? 0, (refusal?.retryAfterMs ?? 0) * (1 + Math.random() / 2));
+    this.#failures = Math.min(this.#failures + 1, 30);
+    this.#mayHurry = !busyCode(code) && this.#leavingMs === null;
+    this.#leavingMs = null;
+    this.#timers.set("retry", delay, () => this.#connect());
+    const detail = { reason: refusal?.reason || reason || "", retryInMs: Math.round(delay) };
+    this.#setState("waiting", code === undefined ? detail : { code, ...detail });
+  }
+
+  #mayAskAgain() {
+    if (this.#unauthorized) return false;
+    this.#unauthorized = true;
+    if (this.#options.isVisitor && this.#visitorToken !== null) {
+      this.#store.remove(`${this.#base}:visitorToken`); // the node has forgotten this visitor
+      return true;
+    }
+    return Boolean(this.#options.token);
+  }
+
+  /** For good, until the app calls `start` again. */
+  #close(code, reason) {
+    this.#running = false;
+    this.#turn++;
+    this.#timers.clear();
+    this.#courier?.stop();
+    this.#unlisten.splice(0).forEach((stop) => stop());
+    this.#endRequests("closed", reason);
+    const detail = { reason: reason || "", permanent: true };
+    this.#setState("closed", code === undefined ? detail : { code, ...detail });
+  }
+
+  /** Leave the socket to itself; nothing is heard of it any more. */
+  #hangUp() {
+    this.#turn++;
+    const ws = this.#ws;
+    this.#save();
+    this.#ws = this.#connected = null;
+    for (const name of ["connect", "ping", "pong", "ack", "save", "token", "pump", "answer", "ask", "courier"]) {
+      this.#timers.cancel(name);
+    }
+    if (!ws) return;
+    ws.onopen = ws.onmessage = ws.onclose = null;
+    ws.onerror = () => {};
+    // The package `ws` would wait half a minute for a node that hangs.
+    if (typeof ws.terminate === "function") ws.terminate();
+    else if (ws.readyState < 2) ws.close();
+  }
+
+  async #stop() {
+    if (!this.#running && this.#slot === null) return;
+    this.#running = false;
+    this.#turn++;
+    this.#courier?.stop();
+    const ws = this.#ws;
+    if (ws) ws.onmessage = ws.onclose = null;
+    this.#timers.clear();
+    this.#endRequests("stopped", "the client was stopped");
+    if (this.#pending && ws) await this.#atMost(CLOSE_MS, this.#chain);
+    this.#save();
+    this.#ack();
+    if (ws) {
+      const closed = new Promise((resolve) => (ws.onclose = ws.onerror = resolve));
+      this.#connected = this.#ws = null;
+      ws.close(1000);
+      if (ws.readyState !== 3) await this.#atMost(CLOSE_MS, closed);
+      ws.onclose = null;
+      if (ws.readyState !== 3) ws.terminate?.();
+    }
+    for (const item of this.#slot?.items.values() ?? []) {
+      item.inFlight = false;
+      if (item.entry.state === "sent") item.entry.state = "waiting";
+    }
+    await this.#courier?.stop();
+    this.#letGo();
+    this.#timers.clear();
+    this.#setState("closed", {});
+  }
+
+  #letGo() {
+    this.#unlisten.splice(0).forEach((stop) => stop());
+    this.#slot = null; // another client may have it from now on
+    this.#release?.();
+    this.#release = null;
+  }
+
+  #atMost(ms, promise) {
+    return new Promise((resolve) => {
+      this.#timers.set("at most", ms, resolve);
+      promise.then(resolve);
+    }).finally(() => this.#timers.cancel("at most"));
+  }
+
+  // -- frames
+
+  #write(frame) {
+    const text = typeof frame === "string" ? frame : JSON.stringify(frame);
+    if (this.#ws?.readyState === 1) this.#ws.send(text);
+  }
+
+  #arrived(data) {
+    this.#heardAt = Date.now();
+    this.#timers.cancel("pong");
+    if (this.#connected && !this.#timers.has("ping")) this.#watch();
+    const frame = typeof data === "string" ? parsed(data) : undefined;
+    if (!isObject(frame)) return this.#error("bad_frame", "the node sent what is no frame");
+    const { type } = frame;
+    if (type === undefined) this.#onNumbered(frame);
+    else if (type === "error") this.#onError(frame);
+    else if (type === "connected") this.#connected || this.#onConnected(frame);
+    else if (!this.#connected) this.#error("bad_frame", `${type} before connected`);
+    else if (type === "accepted") this.#onAccepted(frame);
+    else if (type === "history") this.#onHistory(frame);
+    else if (type === "reset") this.#onReset(frame);
+    else if (type === "leaving") this.#onLeaving(frame);
+    else if (type === "token") frame.exp != null && this.#planToken(frame.exp);
+    // `pong` was heard, and that is all; types that nobody knows yet are skipped.
+  }
+
+  #onNumbered(message) {
+    const { seq, kind } = message;
+    let { id } = message;
+    if (!this.#connected || !Number.isSafeInteger(seq)) return this.#error("bad_frame", "a message without its number");
+    if (seq <= this.#linkSeq || this.#options[SLOT]) return;
+    if (seq !== this.#linkSeq + 1) {
+      if (this.#holes++ === 0) {
+        this.#error("hole", `${seq} came after ${this.#linkSeq}`);
+        return this.#lost(undefined, "a hole in the numbers");
+      }
+      // It was there the last time, too.
+      this.#holes = 0;
+      this.#emit("gap", {});
+      if (!this.#connected) return;
+    }
+    this.#linkSeq = seq;
+    if (seq <= this.#received) return this.#planAck(); // the app has it since the connection before
+    this.#received = seq;
+    const era = this.#era;
+    const known = kind !== undefined || (typeof id === "string" && !this.#slot.isNew(id));
+    const returned = known ? [] : this.#tell(message);
+    if (known) id = undefined; // not to be remembered
+    if (returned.length === 0 && this.#pending === 0) this.#had(era, seq, id);
+    else this.#hadLater(era, seq, id, returned);
+  }
+
+  /** Give it to the listeners; what promises they answered with. */
+  #tell(message) {
+    this.#returned = [];
+    this.#emit("message", message);
+    const returned = this.#returned;
+    this.#returned = null;
+    return returned;
+  }
+
+  /** Once the listeners' promises, and those of earlier messages, are settled. */
+  #hadLater(era, seq, id, returned) {
+    this.#pending++;
+    const before = this.#chain;
+    const slot = this.#slot;
+    this.#chain = (async () => {
+      const results = await Promise.allSettled(returned);
+      await before;
+      this.#pending--;
+      for (const { status, reason } of results) {
+        if (status === "rejected") this.#error("listener", reason?.message ?? reason);
+      }
+      if (slot === this.#slot) this.#had(era, seq, id);
+    })();
+  }
+
+  #had(era, seq, id) {
+    if (era !== this.#era || !this.#slot) return;
+    this.#slot.had(seq, id);
+    if (!this.#timers.has("save")) this.#timers.set("save", 0, () => this.#save());
+  }
+
+  /** The cursor, then the acknowledgement: never the other way round. */
+  #save() {
+    const slot = this.#slot;
+    this.#timers.cancel("save");
+    if (!slot || slot.seq === this.#savedSeq || this.#options[SLOT]) return;
+    slot.save();
+    this.#savedSeq = slot.seq;
+    this.#planAck();
+  }
+
+  #planAck() {
+    const due = Math.min(this.#savedSeq, this.#linkSeq) - this.#acked;
+    if (!this.#connected || due <= 0) return;
+    if (due >= (this.#limits?.ackWindow ?? 2) / 2) this.#ack();
+    else if (!this.#timers.has("ack")) this.#timers.set("ack", ACK_MS, () => this.#ack());
+  }
+
+  #ack() {
+    this.#timers.cancel("ack");
+    const seq = Math.min(this.#savedSeq, this.#linkSeq);
+    if (!this.#connected || seq <= this.#acked || this.#options[SLOT]) return;
+    this.#acked = seq;
+    this.#write({ type: "ack", seq, epoch: this.#slot.epoch });
+  }
+
+  #onReset(frame) {
+    if (this.#options[SLOT]) return;
+    if (typeof frame.epoch !== "string" || !Number.isSafeInteger(frame.seq)) {
+      return this.#error("bad_frame", "`reset` without epoch and seq");
+    }
+    this.#breakAt(frame);
+    this.#emit("gap", {});
+    this.#slot?.save();
+  }
+
+  #onLeaving({ reconnectMs }) {
+    this.#leavingMs = Math.max(0, Number(reconnectMs) || 0);
+    this.#emit("leaving", { reconnectMs: this.#leavingMs });
+  }
+
+  #onError(frame) {
+    const { code, reason, ref, clientMsgId } = frame;
+    const retryMs = frame.temporary ? this.#retryMs(frame) : 0;
+    const item = this.#slot?.items.get(clientMsgId);
+    if (!this.#connected) {
+      this.#refusal = frame;
+      this.#error(code, reason);
+      // What was wrong with the signal will be wrong again. Other refusals are followed by a close.
+      if (!frame.temporary && code !== "forbidden") this.#lost(undefined, reason);
+    } else if (item?.inFlight) {
+      this.#answered(item);
+      if (!frame.temporary) return this.#fail(item, code, reason);
+      // Refused before anybody looked at it, and never sent before: so it is nowhere.
+      if (code === "rate_limited" && item.sends === 1) item.since = null;
+      item.entry.state = "waiting";
+      this.#slot.keep(item);
+      this.#pausedUntil = Date.now() + retryMs;
+      this.#pauses++;
+      this.#pump();
+    } else if (this.#requests.has(ref)) {
+      const request = this.#requests.get(ref);
+      if (!frame.temporary) return request.reject(new ImdError(code, reason));
+      request.sent = false;
+      request.notBefore = Date.now() + retryMs;
+      this.#askHistory();
+    } else {
+      this.#error(code, reason);
+    }
+  }
+
+  #retryMs({ retryAfterMs }) {
+    const { minBackoffMs, maxBackoffMs } = this.#options;
+    const growing = Math.random() * Math.min(maxBackoffMs, minBackoffMs * 2 ** Math.min(this.#pauses, 30));
+    return Math.max(Number(retryAfterMs) || 0, growing);
+  }
+
+  // -- is the node there?
+
+  #watch() {
+    this.#timers.set("ping", this.#heardAt + this.#pingMs - Date.now(), () => {
+      if (Date.now() - this.#heardAt < this.#pingMs) this.#watch();
+      else this.#ping();
+    });
+  }
+
+  #ping() {
+    if (this.#timers.has("pong")) return;
+    this.#write({ type: "ping" });
+    this.#timers.set("pong", this.#options.pongSeconds * SECOND, () => this.#lost(undefined, "a ping was not answered"));
+  }
+
+  // -- tokens
+
+  /** Ask for a newer token a minute before the old one expires, or at half of a short life. */
+  #planToken(exp) {
+    if (!this.#options.token) return;
+    const left = exp - this.#serverAhead - Date.now();
+    if (left < SECOND) return; // the node will close, and the next attempt asks
+    const turn = this.#turn;
+    this.#timers.set("token", Math.min(Math.max(left - 60 * SECOND, left / 2), LONGEST_TIMER_MS), async () => {
+      let token = null;
+      try {
+        token = await this.#askToken();
+      } catch (error) {
+        if (turn === this.#turn) this.#error("token", error?.message ?? error);
+      }
+      if (turn !== this.#turn || !this.#connected) return;
+      if (token === null || token === this.#token) return this.#planToken(exp);
+      this.#token = token;
+      this.#write({ type: "token", token });
+    });
+  }
+
+  // -- the outbox
+
+  /** Send what may be sent now: in order, one at a time in each conversation, at the node's pace. */
+  #pump() {
+    if (!this.#connected || this.#leavingMs !== null || !this.#slot) return;
+    const { maxInFlight, ordered } = this.#options;
+    const now = Date.now();
+    if (now < this.#pausedUntil) return this.#pumpIn(this.#pausedUntil - now);
+    const busy = new Set();
+    for (const item of [...this.#slot.items.values()]) {
+      if (this.#inFlight >= maxInFlight) return;
+      if (item.entry.state === "failed") continue;
+      if (!item.inFlight && !busy.has(item.conversation)) {
+        if (!this.#fits(item)) continue;
+        const cost = Math.max(1, (item.entry.group?.length ?? 0) / 10);
+        const wait = this.#pace.wait(cost);
+        if (wait > 0) return this.#pumpIn(wait);
+        this.#pace.take(cost);
+        this.#sendItem(item, now);
+        if (!this.#connected) return;
+      }
+      if (ordered) busy.add(item.conversation);
+    }
+  }
+
+  #pumpIn(ms) {
+    if (!this.#timers.has("pump")) this.#timers.set("pump", ms, () => this.#pump());
+  }
+
+  /** False: it cannot be sent, and has failed. */
+  #fits(item) {
+    const { entry, since } = item;
+    const { messageBytes = Infinity, groupMembers = Infinity } = this.#limits ?? {};
+    const oldest = Date.now() - this.#options.dedupSeconds * 0.9 * SECOND;
+    item.bytes ||= bytesOf(JSON.stringify(entry));
+    // A frame that is too large would end the connection, each time again.
+    if (entry.msg.length > messageBytes || bytesOf(entry.msg) > messageBytes || item.bytes > 2 * messageBytes + 60_000) {
+      this.#fail(item, "too_large", `more than ${messageBytes} bytes`);
+    } else if (entry.group?.length > groupMembers && entry.to === undefined) {
+      this.#fail(item, "too_large", `more than ${groupMembers} members`);
+    } else if (since !== null && since < oldest) {
+      this.#fail(item, "expired", UNSURE);
+    } else {
+      return true;
+    }
+    return false;
+  }
+
+  #sendItem(item, now) {
+    const { clientMsgId, to, group, msg, contentType } = item.entry;
+    if (item.since === null) {
+      item.since = now;
+      item.sends = 0;
+      this.#slot.keep(item); // before it goes out: after a crash it counts as sent
+    }
+    item.sends++;
+    item.inFlight = true;
+    item.sentAt = now;
+    item.entry.state = "sent";
+    this.#inFlight++;
+    if (!this.#timers.has("answer")) this.#timers.set("answer", ANSWER_MS, () => this.#lookForAnswers());
+    this.#write({ clientMsgId, to, group, msg, contentType });
+  }
+
+  #lookForAnswers() {
+    const sent = [...this.#slot.items.values()].filter((item) => item.inFlight).map((item) => item.sentAt);
+    if (sent.length === 0) return;
+    const oldest = Date.now() - Math.min(...sent);
+    if (oldest >= ANSWER_MS) return this.#lost(undefined, "a message was not answered");
+    this.#timers.set("answer", ANSWER_MS - oldest, () => this.#lookForAnswers());
+  }
+
+  #answered(item) {
+    item.inFlight = false;
+    this.#inFlight--;
+  }
+
+  #onAccepted({ clientMsgId, id, sendTime }) {
+    const item = this.#slot.items.get(clientMsgId);
+    if (!item || item.entry.state === "failed") return;
+    if (item.inFlight) this.#answered(item);
+    this.#pauses = 0;
+    item.entry.state = "accepted";
+    this.#slot.remove(item);
+    this.#emit("accepted", { clientMsgId, id, sendTime, message: item.entry });
+    this.#emit("outbox", {});
+    this.#pump();
+  }
+
+  #fail(item, code, reason) {
+    item.entry.state = "failed";
+    item.entry.error = { code, reason };
+    this.#slot.keep(item);
+    this.#emit("failed", { clientMsgId: item.entry.clientMsgId, code, reason, message: item.entry });
+    this.#emit("outbox", {});
+    if (!this.#timers.has("pump")) this.#pumpIn(0);
+  }
+
+  /** Something on the way takes only smaller frames: without this, the same one would end each connection. */
+  #failLargest() {
+    const sent = [...this.#slot.items.values()].filter((item) => item.inFlight);
+    const largest = sent.sort((one, other) => other.bytes - one.bytes)[0];
+    if (largest) this.#fail(largest, "too_large", "the frame was too large for the node");
+  }
+
+  // -- history
+
+  #askHistory() {
+    if (!this.#connected || this.#leavingMs !== null) return;
+    const now = Date.now();
+    let sent = [...this.#requests.values()].filter((request) => request.sent).length;
+    for (const [ref, request] of this.#requests) {
+      if (sent >= MAX_HISTORY) return;
+      if (request.sent) continue;
+      const wait = Math.max(request.notBefore - now, this.#pace.wait(1));
+      if (wait > 0) {
+        if (!this.#timers.has("ask")) this.#timers.set("ask", wait, () => this.#askHistory());
+        continue;
+      }
+      this.#pace.take(1);
+      request.sent = true;
+      sent++;
+      this.#write({ type: "history", ref, ...request.what });
+    }
+  }
+
+  #onHistory({ ref, messages, more }) {
+    const request = this.#requests.get(ref);
+    if (!request) return;
+    if (Array.isArray(messages)) request.resolve({ messages, more: Boolean(more) });
+    else request.reject(new ImdError("bad_frame", "`history` without messages"));
+  }
+
+  #endRequests(code, reason) {
+    for (const request of [...this.#requests.values()]) request.reject(new ImdError(code, reason || code));
+  }
+
+  // -- the outboxes of tabs that are gone
+
+  /** One at a time: a client that is the other device sends what is left, and ends. */
+  async #lookForOrphans() {
+    if (this.#options[SLOT] || this.#options.device != null) return;
+    const turn = this.#turn;
+    const again = () => this.#timers.set("courier", COURIER_MS, () => this.#lookForOrphans());
+    again();
+    if (this.#courier) return;
+    for (const name of this.#slotNames()) {
+      if (name === this.#slot.name || !this.#store.get(`${this.#base}:${name}:out`)) continue;
+      const release = await this.#locks.hold(`${this.#base}:${name}`);
+      if (release === null) continue;
+      if (turn !== this.#turn) return release();
+      return this.#adopt(name, release);
+    }
+  }
+
+  #adopt(name, release) {
+    const courier = new Client({ ...this.#options, [SLOT]: { name, release } });
+    this.#courier = courier;
+    const finish = () => {
+      if (this.#courier !== courier) return;
+      this.#courier = null;
+      courier.stop();
+    };
+    for (const type of ["accepted", "error"]) courier.on(type, (detail) => this.#emit(type, detail));
+    const look = () => {
+      if (courier.outbox.every((entry) => entry.state === "failed")) {
+        courier.#handOver(this);
+        finish();
+      }
+    };
+    courier.on("outbox", look);
+    courier.on("connected", look);
+    courier.on("state", ({ permanent }) => permanent && finish());
+    courier.start();
+  }
+
+  /** What failed for good goes to the outbox that the app sees. */
+  #handOver(other) {
+    if (!other.#slot || !this.#slot) return;
+    for (const item of [...this.#slot.items.values()]) {
+      other.#slot.add(item.entry, item.since);
+      this.#slot.remove(item);
+      const { clientMsgId, error } = item.entry;
+      other.#emit("failed", { clientMsgId, ...error, message: item.entry });
+    }
+    other.#emit("outbox", {});
+  }
+}
