@@ -261,7 +261,7 @@ class Connection:
 
     def _ack(self, frame: frames.AckFrame) -> None:
         if self.session is not None:
-            self.session.acknowledge(frame.seq)
+            self.session.acknowledge(frame.seq, frame.epoch)
 
     def _ping(self, frame: frames.PingFrame) -> None:
         self._wire.send(frames.encode(frames.Pong(self._services.clock.now_ms())))

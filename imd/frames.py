@@ -55,9 +55,10 @@ class MessageFrame(msgspec.Struct, rename="camel"):
 
 
 class AckFrame(msgspec.Struct):
-    """Everything up to `seq` has arrived."""
+    """Everything up to `seq` has arrived. `epoch`: what that number belongs to; None: not said."""
 
     seq: int
+    epoch: str | None = None
 
 
 class HistoryFrame(msgspec.Struct, rename={"with_": "with"}):

@@ -165,13 +165,15 @@ ConnectOutcome = Registered | Superseded | TooManyChannels
 
 
 class Ack(NamedTuple):
-    """A channel's device has everything up to `seq`. With `last` the channel is leaving."""
+    """A channel's device has everything up to `seq`."""
 
     user: str
     device: str
     channel: str
     epoch: str
     seq: int
+    told: bool = False
+    """its first since it was told `recovered: false`: that has been read"""
 
 
 class Lease(NamedTuple):
@@ -195,7 +197,8 @@ class Head(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """A channel goes; `epoch` and `seq` are what its device acknowledged last."""
+    """A channel goes; `epoch` and `seq` are what its device acknowledged last. An empty epoch: it gave no
+    sign that it has read where it starts, and its cursor stays as it is."""
 
     user: str
     device: str
@@ -214,7 +217,9 @@ class Inbox(Backend, Protocol):
         A lost answer is Unavailable: some may be placed. Calls may overlap; they are done in order.
         """
 
-    def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]: ...
+    def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
+        """Register the channel. Who was not recovered, and gave no sign since that it was told, is not
+        recovered the next time either, unless it names a cursor that the inbox can go on from."""
 
     def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
         """Messages from `after + 1` on: at most `limit`, and at most about 256 KiB, but one if there is one.

@@ -62,6 +62,8 @@ class Session:
         "_outlet",
         "_pinged",
         "_pulling",
+        "_reset_unread",
+        "_starts",
         "_storing_ack",
         "acked",
         "acknowledges",
@@ -76,6 +78,7 @@ class Session:
         "known",
         "sent",
         "stored",
+        "told",
         "user",
         "window",
     )
@@ -107,13 +110,19 @@ class Session:
         self.acked = 0
         """the last number that the device is known to have"""
         self.stored = 0
-        """the last number that the inbox knows the device to have"""
+        """the last number that the inbox knows the device to have; -1: nor that it was told of a hole"""
+        self.told = False
+        """the device is known to have read where it starts; until then its cursor is not moved"""
         self.known = 0
         """the highest number heard of, from anything"""
         self.ceiling = 0
         """the highest number ever sent to this channel, whatever the epoch"""
         self.ended = False
         self._pinged = 0
+        self._starts = 0
+        """how often the device was told where it starts; tells the pings before a reset from those after"""
+        self._reset_unread = False
+        """acknowledgements that name no epoch may still be about the numbers before the reset"""
         self._pulling = False
         self._storing_ack = False
         self._early: tuple[str, int] | None = None
@@ -126,7 +135,9 @@ class Session:
     def begin(self, registered: Registered) -> None:
         """The channel is registered; the caller has told the device where it starts."""
         page = registered.page
-        self._start_at(page.epoch, registered.seq, page.head)
+        self._start_at(page.epoch, registered.seq, page.head, told=registered.recovered)
+        if not self.told and not self.acknowledges:
+            self._outlet.ping()
         if self._early is not None:
             epoch, seq = self._early
             if epoch == page.epoch:
@@ -137,29 +148,35 @@ class Session:
         self._push(page.messages)
         self.pull_if_behind()
 
-    def acknowledge(self, seq: int) -> None:
-        """The device has everything up to `seq`. Raises Refused for a number that it was never sent."""
+    def acknowledge(self, seq: int, epoch: str | None = None) -> None:
+        """The device has everything up to `seq`. Raises Refused for a number that it was never sent.
+
+        What crossed a reset counts for nothing. It names another epoch; or none, and comes before the
+        pong to the ping that followed the reset.
+        """
+        if epoch is not None and epoch != self.epoch:
+            return
         if seq < 0 or seq > self.ceiling:
             raise Refused(INVALID_MESSAGE, f"ack: {seq} was never sent to this channel")
-        if self.acked < seq <= self.sent:
-            self.acked = seq
-            self._store_ack()
+        if epoch is None and self._reset_unread:
+            return
+        if self.acked < seq <= self.sent or (seq == self.acked and not self.told):
+            self._has(seq)
             self.pull_if_behind()
 
     def ping_mark(self) -> bytes:
         """What a ping carries: the answer tells that everything up to here has arrived."""
-        return f"{self.epoch}:{self.sent}".encode()
+        return b"%d:%d" % (self._starts, self.sent)
 
     def ponged(self, mark: bytes) -> None:
-        """A pong came; for a device that never acknowledges it does so."""
-        if self.acknowledges:
+        """A pong came: a reset before its ping was read. One that never acknowledges does so with it."""
+        start, _, seq = mark.partition(b":")
+        if not self.epoch or start != b"%d" % self._starts or not seq.isdigit() or len(seq) > 15:
             return
-        epoch, _, seq = mark.partition(b":")
-        if epoch.decode("latin-1") == self.epoch and seq.isdigit() and len(seq) < 16:
-            number = int(seq)
-            if self.acked < number <= self.sent:
-                self.acked = number
-                self._store_ack()
+        self._reset_unread = False
+        number = int(seq)
+        if not self.acknowledges and self.acked <= number <= self.sent:
+            self._has(number)
 
     def writable_again(self) -> None:
         self.pull_if_behind()
@@ -171,8 +188,9 @@ class Session:
         """
         self.ended = True
         if clean and not self.acknowledges:
-            self.acked = self.sent
-        return Leave(self.user, self.device, self.channel, self.epoch, self.acked, self.ephemeral)
+            self.acked, self.told = self.sent, True
+        epoch = self.epoch if self.told else ""
+        return Leave(self.user, self.device, self.channel, epoch, self.acked, self.ephemeral)
 
     # from the bus and from reconciling
 
@@ -224,10 +242,13 @@ class Session:
             self.ended = True
             self._outlet.close(code, reason)
 
-    def _start_at(self, epoch: str, seq: int, head: int) -> None:
+    def _start_at(self, epoch: str, seq: int, head: int, *, told: bool) -> None:
         heard_of = self.known if epoch == self.epoch else 0
         self.epoch = epoch
-        self.sent = self.acked = self.stored = self._pinged = seq
+        self.sent = self.acked = self._pinged = seq
+        self.told = told
+        self.stored = seq if told else -1
+        self._starts += 1
         self.known = max(seq, head, heard_of)
         self.ceiling = max(self.ceiling, seq)
 
@@ -298,9 +319,11 @@ class Session:
             self.log.failure("pull for {user}", failure, user=self.user)
 
     def _reset(self, epoch: str, seq: int, head: int) -> None:
-        self._start_at(epoch, seq, head)
+        self._start_at(epoch, seq, head, told=False)
         RESETS.inc()
         self._outlet.send(frames.encode(frames.Reset(epoch, seq)))
+        self._reset_unread = True
+        self._outlet.ping()
 
     def resynchronise(self) -> None:
         """The inbox is not what this session knew, or does not know this channel: register again."""
@@ -339,17 +362,23 @@ class Session:
             self._push(outcome.page.messages)
         self.pull_if_behind()
 
+    def _has(self, seq: int) -> None:
+        self.acked = seq
+        self.told = True
+        self._store_ack()
+
     def _store_ack(self) -> None:
         """Tell the inbox, one call at a time: what is acknowledged meanwhile goes with the next."""
-        if self._storing_ack or self.stored >= self.acked or self.ended:
+        if self._storing_ack or not self.told or self.stored >= self.acked or self.ended:
             return
         self._storing_ack = True
-        ack = Ack(self.user, self.device, self.channel, self.epoch, self.acked)
-        self._inbox.ack(ack).addCallback(self._ack_stored, ack).addErrback(self._ack_failed)
+        ack = Ack(self.user, self.device, self.channel, self.epoch, self.acked, told=self.stored < 0)
+        stored = self._inbox.ack(ack)
+        stored.addCallback(self._ack_stored, ack, self._starts).addErrback(self._ack_failed)
 
-    def _ack_stored(self, head: Head, ack: Ack) -> None:
+    def _ack_stored(self, head: Head, ack: Ack, starts: int) -> None:
         self._storing_ack = False
-        if ack.epoch == self.epoch and head.held and head.epoch == ack.epoch:
+        if starts == self._starts and head.held and head.epoch == ack.epoch:
             self.stored = max(self.stored, ack.seq)
         self.head_seen(head)
 

@@ -53,6 +53,10 @@ class Backed:
         return self.down
 
 
+UNTOLD = "-"
+"""in place of a cursor's epoch: the device has not shown that it read `recovered: false`"""
+
+
 @dataclass
 class Held:
     """An inbox in memory: messages low + 1 … head, and who reads them."""
@@ -238,7 +242,8 @@ class InboxDouble(Backed):
         if request.device not in held.channels and len(held.channels) >= self.channels_per_user:
             return TooManyChannels()
         start, recovered = self._start(held, request)
-        held.cursors[request.device] = (held.epoch, start)
+        untold = not recovered or (request.resume and held.cursors.get(request.device, ("",))[0] == UNTOLD)
+        held.cursors[request.device] = (UNTOLD if untold else held.epoch, start)
         held.channels[request.device] = (request.channel, request.attempt)
         page = self._page(request.user, held.epoch, start, request.page)
         return Registered(start, recovered, old if old != request.channel else "", page)
@@ -274,9 +279,11 @@ class InboxDouble(Backed):
         held = self.of(one.user)
         if self._holds(one) and one.epoch == held.epoch:
             epoch, seq = held.cursors.get(one.device, (held.epoch, 0))
-            before = seq if epoch == held.epoch else 0
-            held.cursors[one.device] = (held.epoch, max(before, min(one.seq, held.head)))
-            held.trim(min(seq for epoch, seq in held.cursors.values() if epoch == held.epoch))
+            before = seq if epoch in (held.epoch, UNTOLD) else 0
+            told = epoch != UNTOLD or isinstance(one, Leave) or one.told
+            cursor = max(before, min(one.seq, held.head))
+            held.cursors[one.device] = (held.epoch if told else UNTOLD, cursor)
+            held.trim(min(seq for epoch, seq in held.cursors.values() if epoch in (held.epoch, UNTOLD)))
 
     def _ack(self, ack: Ack) -> Head:
         self._move_cursor(ack)

@@ -251,13 +251,11 @@ class SeedClientTests(SessionTestCase):
     def test_pongs_that_tell_nothing(self) -> None:
         """Another epoch's mark, an older one, one ahead of what was sent and nonsense are passed over."""
         session = self.seed_client()
-        epoch = session.epoch.encode()
-        for mark in (b"e99:2", epoch + b":4", epoch + b":-1", epoch + b":", b"", b"imd", b"\xff\xfe:1",
-                     epoch + b":" + b"1" * 50):  # fmt: skip
+        for mark in (b"0:2", b"2:2", b"1:4", b"1:-1", b"1:", b"", b"imd", b"\xff\xfe:1", b"1:" + b"1" * 50):
             session.ponged(mark)
         self.assertEqual(session.acked, 0)
-        session.ponged(epoch + b":3")
-        session.ponged(epoch + b":1")
+        session.ponged(b"1:3")
+        session.ponged(b"1:1")
         self.assertEqual(session.acked, 3)
 
     def test_pong_of_one_that_acknowledges(self) -> None:
@@ -306,7 +304,7 @@ class ResetTests(SessionTestCase):
         self.assertEqual(frames[5], {"type": "reset", "epoch": "e2", "seq": 3, "recovered": False})
         self.assertTrue(self.wire.payloads[5].startswith(b'{"type":"reset"'))
         self.assertEqual([frame["seq"] for frame in frames[6:]], [4, 5])
-        session.acknowledge(5)
+        session.acknowledge(5, "e2")
         self.inbox.settle()
         self.assertEqual(self.inbox.of("bob").cursors["phone"], ("e2", 5))
 
@@ -322,6 +320,55 @@ class ResetTests(SessionTestCase):
         self.assertEqual((session.epoch, session.sent, session.acked), ("e2", 0, 0))
         self.assertRaises(Refused, session.acknowledge, 6)
 
+    def reset(self, *, kept: int = 0, **options: Any) -> Session:
+        """A session that was sent five messages, and then a reset and what was `kept` of them."""
+        session = self.begin(**options)
+        for hint in self.place(5):
+            session.hint(*hint)
+        self.inbox.go_back("bob", 5 - kept)
+        session.head_seen(Head(True, "e2", kept))
+        self.inbox.settle()
+        self.assertEqual((session.epoch, session.sent, self.wire.pings), ("e2", kept, 1))
+        return session
+
+    def test_ack_that_crosses_a_reset(self) -> None:
+        """Without an epoch, a number that comes before the pong to the reset's ping counts for nothing,
+        although the new epoch has got that far; after it, it counts."""
+        session = self.reset(kept=4)
+        mark = session.ping_mark()
+        session.acknowledge(3)
+        session.ponged(b"1:5")
+        session.acknowledge(3)
+        self.assertEqual((session.acked, session.told, self.inbox.names()), (0, False, []))
+        session.ponged(mark)
+        session.acknowledge(3)
+        self.inbox.settle()
+        self.assertEqual((session.acked, self.inbox.of("bob").cursors["phone"]), (3, ("e2", 3)))
+
+    def test_ack_that_names_its_epoch(self) -> None:
+        """With an epoch there is no need to wait, and what is of another one is no error whatever it is."""
+        session = self.reset(kept=4)
+        for seq in (3, 99, -1):
+            session.acknowledge(seq, "e1")
+        self.assertEqual(session.acked, 0)
+        session.acknowledge(2, "e2")
+        self.assertEqual(session.acked, 2)
+        self.assertRaises(Refused, session.acknowledge, 99, "e2")
+
+    def test_only_the_last_reset_counts(self) -> None:
+        """A pong to the ping of a reset that another has followed proves nothing about the later one."""
+        session = self.reset(kept=3)
+        first = session.ping_mark()
+        self.inbox.go_back("bob", 0)
+        session.head_seen(Head(True, "e3", 3))
+        self.inbox.settle()
+        session.ponged(first)
+        session.acknowledge(2)
+        self.assertEqual((session.epoch, session.acked), ("e3", 0))
+        session.ponged(session.ping_mark())
+        session.acknowledge(2)
+        self.assertEqual(session.acked, 2)
+
     def test_acknowledged_meanwhile(self) -> None:
         """An acknowledgement under way while the epoch changes does not count in the new one."""
         session = self.begin()
@@ -330,7 +377,7 @@ class ResetTests(SessionTestCase):
         session.acknowledge(4)
         self.inbox.go_back("bob", 4)
         self.inbox.settle()
-        self.assertEqual((session.epoch, session.acked, session.stored), ("e2", 0, 0))
+        self.assertEqual((session.epoch, session.acked, session.stored), ("e2", 0, -1))
         self.assertEqual(self.wire.last()["type"], "reset")
 
     def test_late_hint_of_the_old_epoch(self) -> None:
@@ -414,6 +461,98 @@ class ResetTests(SessionTestCase):
         self.inbox.settle()
         self.assertEqual(self.wire.frames, [{"type": "reset", "epoch": "e1", "seq": 3, "recovered": False}])
         self.assertTrue(session.hint(*self.place()[0]))
+
+
+class ToldTests(SessionTestCase):
+    """A device that is to be told of a hole is told again each time, until it shows that it has read it."""
+
+    def again(self, seq: int, recovered: bool) -> None:
+        """What the device's next connect would be told."""
+        again = self.register(self.make(channel="c2"))
+        self.assertEqual((again.seq, again.recovered), (seq, recovered))
+
+    def behind(self, **options: Any) -> Session:
+        """A session whose device missed the first two of four messages."""
+        self.inbox = InboxDouble()
+        self.register(self.make(channel="c0"))
+        self.inbox.of("bob").channels.clear()
+        self.place(4)
+        self.inbox.of("bob").trim(2)
+        session = self.begin(**options)
+        self.assertEqual((session.epoch, session.sent, session.told), ("e1", 4, False))
+        return session
+
+    def test_gone_without_a_sign(self) -> None:
+        """A connection that ends before anything was acknowledged leaves the cursor as it is."""
+        session = self.behind()
+        self.inbox.leave(session.leave(clean=True))
+        self.again(2, recovered=False)
+
+    def test_acknowledged(self) -> None:
+        """The first number acknowledged shows it, be it the one that the device begins at."""
+        for seq in (2, 3):
+            session = self.behind()
+            session.acknowledge(1)
+            self.assertFalse(session.told)
+            session.acknowledge(seq)
+            self.inbox.settle()
+            self.assertEqual(session.stored, seq)
+            self.inbox.leave(session.leave(clean=False))
+            self.again(seq, recovered=True)
+
+    def test_lost_acknowledgement(self) -> None:
+        """If the inbox did not get to know it, leaving tells it."""
+        session = self.behind()
+        session.acknowledge(2)
+        self.inbox.refuse()
+        self.inbox.leave(session.leave(clean=False))
+        self.again(2, recovered=True)
+
+    def test_seed_client(self) -> None:
+        """One that never acknowledges is pinged at once, and its pong or its clean close shows it."""
+        session = self.behind(acknowledges=False)
+        self.assertEqual(self.wire.pings, 1)
+        self.inbox.leave(session.leave(clean=False))
+        self.again(2, recovered=False)
+        session = self.behind(acknowledges=False)
+        session.ponged(b"1:2")
+        self.inbox.settle()
+        self.inbox.leave(session.leave(clean=False))
+        self.again(2, recovered=True)
+        session = self.behind(acknowledges=False)
+        self.inbox.leave(session.leave(clean=True))
+        self.again(4, recovered=True)
+
+    def test_pong_from_before_the_reset(self) -> None:
+        """A pong to a ping that was sent before a reset does not show that the reset was read."""
+        session = self.begin(acknowledges=False)
+        self.place(3)
+        before = session.ping_mark()
+        self.inbox.go_back("bob", 0)
+        session.head_seen(Head(True, "e2", 3))
+        self.inbox.settle()
+        session.ponged(before)
+        self.assertFalse(session.told)
+
+    def test_registered_again(self) -> None:
+        """That its channel registers again takes nothing back, and proves nothing."""
+        session = self.behind()
+        self.inbox.of("bob").channels.clear()
+        session.resynchronise()
+        self.inbox.settle()
+        self.inbox.leave(session.leave(clean=True))
+        self.again(2, recovered=False)
+
+    def test_reset_of_a_slow_device(self) -> None:
+        """What left the inbox under a connected device is told again, too."""
+        session = self.begin()
+        self.place(3)
+        self.inbox.of("bob").trim(2)
+        session.head_seen(Head(True, "e1", 3))
+        self.inbox.settle()
+        self.assertEqual([frame.get("type", frame["seq"]) for frame in self.wire.frames], ["reset", 3])
+        self.inbox.leave(session.leave(clean=True))
+        self.again(2, recovered=False)
 
 
 class HoldingTests(SessionTestCase):

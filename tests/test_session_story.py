@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from twisted.trial import unittest
 
 from imd.errors import Unavailable
-from imd.interfaces import ConnectOutcome, ConnectRequest, Leave, Registered
+from imd.interfaces import ConnectRequest, Leave, Registered
 from imd.session import Session
 from tests.doubles import InboxDouble
 
@@ -82,7 +82,6 @@ class Link:
         frame = json.loads(payload)
         if "type" in frame:
             self.sent_seq = frame["seq"]
-            self.client.excused |= not frame["recovered"]
         else:
             assert frame["seq"] == self.sent_seq + 1, (frame, self.sent_seq)
             self.sent_seq = frame["seq"]
@@ -127,7 +126,7 @@ class Client:
     def __init__(self, name: str, *, acknowledges: bool, sends_cursor: bool) -> None:
         self.name = name
         self.acknowledges = acknowledges
-        self.sends_cursor = sends_cursor
+        self.sends_cursor = self.names_epoch = sends_cursor
         self.link: Link | None = None
         self.cursor: tuple[str, int] | None = None
         self.first: int | None = None
@@ -135,9 +134,6 @@ class Client:
         self.have: list[tuple[str, int]] = []
         self.told = 0
         """how often it was told that there is a hole"""
-        self.excused = False
-        """it was to be told of a hole, and may have gone before it could read that. One that keeps its own
-        cursor is told again; with the server's cursor, which moved, it is not."""
 
     def got(self, link: Link, frame: dict[str, Any]) -> None:
         kind = frame.get("type")
@@ -145,7 +141,7 @@ class Client:
             link.epoch, link.seq = frame["epoch"], frame["seq"]
             if not frame["recovered"]:
                 self.told += 1
-            elif self.cursor is not None and (self.sends_cursor or not self.excused):
+            elif self.cursor is not None:
                 epoch, seq = self.cursor
                 assert link.epoch == epoch, "another epoch, and not told"
                 # Seed clients start where the node knows them to have got to: never later than that.
@@ -160,23 +156,10 @@ class Client:
         self.cursor = (link.epoch, link.seq)
 
 
-class StoryInbox(InboxDouble):
-    """Notes which devices were to be told of a hole, even if the answer never arrives."""
-
-    def __init__(self, clients: dict[str, Client]) -> None:
-        super().__init__()
-        self._clients = clients
-
-    def _connect(self, request: ConnectRequest) -> ConnectOutcome:
-        outcome = super()._connect(request)
-        if isinstance(outcome, Registered) and not outcome.recovered:
-            self._clients[request.device].excused = True
-        return outcome
-
-
 class Story(RuleBasedStateMachine):
-    """Three devices of one user: one acknowledges and keeps a cursor, one only acknowledges, one is as the
-    seed's. Here the bus reorders and repeats; and with `lossy` it drops, and the inbox fails too."""
+    """Three devices of one user: one acknowledges, with the epoch, and keeps a cursor, one only acknowledges,
+    one is as the seed's. Here the bus reorders and repeats; and with `lossy` it drops, and the inbox fails
+    too."""
 
     lossy = False
     stormy = False
@@ -195,7 +178,7 @@ class Story(RuleBasedStateMachine):
             Client("laptop", acknowledges=True, sends_cursor=False),
             Client("tablet", acknowledges=False, sends_cursor=False),
         ]
-        self.inbox = StoryInbox({client.name: client for client in self.clients})
+        self.inbox = InboxDouble()
 
     def leave(self, leave: Leave) -> None:
         self.inbox.leave(leave).addErrback(lambda failure: failure.trap(Unavailable))
@@ -296,9 +279,12 @@ class Story(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1), behind=st.integers(0, 2))
     def acknowledge(self, who: int, behind: int) -> None:
         link = self.clients[who].link
-        # What was acknowledged of an epoch while its end is under way is ambiguous: clients wait for it.
-        if link is not None and link.epoch == link.session.epoch and link.seq > behind:
-            link.session.acknowledge(link.seq - behind)
+        if link is not None and link.seq > behind:
+            self.send_ack(link, link.seq - behind)
+
+    def send_ack(self, link: Link, seq: int) -> None:
+        """A reset may be on its way to the client: the number is of the epoch that the client knows."""
+        link.session.acknowledge(seq, link.epoch if link.client.names_epoch else None)
 
     @rule(who=st.integers(0, 2))
     def heartbeat(self, who: int) -> None:
@@ -353,8 +339,8 @@ class Story(RuleBasedStateMachine):
                 if not link.writable:
                     link.writable = True
                     link.session.writable_again()
-                if client.acknowledges and link.epoch == link.session.epoch and link.seq:
-                    link.session.acknowledge(link.seq)
+                if client.acknowledges and link.epoch:
+                    self.send_ack(link, link.seq)
             quiet = before == [client.cursor for client in self.clients]
             if quiet and not (self.inbox.calls or self.inbox.answers):
                 return
@@ -383,7 +369,7 @@ class Story(RuleBasedStateMachine):
             if link is None or link.closed is not None:
                 continue
             assert client.cursor == (held.epoch, held.head), (client.name, client.cursor, held)
-            if not client.told and not client.excused:
+            if not client.told:
                 assert client.first is not None
                 expected = [(held.epoch, seq) for seq in range(client.first, held.head + 1)]
                 assert sorted(set(client.have)) == expected, "something is missing"

@@ -22,6 +22,8 @@ from imd.interfaces import (
 )
 
 PAGE_BYTES = 256 * 1024
+UNTOLD = "-"
+"""in place of a cursor's epoch: the device has not given a sign that it read `recovered: false`"""
 
 _read_page = msgspec.json.Decoder(list[tuple[int, str]]).decode
 
@@ -50,7 +52,10 @@ class Devices:
             return TooManyChannels()
 
         start, recovered = self._start(user, request)
-        state.put_device(user, request.device, Device(user.epoch, start, now, attempt, request.ephemeral))
+        # A channel that registers again may have read nothing yet of what it was told.
+        untold = not recovered or (request.resume and device is not None and device.epoch == UNTOLD)
+        epoch = UNTOLD if untold else user.epoch
+        state.put_device(user, request.device, Device(epoch, start, now, attempt, request.ephemeral))
         self._make_room(user, request.device, set(live), now)
         channel = Channel(request.channel, now + state.lease_ms, request.answers_visitors)
         state.channels.put(request.user, request.device, channel, now)
@@ -122,7 +127,7 @@ class Devices:
         state = self._state
         now = state.clock.now_ms()
         old = state.devices(user).get(device)
-        before = old.seq if old is not None and old.epoch == user.epoch else 0
+        before = old.seq if old is not None and old.epoch in (user.epoch, UNTOLD) else 0
         seq = max(before, min(seq, user.seq))
         attempt, ephemeral = (old.attempt, old.ephemeral) if old is not None else (None, False)
         state.put_device(user, device, Device(user.epoch, seq, now, attempt, ephemeral))
@@ -136,7 +141,7 @@ class Devices:
         live = state.channels.live_devices(user.name, now)
         for name in [name for name, d in devices.items() if d.seen < unseen_since and name not in live]:
             state.drop_device(user, name)
-        cursors = [device.seq for device in devices.values() if device.epoch == user.epoch]
+        cursors = [device.seq for device in devices.values() if device.epoch in (user.epoch, UNTOLD)]
         if cursors:
             state.trim(user, min(cursors))
 

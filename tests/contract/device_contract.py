@@ -90,7 +90,72 @@ class DeviceContract(InboxHarness):
         await self.visit("bob", "phone", 1)
         await self.send_many("alice", "bob", 5)
         self.assertEqual(await self.starts_at("bob", "phone"), (4, False))
+
+    async def behind(self) -> str:
+        """A phone that was told of a hole: it is to go on behind 4. Gives the epoch."""
+        await self.begin(max_messages=3)
+        await self.send_many("alice", "bob", 2)
+        await self.visit("bob", "phone", 1)
+        await self.send_many("alice", "bob", 5)
+        self.assertEqual(await self.starts_at("bob", "phone"), (4, False))
+        return self.held["bob", "phone"][1]
+
+    async def test_told_again(self) -> None:
+        """Who was told of a hole and gave no sign since is told again, however the connection ended."""
+        await self.behind()
+        self.assertEqual(await self.starts_at("bob", "phone"), (4, False))
+        await self.leave("bob", told=False)
+        self.assertEqual(await self.starts_at("bob", "phone"), (4, False))
+
+    async def test_told_and_acknowledged(self) -> None:
+        """An acknowledgement shows that it was read, be it only of where the device begins."""
+        await self.behind()
+        for device, seq in (("phone", 4), ("tablet", 5)):
+            await self.connect("bob", device, epoch="feedc0de")
+            await self.ack("bob", seq, device, told=True)
+            await self.leave("bob", device, told=False)
+            self.assertEqual(await self.starts_at("bob", device), (seq, True))
+
+    async def test_told_and_left(self) -> None:
+        """So does leaving with one."""
+        await self.behind()
+        await self.leave("bob", seq=4)
         self.assertEqual(await self.starts_at("bob", "phone"), (4, True))
+
+    async def test_told_and_comes_with_a_cursor(self) -> None:
+        """So does a cursor that the inbox can go on from."""
+        epoch = await self.behind()
+        self.assertEqual(await self.starts_at("bob", "phone", epoch=epoch, seq=4), (4, True))
+        await self.leave("bob", told=False)
+        self.assertEqual(await self.starts_at("bob", "phone"), (4, True))
+
+    async def test_told_and_registered_again(self) -> None:
+        """A channel that only registers again shows nothing, and its device's place stays."""
+        epoch = await self.behind()
+        channel = self.held["bob", "phone"][0]
+        again = await self.connect("bob", channel=channel, epoch=epoch, seq=4, resume=True)
+        self.assertEqual((again.seq, again.recovered), (4, True))
+        await self.leave("bob", told=False)
+        self.assertEqual(await self.starts_at("bob", "phone"), (4, False))
+
+    async def test_told_of_an_unknown_cursor(self) -> None:
+        """A device that the inbox does not know, and that came with a cursor of another time, is told
+        again if it comes without."""
+        await self.begin()
+        await self.send_many("alice", "bob", 3)
+        self.assertEqual(await self.starts_at("bob", "phone", epoch="feedc0de", seq=2), (0, False))
+        await self.leave("bob", told=False)
+        self.assertEqual(await self.starts_at("bob", "phone"), (0, False))
+        await self.ack("bob", 1, told=True)
+        self.assertEqual(await self.starts_at("bob", "phone"), (1, True))
+
+    async def test_what_it_was_not_told_waits(self) -> None:
+        """A device that has yet to read that there is a hole holds messages back like any other."""
+        await self.behind()
+        await self.leave("bob", told=False)
+        await self.connect("bob", "tablet")
+        await self.ack("bob", 7, "tablet")
+        self.assertEqual(numbers_of(await self.read("bob")), [5, 6, 7])
 
     # acknowledging
 

@@ -128,10 +128,12 @@ class InboxHarness(Writing, Waiting):
             self.held[user, device] = (channel, outcome.page.epoch)
         return outcome
 
-    async def ack(self, user: str, seq: int, device: str = "phone", **other: str) -> Any:
+    async def ack(
+        self, user: str, seq: int, device: str = "phone", *, told: bool = False, **other: str
+    ) -> Any:
         channel, epoch = self.held[user, device]
         channel, epoch = other.get("channel", channel), other.get("epoch", epoch)
-        return await self.inbox.ack(Ack(user, device, channel, epoch, seq))
+        return await self.inbox.ack(Ack(user, device, channel, epoch, seq, told))
 
     async def renew(
         self, user: str, device: str = "phone", *, answers: bool = False, renew: bool = True
@@ -139,8 +141,11 @@ class InboxHarness(Writing, Waiting):
         channel = self.held[user, device][0]
         return await self.inbox.renew(Lease(user, device, channel, answers, renew))
 
-    async def leave(self, user: str, device: str = "phone", seq: int = 0, *, ephemeral: bool = False) -> None:
+    async def leave(
+        self, user: str, device: str = "phone", seq: int = 0, *, ephemeral: bool = False, told: bool = True
+    ) -> None:
         channel, epoch = self.held[user, device]
+        epoch = epoch if told else ""
         await self.inbox.leave(Leave(user, device, channel, epoch, seq, ephemeral))
 
     async def visit(self, user: str, device: str, seq: int, **request: Any) -> None:

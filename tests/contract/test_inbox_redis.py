@@ -141,6 +141,10 @@ class RedisFaultTests(RedisHarness):
         again = await self.register(inbox, "bob", "c2", epoch=registered.page.epoch, seq=3)
         self.assertNotEqual(again.page.epoch, registered.page.epoch)
         self.assertEqual((again.seq, again.recovered), (2, False))
+        again = await self.register(inbox, "bob", "c3")
+        self.assertEqual((again.seq, again.recovered), (2, False))
+        await inbox.ack(Ack("bob", "default", "c3", again.page.epoch, 2, told=True))
+        self.assertTrue((await self.register(inbox, "bob", "c4")).recovered)
         (placed,) = await inbox.accept([submission("a", ["bob"])])
         self.assertEqual(placed.deliveries[0].seq, 4)
 

@@ -116,6 +116,63 @@ class CursorRules(Rules):
         self.assertEqual(client.connected["seq"], 10)
         self.assert_seqs(await client.messages(20), 11)
 
+    async def test_told_until_it_was_read(self) -> None:
+        """A device without a cursor of its own is told `recovered: false` until it acknowledges something,
+        be it only the number that it begins at."""
+        user = await self.filled(5, "small")
+        url = self.url("small")
+        first = await self.login(user, url=url, ack=True)
+        await first.messages(2)
+        await first.close()
+        sender = await self.login(self.name("sender"), "small")
+        for number in range(25):
+            await sender.say(user, f"later {number}")
+        for ending in ("drop", "close", "acknowledge", ""):
+            client = await self.open(url)
+            client.acks = False
+            client.send({"isConnect": True, "userId": user, "loginType": "USER_TYPE", "ack": True})
+            connected = await client.expect("connected")
+            self.assertEqual((connected["seq"], connected["recovered"]), (10, ending == ""))
+            if ending == "acknowledge":
+                client.send({"type": "ack", "seq": 10, "epoch": connected["epoch"]})
+                await client.quiet()
+            await (self.dropped(client) if ending == "drop" else client.close())
+
+    async def test_told_until_a_pong(self) -> None:
+        """A client that never acknowledges is told until it answers a ping, which comes at once."""
+        user = await self.filled(1)
+        url = self.url()
+        cursor = {"cursor": {"epoch": "unknown", "seq": 9}}
+        client = await self.open(url)
+        client.answers_pings = False
+        client.send({"isConnect": True, "userId": user, "loginType": "USER_TYPE", **cursor})
+        self.assertIs((await client.expect("connected"))["recovered"], False)
+        await self.dropped(client)
+        client = await self.login(user, url=url)
+        self.assertIs(client.connected["recovered"], False)
+        await client.quiet()
+        await self.dropped(client)
+        client = await self.login(user, url=url)
+        self.assertIs(client.connected["recovered"], True)
+
+    async def test_ack_names_its_epoch(self) -> None:
+        """An ack of the present epoch counts; one of any other is passed over, whatever its number."""
+        user = await self.filled(3)
+        url = self.url()
+        client = await self.login(user, url=url, ack=True)
+        client.acks = False
+        await client.messages(3)
+        client.send({"type": "ack", "seq": 1, "epoch": client.connected["epoch"]})
+        client.send({"type": "ack", "seq": 3, "epoch": "another"})
+        client.send({"type": "ack", "seq": 99, "epoch": "another"})
+        await client.quiet()
+        self.assertEqual(list(client.frames), [])
+        client.send({"type": "ack", "seq": 99, "epoch": client.connected["epoch"]})
+        self.assertEqual((await client.expect("error"))["code"], "invalid_message")
+        await client.close()
+        again = await self.login(user, url=url, ack=True)
+        self.assertEqual(again.connected["seq"], 1)
+
     async def test_new_device_after_trimming(self) -> None:
         """A device that was never here starts before the oldest that is left."""
         user = await self.filled(30, "small")

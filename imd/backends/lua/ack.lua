@@ -1,11 +1,17 @@
 #!lua flags=allow-oom
--- Items: {user, device, channel, epoch, seq}. Reply: {now_ms, heads}: {held, epoch, head}.
+-- Items: {user, device, channel, epoch, seq, told}. Reply: {now_ms, heads}: {held, epoch, head}.
 local heads = {}
 for i, item in ipairs(items) do
   local user, device = item[1], item[2]
   local held = split_channel(redis.call('HGET', key(user, 'channels'), device)) == item[3]
   local epoch, seq = head(user)
-  if held and epoch == item[4] then acknowledge(user, device, item[5], seq) end
+  if held and epoch == item[4] then
+    acknowledge(user, device, item[5], seq)
+    if item[6] then
+      local _, _, attempt, flags = device_info(redis.call('HGET', key(user, 'devices'), device))
+      set_device_info(user, device, epoch, attempt, flags)
+    end
+  end
   heads[i] = {held, epoch, seq}
 end
 return cmsgpack.pack({now_ms, heads})

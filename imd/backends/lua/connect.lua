@@ -70,7 +70,9 @@ local function connect(item)
   local epoch, seq = head(user)
   local start, recovered = start_of(user, device, info_epoch, epoch, seq, item[5], item[6])
   redis.call('HSET', key(user, 'cursors'), device, start)
-  set_device_info(user, device, epoch, attempt ~= '-' and attempt or last_attempt,
+  -- A channel that registers again may have read nothing yet of what it was told.
+  local told = recovered and not (item[10] and info_epoch == UNTOLD)
+  set_device_info(user, device, told and epoch or UNTOLD, attempt ~= '-' and attempt or last_attempt,
     (ephemeral and 'e' or '') .. (answers and 'a' or ''))
   redis.call('HSET', channels, device, channel .. ' ' .. (now_s + lease_s))
   drop_surplus_devices(user, device)

@@ -20,7 +20,8 @@ for i, item in ipairs(items) do
   left[i] = split_channel(redis.call('HGET', channels, device)) == item[3]
   if left[i] then
     local epoch, seq = head(user)
-    if epoch == item[4] then acknowledge(user, device, item[5], seq) end
+    local told = epoch == item[4]
+    if told then acknowledge(user, device, item[5], seq) end
     redis.call('HDEL', channels, device)
     local _, cursor_epoch, attempt, flags = device_info(redis.call('HGET', key(user, 'devices'), device))
     if item[6] then
@@ -28,7 +29,7 @@ for i, item in ipairs(items) do
       redis.call('HDEL', key(user, 'devices'), device)
       trim(user)
     else
-      set_device_info(user, device, cursor_epoch ~= '' and cursor_epoch or epoch, attempt, flags)
+      set_device_info(user, device, (told or cursor_epoch == '') and epoch or cursor_epoch, attempt, flags)
     end
     if string.find(flags, 'a', 1, true) then agent_online_until(user, answers_until(user)) end
   end

@@ -60,8 +60,9 @@ local function live_channels(user)
   return live
 end
 
--- What is known of a device beside its cursor: when it was seen, its cursor's epoch, its last attempt
--- ('-' for none) and flags: e(phemeral), a(nswers visitors).
+-- What is known of a device beside its cursor: when it was seen, its cursor's epoch (UNTOLD until it has
+-- read that it was not recovered), its last attempt ('-' for none) and flags: e(phemeral), a(nswers visitors).
+local UNTOLD = '-'
 local function device_info(value)
   if not value then return now_s, '', '-', '' end
   local seen, epoch, attempt, flags = string.match(value, '^(%d+) (%S+) (%S+) (%S*)$')
