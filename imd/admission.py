@@ -71,7 +71,7 @@ def _admit_visitor(frame: frames.ConnectFrame, device: str, auth: Auth) -> Admis
     """A new visitor gets its name and token here; one that has a token is who the token says."""
     if not auth.visitors:
         raise Closing(CLOSE_UNAUTHORIZED, "visitors are not admitted")
-    token = frame.visitor_token or frame.token
+    token = frame.token if frame.visitor_token is None else frame.visitor_token
     if token is None:
         user_id, token, token_hash = new_visitor()
         known = False

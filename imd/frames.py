@@ -121,6 +121,9 @@ def decode(payload: bytes) -> ClientFrame:
     nobody may use.
     """
     try:
+        # msgspec does not look into what it passes over.
+        if not payload.isascii():
+            payload.decode()
         frame = _decode_message(payload)
     except msgspec.ValidationError as error:
         return _decode_typed(payload, error)
@@ -135,7 +138,7 @@ def decode(payload: bytes) -> ClientFrame:
         raise BadFrame(
             INVALID_MESSAGE,
             f"clientMsgId: 1 to {MAX_CLIENT_MSG_ID_CHARS} characters are expected",
-            client_msg_id[:MAX_CLIENT_MSG_ID_CHARS] or None,
+            _shown(client_msg_id),
         )
     return frame
 
@@ -146,13 +149,18 @@ def _decode_typed(payload: bytes, message_error: msgspec.ValidationError | None)
         head = _decode_type(payload)
     except _UNREADABLE as error:
         raise BadFrame(BAD_FRAME, str(error)) from None
-    client_msg_id = head.client_msg_id if isinstance(head.client_msg_id, str) else None
+    client_msg_id = _shown(head.client_msg_id) if isinstance(head.client_msg_id, str) else None
     if head.type is None:
         raise BadFrame(BAD_FRAME, str(message_error), client_msg_id)
     decoder = _DECODERS.get(head.type)
     if decoder is None:
         raise BadFrame(UNKNOWN_TYPE, f"no frame has the type {head.type[:40]!r}", client_msg_id)
     return _decode_as(decoder, payload, client_msg_id)
+
+
+def _shown(client_msg_id: str) -> str | None:
+    """As much of a clientMsgId as an error repeats."""
+    return client_msg_id[:MAX_CLIENT_MSG_ID_CHARS] or None
 
 
 def _decode_as(decoder: Any, payload: bytes, client_msg_id: str | None) -> ClientFrame:

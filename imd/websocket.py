@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from imd.auth import bearer_token
 from imd.connection import Connection
+from imd.delivery import Cancellable
 from imd.errors import CLOSE_OVERLOADED, CLOSE_PING_TIMEOUT
 from imd.fastframes import take_text_frames
 from imd.handshake import Denied, check_request
@@ -31,6 +32,10 @@ MAX_STRANGERS = 2_000
 # What may still be written to a socket that does not take it, before the node stops reading from it.
 MAX_BLOCKED_BYTES = 262_144
 CLOSE_HANDSHAKE_SECONDS = 3
+# A message may come in any number of pieces: so many are held apart, however small or empty they are.
+MAX_PIECES = 256
+# What a control frame may hold (RFC 6455, 5.5).
+MAX_CONTROL_BYTES = 125
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -41,6 +46,12 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2, "big") + payload
     return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
+
+def _join_many(pieces: list[bytes]) -> None:
+    """Keep a list of pieces short."""
+    if len(pieces) >= MAX_PIECES:
+        pieces[:] = [b"".join(pieces)]
 
 
 class ChannelProtocol(WebSocketServerProtocol):
@@ -60,6 +71,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     _blocked_bytes = 0
     _all_sent = False
     _handshaking = False
+    _dropping: Cancellable | None = None
 
     # from the transport
 
@@ -129,6 +141,21 @@ class ChannelProtocol(WebSocketServerProtocol):
         self._slot = self.factory.heartbeat.add(self)
         self.connection = Connection(self.factory.services, self, self._bearer)
 
+    def onFrameData(self, payload: bytes) -> bool | None:
+        if self.failedByMe and self.current_frame.length > MAX_CONTROL_BYTES:
+            # Read to its end to find the close frame behind it, and thrown away.
+            return None
+        taken: bool | None = super().onFrameData(payload)
+        return taken
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        super().onMessageFrameData(payload)
+        _join_many(self.frame_data)
+
+    def onMessageFrame(self, payload: list[bytes]) -> None:
+        super().onMessageFrame(payload)
+        _join_many(self.message_data)
+
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self.connection is None:
             return
@@ -153,14 +180,30 @@ class ChannelProtocol(WebSocketServerProtocol):
         return super().onCloseFrame(code, reasonRaw)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self._dropping is not None:
+            self._dropping.cancel()
         if self._slot >= 0:
             self.factory.heartbeat.remove(self, self._slot)
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.lost(wasClean and self._all_sent)
+            connection.lost(wasClean and self._all_sent and not self.failedByMe)
         self.factory.stranger_gone(self)
         # Last: a node that stops goes on as soon as the last connection has left the registry.
         self.factory.closed(self)
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """End the TCP connection: with what is still to be sent, if the peer takes it in time."""
+        if self.state == self.STATE_CLOSED:
+            return
+        # Autobahn aborts as soon as it has the peer's close frame. Ours may not have been sent yet.
+        abort = abort and not self.wasClean
+        if not abort:
+            self._dropping = self.factory.services.call_later(CLOSE_HANDSHAKE_SECONDS, self._abort)
+        super().dropConnection(abort)
+
+    def _abort(self) -> None:
+        self._dropping = None
+        self.transport.abortConnection()
 
     # from the transport, whose producer this is
 

@@ -1,0 +1,76 @@
+"""An echo on the node's own WebSocket protocol, for WebSocket conformance suites that want one.
+
+`python -m tests.hostile.testee PORT` serves until it is killed. With Autobahn's test suite (it is on PyPI,
+and needs Python 2.7), `wstest -m fuzzingclient -s SPEC` runs its cases against it; SPEC is a JSON file:
+
+    {"servers": [{"agent": "imd", "url": "ws://127.0.0.1:PORT/ws"}], "outdir": "reports",
+     "cases": ["*"], "exclude-cases": ["12.*", "13.*"], "exclude-agent-cases": {}}
+
+The cases of 12 and 13 want compression, which is not offered. `tests.hostile.test_conformance` has the
+cases that make sense for the protocol, and needs no more than this project.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet import reactor
+
+from imd.settings import Settings
+from imd.websocket import ChannelFactory, ChannelProtocol
+
+MAX_BYTES = 16 << 20
+"""the largest message of Autobahn's cases"""
+
+
+class EchoConnection:
+    """In a Connection's place: what comes goes back."""
+
+    session = None
+
+    def __init__(self, protocol: ChannelProtocol) -> None:
+        self._protocol = protocol
+
+    def frame_received(self, payload: bytes) -> None:
+        self._protocol.send(payload)
+
+    def ponged(self, mark: bytes) -> None:
+        """Nothing depends on it."""
+
+    def writable_again(self) -> None:
+        """Nothing waits for it."""
+
+    def lost(self, clean: bool) -> None:
+        """Nothing is left behind."""
+
+
+class EchoProtocol(ChannelProtocol):
+    def onOpen(self) -> None:
+        self.transport.registerProducer(self, True)
+        self.connection = EchoConnection(self)  # type: ignore[assignment]
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if isBinary:
+            self.sendMessage(payload, True)
+        else:
+            super().onMessage(payload, isBinary)
+
+
+def echo_factory(clock: Any) -> ChannelFactory:
+    services: Any = SimpleNamespace(settings=Settings(), call_later=clock.callLater)
+    factory = ChannelFactory(clock, services, room=1000)
+    factory.protocol = EchoProtocol
+    return factory
+
+
+def main() -> None:
+    factory = echo_factory(reactor)
+    factory.setProtocolOptions(maxFramePayloadSize=MAX_BYTES, maxMessagePayloadSize=MAX_BYTES)
+    reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()
