@@ -152,7 +152,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         super().onMessageFrameData(payload)
         _join_many(self.frame_data)
 
-    def onMessageFrame(self, payload: list[bytes]) -> None:
+    def onMessageFrame(self, payload: Any) -> None:
         super().onMessageFrame(payload)
         _join_many(self.message_data)
 
