@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tests.bench import report
 from tests.bench.clients import Wrong
-from tests.bench.figures import FIGURES, FULL, QUICK, STANDARD, TINY
+from tests.bench.figures import FIGURES, QUICK_ONES, STANDARD
 from tests.bench.machine import description, raise_open_files, stay_on_load_core
+from tests.bench.plan import FULL, QUICK, TINY
 from tests.bench.rig import Rig
 from tests.servers import ServerError
 
@@ -28,10 +29,13 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, metavar="N", help="how often each is measured")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long each time")
     parser.add_argument("--only", metavar="NAME,...", help=", ".join(FIGURES))
+    parser.add_argument("--profile", action="store_true", help="where a node's time goes, by stage (py-spy)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, turn by turn")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table of docs/performance.md")
     chosen = parser.parse_args(arguments)
-    chosen.names = chosen.only.split(",") if chosen.only else STANDARD
+    chosen.names = chosen.only.split(",") if chosen.only else QUICK_ONES if chosen.quick else STANDARD
+    if chosen.profile:
+        chosen.names = ["profile"]
     for name in chosen.names:
         if name not in FIGURES:
             parser.error(f"--only: {name} is none of {', '.join(FIGURES)}")

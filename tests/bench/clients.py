@@ -69,6 +69,8 @@ def _xor(payload: bytes, mask: int) -> bytes:
 class Client(WSListener):
     """A channel: connects as `user`; what comes after `connected` goes to `arrived`."""
 
+    read_bytes = 16_384
+
     def __init__(self, watch: Watch, user: str, acks: bool = True, **fields: Any) -> None:
         self.watch = watch
         self.user = user
@@ -82,7 +84,11 @@ class Client(WSListener):
         """Raises Wrong when the server does not answer `connected` in time."""
         try:
             self.transport, _ = await ws_connect(
-                lambda: self, url, websocket_handshake_timeout=CONNECT_SECONDS, logger_name="bench"
+                lambda: self,
+                url,
+                websocket_handshake_timeout=CONNECT_SECONDS,
+                logger_name="bench",
+                read_buffer_init_size=self.read_bytes,
             )
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._ready
@@ -282,3 +288,48 @@ class Pair:
         self.recipient.acknowledge()
         self.sender.close()
         self.recipient.close()
+
+
+class Group:
+    """A sender that writes to a list of recipients."""
+
+    def __init__(self, watch: Watch, name: str, members: int, window: int) -> None:
+        mark = name.encode() + b"-%012d"
+        names = [f"{name}-m{number:04d}" for number in range(members)]
+        self.recipients = [Recipient(watch, member, mark) for member in names]
+        self.sender = Sender(watch, f"{name}-amy", names, mark, window)
+
+    async def open(self, url: str) -> None:
+        for first in range(0, len(self.recipients), 25):
+            await asyncio.gather(*[one.open(url) for one in self.recipients[first : first + 25]])
+        await self.sender.open(url)
+
+    @property
+    def delivered(self) -> int:
+        return sum(one.count for one in self.recipients)
+
+    @property
+    def complete(self) -> bool:
+        sent = self.sender.sent
+        return self.sender.count == sent and all(one.count == sent for one in self.recipients)
+
+    def close(self) -> None:
+        for one in [*self.recipients, self.sender]:
+            one.close()
+
+
+class Idle(Client):
+    """Connects and keeps still. `signal`: whether it says who it is, or is a bare WebSocket."""
+
+    read_bytes = 1024
+
+    def __init__(self, watch: Watch, user: str, signal: bool) -> None:
+        super().__init__(watch, user)
+        self._bare = not signal
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        if self._bare:
+            self.transport = transport
+            self._ready.set_result(None)
+        else:
+            super().on_ws_connected(transport)

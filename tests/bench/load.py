@@ -7,8 +7,12 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from tests.bench.clients import Pair, Watch
+from tests.bench.clients import Group, Pair, Watch, Wrong
+
+if TYPE_CHECKING:
+    from tests.bench.plan import Plan
 
 DRAIN_SECONDS = 120
 _names = itertools.count(1)
@@ -29,6 +33,8 @@ class Ran:
     per_second: float = 0.0
     messages: int = 0
     """of the whole run, warm-up included"""
+    measured: int = 0
+    """of the measured time"""
     sent_until: float = 0.0
     """on the monotonic clock: when the last one was answered"""
     cpu: dict[str, float] = field(default_factory=dict)
@@ -110,19 +116,14 @@ async def pace(
     ran = Ran(frame_bytes=pairs[0].sender.frame_bytes)
     sending = _Pacer(pairs, rate)
     await sending.run(watch, warm_seconds)
-    for pair in pairs:
-        pair.time_messages()
-        # Those that are under way were not timed.
-        for number in range(pair.recipient.count, pair.sender.sent):
-            pair.sender.sent_at[number] = float("nan")
-        for number in range(pair.sender.count, pair.sender.sent):
-            pair.sender.sent_at[number] = float("nan")
+    _time(pairs)
     cpu_before, before = cpu(), _both(pairs)
     began = time.perf_counter()
     await sending.run(watch, seconds)
     took = time.perf_counter() - began
-    ran.cpu = _each(cpu_before, cpu(), _both(pairs) - before)
-    ran.per_second = (_both(pairs) - before) / took
+    ran.measured = _both(pairs) - before
+    ran.cpu = _each(cpu_before, cpu(), ran.measured)
+    ran.per_second = ran.measured / took
     await _drain(watch, pairs)
     ran.sent_until = time.monotonic()
     for pair in pairs:
@@ -131,6 +132,72 @@ async def pace(
     ran.messages = _both(pairs)
     await _close(watch, pairs)
     return ran
+
+
+async def run_group(
+    watch: Watch, group: Group, url: str, warm_seconds: float, seconds: float, cpu: Cpu
+) -> Ran:
+    """As many messages to a list as the window allows; `per_second` counts deliveries."""
+    await group.open(url)
+    group.sender.start()
+    await watch.sleep(warm_seconds)
+    cpu_before, before, began = cpu(), group.delivered, time.perf_counter()
+    await watch.sleep(seconds)
+    after, took = group.delivered, time.perf_counter() - began
+    ran = Ran(per_second=(after - before) / took, cpu=_each(cpu_before, cpu(), after - before))
+    group.sender.stop()
+
+    def missing() -> str:
+        return f"{group.delivered} delivered, {group.sender.sent} sent to each"
+
+    await watch.until(lambda: group.complete, DRAIN_SECONDS, missing)
+    ran.sent_until, ran.messages = time.monotonic(), group.sender.sent
+    await watch.sleep(0.2)
+    if not group.complete:
+        raise Wrong("more came than was sent")
+    group.close()
+    await asyncio.sleep(0.05)
+    return ran
+
+
+async def catch_up(url: str, plan: Plan) -> tuple[float, list[float], list[float]]:
+    """Seconds until a device has all that waits for it; others' latencies meanwhile, and before that."""
+    watch = Watch()
+    name = f"late{next(_names)}"
+    late = Pair(watch, name, window=256)
+    await late.sender.open(url)
+    while late.sender.sent < plan.waiting:
+        late.sender.send_numbered(min(250, plan.waiting - late.sender.sent))
+        await watch.until(
+            lambda: late.sender.count == late.sender.sent, DRAIN_SECONDS, lambda: "accepted while away"
+        )
+    pairs = await open_pairs(watch, [(url, url)], plan.shape)
+    pacer = _Pacer(pairs, plan.rate)
+    await pacer.run(watch, plan.warm_seconds)
+    _time(pairs)
+    await pacer.run(watch, plan.seconds)
+    await _drain(watch, pairs)
+    before = [took for pair in pairs for took in pair.recipient.latencies or () if took == took]
+    _time(pairs)
+    others = asyncio.ensure_future(pacer.run(watch, DRAIN_SECONDS))
+    began = time.perf_counter()
+    await late.recipient.open(url)
+    await watch.until(lambda: late.complete, DRAIN_SECONDS, lambda: f"{late.recipient.count} of the waiting")
+    took = time.perf_counter() - began
+    others.cancel()
+    await asyncio.gather(others, return_exceptions=True)
+    await _drain(watch, pairs)
+    meanwhile = [one for pair in pairs for one in pair.recipient.latencies or () if one == one]
+    await _close(watch, [*pairs, late])
+    return took, meanwhile, before
+
+
+def _time(pairs: list[Pair]) -> None:
+    """Measure latencies from now on, but of those that are under way."""
+    for pair in pairs:
+        pair.time_messages()
+        for number in range(min(pair.recipient.count, pair.sender.count), pair.sender.sent):
+            pair.sender.sent_at[number] = float("nan")
 
 
 class _Pacer:

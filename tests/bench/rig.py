@@ -8,7 +8,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from pymongo import MongoClient
@@ -77,9 +76,12 @@ class Rig:
         return self._node({"node": {"backend": "embedded"}}, sections)
 
     def cluster(
-        self, count: int = 1, cores: Sequence[int] = (), **sections: dict[str, object]
+        self, count: int = 1, module: str | None = None, **sections: dict[str, object]
     ) -> list[PinnedNode]:
-        """Running nodes of one cluster, whose databases and virtual host nobody has used before."""
+        """Running nodes of one cluster, whose databases and virtual host nobody has used before.
+
+        `module` is run in place of twistd.
+        """
         self.start_services()
         number = next(self._numbers)
         self.database = f"bench{number}"
@@ -90,7 +92,7 @@ class Rig:
             "mongodb": {"url": self.mongo.url_of(self.database)},
         }
         self._base = base
-        return [self._node(base, sections, [*cores, *[NODE_CORE] * count][index]) for index in range(count)]
+        return [self._node(base, sections, module=module) for _ in range(count)]
 
     def consumer(self) -> PinnedNode:
         """One more node of the cluster that was started last, beside the servers: it writes the archive."""

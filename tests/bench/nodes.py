@@ -1,0 +1,70 @@
+"""What it costs that sender and recipient are on different nodes, and that there are many nodes."""
+
+from __future__ import annotations
+
+import random
+
+from tests.bench.load import pace, saturate
+from tests.bench.plan import Plan, Say
+from tests.bench.report import Row, ratio_at_most
+from tests.bench.rig import PinnedNode, Rig
+from tests.bench.speed import costs, wait_archived
+
+SEED_WAY = "tests.bench.seedway"
+
+
+async def across(rig: Rig, plan: Plan, say: Say) -> list[Row]:
+    """Two nodes on one core, every message from one to the other; against one node."""
+    speed = Row("across", "across two nodes that share a core", "messages/s")
+    cpu = Row("across-cpu", "across two nodes: CPU of both", "µs/message", goal=ratio_at_most(1.6))
+    for turn in range(plan.turns):
+        [one] = rig.cluster()
+        same = await saturate([(one.url, one.url)], plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
+        wait_archived(rig, same.messages, same.sent_until)
+        rig.stop(one)
+        first, second = rig.cluster(2)
+        urls = [(first.url, second.url), (second.url, first.url)]
+        ran = await saturate(urls, plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
+        wait_archived(rig, ran.messages, ran.sent_until)
+        rig.stop(first, second)
+        speed.values.append(ran.per_second)
+        speed.reference.append(same.per_second)
+        cpu.values.append(ran.cpu["node"])
+        cpu.reference.append(same.cpu["node"])
+        say(f"turn {turn + 1}: same node {costs(same)}")
+        say(f"turn {turn + 1}: across {costs(ran)}")
+    return [speed, cpu]
+
+
+async def many(rig: Rig, plan: Plan, say: Say) -> list[Row]:
+    """AMQP messages that all nodes receive for a chat message between random nodes; and their CPU."""
+    rows = []
+    for count in plan.nodes:
+        received = Row(f"bus-{count}", f"{count} nodes: AMQP messages to nodes for a chat message", "")
+        cpu = Row(f"bus-cpu-{count}", f"{count} nodes: CPU of all, at {plan.nodes_rate:g}/s", "µs/message")
+        for module, into in ((SEED_WAY, "reference"), (None, "values")):
+            nodes = rig.cluster(count, module=module)
+            each, micros = await _random_pairs(rig, nodes, plan)
+            rig.stop(*nodes)
+            getattr(received, into).append(each)
+            getattr(cpu, into).append(micros)
+            way = "the seed's way" if module else "ours"
+            say(f"{count} nodes, {way}: {each:.2f} AMQP messages, {micros:.0f} µs")
+        received.notes = ["the reference: the seed's way, every remote message to every node"]
+        rows += [received, cpu]
+    return rows
+
+
+async def _random_pairs(rig: Rig, nodes: list[PinnedNode], plan: Plan) -> tuple[float, float]:
+    """AMQP messages from node to node, and microseconds of all nodes' CPU, for each chat message."""
+    chance = random.Random(len(nodes))
+    urls = [(chance.choice(nodes).url, chance.choice(nodes).url) for _ in range(plan.shape.pairs)]
+    seen: list[float] = []
+
+    # Channels are found with the first message, before anything is counted.
+    def look() -> dict[str, float]:
+        seen.append(sum(node.metric("imd_bus_received_total") for node in nodes))
+        return rig.cpu()
+
+    ran = await pace(urls, plan.shape, plan.nodes_rate, plan.warm_seconds, plan.seconds, look)
+    return (seen[1] - seen[0]) / ran.measured, ran.cpu["node"]

@@ -1,0 +1,198 @@
+"""How fast: messages a second, latency, group lists."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from tests.bench.clients import Group, Watch, Wrong
+from tests.bench.load import Ran, catch_up, pace, percentile, run_group, saturate
+from tests.bench.plan import Plan, Say
+from tests.bench.report import Row, ratio_at_least, within
+from tests.bench.rig import Rig
+
+ARCHIVE_SECONDS = 300
+
+
+async def relay_turn(rig: Rig, plan: Plan) -> Ran:
+    relay = rig.relay()
+    try:
+        urls = [(relay.url, relay.url)]
+        # It has no use for acknowledgements, and is spared them.
+        return await saturate(urls, plan.shape, plan.warm_seconds, plan.seconds, rig.cpu, acks=False)
+    finally:
+        rig.stop(relay)
+
+
+async def embedded_turn(rig: Rig, plan: Plan) -> Ran:
+    node = rig.embedded()
+    try:
+        urls = [(node.url, node.url)]
+        return await saturate(urls, plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
+    finally:
+        rig.stop(node)
+
+
+async def cluster_turn(rig: Rig, plan: Plan, consume: bool) -> tuple[Ran, str]:
+    """With what is to be said about the archive."""
+    nodes = rig.cluster(archive={"consume": "yes" if consume else "no"})
+    try:
+        if not consume:
+            nodes.append(rig.consumer())
+        urls = [(nodes[0].url, nodes[0].url)]
+        ran = await saturate(
+            urls,
+            plan.shape,
+            plan.warm_seconds,
+            plan.seconds,
+            rig.cpu,
+            look=lambda accepted: max(0, accepted - rig.archived()),
+        )
+        seconds = wait_archived(rig, ran.messages, ran.sent_until)
+        behind, further = ran.marks
+        return ran, (
+            f"archive: {behind:,.0f} behind after the warm-up, {further:,.0f} after the measured time, "
+            f"complete {seconds:.1f} s after the last message"
+        )
+    finally:
+        rig.stop(*nodes)
+
+
+def wait_archived(rig: Rig, messages: int, since: float) -> float:
+    """Seconds from `since` until the archive holds exactly that many. Raises Wrong."""
+    while (archived := rig.archived()) < messages:
+        if time.monotonic() - since > ARCHIVE_SECONDS:
+            raise Wrong(f"{archived} of {messages} messages are archived after {ARCHIVE_SECONDS} s")
+        time.sleep(0.02)
+    took = time.monotonic() - since
+    exactly = rig.archived_exactly()
+    if exactly != messages:
+        raise Wrong(f"{exactly} messages are archived, {messages} were accepted")
+    return took
+
+
+def costs(ran: Ran) -> str:
+    """Who used how much of the processors."""
+    parts = [f"{name} {micros:.1f}" for name, micros in sorted(ran.cpu.items()) if micros >= 0.05]
+    return f"{ran.per_second:,.0f}/s; µs of CPU a message: {', '.join(parts)}"
+
+
+async def one_to_one(rig: Rig, plan: Plan, say: Say, kinds: tuple[str, ...]) -> list[Row]:
+    """Messages a second, turn by turn: the relay, then each kind of node."""
+    titles = {
+        "cluster": "one-to-one, cluster, the node writes the archive too",
+        "apart": "one-to-one, cluster, another process writes the archive",
+        "embedded": "one-to-one, embedded",
+    }
+    goals = {"cluster": 0.8, "embedded": 0.5}
+    rows = {
+        kind: Row(
+            f"one-to-one-{kind}",
+            titles[kind],
+            "messages/s",
+            goal=ratio_at_least(goals[kind]) if kind in goals else None,
+        )
+        for kind in kinds
+    }
+    # What other work on the machine disturbs least.
+    cpu_rows = {
+        kind: Row(f"one-to-one-{kind}-cpu", f"{titles[kind]}: the node's CPU", "µs/message") for kind in kinds
+    }
+    for turn in range(plan.turns):
+        relay = await relay_turn(rig, plan)
+        say(f"turn {turn + 1}: relay {costs(relay)}")
+        for kind, row in rows.items():
+            note = ""
+            if kind == "embedded":
+                ran = await embedded_turn(rig, plan)
+            else:
+                ran, note = await cluster_turn(rig, plan, kind == "cluster")
+            say(f"turn {turn + 1}: {kind} {costs(ran)}" + (f"; {note}" if note else ""))
+            row.values.append(ran.per_second)
+            row.reference.append(relay.per_second)
+            cpu_rows[kind].values.append(ran.cpu["node"])
+            cpu_rows[kind].reference.append(relay.cpu["relay"])
+            row.notes = [costs(ran), *([note] if note else [])]
+    return [*rows.values(), *cpu_rows.values()]
+
+
+async def latency(rig: Rig, plan: Plan, say: Say) -> list[Row]:
+    """To the recipient and to `accepted`, at 1,000/s and at half of what the node can do."""
+    nodes = rig.cluster()
+    found = await saturate([(nodes[0].url,) * 2], plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
+    most = max(found.per_second, 100.0)
+    rig.stop(*nodes)
+    rates = {"1,000/s": plan.rate, f"half of the most, {most / 2:,.0f}/s": most / 2}
+    say(f"the node can do {most:,.0f}/s")
+    rows: list[Row] = []
+    for (label, rate), name in zip(rates.items(), ("1000", "half"), strict=True):
+        made = [
+            Row(f"{what}-{percent}-{name}", f"{title}, {percent}, {label}", "ms", goal=goal)
+            for what, title, percent, goal in (
+                ("delivery", "to the recipient", "p50", within(2)),
+                ("delivery", "to the recipient", "p99", within(15)),
+                ("accepted", "to `accepted`", "p50", within(8)),
+                ("accepted", "to `accepted`", "p99", None),
+            )
+        ]
+        if name != "1000":
+            for row in made:
+                row.goal = None
+        for turn in range(plan.turns):
+            relay = rig.relay()
+            bare = await pace([(relay.url,) * 2], plan.shape, rate, 1.0, plan.seconds, rig.cpu, acks=False)
+            rig.stop(relay)
+            nodes = rig.cluster()
+            ran = await pace([(nodes[0].url,) * 2], plan.shape, rate, 1.0, plan.seconds, rig.cpu)
+            rig.stop(*nodes)
+            for row, value, reference in zip(made, milliseconds(ran), milliseconds(bare), strict=True):
+                row.values.append(value)
+                row.reference.append(reference)
+            shown = ", ".join(f"{value:.1f}" for value in milliseconds(ran))
+            say(f"turn {turn + 1}: {label}: p50, p99, accepted p50, p99 ms: {shown}; {costs(ran)}")
+        rows += made
+    return rows
+
+
+def milliseconds(ran: Ran) -> Sequence[float]:
+    """p50 and p99 to the recipient, p50 and p99 to the answer."""
+    return [
+        percentile(times, percent) * 1000 for times in (ran.deliveries, ran.answers) for percent in (50, 99)
+    ]
+
+
+async def group(rig: Rig, plan: Plan, say: Say) -> list[Row]:
+    """Deliveries of a group list, against as many one-to-one messages on the same node."""
+    members = plan.members
+    row = Row("group", f"group list of {members}", "deliveries/s", goal=ratio_at_least(3))
+    for turn in range(plan.turns):
+        nodes = rig.cluster()
+        url = nodes[0].url
+        single = await saturate([(url, url)], plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
+        watch = Watch()
+        party = Group(watch, f"g{turn}", members, window=16)
+        ran = await run_group(watch, party, url, plan.warm_seconds, plan.seconds, rig.cpu)
+        wait_archived(rig, single.messages + ran.messages, ran.sent_until)
+        rig.stop(*nodes)
+        row.values.append(ran.per_second)
+        row.reference.append(single.per_second)
+        say(f"turn {turn + 1}: one-to-one {costs(single)}; deliveries {costs(ran)}")
+    row.notes = [f"a frame to the node has {party.sender.frame_bytes:,} bytes", costs(ran)]
+    return [row]
+
+
+async def catching_up(rig: Rig, plan: Plan, say: Say) -> list[Row]:
+    """A device with a full inbox comes back while others chat."""
+    speed = Row("catching-up", f"catching up with {plan.waiting:,} messages", "messages/s")
+    others = Row("catching-up-others", "others meanwhile, to the recipient, p99 at 1,000/s", "ms")
+    for turn in range(plan.turns):
+        nodes = rig.cluster()
+        took, meanwhile, before = await catch_up(nodes[0].url, plan)
+        rig.stop(*nodes)
+        speed.values.append(plan.waiting / took)
+        others.values.append(percentile(meanwhile, 99) * 1000)
+        others.reference.append(percentile(before, 99) * 1000)
+        say(f"turn {turn + 1}: {took:.2f} s for {plan.waiting:,}")
+    others.notes = ["the reference: the same without anybody catching up"]
+    return [speed, others]
+
