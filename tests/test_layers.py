@@ -22,6 +22,8 @@ def layer_of(module: str) -> str:
     """Which layer a module of the project belongs to."""
     if module.startswith("imd.backends"):
         return "backend"
+    if module.startswith("imd.client"):
+        return "client"
     if module in ("imd.tap", "imd.node"):
         return module.removeprefix("imd.")
     return "edge" if module.startswith(EDGES) else "domain"
@@ -127,6 +129,23 @@ class LayerTests(unittest.TestCase):
         for height, layer in enumerate(order):
             above = {module for module in self.own if layer_of(module) in order[height + 1 :]}
             self.assertEqual(self.violations({layer}, above.__contains__), [])
+
+    def test_clients_know_no_daemon(self) -> None:
+        """A client can be taken along alone: it imports the codes of errors, and nothing of the daemon."""
+
+        def forbidden(name: str) -> bool:
+            return name in self.own - {"imd", "imd.errors"} and not name.startswith("imd.client")
+
+        self.assertEqual(self.violations({"client"}, forbidden), [])
+        layers = {"domain", "edge", "node", "tap", "backend"}
+        self.assertEqual(self.violations(layers, lambda name: name.startswith("imd.client")), [])
+
+    def test_clients_core_has_no_io(self) -> None:
+        """Only the shells know a network library."""
+        shells = ("imd.client.asyncio", "imd.client.twisted")
+        self.modules = {name: found for name, found in self.modules.items() if name not in shells}
+        outside = {"asyncio", "twisted", "autobahn", "websockets", "socket", "threading"}
+        self.assertEqual(self.violations({"client"}, lambda name: top(name) in outside), [])
 
     def test_no_cycles(self) -> None:
         """No module imports itself by a detour."""

@@ -1,0 +1,105 @@
+"""What waits to be accepted: in order, kept until the node has answered for good."""
+
+from __future__ import annotations
+
+from imd.client.events import OutboxFull, Outgoing, Refusal
+from imd.client.store import Store
+
+MAX_FAILED = 100
+"""messages that were refused for good and that nobody has cancelled; past it the oldest are forgotten"""
+
+
+class Outbox:
+    """At most `most` messages wait, `in_flight` of them sent and not answered yet."""
+
+    def __init__(self, store: Store, saved: list[Outgoing], most: int, in_flight: int) -> None:
+        self._store = store
+        self._most = most
+        self._in_flight = in_flight
+        self._all = {outgoing.client_msg_id: outgoing for outgoing in saved}
+
+    @property
+    def all(self) -> tuple[Outgoing, ...]:
+        return tuple(self._all.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many are not answered for good."""
+        return sum(outgoing.state != "failed" for outgoing in self._all.values())
+
+    def add(self, outgoing: Outgoing) -> Outgoing:
+        """The message as it is kept: one with the same clientMsgId that waits already stands for both."""
+        there = self._all.get(outgoing.client_msg_id)
+        if there is not None:
+            return there
+        if self.waiting >= self._most:
+            raise OutboxFull(f"{self._most} messages wait to be accepted")
+        self._store.put_outgoing(outgoing)
+        self._all[outgoing.client_msg_id] = outgoing
+        return outgoing
+
+    def next(self) -> Outgoing | None:
+        """The one to send now; it then counts as sent."""
+        sent = 0
+        for outgoing in self._all.values():
+            if outgoing.state == "sent":
+                sent += 1
+                if sent >= self._in_flight:
+                    return None
+            elif outgoing.state == "waiting":
+                outgoing.state = "sent"
+                return outgoing
+        return None
+
+    def accepted(self, client_msg_id: str) -> Outgoing | None:
+        """The message that this answers, no longer kept; None for an answer to nothing that is here."""
+        outgoing = self._all.get(client_msg_id)
+        if outgoing is None:
+            return None
+        self._drop(client_msg_id)
+        outgoing.state, outgoing.error = "accepted", None
+        return outgoing
+
+    def refused(self, client_msg_id: str, refusal: Refusal, temporary: bool) -> Outgoing | None:
+        """What the node has refused, to be sent again if that was for the moment only."""
+        outgoing = self._all.get(client_msg_id)
+        if outgoing is None or outgoing.state != "sent":
+            return None
+        if temporary:
+            outgoing.state = "waiting"
+            return outgoing
+        outgoing.state, outgoing.error = "failed", refusal
+        self._store.put_outgoing(outgoing)
+        failed = [each.client_msg_id for each in self._all.values() if each.state == "failed"]
+        for oldest in failed[:-MAX_FAILED]:
+            self._drop(oldest)
+        return outgoing
+
+    def lost(self) -> None:
+        """The connection is gone: what was not answered is sent again, in its order."""
+        for outgoing in self._all.values():
+            if outgoing.state == "sent":
+                outgoing.state = "waiting"
+
+    def cancel(self, client_msg_id: str) -> bool:
+        """Forget one that has failed, or that was never sent. False if it is not there or was sent."""
+        outgoing = self._all.get(client_msg_id)
+        if outgoing is None or outgoing.state == "sent":
+            return False
+        self._drop(client_msg_id)
+        return True
+
+    def retry(self, client_msg_id: str) -> bool:
+        """Put one that has failed at the end again. False if there is none."""
+        outgoing = self._all.get(client_msg_id)
+        if outgoing is None or outgoing.state != "failed":
+            return False
+        self._drop(client_msg_id)
+        outgoing.state, outgoing.error = "waiting", None
+        self._store.put_outgoing(outgoing)
+        self._all[client_msg_id] = outgoing
+        return True
+
+    def _drop(self, client_msg_id: str) -> None:
+        self._store.drop_outgoing(client_msg_id)
+        del self._all[client_msg_id]

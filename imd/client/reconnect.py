@@ -1,0 +1,44 @@
+"""When to come back: by the close code's range, and with a random pause that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from imd.errors import CLOSE_UNAUTHORIZED
+
+
+class Verdict(Enum):
+    NEVER = "never"
+    NEW_TOKEN = "new token"
+    BACK_OFF = "back off"
+    AT_ONCE = "at once"
+
+
+def judge(code: int | None) -> Verdict:
+    """What a close code asks for. A connection that broke without one is like 4101."""
+    if code == CLOSE_UNAUTHORIZED:
+        return Verdict.NEW_TOKEN
+    if code is not None and 4000 <= code < 4100:
+        return Verdict.NEVER
+    if code is not None and 4200 <= code < 4300:
+        return Verdict.AT_ONCE
+    return Verdict.BACK_OFF
+
+
+class Backoff:
+    """Full jitter: a random time between 0 and a limit that doubles with each failure. Seconds."""
+
+    def __init__(self, least: float, most: float, chance: Callable[[], float]) -> None:
+        self._least = least
+        self._most = most
+        self._chance = chance
+        self.failures = 0
+
+    def next(self) -> float:
+        limit = min(self._most, self._least * 2.0 ** min(self.failures, 30))
+        self.failures += 1
+        return self._chance() * limit
+
+    def reset(self) -> None:
+        self.failures = 0

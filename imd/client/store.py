@@ -1,0 +1,166 @@
+"""What a client keeps: its cursor, its outbox, its device's name. In memory, or in a SQLite file."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Protocol
+
+from imd.client.events import Outgoing, Refusal
+
+SEEN = 1024
+"""ids of messages that are remembered, to know them again under other numbers"""
+
+
+@dataclass(slots=True)
+class Saved:
+    """All that a store holds when a client begins."""
+
+    device: str
+    epoch: str | None = None
+    """of the cursor; None: there is none"""
+    seq: int = 0
+    visitor_token: str | None = None
+    seen: list[str] = field(default_factory=list)
+    """oldest first"""
+    outbox: list[Outgoing] = field(default_factory=list)
+    """in their order"""
+
+
+class Store(Protocol):
+    """Calls return when it is kept. A store belongs to one client at a time."""
+
+    def load(self) -> Saved: ...
+
+    def put_cursor(self, epoch: str, seq: int, handled: Sequence[str]) -> None:
+        """The cursor, and the ids of the messages that moved it, in one step."""
+
+    def put_outgoing(self, outgoing: Outgoing) -> None:
+        """A new message at the end, or what has become of one that is there."""
+
+    def drop_outgoing(self, client_msg_id: str) -> None: ...
+
+    def put_visitor(self, token: str | None) -> None:
+        """Another visitor than before has another inbox: cursor and ids go with the token."""
+
+    def close(self) -> None: ...
+
+
+class MemoryStore:
+    """Forgets with the process. The node's own cursor for the device then says where to go on."""
+
+    def load(self) -> Saved:
+        return Saved(device="default")
+
+    def put_cursor(self, epoch: str, seq: int, handled: Sequence[str]) -> None: ...
+
+    def put_outgoing(self, outgoing: Outgoing) -> None: ...
+
+    def drop_outgoing(self, client_msg_id: str) -> None: ...
+
+    def put_visitor(self, token: str | None) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS value (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS seen (number INTEGER PRIMARY KEY, id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY, client_msg_id TEXT NOT NULL UNIQUE,
+    message TEXT NOT NULL);
+"""
+
+
+class SqliteStore:
+    """One file for one client; it survives a kill of the process. Each call takes a small write.
+
+    Not synchronised with the disk at each step: a machine that loses its power may lose the last of them.
+    A message then comes twice to the program, or one that the node had not accepted is forgotten.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._file = sqlite3.connect(path, isolation_level=None, timeout=5)
+        self._file.execute("PRAGMA journal_mode = WAL")
+        self._file.execute("PRAGMA synchronous = NORMAL")
+        self._file.executescript(_SCHEMA)
+        self._file.execute(
+            "INSERT OR IGNORE INTO value VALUES ('device', ?)", (f"py-{secrets.token_hex(6)}",)
+        )
+
+    def load(self) -> Saved:
+        values = dict(self._file.execute("SELECT name, value FROM value"))
+        saved = Saved(values["device"], visitor_token=values.get("visitor"))
+        if "cursor" in values:
+            saved.epoch, saved.seq = json.loads(values["cursor"])
+        saved.seen = [row[0] for row in self._file.execute("SELECT id FROM seen ORDER BY number")]
+        for (text,) in self._file.execute("SELECT message FROM outbox ORDER BY number"):
+            saved.outbox.append(_outgoing(text))
+        return saved
+
+    def put_cursor(self, epoch: str, seq: int, handled: Sequence[str]) -> None:
+        file = self._file
+        file.execute("BEGIN IMMEDIATE")
+        try:
+            self._put("cursor", json.dumps([epoch, seq]))
+            file.executemany("INSERT INTO seen (id) VALUES (?)", [(each,) for each in handled])
+            if handled:
+                file.execute("DELETE FROM seen WHERE number <= (SELECT MAX(number) FROM seen) - ?", (SEEN,))
+        except BaseException:
+            file.execute("ROLLBACK")
+            raise
+        file.execute("COMMIT")
+
+    def put_outgoing(self, outgoing: Outgoing) -> None:
+        self._file.execute(
+            "INSERT INTO outbox (client_msg_id, message) VALUES (?, ?) "
+            "ON CONFLICT (client_msg_id) DO UPDATE SET message = excluded.message",
+            (outgoing.client_msg_id, _text(outgoing)),
+        )
+
+    def drop_outgoing(self, client_msg_id: str) -> None:
+        self._file.execute("DELETE FROM outbox WHERE client_msg_id = ?", (client_msg_id,))
+
+    def put_visitor(self, token: str | None) -> None:
+        file = self._file
+        file.execute("BEGIN IMMEDIATE")
+        try:
+            file.execute("DELETE FROM value WHERE name IN ('visitor', 'cursor')")
+            file.execute("DELETE FROM seen")
+            if token is not None:
+                self._put("visitor", token)
+        except BaseException:
+            file.execute("ROLLBACK")
+            raise
+        file.execute("COMMIT")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _put(self, name: str, value: str) -> None:
+        self._file.execute("INSERT OR REPLACE INTO value VALUES (?, ?)", (name, value))
+
+
+def _text(outgoing: Outgoing) -> str:
+    kept = outgoing.frame() | {"queuedAt": outgoing.queued_at}
+    if outgoing.error is not None:
+        kept["error"] = [outgoing.error.code, outgoing.error.reason]
+    return json.dumps(kept)
+
+
+def _outgoing(text: str) -> Outgoing:
+    kept = json.loads(text)
+    error = kept.get("error")
+    return Outgoing(
+        client_msg_id=kept["clientMsgId"],
+        msg=kept["msg"],
+        to=kept.get("to", ""),
+        group=tuple(kept.get("group", ())),
+        content_type=kept.get("contentType"),
+        queued_at=kept["queuedAt"],
+        state="waiting" if error is None else "failed",
+        error=None if error is None else Refusal(*error),
+    )

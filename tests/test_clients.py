@@ -1,0 +1,252 @@
+"""Both shells of the client, and the examples, on a real node that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.threads import deferToThread
+from twisted.trial import unittest
+
+from imd.client import Ended, Failed, Message, Refused, SqliteStore, State
+from imd.client.asyncio import Client as AsyncioClient
+from imd.client.twisted import Client as TwistedClient
+from tests.nodes import NodeServer
+from tests.servers import spawn
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 60
+SECRET = "a secret that only this test knows of"
+QUICK = {"min_backoff": 0.05, "max_backoff": 0.5}
+
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+async def take(client: Any, count: int) -> list[Message]:
+    """The next messages, handled."""
+    found = []
+    async for message in client.messages():
+        found.append(message)
+        if len(found) == count:
+            client.handled(message)
+            break
+    return found
+
+
+async def nothing_lost(make: Any, node: NodeServer, folder: Path, in_thread: InThread) -> None:
+    """Two clients and a node that is killed twice: all arrives, once and in order, and is in the history."""
+    store = SqliteStore(folder / "alice.db")
+    alice = make(node.url, user_id="alice", store=store, in_flight=4, **QUICK)
+    bob = make(node.url, user_id="bob", **QUICK)
+    alice.start()
+    bob.start()
+    await bob.connected()
+    for n in range(90):
+        outgoing = alice.send(f"{n}", to="bob")
+        if n % 40 == 20:
+            await alice.accepted(outgoing)
+            await in_thread(node.kill)
+        elif n % 40 == 30:
+            await in_thread(node.start)
+    found = await take(bob, 90)
+    assert [message.msg for message in found] == [str(n) for n in range(90)]
+    await alice.drained()
+    await bob.stop()
+    await alice.stop()
+    store.close()
+
+    # Others of the same users go on from where they stopped.
+    alice = make(node.url, user_id="alice", **QUICK)
+    bob = make(node.url, user_id="bob", **QUICK)
+    alice.start()
+    bob.start()
+    accepted = await alice.accepted(alice.send("last", to="bob"))
+    [last] = await take(bob, 1)
+    assert (last.msg, last.id) == ("last", accepted.id)
+    page = await bob.history("alice", limit=2)
+    assert ([message.msg for message in page.messages], page.more) == (["89", "last"], True)
+    page = await bob.history("alice", before=page.messages[0].id, limit=200)
+    assert ([message.msg for message in page.messages], page.more) == ([str(n) for n in range(89)], False)
+    await alice.stop()
+    await bob.stop()
+
+
+async def refusals(make: Any, node: NodeServer) -> None:
+    """What the node refuses, and the end by a newer channel of the device."""
+    alice = make(node.url, user_id="alice", **QUICK)
+    failed: list[Failed] = []
+    alice.on(Failed, failed.append)
+    alice.start()
+    outgoing = alice.send("x" * 70_000, to="bob")
+    try:
+        await alice.accepted(outgoing)
+        raise AssertionError("too large, and accepted")
+    except Refused as refused:
+        assert refused.refusal.code == "too_large", refused
+    assert failed[0].outgoing is outgoing and alice.cancel(outgoing)
+    other = make(node.url, user_id="alice", **QUICK)
+    other.start()
+    try:
+        async for _ in alice.messages():
+            raise AssertionError("a message?")
+        raise AssertionError("it ended as if it had been stopped")
+    except Ended as ended:
+        assert ended.code == 4003, ended
+    assert alice.state is State.CLOSED
+    await other.stop()
+    async for _ in other.messages():
+        raise AssertionError("a message after the end?")
+
+
+async def desk(make: Any, node: NodeServer) -> None:
+    """A visitor, an agent, and an answer."""
+    agent = make(node.url, user_id="sam", customer_service=True, **QUICK)
+    visitor = make(node.url, visitor=True, **QUICK)
+    agent.start()
+    visitor.start()
+    await agent.connected()
+    await visitor.accepted(visitor.send("is anyone there?"))
+    [question] = await take(agent, 1)
+    assert question.is_visitor and question.user_id == visitor.user_id
+    agent.reply(question, "I am")
+    [answer] = await take(visitor, 1)
+    assert (answer.msg, answer.user_id) == ("I am", "sam")
+    await agent.stop()
+    await visitor.stop()
+
+
+async def tokens(make: Any, node: NodeServer) -> None:
+    """Renewed on the open connection before they expire; asked for anew after 4001."""
+    asked: list[float] = []
+
+    def token() -> str:
+        asked.append(time.monotonic())
+        life = -5 if len(asked) == 1 else 3
+        claims = {"sub": "alice", "exp": time.time() + life, "loginType": "USER_TYPE"}
+        return jwt.encode(claims, SECRET, "HS256")
+
+    alice = make(node.url, token=token, **QUICK)
+    alice.start()
+    await alice.connected()
+    assert (alice.user_id, len(asked)) == ("alice", 2)
+    connection = alice._core.connection
+    end = time.monotonic() + SECONDS
+    while len(asked) < 4:
+        assert time.monotonic() < end
+        await alice.accepted(alice.send("still here", to="alice"))
+        await take(alice, 1)
+    assert alice._core.connection == connection
+    await alice.stop()
+
+
+class ShellTests:
+    """Each story, for a kind of client. `run` gives a Deferred of a coroutine's end."""
+
+    make: Any
+    node: NodeServer
+
+    def run_story(self, story: Callable[..., Any], *more: Any) -> Deferred[None]:
+        raise NotImplementedError
+
+    def in_thread(self, work: Callable[[], Any]) -> Awaitable[Any]:
+        raise NotImplementedError
+
+    async def start_node(self, **ini: Any) -> NodeServer:
+        folder = Path.cwd() / self.mktemp()  # type: ignore[attr-defined]
+        node = NodeServer(folder, {"limits": {"burst": 1000}, **ini})
+        self.addCleanup(deferToThread, node.kill)  # type: ignore[attr-defined]
+        await deferToThread(node.start)
+        return node
+
+    async def test_nothing_lost(self) -> None:
+        node = await self.start_node()
+        await self.run_story(nothing_lost, node, node.folder, self.in_thread)
+
+    async def test_refusals_and_desk(self) -> None:
+        node = await self.start_node()
+        await self.run_story(refusals, node)
+        await self.run_story(desk, node)
+
+    async def test_tokens(self) -> None:
+        await self.run_story(tokens, await self.start_node(auth={"mode": "jwt", "secret": SECRET}))
+
+
+class TwistedTests(ShellTests, unittest.TestCase):
+    timeout = 2 * SECONDS
+
+    def in_thread(self, work: Callable[[], Any]) -> Awaitable[Any]:
+        return deferToThread(work)
+
+    def run_story(self, story: Callable[..., Any], *more: Any) -> Deferred[None]:
+        return ensureDeferred(story(TwistedClient, *more))
+
+
+class AsyncioTests(ShellTests, unittest.TestCase):
+    timeout = 2 * SECONDS
+
+    def in_thread(self, work: Callable[[], Any]) -> Awaitable[Any]:
+        return asyncio.to_thread(work)
+
+    def run_story(self, story: Callable[..., Any], *more: Any) -> Deferred[None]:
+        async def bounded() -> None:
+            async with asyncio.timeout(SECONDS):
+                await story(AsyncioClient, *more)
+
+        return deferToThread(asyncio.run, bounded())
+
+
+class ExampleTests(unittest.TestCase):
+    timeout = 2 * SECONDS
+
+    async def start(self, name: str) -> NodeServer:
+        """A node, and the example as a program that talks to it."""
+        self.node = NodeServer(Path.cwd() / self.mktemp(), {})
+        self.addCleanup(deferToThread, self.node.kill)
+        await deferToThread(self.node.start)
+        source = (ROOT / "examples" / name).read_text()
+        self.assertIn("ws://127.0.0.1:9000/ws", source)
+        self.program = self.node.folder / name
+        self.program.write_text(source.replace("ws://127.0.0.1:9000/ws", self.node.url))
+        self.begin()
+        return self.node
+
+    def begin(self) -> None:
+        self.bot = spawn([sys.executable, self.program], self.node.folder / "bot.log")
+        self.addCleanup(self.bot.wait)
+        self.addCleanup(self.bot.kill)
+
+    async def test_echo(self) -> None:
+        """Each message is answered once, though the bot is killed between them; README shows this program."""
+        node = await self.start("echo_bot.py")
+        alice = TwistedClient(node.url, user_id="alice", **QUICK)
+        alice.start()
+        for n in range(9):
+            alice.send(f"{n}", to="echo")
+            if n in (3, 6):
+                await take(alice, 1)
+                self.bot.kill()
+                self.bot.wait()
+                self.begin()
+        answers = await take(alice, 7)
+        self.assertEqual([answer.msg for answer in answers], [f"{n}" for n in range(2, 9)])
+        await alice.stop()
+        blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        self.assertIn((ROOT / "examples" / "echo_bot.py").read_text(), blocks)
+
+    async def test_faq(self) -> None:
+        """A visitor's question finds its answer."""
+        node = await self.start("faq_bot.py")
+        visitor = TwistedClient(node.url, visitor=True, **QUICK)
+        visitor.start()
+        visitor.send("When are you open?")
+        visitor.send("And why?")
+        answers = [answer.msg for answer in await take(visitor, 2)]
+        self.assertEqual(answers, ["We are open from nine to five.", "Somebody will write to you soon."])
+        await visitor.stop()
