@@ -71,16 +71,16 @@ class Pending(msgspec.Struct, gc=False):
     client_msg_id: str | None
     submission: Submission | None
     refused: Refused | None = None
+    first: Duplicate | None = None
+    """what it was answered with when it came first"""
 
 
 class _Batch:
-    __slots__ = ("born", "done", "entries", "outcomes", "placed")
+    __slots__ = ("born", "done", "entries")
 
     def __init__(self, entries: list[Pending], born: float) -> None:
         self.entries = entries
         self.born = born
-        self.outcomes: Sequence[Outcome | None] = ()
-        self.placed: list[Pending] = []
         self.done = False
 
 
@@ -187,11 +187,10 @@ class Acceptor:
         return result
 
     def _placed(self, outcomes: Sequence[Outcome], batch: _Batch) -> None:
-        batch.placed = [entry for entry in batch.entries if entry.submission is not None]
-        batch.outcomes = outcomes
+        placed = [entry for entry in batch.entries if entry.submission is not None]
         deliveries: list[Delivery] = []
         records: list[ArchiveRecord] = []
-        for entry, outcome in zip(batch.placed, outcomes, strict=True):
+        for entry, outcome in zip(placed, outcomes, strict=True):
             submission = entry.submission
             assert submission is not None
             if type(outcome) is Placed:
@@ -206,6 +205,7 @@ class Acceptor:
                     ]
             elif type(outcome) is Duplicate:
                 # The first copy may have missed the archive. It goes there under its first id.
+                entry.first = outcome
                 records.append(_first_copy(submission.body, outcome))
             else:
                 self._refuse_outcome(entry, outcome)
@@ -231,7 +231,6 @@ class Acceptor:
             self.log.failure("a batch failed", failure)
         if batch.done:
             return
-        batch.placed, batch.outcomes = [], ()
         for entry in batch.entries:
             self._refuse(entry, UNAVAILABLE, failure.getErrorMessage())
         batch.done = True
@@ -263,7 +262,6 @@ class Acceptor:
                 done.callback(None)
 
     def _answer(self, batch: _Batch) -> None:
-        outcomes = dict(zip(map(id, batch.placed), batch.outcomes, strict=True))
         fresh = again = 0
         for entry in batch.entries:
             try:
@@ -272,10 +270,10 @@ class Acceptor:
                     assert entry.refused is not None
                     entry.sender.message_refused(entry.client_msg_id, entry.refused)
                     continue
-                outcome = outcomes[id(entry)]
-                if type(outcome) is Duplicate:
+                first = entry.first
+                if first is not None:
                     again += 1
-                    entry.sender.message_accepted(entry.client_msg_id, outcome.message_id, outcome.send_time)
+                    entry.sender.message_accepted(entry.client_msg_id, first.message_id, first.send_time)
                 else:
                     fresh += 1
                     entry.sender.message_accepted(

@@ -35,13 +35,14 @@ from imd.errors import (
     Unavailable,
 )
 from imd.interfaces import Registered, TooManyChannels
+from imd.metrics import Tally
 from imd.ratelimit import TokenBucket
 from imd.services import Services
 from imd.session import Outlet, Session
 
 ERRORS = Counter("imd_errors_total", "Error frames sent, by code.", ["code"])
 CLOSES = Counter("imd_closes_total", "Connections closed by the node, by code.", ["code"])
-FRAMES = Counter("imd_frames_total", "Frames from clients, by type.", ["type"])
+FRAMES = Tally("imd_frames_total", "Frames from clients, by type.", "type")
 _MESSAGES = FRAMES.labels("message")
 
 # So many frames in a row that cannot be read, and the client is told not to come back.
@@ -120,12 +121,12 @@ class Connection:
         try:
             frame = frames.decode(payload)
         except frames.BadFrame as bad:
-            FRAMES.labels("unreadable").inc()
+            FRAMES.labels("unreadable").n += 1
             self._bad_frame(bad)
             return
         self._bad_frames = 0
         if type(frame) is frames.MessageFrame and self._state == self.OPEN:
-            _MESSAGES.inc()
+            _MESSAGES.n += 1
             self._message(frame)
         else:
             self._dispatch(frame)
@@ -133,7 +134,7 @@ class Connection:
     def binary_received(self) -> None:
         """A binary frame came."""
         if self._state != self.CLOSED:
-            FRAMES.labels("unreadable").inc()
+            FRAMES.labels("unreadable").n += 1
             self._bad_frame(frames.BadFrame(BAD_FRAME, "a text frame is expected"))
 
     def ponged(self, mark: bytes) -> None:
@@ -197,7 +198,7 @@ class Connection:
 
     def _dispatch(self, frame: Any) -> None:
         name, handle = self._HANDLERS[type(frame)]
-        FRAMES.labels(name).inc()
+        FRAMES.labels(name).n += 1
         if self._state == self.NEW and type(frame) is not frames.ConnectFrame:
             client_msg_id = getattr(frame, "client_msg_id", None)
             self._send_error(Refused(FORBIDDEN, "the connect signal comes first"), client_msg_id)

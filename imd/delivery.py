@@ -56,7 +56,7 @@ class _Search:
     def hints(self) -> list[Hint]:
         if self.latest is None or self.held[-1] is self.latest:
             return self.held
-        return [*self.held, self.latest._replace(body=None)]
+        return [*self.held, Hint(self.latest.channel, self.latest.epoch, self.latest.seq, None)]
 
 
 class Router:
@@ -88,13 +88,14 @@ class Router:
         pushed = 0
         away: dict[str, list[Hint]] = {}
         searched: list[Hint] = []
-        for _, epoch, seq, channels, body in deliveries:
-            for channel in channels:
+        for delivery in deliveries:
+            for channel in delivery.channels:
                 session = local.get(channel)
                 if session is not None:
-                    pushed += session.hint(epoch, seq, body)
+                    pushed += session.hint(delivery.epoch, delivery.seq, delivery.body)
                 elif self._bus is not None:
-                    self._route(Hint(channel, epoch, seq, body), away, searched)
+                    hint = Hint(channel, delivery.epoch, delivery.seq, delivery.body)
+                    self._route(hint, away, searched)
         if pushed:
             _LOCAL.inc(pushed)
         if self._bus is not None:

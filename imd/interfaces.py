@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 
@@ -52,8 +53,7 @@ class InboxOptions:
     """how long a visitor's token is good for unused"""
 
 
-@dataclass(slots=True)
-class Submission:
+class Submission(msgspec.Struct, gc=False):
     """One message on its way in."""
 
     sender: str
@@ -71,7 +71,7 @@ class Submission:
     """for a visitor's message: the agent it names, if it names one"""
 
 
-class Delivery(NamedTuple):
+class Delivery(msgspec.Struct, gc=False):
     """A message got a number in an inbox, and these channels may be told."""
 
     user: str
@@ -81,7 +81,7 @@ class Delivery(NamedTuple):
     body: bytes
 
 
-class Placed(NamedTuple):
+class Placed(msgspec.Struct, gc=False):
     """The message is in every recipient's inbox (or waits at the desk)."""
 
     deliveries: Sequence[Delivery]
@@ -252,7 +252,7 @@ class Inbox(Backend, Protocol):
 # ---- the archive
 
 
-class ArchiveRecord(NamedTuple):
+class ArchiveRecord(msgspec.Struct, gc=False):
     """A message to keep for ever. `agent` is who got a visitor's message."""
 
     body: bytes
@@ -295,7 +295,7 @@ class Archive(Backend, Protocol):
 # ---- the bus between nodes
 
 
-class Hint(NamedTuple):
+class Hint(msgspec.Struct, gc=False):
     """Tells a channel that its inbox reaches up to `seq`; `body` is message `seq`, if it came along."""
 
     channel: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from hashlib import blake2b
+from zlib import crc32
 
 import msgspec
 
@@ -101,16 +102,17 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
         return list(dict.fromkeys(self.group or ()))
 
     def content(self) -> str:
-        """A hash of what the sender wrote: equal for a resend, different when anything else is meant.
+        """A checksum of what the sender wrote: equal for a resend, different when anything else is meant.
 
-        A group list is a set, so its order does not count.
+        It finds a client's mistakes, and nobody gains by a collision with a message of one's own. A group
+        list is a set, so its order does not count.
         """
         if self.to:
             target: object = self.to
         else:
             target = sorted(set(self.group or ()))
-        parts = msgspec.json.encode([target, self.msg, self.content_type])
-        return blake2b(parts, digest_size=12).hexdigest()
+        parts = encode_message([target, self.msg, self.content_type])
+        return f"{len(parts):x}-{crc32(parts):x}"
 
 
 encode_message = msgspec.json.Encoder().encode

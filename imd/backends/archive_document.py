@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import bson
 import msgspec
+from bson.datetime_ms import DatetimeMS
 
 from imd.message import (
     FromUserType,
@@ -22,6 +24,7 @@ MAX_DOCUMENT_BYTES = 16 << 20
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _LOGIN_TYPES = {
     FromUserType.CUSTOMER_SERVICE.value: LoginType.USER_TYPE.value,
     FromUserType.USER_TYPE.value: LoginType.USER_TYPE.value,
@@ -56,6 +59,8 @@ def to_bson(body: bytes | msgspec.Raw, now: datetime) -> tuple[str, bytes]:
         raise Unfit("a message without an id or a sender")
     if message.from_user_type not in _LOGIN_TYPES:
         raise Unfit("a sender of no known type")
+    if not 0 <= message.send_time <= _LAST_MS:
+        raise Unfit("a time that is no date")
     try:
         encoded = _encode_bson(to_document(message, now))
     except (bson.errors.BSONError, OverflowError, ValueError, TypeError) as error:
@@ -68,9 +73,12 @@ def to_bson(body: bytes | msgspec.Raw, now: datetime) -> tuple[str, bytes]:
 
 def to_document(message: ArchivedMessage, now: datetime) -> dict[str, Any]:
     """The seed's fields, and by what history is found: `conversation` and `participants`."""
-    participants = {message.user_id, *([message.to] if message.to else message.group or ())}
-    if message.agent:
-        participants.add(message.agent)
+    if message.group and not message.to:
+        conversation, participants = _found_by(message)
+    else:
+        conversation, participants = _found_by_pair(
+            message.user_id, message.to, message.is_visitor, message.agent
+        )
     document: dict[str, Any] = {
         "_id": message.id,
         "userId": message.user_id,
@@ -81,10 +89,10 @@ def to_document(message: ArchivedMessage, now: datetime) -> dict[str, Any]:
         "isCustomerService": message.from_user_type == _AGENT,
         "isVisitor": message.is_visitor or message.from_user_type == _VISITOR,
         "isConnect": False,
-        "sendTime": _EPOCH + message.send_time * _MILLISECOND,
+        "sendTime": DatetimeMS(message.send_time),
         "createTime": now,
-        "conversation": conversation_id(conversation_members(message)),
-        "participants": sorted(participants),
+        "conversation": conversation,
+        "participants": participants,
         "fromUserType": message.from_user_type,
     }
     if message.client_msg_id is not None:
@@ -94,6 +102,20 @@ def to_document(message: ArchivedMessage, now: datetime) -> dict[str, Any]:
     if message.agent:
         document["agent"] = message.agent
     return document
+
+
+def _found_by(message: ArchivedMessage) -> tuple[str, list[str]]:
+    """The conversation, and the sorted ids of those who take part."""
+    participants = {message.user_id, *([message.to] if message.to else message.group or ())}
+    if message.agent:
+        participants.add(message.agent)
+    return conversation_id(conversation_members(message)), sorted(participants)
+
+
+@lru_cache(maxsize=50_000)
+def _found_by_pair(user_id: str, to: str, is_visitor: bool, agent: str) -> tuple[str, list[str]]:
+    """The same for all messages between two, of which there tend to be many. Not to be changed."""
+    return _found_by(ArchivedMessage(user_id=user_id, to=to, is_visitor=is_visitor, agent=agent))
 
 
 def to_json(document: Mapping[str, Any]) -> bytes:

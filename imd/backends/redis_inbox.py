@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -53,18 +54,29 @@ MAX_WAITING_ITEMS = 200_000
 MAX_ITEMS_PER_CALL = 500
 MAX_CALLS_IN_FLIGHT = 2
 
+_is_plain = re.compile("[A-Za-z0-9._@-]*").fullmatch
 _SAFE = "@"  # beside letters, digits and "._-", which quote always leaves alone
 
 
 @lru_cache(maxsize=100_000)
 def encode_id(text: str) -> str:
     """An id as it stands in a key: percent-encoded but for [A-Za-z0-9._@-], so none can end a hash tag."""
-    return quote(text, safe=_SAFE).replace("~", "%7E")
+    return _encode(text)
+
+
+def _encode(text: str) -> str:
+    return text if _is_plain(text) else quote(text, safe=_SAFE).replace("~", "%7E")
+
+
+@lru_cache(maxsize=100_000)
+def _sent_prefix(user: str, device: str) -> str:
+    return f"imd:{{{_encode(user)}}}:sent:{_encode(device)}:"
 
 
 def sent_key(user: str, device: str, client_msg_id: str) -> str:
     """The key that remembers a clientMsgId."""
-    return f"imd:{{{encode_id(user)}}}:sent:{encode_id(device)}:{encode_id(client_msg_id)}"
+    # Each is new, so none goes through a cache.
+    return _sent_prefix(user, device) + _encode(client_msg_id)
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -179,9 +191,7 @@ class RedisInbox:
         )
         return done.addCallback(self._read_reply, script, asked_at, decode)
 
-    def _read_reply(
-        self, reply: bytes, script: str, asked_at: float, decode: Callable[[bytes], Any]
-    ) -> Any:
+    def _read_reply(self, reply: bytes, script: str, asked_at: float, decode: Callable[[bytes], Any]) -> Any:
         SCRIPT_SECONDS.labels(script).observe(self._clock.monotonic() - asked_at)
         now_ms, *content = decode(reply)
         self._clock.correct(now_ms, asked_at)
@@ -326,5 +336,3 @@ def _read_connect(reply: list[Any]) -> ConnectOutcome:
 
 def _read_head(reply: list[Any]) -> Head:
     return Head(*reply)
-
-
