@@ -145,6 +145,12 @@ class Connection:
         if self.session is not None:
             self.session.writable_again()
 
+    def peer_leaves(self) -> None:
+        """The client has begun to close: what is sent from now on does not reach it, and must not count."""
+        self._state = self.CLOSED
+        if self.session is not None:
+            self.session.ended = True
+
     def lost(self, clean: bool) -> None:
         """The WebSocket is gone. `clean`: in good order, and all that was written to it had been sent."""
         self._state = self.CLOSED

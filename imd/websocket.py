@@ -177,6 +177,8 @@ class ChannelProtocol(WebSocketServerProtocol):
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         # Asked now: whoever looks later finds a transport that takes nothing any more.
         self._all_sent = self.writable
+        if self.connection is not None:
+            self.connection.peer_leaves()
         return super().onCloseFrame(code, reasonRaw)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:

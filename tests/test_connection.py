@@ -527,6 +527,27 @@ class AckTests(ConnectionTestCase):
             client.connection.lost(clean)
         self.assertEqual([leave.seq for leave in self.leaves], [0, 2])
 
+    def test_seed_client_going(self) -> None:
+        """What comes between a client's close frame and the end of its connection was not sent to it."""
+        client = self.connected(ack=None)
+        self.services.router.deliver([self.inbox.place("alice")])
+        client.connection.peer_leaves()
+        self.services.router.deliver([self.inbox.place("alice")])
+        self.inbox.settle()
+        client.connection.lost(clean=True)
+        self.assertEqual([leave.seq for leave in self.leaves], [1])
+
+    def test_seed_client_going_while_it_connects(self) -> None:
+        """A client that closes before it is connected has got nothing of what waits for it."""
+        self.inbox.place("alice")
+        client = Client(self.services)
+        client.connect("alice", ack=None)
+        client.connection.peer_leaves()
+        self.inbox.settle()
+        client.connection.lost(clean=True)
+        self.inbox.settle()
+        self.assertEqual([leave.seq for leave in self.leaves], [0])
+
 
 class ControlTests(ConnectionTestCase):
     def test_ping(self) -> None:
