@@ -78,7 +78,13 @@ class Router:
         self._unfound: dict[str, float] = {}
         self._sweep_call: Cancellable | None = None
         if bus is not None:
-            bus.listen(self._hints_came, self._search_came, self._found_came, self._replaced_came)
+            bus.listen(
+                self._hints_came,
+                self._search_came,
+                self._found_came,
+                self._replaced_came,
+                self._somebody_back,
+            )
 
     # from the acceptor and the desk
 
@@ -200,3 +206,8 @@ class Router:
             session = self._local.get(channel)
             if session is not None:
                 session.replaced()
+
+    def _somebody_back(self) -> None:
+        # Whoever has a channel that nobody had may not have heard us. It finds what it missed by itself.
+        self._searching.clear()
+        self._unfound.clear()

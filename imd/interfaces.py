@@ -318,8 +318,12 @@ class Bus(Backend, Protocol):
         searched: Callable[[str, list[Hint]], None],
         found: Callable[[str, list[str]], None],
         replaced: Callable[[list[str]], None],
+        back: Callable[[], None],
     ) -> None:
-        """Who gets what arrives. The first argument is the sender's address, except for `replaced`."""
+        """Who gets what arrives. The first argument is the sender's address, except for `replaced`.
+
+        `back()`: a node, or this one, hears again after it may have missed something.
+        """
 
     def send_hints(self, address: str, hints: list[Hint]) -> None:
         """To the node that has these channels."""

@@ -357,6 +357,7 @@ class BusDouble(Backed):
         self.searched: Callable[[str, list[Hint]], None]
         self.found: Callable[[str, list[str]], None]
         self.replaced: Callable[[list[str]], None]
+        self.back: Callable[[], None]
 
     def listen(
         self,
@@ -364,8 +365,10 @@ class BusDouble(Backed):
         searched: Callable[[str, list[Hint]], None],
         found: Callable[[str, list[str]], None],
         replaced: Callable[[list[str]], None],
+        back: Callable[[], None],
     ) -> None:
         self.hints, self.searched, self.found, self.replaced = hints, searched, found, replaced
+        self.back = back
 
     def _others(self) -> Iterable[BusDouble]:
         return [bus for bus in self._network.nodes.values() if bus is not self]

@@ -166,6 +166,24 @@ class SearchTests(RouterTestCase):
         self.inbox.settle()
         self.assertEqual(self.b.wires[channel].seqs(), list(range(1, 9)))
 
+    def test_somebody_back(self) -> None:
+        """What nobody answered is asked again as soon as a node is back on the bus."""
+        channel = self.b.connect("bob")
+        self.write()
+        self.network.under_way.clear()
+        self.clock.pump([SEARCH_SECONDS / 2] * 4)
+        self.write()
+        self.assertEqual(self.kinds(), ["a search"])
+        self.a.bus.back()
+        self.write()
+        self.network.under_way.clear()
+        self.a.bus.back()
+        self.write()
+        self.network.carry()
+        self.inbox.settle()
+        self.assertEqual(self.kinds(), ["a search", "a search", "a search", "b found"])
+        self.assertEqual(self.b.wires[channel].seqs(), [1, 2, 3, 4])
+
     def test_answered_late(self) -> None:
         """An answer after the search was given up still counts for what comes next."""
         channel = self.b.connect("bob")

@@ -96,12 +96,17 @@ class Ear:
 
     def __init__(self, bus: RabbitBus) -> None:
         self.heard: list[tuple[Any, ...]] = []
+        self.back = 0
         bus.listen(
             lambda sender, hints: self.heard.append(("hints", sender, hints)),
             lambda sender, hints: self.heard.append(("search", sender, hints)),
             lambda sender, channels: self.heard.append(("found", sender, channels)),
             lambda channels: self.heard.append(("replaced", channels)),
+            self.count_back,
         )
+
+    def count_back(self) -> None:
+        self.back += 1
 
 
 def make_bus(test: unittest.TestCase, url: str, name: str, boot: str = "b1") -> tuple[RabbitBus, Ear]:
@@ -188,7 +193,7 @@ class BusTests(unittest.TestCase):
             broker.channel.basic_publish("imd.node", two.address, body)
         broker.channel.basic_publish("imd.search", "", encode(["unheard-of", "x", []]))
         await until(lambda: dropped("malformed") >= before + 5, "all are counted")
-        two.listen(lambda *_: 1 / 0, *([lambda *_: None] * 3))  # type: ignore[arg-type,return-value]
+        two.listen(lambda *_: 1 / 0, *([lambda *_: None] * 4))  # type: ignore[arg-type,return-value]
         one.send_hints(two.address, [Hint("c", "e", 1, None)])
         await until(lambda: self.flushLoggedErrors(ZeroDivisionError), "the listener's failure is logged")
         ear_two = Ear(two)
@@ -233,8 +238,11 @@ class BusTests(unittest.TestCase):
         before = dropped("down")
         one.search([Hint("c", "e", 1, None)] * 3)
         self.assertEqual(dropped("down") - before, 3)
+        backs = (ear_one.back, ear_two.back)
         server.start()
         await until(lambda: not one.problem() and not two.problem(), "they are back", 40)
+        # Each hears of itself; whoever is back first hears of the other, too.
+        await until(lambda: ear_one.back + ear_two.back >= sum(backs) + 3, "they tell that they hear again")
         one.send_hints(two.address, [Hint("c", "e", 2, None)])
         two.search([Hint("d", "e", 3, None)])
         await until(lambda: ear_one.heard and ear_two.heard, "they hear")

@@ -61,7 +61,13 @@ class Replaced(msgspec.Struct, array_like=True, tag="replaced"):
     channels: list[str]
 
 
-BusMessage = Hints | Search | Found | Replaced
+class Back(msgspec.Struct, array_like=True, tag="back"):
+    """The sender hears again: what was asked meanwhile, and got no answer, may be asked again."""
+
+    sender: str
+
+
+BusMessage = Hints | Search | Found | Replaced | Back
 
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(BusMessage).decode
@@ -141,8 +147,10 @@ class RabbitBus:
         self._searched: Callable[[str, list[Hint]], None] = _ignore
         self._found: Callable[[str, list[str]], None] = _ignore
         self._replaced: Callable[[list[str]], None] = _ignore
+        self._back: Callable[[], None] = _ignore
+        self._hearing = False
         publisher.add_user(self._set_up_publisher, self._publisher_lost)
-        consumer.add_user(self._set_up_consumer, lambda: None)
+        consumer.add_user(self._set_up_consumer, self._consumer_lost)
 
     # from the node
 
@@ -152,11 +160,13 @@ class RabbitBus:
         searched: Callable[[str, list[Hint]], None],
         found: Callable[[str, list[str]], None],
         replaced: Callable[[list[str]], None],
+        back: Callable[[], None],
     ) -> None:
         self._hints = hints
         self._searched = searched
         self._found = found
         self._replaced = replaced
+        self._back = back
 
     def start(self) -> Deferred[None]:
         return gatherResults([self._publisher.start(), self._consumer.start()]).addCallback(lambda _: None)
@@ -213,9 +223,19 @@ class RabbitBus:
         channel = await link.channel()
         await self._declare_exchanges(link, channel)
         self._channel = channel
+        self._say_back()
 
     def _publisher_lost(self) -> None:
         self._channel = None
+
+    def _consumer_lost(self) -> None:
+        self._hearing = False
+
+    def _say_back(self) -> None:
+        """Once both connections are there: others look for our channels again, and we for theirs."""
+        if self._hearing and self._channel is not None:
+            self._publish("back", SEARCH_EXCHANGE, "", Back(self.address), 1)
+            self._back()
 
     async def _set_up_consumer(self, link: Link) -> None:
         channel = await link.channel()
@@ -225,6 +245,8 @@ class RabbitBus:
         await link.call(channel.queue_bind(queue, NODE_EXCHANGE, self.address), "queue.bind")
         arrived, _ = await link.call(channel.basic_consume(queue, auto_ack=True), "basic.consume")
         ensureDeferred(self._consume(arrived)).addErrback(self._consumer_gone, link, channel)
+        self._hearing = True
+        self._say_back()
 
     async def _declare_exchanges(self, link: Link, channel: TwistedChannel) -> None:
         for exchange, kind in ((SEARCH_EXCHANGE, "fanout"), (NODE_EXCHANGE, "direct")):
@@ -285,6 +307,8 @@ class RabbitBus:
                     self._found(sender, channels)
                 case Replaced(_, channels):
                     self._replaced(channels)
+                case Back():
+                    self._back()
         except Exception:
             self.log.failure("a {kind} message from {sender} failed", kind=kind, sender=message.sender)
 
