@@ -181,6 +181,11 @@ class Device:
         except TimeoutError:
             pass
 
+    def reconnect(self) -> None:
+        """Drop the connection, and come back on a new channel."""
+        if self.wire is not None:
+            self.wire.abort()
+
     # sending
 
     def say(self, to: list[str] | None, group: bool = False) -> str:
@@ -209,6 +214,8 @@ class Device:
             visitors = [user for user in self.world.visitors if user]
             if visitors:
                 self.say([self.rng.choice(visitors)])
+        elif self.role == "prober":
+            self.say([self.rng.choice([one.user for one in self.world.probers if one is not self])])
         else:
             others = [user for user in self.world.users if user != self.user]
             if self.rng.random() < 0.2:

@@ -223,7 +223,7 @@ class Cluster:
                     return keys
                 with contextlib.suppress(ValueError, AttributeError):
                     key = json.loads(body).get("clientMsgId", "")
-                    if not key.startswith("poison"):
+                    if key and not key.startswith("poison"):
                         keys.append(key)
 
     def ready(self) -> bool:

@@ -139,9 +139,13 @@ async def _strike(
         began = time.monotonic()
         delays = [0.0, *(stage.rng.uniform(0, 2) for _ in chosen[1:])]
         try:
-            struck.where = await asyncio.gather(
-                *(_one(fault, stage, delay) for fault, delay in zip(chosen, delays, strict=True))
-            )
+            shaking = asyncio.ensure_future(_shake(world, stage.rng))
+            try:
+                struck.where = await asyncio.gather(
+                    *(_one(fault, stage, delay) for fault, delay in zip(chosen, delays, strict=True))
+                )
+            finally:
+                shaking.cancel()
             ended = time.monotonic()
             struck.lasted = ended - began
             ready = await stage.cluster.until_ready(READY_SECONDS)
@@ -164,6 +168,13 @@ async def _strike(
             f" ready after {struck.ready:.1f} s, hints after {struck.hints:.2f} s"
         )
     await asyncio.sleep(max(0.0, end - time.monotonic()))
+
+
+async def _shake(world: World, rng: random.Random) -> None:
+    """While a fault lasts probers come back on new channels, which other nodes then cannot find."""
+    while True:
+        await asyncio.sleep(rng.uniform(0.3, 1.5))
+        rng.choice(world.probers).reconnect()
 
 
 async def _one(fault: Fault, stage: Stage, delay: float) -> str:

@@ -13,6 +13,8 @@ from tests.drill.history import History, Message
 from tests.nodes import NodeServer
 
 KINDS = ("own", "server", "own", "seed")
+# Probers talk to one another all the time, so that nodes look for their channels in the middle of a fault.
+PROBER_RATE = 4.0
 
 
 class World:
@@ -47,7 +49,10 @@ class World:
             Device(self, f"agent-{kind}", "agent", kind, role="agent", rate=rate)
             for kind in ("own", "server")
         ]
-        self.probers = [Device(self, f"probe{n}", f"probe{n}", "own", pinned=n) for n in range(len(nodes))]
+        self.probers = [
+            Device(self, f"probe{n}", f"probe{n}", "own", role="prober", rate=PROBER_RATE, pinned=n)
+            for n in range(len(nodes))
+        ]
         self.devices += self.probers
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -1,0 +1,60 @@
+"""A short drill as a test: faults under load break no promise, and a broken build is caught."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import random
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from twisted.internet.threads import deferToThread
+from twisted.trial import unittest
+
+from tests.drill.broken import BUILDS
+from tests.drill.cluster import Backends
+from tests.drill.drill import Outcome, Plan, run
+from tests.drill.report import as_text
+
+# The faults that are over soon. scripts/drill has all of them, and more time.
+QUICK = ["node-kill", "redis-kill", "redis-cut", "rabbit-cut", "mongo-errors", "poison", "net-rabbit-cut"]
+
+
+@cache
+def backends() -> Backends:
+    """Servers of this file's own, which its tests harm and mend."""
+    folder = Path(tempfile.mkdtemp(prefix="imd-drill-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    servers = Backends(folder)
+    atexit.register(servers.stop)
+    servers.start()
+    return servers
+
+
+class DrillTests(unittest.TestCase):
+    timeout = 240
+
+    async def drill(self, plan: Plan) -> Outcome:
+        lines: list[str] = []
+        outcome = await deferToThread(lambda: asyncio.run(run(plan, backends(), lines.append)))
+        self.report = "\n".join([*lines, as_text(outcome)])
+        return outcome
+
+    async def test_mixed(self) -> None:
+        """Several faults at once, for a quarter of a minute: nothing promised is broken."""
+        seed = str(random.randrange(10**6))
+        # No speed is asserted here: a busy machine may take its time.
+        plan = Plan("mixed", QUICK, True, seconds=15, seed=seed, clients=24, hint_seconds=15)
+        outcome = await self.drill(plan)
+        self.assertTrue(outcome.passed, self.report)
+        self.assertGreater(len(outcome.history.messages), 100, self.report)
+
+    async def test_broken_build(self) -> None:
+        """Nodes that say `accepted` before the message is anywhere are found out."""
+        build = BUILDS["accepted-early"]
+        plan = Plan("broken", [build.faults], False, seconds=3, clients=24, build="accepted-early")
+        outcome = await self.drill(plan)
+        kinds = {violation.kind for violation in outcome.violations}
+        self.assertTrue(kinds & set(build.caught_as), self.report)
