@@ -345,7 +345,9 @@ class Connection:
         if outcome.replaced:
             services.router.tell_replaced(outcome.replaced)
         if self._state == self.CLOSED:
-            # The client went while it was being registered.
+            # The client went, or began to, while it was being registered.
+            services.sessions.pop(session.channel, None)
+            self.session = None
             session.epoch, session.acked = outcome.page.epoch, outcome.seq
             services.leave(session.leave(clean=False))
             return
