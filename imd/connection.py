@@ -173,6 +173,11 @@ class Connection:
 
     # from the node
 
+    @property
+    def is_new(self) -> bool:
+        """No connect signal has come yet."""
+        return self._state == self.NEW
+
     def leaving(self, reconnect_ms: int) -> None:
         """The node stops: nothing more is read, what is under way is still answered."""
         if self._state == self.OPEN:

@@ -1,8 +1,8 @@
 """The way in: as many logins at a time as the node can serve beside those who are in already.
 
 There is no fixed rate. Handshakes get a slice of each turn of the reactor, logins a bounded number of places
-at the inbox. While more wait than that the listener accepts nobody: clients wait in the kernel's queue, where
-they cost nothing. Only who has waited for a place for too long is sent away (4100).
+at the inbox. While too many wait, or have not logged in, the listener accepts nobody: clients wait in the
+kernel's queue, where they cost nothing. Only who has waited for a place for too long is sent away (4100).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from imd.errors import CLOSE_OVERLOADED, UNAVAILABLE, Closing, Refused
 
 WAITING = Gauge("imd_gate_waiting", "Handshakes that wait for their turn, logins for a place.", ["stage"])
-PLACES = Gauge("imd_gate_logins", "Logins that the inbox is working on (bound: 64).")
+PLACES = Gauge("imd_gate_logins", "Logins that the inbox is working on (bound: 256).")
 WAIT_SECONDS = Histogram(
     "imd_gate_wait_seconds",
     "How long a login waited for a place.",
@@ -27,10 +27,16 @@ WAIT_SECONDS = Histogram(
 SHUT = Counter("imd_gate_shut_total", "Times that the listener stopped accepting because too many waited.")
 REFUSED = Counter("imd_gate_refused_total", "Logins sent away (4100) because they had waited for too long.")
 
+STRANGERS = Gauge("imd_half_open_connections", "Connections that have not logged in (bound: 2,000).")
+EVICTED = Counter("imd_half_open_evicted_total", "Idle connections without a login dropped for others.")
+
 _HANDSHAKES = WAITING.labels("handshake")
 _LOGINS = WAITING.labels("login")
 
-MAX_PLACES = 64
+MAX_PLACES = 256
+# Connections that have not logged in; a quarter of all there is room for if that is less.
+MAX_STRANGERS = 2_000
+IDLE_SECONDS = 5.0
 # Past this nobody is accepted, until it is half of it.
 MAX_WAITING = 256
 MAX_WAIT_SECONDS = 5.0
@@ -51,6 +57,16 @@ class Door(Protocol):
     def resumeProducing(self) -> None: ...
 
 
+class Stranger(Protocol):
+    """A connection that has not logged in."""
+
+    def is_idle(self) -> bool:
+        """It is its turn to do something: nothing of it waits here."""
+
+    def make_room(self) -> None:
+        """It has been idle for long, and others want to come in: end it."""
+
+
 class Gate:
     """`call_later` is the reactor's; `seconds` its clock."""
 
@@ -66,20 +82,24 @@ class Gate:
         self._turn_ended = seconds()
         self._turn_call: Any = None
         self._overdue_call: Any = None
+        self._strangers: dict[Stranger, float] = {}
+        self._max_strangers = MAX_STRANGERS
+        self._evict_call: Any = None
         self._door: Door | None = None
         self._shut = False
 
     # from the node
 
-    def guard(self, door: Door) -> None:
-        """Shut this listener while too many wait."""
+    def guard(self, door: Door, room: int) -> None:
+        """Shut this listener while too many wait. `room`: how many connections there may be in all."""
+        self._max_strangers = max(1, min(MAX_STRANGERS, room // 4))
         self._door = door
         door.numberAccepts = ACCEPTS_PER_TURN
 
     def stop(self) -> None:
         """Whoever still waits is sent away; nothing is scheduled any more."""
         self._door = None
-        for call in (self._turn_call, self._overdue_call):
+        for call in (self._turn_call, self._overdue_call, self._evict_call):
             if call is not None and call.active():
                 call.cancel()
         self._handshakes.clear()
@@ -87,6 +107,19 @@ class Gate:
             self._logins.popleft()[1].errback(_too_late())
 
     # from WebSockets
+
+    def came(self, stranger: Stranger) -> None:
+        """A socket was accepted."""
+        self._strangers[stranger] = self._seconds()
+        if len(self._strangers) >= self._max_strangers:
+            if self._evict_call is None:
+                self._evict_call = self._call_later(0, self._evict)
+            self._watch()
+
+    def gone(self, stranger: Stranger) -> None:
+        """It has logged in, or is no more."""
+        if self._strangers.pop(stranger, None) is not None:
+            self._watch()
 
     def handshake(self, work: Callable[[], None]) -> None:
         """Run `work`, at once or when it has its turn."""
@@ -165,18 +198,35 @@ class Gate:
             self._overdue_call = self._call_later(left, self._overdue)
         self._watch()
 
+    def _evict(self) -> None:
+        """Too many have not logged in: those that have been idle for long have to go."""
+        self._evict_call = None
+        before = self._seconds() - IDLE_SECONDS
+        for stranger, since in list(self._strangers.items()):
+            if since > before:
+                break
+            if stranger.is_idle():
+                del self._strangers[stranger]
+                EVICTED.inc()
+                stranger.make_room()
+        if len(self._strangers) >= self._max_strangers:
+            self._evict_call = self._call_later(IDLE_SECONDS / 4, self._evict)
+        self._watch()
+
     def _watch(self) -> None:
         """Tell how many wait, and shut or open the door by it."""
         _HANDSHAKES.set(len(self._handshakes))
         _LOGINS.set(len(self._logins))
+        STRANGERS.set(len(self._strangers))
         waiting = len(self._handshakes) + len(self._logins)
+        strangers = len(self._strangers)
         if self._door is None:
             return
-        if waiting > MAX_WAITING and not self._shut:
+        if not self._shut and (waiting > MAX_WAITING or strangers >= self._max_strangers):
             self._shut = True
             SHUT.inc()
             self._door.pauseProducing()
-        elif waiting <= MAX_WAITING // 2 and self._shut:
+        elif self._shut and waiting <= MAX_WAITING // 2 and strangers < self._max_strangers:
             self._shut = False
             self._door.resumeProducing()
 

@@ -175,7 +175,7 @@ class Node:
         self._factory.heartbeat.start()
         self._upkeep.start()
         self._port = await self._listen(self._settings.websocket.listen, self._factory)
-        self._gate.guard(self._port)
+        self._gate.guard(self._port, room)
         self.log.info("clients are welcome at {where}, path /ws", where=self._port.getHost())
 
     async def _listen(self, description: str, factory: Any) -> Any:

@@ -23,12 +23,7 @@ from imd.services import Services
 CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
 HANDSHAKES = Counter("imd_handshakes_total", "WebSocket handshakes, by how they ended.", ["result"])
 
-STRANGERS = Gauge("imd_half_open_connections", "Connections that have not logged in (bound: 2,000).")
-EVICTED = Counter("imd_half_open_evicted_total", "Connections dropped because too many had not logged in.")
-
 MAX_HANDSHAKE_BYTES = 16_384
-# Sockets that have not logged in, or a quarter of all that there is room for if that is less.
-MAX_STRANGERS = 2_000
 # What may still be written to a socket that does not take it, before the node stops reading from it.
 MAX_BLOCKED_BYTES = 262_144
 CLOSE_HANDSHAKE_SECONDS = 3
@@ -95,7 +90,7 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.factory.came(self)
+        self.factory.services.gate.came(self)
 
     def processHandshake(self) -> None:
         if len(self.data) > MAX_HANDSHAKE_BYTES:
@@ -189,7 +184,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.lost(wasClean and self._all_sent and not self.failedByMe)
-        self.factory.stranger_gone(self)
+        self.factory.services.gate.gone(self)
         # Last: a node that stops goes on as soon as the last connection has left the registry.
         self.factory.closed(self)
 
@@ -227,7 +222,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     # from the connection
 
     def logged_in(self) -> None:
-        self.factory.stranger_gone(self)
+        self.factory.services.gate.gone(self)
 
     def send(self, payload: bytes) -> None:
         if self.state != self.STATE_OPEN:
@@ -264,10 +259,12 @@ class ChannelProtocol(WebSocketServerProtocol):
         else:
             self.transport.pauseProducing()
 
-    # from its factory
+    # from the gate
+
+    def is_idle(self) -> bool:
+        return not self._handshaking if self.connection is None else self.connection.is_new
 
     def make_room(self) -> None:
-        """It came and did not log in, and others are waiting to."""
         if self.connection is not None:
             self.connection.close(CLOSE_OVERLOADED, "too many connections without a login")
         else:
@@ -297,7 +294,6 @@ class ChannelFactory(WebSocketServerFactory):
         self.services = services
         self.room = room
         self.open: set[ChannelProtocol] = set()
-        self._strangers: dict[ChannelProtocol, None] = {}
         self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
         self._per_address: Tally[str] = Tally()
         self._emptied: list[Deferred[None]] = []
@@ -319,22 +315,6 @@ class ChannelFactory(WebSocketServerFactory):
             allowNullOrigin=True,
         )
         self.protocol = lean_class(ChannelProtocol, self)
-
-    def came(self, protocol: ChannelProtocol) -> None:
-        """A socket was accepted. Too many that have not logged in: the oldest of them has to go."""
-        strangers = self._strangers
-        strangers[protocol] = None
-        STRANGERS.set(len(strangers))
-        if len(strangers) > min(MAX_STRANGERS, max(1, self.room // 4)):
-            oldest = next(iter(strangers))
-            del strangers[oldest]
-            EVICTED.inc()
-            oldest.make_room()
-
-    def stranger_gone(self, protocol: ChannelProtocol) -> None:
-        """It has logged in, or is gone."""
-        if self._strangers.pop(protocol, self) is None:
-            STRANGERS.set(len(self._strangers))
 
     def opened(self, protocol: ChannelProtocol) -> str | None:
         """A handshake is through; gives the reason if there is no room for it."""

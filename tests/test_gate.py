@@ -25,6 +25,18 @@ class DoorDouble:
         self.open = True
 
 
+class StrangerDouble:
+    def __init__(self) -> None:
+        self.idle = True
+        self.ended = False
+
+    def is_idle(self) -> bool:
+        return self.idle
+
+    def make_room(self) -> None:
+        self.ended = True
+
+
 class GateTests(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -32,7 +44,7 @@ class GateTests(unittest.TestCase):
         # What is called later is called in another turn, however soon.
         self.gate = Gate(lambda: self.now, lambda seconds, f: self.clock.callLater(max(seconds, TURN), f))
         self.door = DoorDouble()
-        self.gate.guard(self.door)
+        self.gate.guard(self.door, 40)
         self.done: list[int] = []
 
     def turn(self, seconds: float = 0.0) -> None:
@@ -139,6 +151,34 @@ class GateTests(unittest.TestCase):
         self.gate.stop()
         for login in waiting[gate.MAX_WAITING // 2 + 1 :]:
             self.failureResultOf(login, Closing)
+
+    def test_strangers(self) -> None:
+        """Too many that do not log in: nobody is accepted until those are gone that stay idle."""
+        strangers = [StrangerDouble() for _ in range(10)]
+        strangers[1].idle = False
+        for stranger in strangers[:9]:
+            self.gate.came(stranger)
+        self.assertTrue(self.door.open)
+        self.now = 1.0
+        self.gate.came(strangers[9])
+        self.assertFalse(self.door.open)
+        self.turn()
+        self.assertEqual([stranger.ended for stranger in strangers], [False] * 10, "they are all young")
+        self.gate.gone(strangers[2])
+        self.assertTrue(self.door.open)
+        strangers.append(StrangerDouble())
+        self.gate.came(strangers[10])
+        self.now = gate.IDLE_SECONDS
+        self.clock.advance(gate.IDLE_SECONDS)
+        self.assertEqual(
+            [stranger.ended for stranger in strangers],
+            [True, False, False, True, True, True, True, True, True, False, False],
+        )
+        self.assertTrue(self.door.open)
+        for stranger in strangers:
+            self.gate.gone(stranger)
+        self.clock.advance(gate.IDLE_SECONDS)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_accepts(self) -> None:
         """How many are accepted in a turn does not grow without bound."""

@@ -51,7 +51,8 @@ SCRIPT_SECONDS = Histogram(
 WAITING_CALLS = Gauge("imd_redis_waiting_items", "Items that wait for a script call, by script.", ["script"])
 
 MAX_WAITING_ITEMS = 200_000
-MAX_ITEMS_PER_CALL = 500
+# Redis does nothing else while a script runs: calls stay short. A connect and a pull also bring a page each.
+MAX_ITEMS_PER_CALL = {"connect": 50, "pull": 50, "ack": 250, "renew": 250, "leave": 100}
 MAX_CALLS_IN_FLIGHT = 2
 
 _is_plain = re.compile("[A-Za-z0-9._@-]*").fullmatch
@@ -94,6 +95,7 @@ class _ScriptCalls:
         self._waiting: deque[tuple[Sequence[Any], Deferred[Any]]] = deque()
         self._in_flight = 0
         self._scheduled = False
+        self._per_call = MAX_ITEMS_PER_CALL[script]
         self._gauge = WAITING_CALLS.labels(script)
 
     def __call__(self, *item: Any) -> Deferred[Any]:
@@ -109,7 +111,7 @@ class _ScriptCalls:
     def _flush(self) -> None:
         self._scheduled = False
         while self._waiting and self._in_flight < MAX_CALLS_IN_FLIGHT:
-            count = min(len(self._waiting), MAX_ITEMS_PER_CALL)
+            count = min(len(self._waiting), self._per_call)
             batch = [self._waiting.popleft() for _ in range(count)]
             self._in_flight += 1
             call = self._owner.call(self._script, [item for item, _ in batch], _unpack_list)
