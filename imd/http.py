@@ -1,14 +1,16 @@
-"""The operator's port: health, readiness, metrics."""
+"""The http port: health, readiness and metrics for operators, and the web pages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from twisted.web.http import NOT_ALLOWED, NOT_FOUND, OK, SERVICE_UNAVAILABLE
+from twisted.web.http import CACHED, NOT_ALLOWED, NOT_FOUND, OK, SERVICE_UNAVAILABLE
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
+
+from imd.pages import File
 
 REQUEST_SECONDS = 30
 """how long a connection may stay without a whole request"""
@@ -20,6 +22,11 @@ _PAGE = b"""imd, an instant-messaging daemon
 /metrics  for Prometheus
 """
 
+CLIENT_SETTINGS_PATH = b"/client.json"
+
+ClientSettings = Callable[[Mapping[str, str]], bytes | None]
+"""from a request's headers to what a page must know of its node, as JSON; None: not known yet"""
+
 _JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
 
@@ -29,10 +36,18 @@ class _Root(Resource):
 
     isLeaf = True
 
-    def __init__(self, problems: Callable[[], dict[str, str]], metrics: Any) -> None:
+    def __init__(
+        self,
+        problems: Callable[[], dict[str, str]],
+        metrics: Any,
+        files: Mapping[bytes, File],
+        client_settings: ClientSettings | None,
+    ) -> None:
         super().__init__()
         self._problems = problems
         self._metrics = metrics
+        self._files = files
+        self._client_settings = client_settings
         self._answers: dict[bytes, Callable[[], tuple[int, bytes, bytes]]] = {
             b"/": lambda: (OK, _TEXT, _PAGE),
             b"/healthz": lambda: (OK, _JSON, b'{"status":"ok"}'),
@@ -54,10 +69,24 @@ class _Root(Resource):
             if request.method == b"HEAD":
                 return _answer(request, OK, _TEXT, b"")
             return self._metrics.render(request)
+        file = self._files.get(request.path)
+        if file is not None:
+            return _answer_with_file(request, file)
+        if request.path == CLIENT_SETTINGS_PATH and self._client_settings is not None:
+            return self._answer_with_client_settings(request, self._client_settings)
         answer = self._answers.get(request.path)
         if answer is None:
             return _answer(request, NOT_FOUND, _JSON, b'{"error":"not found"}')
         return _answer(request, *answer())
+
+    def _answer_with_client_settings(self, request: Request, client_settings: ClientSettings) -> bytes:
+        # The widget asks from the site that it is on.
+        request.setHeader(b"access-control-allow-origin", b"*")
+        names = {name.decode("latin-1").lower(): "" for name, _ in request.requestHeaders.getAllRawHeaders()}
+        body = client_settings(names)
+        if body is None:
+            return _answer(request, SERVICE_UNAVAILABLE, _JSON, b'{"error":"not ready"}')
+        return _answer(request, OK, _JSON, body)
 
     def _readiness(self) -> tuple[int, bytes, bytes]:
         reasons = self._problems()
@@ -65,6 +94,14 @@ class _Root(Resource):
             body = msgspec.json.encode({"ready": False, "reasons": reasons})
             return SERVICE_UNAVAILABLE, _JSON, body
         return OK, _JSON, b'{"ready":true}'
+
+
+def _answer_with_file(request: Request, file: File) -> bytes:
+    for name, value in file.headers:
+        request.setHeader(name, value)
+    if request.setETag(file.etag) is CACHED or request.method == b"HEAD":
+        return b""
+    return file.body
 
 
 def _answer(request: Request, status: int, content_type: bytes, body: bytes) -> bytes:
@@ -80,9 +117,18 @@ class _Site(Site):
         """No access log: probes would be all there is in it."""
 
 
-def make_site(problems: Callable[[], dict[str, str]]) -> Site:
-    """What to listen with. `problems` gives what keeps the node from being ready, by part; empty: ready."""
+def make_site(
+    problems: Callable[[], dict[str, str]],
+    files: Mapping[bytes, File] | None = None,
+    client_settings: ClientSettings | None = None,
+) -> Site:
+    """What to listen with.
+
+    `problems` gives what keeps the node from being ready, by part; empty: ready. `files` are the web pages,
+    `client_settings` what they ask for; without these there are none.
+    """
     # Imported here because it asks for the reactor.
     from prometheus_client.twisted import MetricsResource
 
-    return _Site(_Root(problems, MetricsResource()), timeout=REQUEST_SECONDS)
+    root = _Root(problems, MetricsResource(), files or {}, client_settings)
+    return _Site(root, timeout=REQUEST_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from imd.history import Historian
 from imd.http import make_site
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, Backend, Bus, Delivery, Inbox, Leave
+from imd.pages import client_settings, read_files
 from imd.process import connection_room, raise_file_limit
 from imd.services import Services
 from imd.session import Session
@@ -161,8 +162,8 @@ class Node:
         room = connection_room(limit, self._settings.limits.connections)
         self.log.info("room for {room} connections, with {limit} open files", room=room, limit=limit)
         self._factory = ChannelFactory(self._reactor, self._services, room)
-        self._http_port = await self._listen(self._settings.http.listen, make_site(self.problems))
-        self.log.info("health and metrics at {where}", where=self._http_port.getHost())
+        self._http_port = await self._listen(self._settings.http.listen, self._site())
+        self.log.info("pages, health and metrics at {where}", where=self._http_port.getHost())
         waits = []
         for name, backend in self._backends.named().items():
             started = backend.start()
@@ -177,6 +178,18 @@ class Node:
         self._port = await self._listen(self._settings.websocket.listen, self._factory)
         self._gate.guard(self._port, room)
         self.log.info("clients are welcome at {where}, path /ws", where=self._port.getHost())
+
+    def _site(self) -> Any:
+        if not self._settings.http.pages:
+            return make_site(self.problems)
+        return make_site(self.problems, read_files(), self._client_settings)
+
+    def _client_settings(self, headers: Mapping[str, str]) -> bytes | None:
+        """What a page must know; None until this node listens, for only then its port is known."""
+        if self._port is None:
+            return None
+        port = getattr(self._port.getHost(), "port", None)
+        return client_settings(self._settings, port, headers)
 
     async def _listen(self, description: str, factory: Any) -> Any:
         if description.startswith(("tcp:", "tcp6:", "ssl:")) and "backlog=" not in description:

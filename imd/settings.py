@@ -59,6 +59,10 @@ class Websocket:
 class Http:
     listen: str = _key("tcp:8080:interface=127.0.0.1", values.endpoint())
     """Twisted endpoint string"""
+    pages: bool = _key(True, values.switch())
+    """serve the web pages"""
+    websocket_url: str = _key("", values.websocket_url())
+    """where pages find the WebSocket: a URL, or a path of their own origin; empty: they are told the port"""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,18 @@ def is_loopback(listen: str) -> bool:
 # ---- URLs of backends
 
 
+def websocket_url() -> Kind:
+    """A WebSocket's URL, or a path on the page's own origin; it may be empty."""
+    shape = "wss://HOST[:PORT]/PATH, or a path such as /ws"
+    absolute = _url(shape, ("ws", "wss"), r"(?:/[^?]*)?").parse
+
+    def parse(value: str) -> str:
+        # Two slashes would be another host's.
+        return value if re.fullmatch(r"|/(?!/)[^\s?#\\]*", value) else absolute(value)
+
+    return Kind(parse, shape)
+
+
 def redis_url() -> Kind:
     shape = "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE NUMBER]"
     return _url(shape, ("redis", "rediss"), r"/?|/[0-9]{1,5}")

@@ -15,7 +15,7 @@ DRIVERS = STORE_DRIVERS | {"autobahn"}
 # What a backend may know of the project, besides other backends.
 BACKENDS_MAY_KNOW = {"imd", "imd.errors", "imd.ids", "imd.interfaces", "imd.message", "imd.metrics"}
 # Modules that begin with these are edges: what clients reach. Whatever has no layer of its own is domain.
-EDGES = ("imd.websocket", "imd.lean", "imd.http")
+EDGES = ("imd.websocket", "imd.lean", "imd.http", "imd.pages")
 
 
 def layer_of(module: str) -> str:

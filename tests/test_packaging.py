@@ -68,10 +68,11 @@ class WheelTests(FolderTests):
         return wheel
 
     def test_installed_from_a_wheel(self) -> None:
-        """The wheel holds every module, Lua script and the plugin; `twistd imd` works from any folder."""
+        """The wheel holds modules, Lua scripts, web pages and the plugin; `twistd imd` works from any folder."""
         wheel = self.build()
         inside = set(zipfile.ZipFile(wheel).namelist())
         sources = [*(ROOT / "imd").rglob("*.py"), *(ROOT / "imd" / "backends" / "lua").glob("*.lua")]
+        sources += (ROOT / "imd" / "web").iterdir()
         expected = {str(path.relative_to(ROOT)) for path in sources} | {"twisted/plugins/imd_plugin.py"}
         info = f"imd-{imd.__version__}.dist-info/"
         packed = {name for name in inside if not name.startswith(info)}

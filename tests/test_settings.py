@@ -26,7 +26,7 @@ PROTOCOL = {
         "ping_seconds": 25,
         "pong_seconds": 10,
     },
-    "http": {"listen": "tcp:8080:interface=127.0.0.1"},
+    "http": {"listen": "tcp:8080:interface=127.0.0.1", "pages": True, "websocket_url": ""},
     "auth": {
         "mode": "open",
         "secret": "",

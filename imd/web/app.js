@@ -1,0 +1,316 @@
+// The chat and the agents' desk: signing in, the conversations, the one that is open, the link to the node.
+import { batched, h, icon } from "./dom.js";
+import { initial, tint } from "./format.js";
+import { addressOf, List, othersOf } from "./list.js";
+import { loginView, remembered } from "./login.js";
+import { lookAndLanguage } from "./menu.js";
+import { nodeSettings } from "./node.js";
+import { Session } from "./session.js";
+import { t } from "./text.js";
+import { Thread } from "./thread.js";
+
+const QUIET_MS = 1500; // a connection that is back by then is not spoken of
+const BACK_MS = 2500;
+
+const mode = document.documentElement.dataset.mode;
+
+/** One signed-in user's screen. `ended(refused)` is called when it is over. */
+class App {
+  constructor(session, ended) {
+    this.session = session;
+    this.ended = ended;
+    this.thread = null;
+    this.troubled = false; // trouble with the connection has been shown
+    this.announcer = h("div", { class: "hidden-text", role: "status", "aria-live": "polite" });
+    this.title = batched(() => this.#drawTitle());
+    session.addEventListener("change", () => this.#changed());
+    session.addEventListener("arrived", ({ detail }) => this.#arrived(detail));
+    session.addEventListener("state", () => this.#linkChanged());
+    session.addEventListener("left", () => this.#end(false));
+    this.onHash = () => this.#open(true);
+    this.onKey = (event) => this.#key(event);
+    window.addEventListener("hashchange", this.onHash);
+    document.addEventListener("keydown", this.onKey);
+    this.#build();
+    session.start();
+  }
+
+  #end(refused) {
+    if (this.over) return;
+    this.over = true;
+    clearTimeout(this.quiet);
+    window.removeEventListener("hashchange", this.onHash);
+    document.removeEventListener("keydown", this.onKey);
+    this.thread?.close();
+    this.list.close();
+    this.ended(refused);
+  }
+
+  // ---- the page
+
+  #build() {
+    const { session } = this;
+    this.thread?.close();
+    this.list?.close();
+    this.thread = null;
+    this.list = new List(session);
+    this.link = h("div", { class: "link", hidden: true });
+    this.menu = this.#menu();
+    this.dialog = this.#newDialog();
+    const search = h("input", {
+      class: "field search",
+      type: "search",
+      placeholder: t("list.search"),
+      "aria-label": t("list.search"),
+      oninput: () => this.list.search(search.value),
+      onkeydown: (event) => {
+        if (event.key === "ArrowDown") this.list.element.querySelector("a.row")?.focus();
+        if (event.key === "Escape" && search.value) {
+          search.value = "";
+          this.list.search("");
+        }
+      },
+    });
+    this.search = search;
+    const me = h(
+      "button",
+      { class: "me", type: "button", popovertarget: "menu", "aria-label": `${t("me.signed", { name: session.me })}. ${t("menu.open")}`, title: t("menu.open") },
+      h("span", { class: `avatar tint-${tint(session.me)}`, "aria-hidden": "true" }, initial(session.me), (this.dot = h("span", { class: "dot" }))),
+      h("span", { class: "me-text" }, h("span", { class: "me-name" }, session.me), h("span", { class: "me-about" }, t(mode === "desk" ? "app.agent" : "app.chat"))),
+    );
+    const add = h(
+      "button",
+      { class: "button-icon accent", type: "button", title: t("list.new"), "aria-label": t("list.new"), onclick: () => this.dialog.showModal() },
+      icon("plus"),
+    );
+    this.side = h(
+      "div",
+      { class: "side" },
+      h("header", { class: "bar" }, me, mode === "desk" && this.#break(), add),
+      h("div", { class: "search-row" }, icon("search"), search),
+      this.link,
+      this.list.element,
+    );
+    this.main = h("main", { class: "main" });
+    this.root = h("div", { class: "app" }, this.side, this.main);
+    document.body.replaceChildren(this.root, this.menu, this.dialog, this.announcer);
+    this.list.draw();
+    this.#open(false);
+    this.#linkChanged();
+    this.#drawTitle();
+  }
+
+  #menu() {
+    return h(
+      "div",
+      { id: "menu", class: "menu", popover: "auto", role: "dialog", "aria-label": t("menu.open") },
+      h("p", { class: "menu-who" }, t("me.signed", { name: this.session.me })),
+      ...lookAndLanguage(() => this.#build()),
+      h("button", { class: "button secondary", type: "button", onclick: () => this.#leave() }, t("menu.logout")),
+    );
+  }
+
+  /** An agent on a break is not connected: visitors are given to others, or wait. */
+  #break() {
+    const { session } = this;
+    const toggle = h("input", {
+      type: "checkbox",
+      role: "switch",
+      checked: !session.paused,
+      onchange: () => {
+        session.pause(!toggle.checked);
+        words.textContent = t(toggle.checked ? "desk.on" : "desk.off");
+      },
+    });
+    const words = h("span", { class: "switch-text" }, t(session.paused ? "desk.off" : "desk.on"));
+    return h("label", { class: "switch" }, toggle, h("span", { class: "switch-track", "aria-hidden": "true" }), words);
+  }
+
+  #newDialog() {
+    const names = h("input", { id: "names", class: "field", autocomplete: "off", autocapitalize: "none", spellcheck: "false", required: true, placeholder: "alice, bob" });
+    const dialog = h(
+      "dialog",
+      { class: "dialog", "aria-labelledby": "new-title", onclose: () => (names.value = "") },
+      h(
+        "form",
+        {
+          method: "dialog",
+          onsubmit: () => {
+            const others = names.value.split(/[,，;；\n]/).map((name) => name.trim().slice(0, 128)).filter(Boolean);
+            if (others.length) location.hash = addressOf(others);
+          },
+        },
+        h("h2", { id: "new-title" }, t("new.title")),
+        h("label", { for: "names" }, t("new.names")),
+        names,
+        h("p", { class: "hint" }, t("new.hint")),
+        h(
+          "div",
+          { class: "dialog-buttons" },
+          h("button", { class: "button secondary", type: "button", onclick: () => dialog.close() }, t("cancel")),
+          h("button", { class: "button", type: "submit" }, t("new.go")),
+        ),
+      ),
+    );
+    return dialog;
+  }
+
+  /** Show the conversation that the address names. */
+  #open(byHand) {
+    const { session } = this;
+    const others = othersOf(location.hash, session.me);
+    const conversation = others && session.store.conversation(others);
+    if (this.thread && conversation === this.thread.conversation) return;
+    this.thread?.close();
+    this.thread = null;
+    session.store.open = conversation?.key ?? null;
+    this.root.classList.toggle("with-thread", conversation !== null);
+    if (conversation) {
+      this.thread = new Thread(session, conversation, { back: () => this.#back(), announce: (text) => this.#announce(text) });
+      this.main.replaceChildren(this.thread.element);
+      // On a phone the keyboard would cover what one wants to read.
+      this.thread.begin(byHand && matchMedia("(hover: hover)").matches);
+    } else {
+      const hint = mode === "desk" ? t("thread.none.agent") : t("thread.none.hint");
+      const face = h("div", { class: "logo", "aria-hidden": "true" }, icon(mode === "desk" ? "headset" : "bubble"));
+      this.main.replaceChildren(h("div", { class: "nothing" }, face, h("p", { class: "strong" }, t("thread.none")), h("p", {}, hint)));
+    }
+    this.list.draw();
+    this.title();
+  }
+
+  #back() {
+    const { conversation } = this.thread;
+    history.pushState(null, "", location.pathname + location.search);
+    this.#open(true);
+    const address = addressOf(conversation.others.length ? conversation.others : [this.session.me]);
+    (this.list.element.querySelector(`a[href="${CSS.escape(address)}"]`) ?? this.search).focus();
+  }
+
+  #key(event) {
+    if (document.querySelector("dialog[open]") || event.isComposing) return;
+    const typing = event.target.closest?.("input, textarea");
+    if (event.altKey && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
+      const rows = [...this.list.element.querySelectorAll("a.row")];
+      const now = rows.findIndex((row) => row.getAttribute("aria-current"));
+      const next = rows[now < 0 ? 0 : now + (event.key === "ArrowDown" ? 1 : -1)];
+      if (next) location.hash = next.getAttribute("href");
+      event.preventDefault();
+    } else if (!typing && event.key === "/") {
+      this.search.focus();
+      event.preventDefault();
+    } else if (!typing && event.key === "n" && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      this.dialog.showModal();
+      event.preventDefault();
+    }
+  }
+
+  // ---- what happens
+
+  #changed() {
+    if (this.over) return;
+    this.list.drawSoon();
+    this.thread?.drawSoon();
+    this.title();
+  }
+
+  #arrived(message) {
+    const { thread, session } = this;
+    if (!thread || message.userId === session.me) return;
+    if (session.keyOf(message) === thread.conversation.key) thread.arrived(message);
+  }
+
+  #drawTitle() {
+    if (this.over) return;
+    const unread = this.session.store.totalUnread;
+    const name = t(mode === "desk" ? "app.agent" : "app.chat");
+    document.title = unread ? `(${unread > 99 ? "99+" : unread}) ${name}` : name;
+  }
+
+  #announce(text) {
+    this.announcer.textContent = text;
+  }
+
+  // ---- the link to the node
+
+  #linkChanged() {
+    const { session } = this;
+    const { state, code, permanent, reason } = session.state;
+    if (state === "closed" && permanent && code === 4001) return this.#refused();
+    this.root.dataset.link = state;
+    this.dot.className = `dot ${state}`;
+    clearTimeout(this.quiet);
+    if (state === "open") return this.#linkBack();
+    if (session.paused || this.over) return this.#showLink(null);
+    if (state === "closed" && permanent) {
+      const again = h("button", { class: "button-link", type: "button", onclick: () => session.start() }, t(code === 4003 ? "link.use" : "link.again"));
+      return this.#showLink(code === 4003 ? t("link.replaced") : t("link.ended", { reason: reason || String(code ?? "") }), again);
+    }
+    const show = () => {
+      this.troubled = true;
+      this.#showLink(t(this.session.state.state === "waiting" || !navigator.onLine ? "link.waiting" : "link.connecting"));
+    };
+    // What is shown already changes at once; a short break is not spoken of.
+    if (this.troubled) show();
+    else this.quiet = setTimeout(show, QUIET_MS);
+  }
+
+  #linkBack() {
+    const { session } = this;
+    if (mode === "desk" && session.kind && session.kind !== "CUSTOMER_SERVICE") return this.#showLink(t("desk.not.agent"));
+    if (!this.troubled) return this.#showLink(null);
+    this.troubled = false;
+    this.#showLink(t("link.back"));
+    this.quiet = setTimeout(() => this.#showLink(null), BACK_MS);
+  }
+
+  #showLink(words, ...more) {
+    this.link.hidden = words === null;
+    if (words === null || words === this.link.firstChild?.textContent) return;
+    this.link.replaceChildren(h("span", {}, words), ...more);
+    this.#announce(words);
+  }
+
+  async #refused() {
+    this.#end(true);
+    remembered.forget(mode);
+    await this.session.stop();
+  }
+
+  async #leave() {
+    const { session } = this;
+    const n = session.client.outbox.filter((entry) => entry.state !== "failed").length;
+    if (n && !window.confirm(n === 1 ? t("logout.unsent.one") : t("logout.unsent", { n }))) return;
+    this.#end(false);
+    remembered.forget(mode);
+    await session.leave();
+  }
+}
+
+function languageCorner(redraw) {
+  return h("details", { class: "corner" }, h("summary", { "aria-label": t("menu.open"), title: t("menu.open") }, icon("more")), h("div", { class: "menu" }, ...lookAndLanguage(redraw)));
+}
+
+async function main() {
+  document.title = t(mode === "desk" ? "app.agent" : "app.chat");
+  const looking = setTimeout(() => document.body.replaceChildren(h("p", { class: "looking" }, t("login.looking"))), QUIET_MS);
+  const settings = await nodeSettings();
+  clearTimeout(looking);
+
+  const enter = (who) => {
+    remembered.set(who);
+    new App(new Session(settings, who), signIn);
+  };
+  const signIn = (refused) => {
+    document.title = t(mode === "desk" ? "app.agent" : "app.chat");
+    const { view, focus } = loginView(mode, settings, refused, enter);
+    document.body.replaceChildren(view, languageCorner(() => signIn(refused)));
+    focus();
+  };
+  const who = remembered.get(mode);
+  // What was kept under another mode of the node is of no use.
+  if (who && Boolean(who.token) === (settings.authMode === "jwt")) enter(who);
+  else signIn(false);
+}
+
+main();

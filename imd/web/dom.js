@@ -1,0 +1,80 @@
+// Elements, icons, and a storage that never throws.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element. `props`: onclick and the like are listeners, strings are attributes, the rest properties. */
+export function h(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "class") node.className = value;
+    else if (typeof value === "string") node.setAttribute(name, value);
+    else node[name] = value;
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+const PATHS = {
+  back: "M15 5l-7 7 7 7",
+  bubble: "M4 6.5A2.5 2.5 0 0 1 6.500 4h11A2.500 2.500 0 0 1 20 6.500v7a2.500 2.500 0 0 1-2.500 2.500H11l-4.500 4v-4A2.500 2.500 0 0 1 4 13.500z",
+  check: "M5 12.500l4.500 4.500L19 7.500",
+  clock: "M12 7v5l3 2M12 3.500a8.500 8.500 0 1 1 0 17 8.500 8.500 0 0 1 0-17z",
+  close: "M6 6l12 12M18 6L6 18",
+  cloud: "M3 3l18 18M8.500 8A5 5 0 0 0 7 17.500h9M18.500 16.500A4 4 0 0 0 17 9.500a5.500 5.500 0 0 0-5-3.500",
+  down: "M12 5v14M6 13l6 6 6-6",
+  failed: "M12 7.500v5.500M12 16.500v.1M12 3.500a8.500 8.500 0 1 1 0 17 8.500 8.500 0 0 1 0-17z",
+  headset: "M5 15v-3a7 7 0 0 1 14 0v3M5 14h2.500v5H6a1 1 0 0 1-1-1zM19 14h-2.500v5H18a1 1 0 0 0 1-1zM18 19c0 1.500-2 2-4 2",
+  more: "M5 12h.1M12 12h.1M19 12h.1",
+  people: "M9 11.500a3.250 3.250 0 1 0 0-6.500 3.250 3.250 0 0 0 0 6.500zM3 19c.4-3 2.800-4.500 6-4.500s5.600 1.500 6 4.500M15.500 5.300a3.250 3.250 0 0 1 0 5.900M17.500 14.800c2 .6 3.200 2 3.500 4.200",
+  plus: "M12 5v14M5 12h14",
+  search: "M11 4.500a6.500 6.500 0 1 1 0 13 6.500 6.500 0 0 1 0-13zM16 16l4 4",
+  send: "M4.500 12L4 4.500 20.500 12 4 19.500zM4.500 12H12",
+};
+
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("class", `icon icon-${name}`);
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS(SVG, "path");
+  path.setAttribute("d", PATHS[name]);
+  svg.append(path);
+  return svg;
+}
+
+/** Web storage, or nothing: it may be forbidden, full, or hold what is no JSON. */
+export const kept = {
+  get(key, otherwise = null, storage = "localStorage") {
+    try {
+      return JSON.parse(window[storage].getItem(key)) ?? otherwise;
+    } catch {
+      return otherwise;
+    }
+  },
+  set(key, value, storage = "localStorage") {
+    try {
+      if (value === null) window[storage].removeItem(key);
+      else window[storage].setItem(key, JSON.stringify(value));
+      return true;
+    } catch {
+      return false;
+    }
+  },
+};
+
+/** Call `run` soon, once for many calls; in a hidden page too, where no frame is drawn. */
+export function batched(run) {
+  let asked = false;
+  const now = () => {
+    asked = false;
+    run();
+  };
+  return () => {
+    if (asked) return;
+    asked = true;
+    if (document.hidden) setTimeout(now, 30);
+    else requestAnimationFrame(now);
+  };
+}

@@ -1,0 +1,174 @@
+// The conversations: names, the last message, what is unread; at the desk, who waits.
+import { batched, h, icon } from "./dom.js";
+import { duration, fullTime, shortTime } from "./format.js";
+import { language, t } from "./text.js";
+import { avatar, shownName, titleOf } from "./thread.js";
+
+const TICK_MS = 15_000;
+const MOST = 200; // drawn at first, and added each time
+
+/** The address of a conversation: #alice, or #alice,bob for a group. */
+export const addressOf = (others) => `#${others.map(encodeURIComponent).join(",")}`;
+
+/** Whom an address names; null if nobody. */
+export function othersOf(address, me) {
+  try {
+    const names = address.replace(/^#/, "").split(",").filter(Boolean).map(decodeURIComponent);
+    if (!names.length) return null;
+    return [...new Set(names)].filter((name) => name !== me).sort();
+  } catch {
+    return null;
+  }
+}
+
+export class List {
+  constructor(session) {
+    this.session = session;
+    this.words = "";
+    this.most = MOST;
+    this.drawSoon = batched(() => this.draw());
+    this.element = h("nav", { class: "list", "aria-label": t("list.label"), onkeydown: (event) => this.#key(event) });
+    this.ticking = setInterval(this.drawSoon, TICK_MS);
+  }
+
+  close() {
+    this.closed = true;
+    clearInterval(this.ticking);
+  }
+
+  search(words) {
+    this.words = words.trim().toLocaleLowerCase();
+    this.draw();
+  }
+
+  #entries() {
+    const { session } = this;
+    const { store } = session;
+    // The last of each conversation in the outbox, in one pass.
+    const waiting = new Map();
+    for (const entry of session.client.outbox) waiting.set(session.keyOfOutgoing(entry), entry);
+    const entries = [];
+    for (const conversation of store.conversations.values()) {
+      const draft = conversation.key === store.open ? "" : store.draft(conversation.key);
+      const out = waiting.get(conversation.key);
+      if (!conversation.last && !out && !draft && conversation.key !== store.open) continue;
+      const title = titleOf(conversation);
+      if (this.words && !title.toLocaleLowerCase().includes(this.words)) continue;
+      const last = out ? { ...out, userId: session.me, time: out.queuedAt } : { ...conversation.last, time: conversation.last?.sendTime };
+      entries.push({ conversation, title, draft, last, unread: store.unread(conversation), time: last.time ?? Date.now() });
+    }
+    return entries.sort((a, b) => b.time - a.time);
+  }
+
+  draw() {
+    if (this.closed) return;
+    const focused = this.element.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const entries = this.#entries();
+    const parts = this.session.who.mode === "desk" ? this.#desk(entries) : this.#chat(entries);
+    if (this.session.older || entries.length > this.most) {
+      parts.push(h("button", { class: "button-quiet", type: "button", onclick: () => this.#more(entries.length) }, t("list.more")));
+    }
+    const top = this.element.scrollTop;
+    this.element.replaceChildren(...parts);
+    this.element.scrollTop = top;
+    if (focused) this.element.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  }
+
+  async #more(there) {
+    this.most += MOST;
+    if (there < this.most && this.session.older) await this.session.readOlderConversations().catch(() => {});
+    this.drawSoon();
+  }
+
+  #chat(entries) {
+    if (entries.length) return [this.#rows(entries)];
+    if (this.words) return [h("p", { class: "list-empty" }, t("list.none"))];
+    return [h("div", { class: "list-empty" }, h("p", { class: "strong" }, t("list.empty")), h("p", {}, t("list.empty.hint")))];
+  }
+
+  /** Who waits, the one that waits longest first; then the others. */
+  #desk(entries) {
+    const isWaiting = ({ conversation, last }) => conversation.isVisitors && last.userId === conversation.others[0];
+    const waiting = entries.filter(isWaiting);
+    for (const entry of waiting) entry.since = waitsSince(entry.conversation);
+    waiting.sort((a, b) => a.since - b.since);
+    const visitors = entries.filter((entry) => entry.conversation.isVisitors && !isWaiting(entry));
+    const people = entries.filter((entry) => !entry.conversation.isVisitors);
+    const nobody = h("div", { class: "list-empty" }, h("p", { class: "strong" }, t("desk.waiting.none")), h("p", {}, t("desk.waiting.hint")));
+    return [
+      ...this.#section(t("desk.waiting"), waiting, nobody),
+      ...this.#section(t("desk.visitors"), visitors),
+      ...this.#section(t("desk.people"), people),
+    ];
+  }
+
+  #section(name, entries, otherwise = null) {
+    if (!entries.length && !otherwise) return [];
+    const heading = h("h2", { class: "list-heading" }, name, entries.length ? h("span", { class: "count" }, String(entries.length)) : null);
+    return [heading, entries.length ? this.#rows(entries) : otherwise];
+  }
+
+  #rows(entries) {
+    return h("ul", {}, entries.slice(0, this.most).map((entry) => this.#row(entry)));
+  }
+
+  #row({ conversation, title, draft, last, unread, time, since }) {
+    const open = conversation.key === this.session.store.open;
+    const from = draft ? t("list.draft") : last.userId === this.session.me ? t("list.you") : conversation.isGroup && last.userId ? `${shownName(last.userId)}: ` : "";
+    const failed = last.state === "failed";
+    const preview = (draft || last.msg || "").slice(0, 200);
+    return h(
+      "li",
+      {},
+      h(
+        "a",
+        { class: `row${unread ? " unread" : ""}`, href: addressOf(conversation.others.length ? conversation.others : [this.session.me]), "aria-current": open ? "true" : undefined },
+        avatar(conversation),
+        h(
+          "span",
+          { class: "row-text" },
+          h(
+            "span",
+            { class: "row-top" },
+            h("span", { class: "row-title" }, title),
+            last.time && h("time", { class: "row-time", title: fullTime(time, language()) }, shortTime(time, language(), t)),
+          ),
+          h(
+            "span",
+            { class: "row-bottom" },
+            h(
+              "span",
+              { class: `row-preview${failed ? " failed" : ""}` },
+              from && h("span", { class: draft ? "draft" : "from" }, from),
+              preview,
+            ),
+            since && h("span", { class: "waits" }, t("desk.wait", { time: duration(Date.now() - since, language()) })),
+            unread ? h("span", { class: "badge", "aria-label": t("list.unread", { n: unread }) }, unread > 99 ? "99+" : String(unread)) : null,
+          ),
+        ),
+      ),
+    );
+  }
+
+  #key(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+    const rows = [...this.element.querySelectorAll("a.row")];
+    const next = rows[rows.indexOf(document.activeElement) + step];
+    if (next) {
+      event.preventDefault();
+      next.focus();
+    }
+  }
+}
+
+/** When a visitor wrote the first message that nobody has answered. */
+function waitsSince(conversation) {
+  let since = Date.now();
+  for (let i = conversation.messages.length - 1; i >= 0; i--) {
+    const message = conversation.messages[i];
+    if (message.userId !== conversation.others[0]) break;
+    since = message.sendTime;
+  }
+  return since;
+}

@@ -1,0 +1,52 @@
+// The look and the language: chosen in the menu, kept in the browser, the same on all pages.
+import { h } from "./dom.js";
+import { language, LANGUAGES, setLanguage, t } from "./text.js";
+
+const root = document.documentElement;
+
+// theme.js reads both before the page is drawn, and so as plain text.
+function keepText(key, text) {
+  try {
+    if (text === null) localStorage.removeItem(key);
+    else localStorage.setItem(key, text);
+  } catch {
+    // Then for this time only.
+  }
+}
+
+function choice(name, legend, options, chosen, choose) {
+  return h(
+    "fieldset",
+    { class: "choice" },
+    h("legend", {}, legend),
+    h(
+      "div",
+      { class: "segments" },
+      Object.entries(options).map(([value, label]) =>
+        h(
+          "label",
+          { class: "segment" },
+          h("input", { type: "radio", name, value, checked: value === chosen, onchange: () => choose(value) }),
+          h("span", {}, label),
+        ),
+      ),
+    ),
+  );
+}
+
+/** The two choices, as fieldsets. `redraw` is called after the language has changed. */
+export function lookAndLanguage(redraw) {
+  const looks = { auto: t("theme.auto"), light: t("theme.light"), dark: t("theme.dark") };
+  return [
+    choice("theme", t("menu.theme"), looks, root.dataset.theme ?? "auto", (theme) => {
+      if (theme === "auto") delete root.dataset.theme;
+      else root.dataset.theme = theme;
+      keepText("imd.theme", theme === "auto" ? null : theme);
+    }),
+    choice("language", t("menu.language"), LANGUAGES, language(), (chosen) => {
+      setLanguage(chosen);
+      keepText("imd.language", chosen);
+      redraw();
+    }),
+  ];
+}

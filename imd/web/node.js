@@ -1,0 +1,28 @@
+// Finding the node: what it says of itself, and where its WebSocket is.
+
+const PAUSE_MS = 1000;
+
+/** What the node tells its pages, asked for until it answers. */
+export async function nodeSettings(base = import.meta.url) {
+  for (;;) {
+    try {
+      const answer = await fetch(new URL("client.json", base), { cache: "no-store", credentials: "omit" });
+      if (answer.ok) return await answer.json();
+    } catch {
+      // Not there yet: again in a moment.
+    }
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+}
+
+/** The WebSocket's address. `settings.ws`: a port of the page's host, a path of its origin, or all of it. */
+export function websocketUrl(settings, base = import.meta.url) {
+  const url = new URL(base);
+  const secure = url.protocol === "https:";
+  let where = settings.ws;
+  // A page that came over TLS, from a node that has none: a proxy is in between.
+  if (typeof where === "number" && secure && !settings.tls) where = "/ws";
+  if (typeof where === "number") return `${settings.tls ? "wss" : "ws"}://${url.hostname}:${where}/ws`;
+  if (where.startsWith("/")) return `${secure ? "wss" : "ws"}://${url.host}${where}`;
+  return where;
+}

@@ -1,0 +1,287 @@
+// The chat of a visitor: a bubble on the site, a panel when it is opened. In a shadow root of its own.
+import { batched, h, icon, kept } from "./dom.js";
+import { clockTime, dayName, dayNumber, fullTime, linked } from "./format.js";
+import { Client } from "./imd.js";
+import { nodeSettings, websocketUrl } from "./node.js";
+import { languageOf, translator } from "./text.js";
+import { STYLE } from "./widget-style.js";
+
+const KEY = "imd.widget";
+const PAGE = 50;
+const NEAR_BOTTOM = 80;
+const QUIET_MS = 2000;
+
+/** Black or white, whichever is easier to read on a colour. */
+function inkOn(color) {
+  const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  probe.fillStyle = color;
+  probe.fillRect(0, 0, 1, 1);
+  const [r, g, b] = [...probe.getImageData(0, 0, 1, 1).data].map((part) => {
+    const share = part / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
+}
+
+export class Widget {
+  /** Put the bubble on the page, if the node takes visitors. */
+  static async place(options) {
+    if (document.readyState === "loading") await new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true }));
+    const settings = await nodeSettings(options.base);
+    if (settings.visitors) new Widget(options, settings);
+  }
+
+  constructor({ base, url, title, lang, color }, settings) {
+    this.language = languageOf(lang ?? (document.documentElement.lang || navigator.language));
+    this.t = translator(this.language);
+    this.title = title || this.t("widget.title");
+    this.messages = []; // by id
+    this.ids = new Set();
+    this.complete = false;
+    this.stick = true;
+    this.started = false;
+    this.client = new Client({ url: url || websocketUrl(settings, base), isVisitor: true, storageKey: KEY });
+    this.channel = new BroadcastChannel(KEY);
+    this.channel.onmessage = ({ data }) => this.#add([data]);
+    this.drawSoon = batched(() => this.#draw());
+    this.#listen();
+    this.#build(color);
+    // Who has been here before may have an answer waiting; nobody else becomes a visitor by looking.
+    const known = kept.get(`${KEY}.known`, false);
+    if (known) this.#start();
+    this.#show(kept.get(`${KEY}.open`, false, "sessionStorage") === true, false);
+  }
+
+  #start() {
+    if (this.started) return;
+    this.started = true;
+    kept.set(`${KEY}.known`, true);
+    this.client.start();
+  }
+
+  #listen() {
+    const { client } = this;
+    client.on("connected", () => this.#read());
+    client.on("gap", () => this.#read());
+    client.on("message", (message) => {
+      this.#add([message]);
+      if (this.opened && !document.hidden) this.announcer.textContent = message.msg;
+    });
+    client.on("accepted", ({ id, sendTime, message }) => {
+      const accepted = { id, sendTime, clientMsgId: message.clientMsgId, userId: client.userId, msg: message.msg };
+      this.#add([accepted]);
+      this.channel.postMessage(accepted);
+    });
+    client.on("outbox", this.drawSoon);
+    client.on("failed", this.drawSoon);
+    client.on("state", () => this.#linkChanged());
+    document.addEventListener("visibilitychange", this.drawSoon);
+  }
+
+  #add(messages) {
+    for (const message of messages) {
+      if (this.ids.has(message.id)) continue;
+      this.ids.add(message.id);
+      let place = this.messages.length;
+      while (place > 0 && this.messages[place - 1].id > message.id) place--;
+      this.messages.splice(place, 0, message);
+    }
+    this.drawSoon();
+  }
+
+  async #read(before) {
+    if (this.reading) return;
+    this.reading = true;
+    try {
+      const { messages, more } = await this.client.history({ all: true, before, limit: PAGE });
+      // A newest page that does not join on to what is here takes its place.
+      if (!before && more && !messages.some(({ id }) => this.ids.has(id))) this.#dropUpTo(messages.at(-1).id);
+      if (before || !this.messages.length || messages[0]?.id <= this.messages[0].id) this.complete = !more;
+      this.#add(messages);
+    } catch {
+      // The next connection, or the next scroll, asks again.
+    }
+    this.reading = false;
+  }
+
+  #dropUpTo(id) {
+    this.messages = this.messages.filter((message) => message.id > id);
+    this.ids = new Set(this.messages.map((message) => message.id));
+  }
+
+  // ---- elements
+
+  #build(color) {
+    const { t } = this;
+    this.badge = h("span", { class: "badge", hidden: true });
+    this.bubble = h("button", { class: "bubble", type: "button", onclick: () => this.#show(!this.opened) }, icon("bubble"), icon("close"), this.badge);
+    this.list = h("ol", { role: "log", "aria-live": "off", "aria-label": this.title });
+    this.scroller = h("div", { class: "scroller", tabindex: "0", onscroll: () => this.#scrolled() }, this.list);
+    this.link = h("p", { class: "link", role: "status", hidden: true });
+    this.announcer = h("div", { class: "hidden-text", role: "status", "aria-live": "polite" });
+    this.input = h("textarea", {
+      rows: 1,
+      placeholder: t("compose.placeholder"),
+      "aria-label": t("compose.placeholder"),
+      enterkeyhint: "send",
+      oninput: () => this.#edited(),
+      onkeydown: (event) => {
+        // Enter also ends the spelling of a Chinese word.
+        if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+        event.preventDefault();
+        this.#send();
+      },
+    });
+    this.input.value = kept.get(`${KEY}.draft`, "");
+    this.button = h("button", { class: "send", type: "submit", "aria-label": t("compose.send"), title: t("compose.send") }, icon("send"));
+    this.panel = h(
+      "section",
+      { class: "panel", role: "dialog", "aria-label": this.title, hidden: true, onkeydown: (event) => event.key === "Escape" && !event.isComposing && this.#show(false) },
+      h(
+        "header",
+        {},
+        h("h2", {}, this.title),
+        h("button", { class: "shut", type: "button", "aria-label": t("widget.close"), title: t("widget.close"), onclick: () => this.#show(false) }, icon("close")),
+      ),
+      this.link,
+      this.scroller,
+      h(
+        "form",
+        {
+          onsubmit: (event) => {
+            event.preventDefault();
+            this.#send();
+          },
+        },
+        this.input,
+        this.button,
+      ),
+      this.announcer,
+    );
+    const host = h("imd-chat", { lang: this.language });
+    const root = host.attachShadow({ mode: "open" });
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(STYLE);
+    root.adoptedStyleSheets = [sheet];
+    root.append(this.panel, this.bubble);
+    if (color && CSS.supports("color", color)) {
+      host.style.setProperty("--imd-accent", color);
+      host.style.setProperty("--imd-on-accent", inkOn(color));
+    }
+    // What is typed here is not the site's.
+    for (const type of ["keydown", "keyup", "keypress"]) host.addEventListener(type, (event) => event.stopPropagation());
+    document.body.append(host);
+  }
+
+  #show(opened, focus = true) {
+    this.opened = opened;
+    this.panel.hidden = !opened;
+    this.bubble.classList.toggle("opened", opened);
+    this.bubble.setAttribute("aria-expanded", String(opened));
+    kept.set(`${KEY}.open`, opened, "sessionStorage");
+    this.#draw();
+    this.#edited();
+    if (focus) (opened ? this.input : this.bubble).focus();
+  }
+
+  #draw() {
+    const { messages, client } = this;
+    const had = new Set(messages.map((message) => message.clientMsgId));
+    const waiting = client.outbox.filter((entry) => !had.has(entry.clientMsgId));
+    this.#drawBadge();
+    if (!this.opened) return;
+    const before = this.scroller.scrollHeight - this.scroller.scrollTop;
+    const rows = [h("li", { class: "hello" }, h("p", { class: "strong" }, this.t("widget.hello")), h("p", {}, this.t("widget.wait")))];
+    let day = null;
+    for (const entry of [...messages, ...waiting]) {
+      const time = entry.sendTime ?? entry.queuedAt;
+      if (dayNumber(time) !== day) {
+        day = dayNumber(time);
+        rows.push(h("li", { class: "day" }, dayName(time, this.language, this.t)));
+      }
+      rows.push(this.#row(entry, time));
+    }
+    this.list.replaceChildren(...rows);
+    this.scroller.scrollTop = this.stick ? this.scroller.scrollHeight : this.scroller.scrollHeight - before;
+  }
+
+  #row(entry, time) {
+    const mine = entry.id === undefined || entry.userId === this.client.userId;
+    const state = entry.id !== undefined ? "accepted" : entry.state === "failed" ? "failed" : "sending";
+    const { t, client } = this;
+    return h(
+      "li",
+      { class: `message ${mine ? "mine" : "theirs"} ${state}` },
+      !mine && h("span", { class: "sender" }, entry.userId),
+      h("p", { class: "text", dir: "auto" }, linked(entry.msg)),
+      h(
+        "span",
+        { class: "meta" },
+        h("time", { datetime: new Date(time).toISOString(), title: fullTime(time, this.language) }, clockTime(time, this.language)),
+        mine && h("span", { class: "state", role: "img", "aria-label": t(`state.${state}`) }, icon({ sending: "clock", accepted: "check", failed: "failed" }[state])),
+        state === "failed" && h("button", { type: "button", onclick: () => client.retry(entry.clientMsgId) }, t("failed.retry")),
+        state === "failed" && h("button", { type: "button", onclick: () => client.cancel(entry.clientMsgId) }, t("failed.delete")),
+      ),
+    );
+  }
+
+  /** How many answers nobody has seen. */
+  #drawBadge() {
+    const { messages, t } = this;
+    const last = messages.at(-1)?.id;
+    if (this.opened && last && !document.hidden && kept.get(`${KEY}.read`, "") < last) kept.set(`${KEY}.read`, last);
+    const read = kept.get(`${KEY}.read`, "");
+    const unread = messages.filter(({ id, userId }) => id > read && userId !== this.client.userId).length;
+    this.badge.hidden = unread === 0;
+    this.badge.textContent = String(unread);
+    const words = this.opened ? t("widget.close") : t("widget.open");
+    this.bubble.setAttribute("aria-label", unread && !this.opened ? `${words}. ${t("widget.new", { n: unread })}` : words);
+  }
+
+  #scrolled() {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    this.stick = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM;
+    if (scrollTop < NEAR_BOTTOM && !this.complete && this.messages.length && this.client.state === "open") this.#read(this.messages[0].id);
+  }
+
+  #linkChanged() {
+    clearTimeout(this.quiet);
+    const { state } = this.client;
+    if (state === "open") this.link.hidden = true;
+    else {
+      this.quiet = setTimeout(() => {
+        this.link.textContent = this.t(this.client.state === "closed" ? "widget.off" : "link.waiting");
+        this.link.hidden = false;
+      }, QUIET_MS);
+    }
+  }
+
+  // ---- writing
+
+  #edited() {
+    const { input } = this;
+    input.rows = 1;
+    const padding = 16;
+    const line = parseFloat(getComputedStyle(input).lineHeight) || 21;
+    input.rows = Math.min(5, Math.max(1, Math.round((input.scrollHeight - padding) / line)));
+    this.button.disabled = !input.value.trim();
+    kept.set(`${KEY}.draft`, input.value || null);
+  }
+
+  #send() {
+    const msg = this.input.value.trim();
+    if (!msg) return;
+    this.#start();
+    try {
+      this.client.send({ msg });
+    } catch (error) {
+      this.link.textContent = error.reason ?? String(error);
+      this.link.hidden = false;
+      return;
+    }
+    this.input.value = "";
+    this.stick = true;
+    this.#edited();
+    this.drawSoon();
+  }
+}

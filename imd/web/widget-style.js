@@ -1,0 +1,125 @@
+// The widget's own styles: nothing of the site's gets in, nothing of these gets out.
+
+export const STYLE = `
+:host {
+  --accent: var(--imd-accent, #0d7a70);
+  --on-accent: var(--imd-on-accent, #fff);
+  --surface: #fff;
+  --ground: #f2f5f5;
+  --line: #dfe5e7;
+  --text: #16201f;
+  --soft: #586664;
+  --danger: #b3261e;
+  --warn: #fff4d6;
+  --on-warn: #5b4300;
+  all: initial;
+  position: fixed;
+  right: 20px;
+  bottom: 20px;
+  z-index: 2147483000;
+  color: var(--text);
+  font: 15px/1.4 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif;
+}
+@media (prefers-color-scheme: dark) {
+  :host {
+    --surface: #1a2221;
+    --ground: #111817;
+    --line: #2d3836;
+    --text: #e6edeb;
+    --soft: #9aa9a6;
+    --danger: #ff9a8f;
+    --warn: #3a3010;
+    --on-warn: #f3dd9a;
+  }
+}
+* { box-sizing: border-box; margin: 0; padding: 0; }
+[hidden] { display: none !important; }
+button, textarea { border: 0; background: none; color: inherit; font: inherit; }
+button { cursor: pointer; }
+:focus { outline: none; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+.icon { display: block; width: 24px; height: 24px; fill: none; stroke: currentColor; stroke-width: 1.8; stroke-linecap: round; stroke-linejoin: round; }
+.strong { color: var(--text); font-weight: 600; }
+.hidden-text { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.bubble {
+  position: relative;
+  display: grid;
+  place-items: center;
+  width: 60px;
+  height: 60px;
+  border-radius: 50%;
+  background: var(--accent);
+  color: var(--on-accent);
+  box-shadow: 0 6px 24px rgb(0 0 0 / 28%);
+}
+.bubble:hover { filter: brightness(1.08); }
+.bubble .icon { width: 28px; height: 28px; }
+.bubble .icon-close, .bubble.opened .icon-bubble { display: none; }
+.bubble.opened .icon-close { display: block; }
+.badge {
+  position: absolute;
+  top: -2px;
+  right: -2px;
+  min-width: 22px;
+  padding: 0 6px;
+  border-radius: 11px;
+  background: #c62828;
+  color: #fff;
+  font-size: 12.5px;
+  font-weight: 700;
+  line-height: 22px;
+  text-align: center;
+}
+.panel {
+  position: absolute;
+  right: 0;
+  bottom: 76px;
+  display: flex;
+  flex-direction: column;
+  width: 380px;
+  height: min(600px, calc(100dvh - 120px));
+  border-radius: 20px;
+  background: var(--surface);
+  box-shadow: 0 16px 56px rgb(0 0 0 / 26%), 0 0 0 1px var(--line);
+  overflow: hidden;
+}
+header { display: flex; align-items: center; padding: 12px 10px 12px 20px; background: var(--accent); color: var(--on-accent); }
+h2 { flex: 1; min-width: 0; overflow: hidden; font-size: 17px; font-weight: 650; text-overflow: ellipsis; white-space: nowrap; }
+.shut { display: grid; place-items: center; width: 40px; height: 40px; border-radius: 12px; }
+.shut:focus-visible { outline-color: currentColor; outline-offset: -3px; }
+.link { padding: 8px 20px; background: var(--warn); color: var(--on-warn); font-size: 13.5px; }
+.scroller { flex: 1; min-height: 0; padding: 16px; background: var(--ground); overflow-x: hidden; overflow-y: auto; overflow-anchor: none; overscroll-behavior: contain; scrollbar-width: thin; }
+.scroller:focus-visible { outline-offset: -2px; }
+ol { display: flex; flex-direction: column; align-items: flex-start; gap: 6px; list-style: none; }
+.hello { align-self: stretch; margin-bottom: 6px; padding: 14px 16px; border-radius: 16px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); color: var(--soft); font-size: 14px; }
+.hello .strong { margin-bottom: 2px; font-size: 16px; }
+.day { align-self: center; margin: 8px 0 2px; color: var(--soft); font-size: 12.5px; font-weight: 600; }
+.message { max-width: 85%; padding: 8px 12px 7px; border-radius: 18px 18px 18px 6px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); }
+.mine { align-self: flex-end; border-radius: 18px 18px 6px 18px; background: var(--accent); box-shadow: none; color: var(--on-accent); }
+.mine.failed { background: var(--surface); box-shadow: 0 0 0 1px var(--danger); color: var(--text); }
+.sender { display: block; color: var(--soft); font-size: 12.5px; font-weight: 650; }
+.text { display: inline; overflow-wrap: anywhere; white-space: pre-wrap; }
+.text a { color: inherit; text-underline-offset: 2px; }
+.meta { display: inline-flex; float: right; align-items: center; gap: 4px; margin: 5px 0 -1px 10px; color: var(--soft); font-size: 11.5px; line-height: 16px; }
+.mine .meta { color: inherit; opacity: 0.9; }
+.mine.failed .meta { color: var(--danger); opacity: 1; }
+.meta .icon { width: 15px; height: 15px; stroke-width: 2.2; }
+.meta button { margin-left: 4px; font-weight: 600; text-decoration: underline; }
+.mine :focus-visible { outline-color: currentColor; }
+form { display: flex; align-items: flex-end; gap: 8px; padding: 10px 12px max(10px, env(safe-area-inset-bottom)) 18px; border-top: 1px solid var(--line); background: var(--surface); }
+textarea { flex: 1; min-width: 0; padding: 8px 0; line-height: 21px; outline: none; resize: none; }
+textarea::placeholder { color: var(--soft); opacity: 1; }
+form:focus-within { box-shadow: inset 0 2px 0 var(--accent); }
+.send { display: grid; flex: none; place-items: center; width: 37px; height: 37px; border-radius: 50%; background: var(--accent); color: var(--on-accent); }
+.send:disabled { background: none; color: var(--soft); cursor: default; }
+.send .icon { width: 20px; height: 20px; }
+@media (max-width: 480px) {
+  .panel { position: fixed; inset: 0; width: auto; height: 100dvh; border-radius: 0; }
+  .bubble.opened { display: none; }
+  textarea { font-size: 16px; }
+}
+@media (prefers-reduced-motion: no-preference) {
+  .panel { animation: rise 0.16s ease-out; }
+  @keyframes rise { from { opacity: 0; transform: translateY(10px); } }
+}
+`;
