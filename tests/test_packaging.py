@@ -68,7 +68,7 @@ class WheelTests(FolderTests):
         return wheel
 
     def test_installed_from_a_wheel(self) -> None:
-        """The wheel holds modules, Lua scripts, web pages and the plugin; `twistd imd` works from any folder."""
+        """The wheel holds modules, scripts, web pages and the plugin; `twistd imd` works from any folder."""
         wheel = self.build()
         inside = set(zipfile.ZipFile(wheel).namelist())
         sources = [*(ROOT / "imd").rglob("*.py"), *(ROOT / "imd" / "backends" / "lua").glob("*.lua")]

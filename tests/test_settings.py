@@ -125,6 +125,13 @@ class ValuesTests(FileCase):
         ):
             self.assertEqual(getattr(self.load(f"[{section}]\nurl = {url}\n"), section).url, url)
 
+    def test_websocket_url(self) -> None:
+        """Where pages find the WebSocket: a URL of one, a path of their own, or nothing."""
+        for url in ("wss://chat.example.com/ws", "ws://h:9000", "/ws", "/chat/ws", ""):
+            self.assertEqual(self.load(f"[http]\nwebsocket_url = {url}\n").http.websocket_url, url)
+        for url in ("https://h/ws", "//h/ws", "h/ws", "wss://", "/w s", "/\\\\h"):
+            self.assertIn("[http] websocket_url", self.complaint(f"[http]\nwebsocket_url = {url}\n"))
+
     def test_database(self) -> None:
         """The database is the URL's, or imd, so that credentials still belong where they belong."""
         for url, database in (

@@ -131,7 +131,9 @@ export class List {
             "span",
             { class: "row-top" },
             h("span", { class: "row-title" }, title),
-            last.time && h("time", { class: "row-time", title: fullTime(time, language()) }, shortTime(time, language(), t)),
+            since
+              ? h("span", { class: "waits" }, t("desk.wait", { time: duration(Date.now() - since, language()) }))
+              : last.time && h("time", { class: "row-time", title: fullTime(time, language()) }, shortTime(time, language(), t)),
           ),
           h(
             "span",
@@ -142,7 +144,6 @@ export class List {
               from && h("span", { class: draft ? "draft" : "from" }, from),
               preview,
             ),
-            since && h("span", { class: "waits" }, t("desk.wait", { time: duration(Date.now() - since, language()) })),
             unread ? h("span", { class: "badge", "aria-label": t("list.unread", { n: unread }) }, unread > 99 ? "99+" : String(unread)) : null,
           ),
         ),

@@ -108,6 +108,7 @@ ol { display: flex; flex-direction: column; align-items: flex-start; gap: 6px; l
 .mine :focus-visible { outline-color: currentColor; }
 form { display: flex; align-items: flex-end; gap: 8px; padding: 10px 12px max(10px, env(safe-area-inset-bottom)) 18px; border-top: 1px solid var(--line); background: var(--surface); }
 textarea { flex: 1; min-width: 0; padding: 8px 0; line-height: 21px; outline: none; resize: none; }
+textarea:focus-visible { outline: none; }
 textarea::placeholder { color: var(--soft); opacity: 1; }
 form:focus-within { box-shadow: inset 0 2px 0 var(--accent); }
 .send { display: grid; flex: none; place-items: center; width: 37px; height: 37px; border-radius: 50%; background: var(--accent); color: var(--on-accent); }
