@@ -54,6 +54,7 @@ class MessageIds:
         self._clock = clock
         self._node = secrets.token_hex(5)
         self._last_ms = 0
+        self._prefix = ""
         self._count = 0
 
     def next(self) -> tuple[str, int]:
@@ -61,10 +62,11 @@ class MessageIds:
         now = self._clock.now_ms()
         if now > self._last_ms:
             self._last_ms = now
+            self._prefix = f"{now:012x}"
             self._count = 0
         else:
             self._count += 1
-        return f"{self._last_ms:012x}{self._count:06x}{self._node}", self._last_ms
+        return f"{self._prefix}{self._count:06x}{self._node}", self._last_ms
 
 
 def new_channel_id() -> str:

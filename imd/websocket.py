@@ -26,6 +26,8 @@ HANDSHAKES = Counter("imd_handshakes_total", "WebSocket handshakes, by how they 
 MAX_HANDSHAKE_BYTES = 16_384
 # What may still be written to a socket that does not take it, before the node stops reading from it.
 MAX_BLOCKED_BYTES = 262_144
+# What is gathered for one write, at most.
+MAX_GATHERED_BYTES = 65_536
 CLOSE_HANDSHAKE_SECONDS = 3
 # A message may come in any number of pieces: so many are held apart, however small or empty they are.
 MAX_PIECES = 256
@@ -33,14 +35,16 @@ MAX_PIECES = 256
 MAX_CONTROL_BYTES = 125
 
 
-def text_frame(payload: bytes) -> bytes:
-    """A whole, unmasked text frame (RFC 6455, 5.2)."""
-    size = len(payload)
+def text_header(size: int) -> bytes:
+    """What comes before the payload of a whole, unmasked text frame (RFC 6455, 5.2)."""
     if size < 126:
-        return b"\x81" + size.to_bytes(1, "big") + payload
+        return _SHORT[size]
     if size < 65536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
+
+
+_SHORT = [bytes((0x81, size)) for size in range(126)]
 
 
 def _join_many(pieces: list[bytes]) -> None:
@@ -64,6 +68,8 @@ class ChannelProtocol(WebSocketServerProtocol):
     _reading = True
     _choked = False
     _blocked_bytes = 0
+    _out: list[bytes] | None = None
+    _out_bytes = 0
     _all_sent = False
     _handshaking = False
     _dropping: Cancellable | None = None
@@ -159,6 +165,11 @@ class ChannelProtocol(WebSocketServerProtocol):
         else:
             self.connection.frame_received(payload)
 
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        # Autobahn's own frames keep their place among ours.
+        self.flush()
+        super().sendData(data, sync, chopsize)
+
     def onPing(self, payload: bytes) -> None:
         # A client that pings without reading gets no heap of pongs.
         if self.writable:
@@ -171,6 +182,7 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         # Asked now: whoever looks later finds a transport that takes nothing any more.
+        self.flush()
         self._all_sent = self.writable
         if self.connection is not None:
             self.connection.peer_leaves()
@@ -227,9 +239,24 @@ class ChannelProtocol(WebSocketServerProtocol):
     def send(self, payload: bytes) -> None:
         if self.state != self.STATE_OPEN:
             return
-        self.transport.write(text_frame(payload))
+        if self._out is None:
+            self._out = []
+            self.factory.flush_soon(self)
+        size = len(payload)
+        self._out += (text_header(size), payload)
+        self._out_bytes += size
+        if self._out_bytes > MAX_GATHERED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been sent in this turn of the reactor."""
+        out, self._out = self._out, None
+        if out is None:
+            return
+        size, self._out_bytes = self._out_bytes, 0
+        self.transport.write(b"".join(out))
         if not self.writable:
-            self._blocked_bytes += len(payload)
+            self._blocked_bytes += size
             if self._blocked_bytes > MAX_BLOCKED_BYTES and not self._choked:
                 # It asks and does not listen to the answers.
                 self._choked = True
@@ -297,6 +324,7 @@ class ChannelFactory(WebSocketServerFactory):
         self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
         self._per_address: Tally[str] = Tally()
         self._emptied: list[Deferred[None]] = []
+        self._unflushed: list[ChannelProtocol] = []
         frame_bytes = 2 * limits.message_bytes + 65536
         self.setProtocolOptions(
             versions=[13],
@@ -328,6 +356,17 @@ class ChannelFactory(WebSocketServerFactory):
         if per_address and self._per_address[address] > per_address:
             return "too many connections from this address"
         return None
+
+    def flush_soon(self, protocol: ChannelProtocol) -> None:
+        """Have `flush` called in the reactor's next turn: one write for all that is sent until then."""
+        if not self._unflushed:
+            self.reactor.callLater(0, self._flush_all)
+        self._unflushed.append(protocol)
+
+    def _flush_all(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for protocol in unflushed:
+            protocol.flush()
 
     def emptied(self) -> Deferred[None]:
         """Fires when no connection is left."""
