@@ -6,6 +6,7 @@ memory of an idle one.
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 from autobahn.websocket.protocol import TrafficStats, WebSocketServerProtocol
@@ -75,9 +76,14 @@ _OPEN: dict[str, Any] = {
 
 def lean_class(protocol: Any, factory: Any) -> Any:
     """A subclass of `protocol` with the factory's options, and an open connection's state, on the class."""
-    options = {name: getattr(factory, name) for name in protocol.CONFIG_ATTRS}
+    options = {name: _as_it_is(getattr(factory, name)) for name in protocol.CONFIG_ATTRS}
     shared = options | _LEFTOVERS | _OPEN | {"CONFIG_ATTRS": (), "__doc__": protocol.__doc__}
     return type(protocol.__name__, (protocol,), shared)
+
+
+def _as_it_is(option: Any) -> Any:
+    """A function on a class would be a method: the one that answers offers of compression must not be."""
+    return staticmethod(option) if isinstance(option, FunctionType) else option
 
 
 def slim(connection: Any) -> None:

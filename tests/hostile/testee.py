@@ -18,6 +18,7 @@ from typing import Any
 
 from twisted.internet import reactor
 
+from imd.lean import lean_class
 from imd.settings import Settings
 from imd.websocket import ChannelFactory, ChannelProtocol
 
@@ -58,16 +59,15 @@ class EchoProtocol(ChannelProtocol):
             super().onMessage(payload, isBinary)
 
 
-def echo_factory(clock: Any) -> ChannelFactory:
-    services: Any = SimpleNamespace(settings=Settings(), call_later=clock.callLater)
-    factory = ChannelFactory(clock, services, room=1000)
-    factory.protocol = EchoProtocol
-    return factory
-
-
 def main() -> None:
-    factory = echo_factory(reactor)
+    services: Any = SimpleNamespace(
+        settings=Settings(),
+        call_later=reactor.callLater,
+        gate=SimpleNamespace(handshake=lambda work: work()),
+    )
+    factory = ChannelFactory(reactor, services, room=1000)
     factory.setProtocolOptions(maxFramePayloadSize=MAX_BYTES, maxMessagePayloadSize=MAX_BYTES)
+    factory.protocol = lean_class(EchoProtocol, factory)
     reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")
     reactor.run()
 

@@ -1,0 +1,126 @@
+"""The node's WebSocket protocol without a node: a transport in memory, and a recorder for a Connection."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerProtocol
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from imd.lean import lean_class
+from imd.settings import Limits, Settings
+from imd.websocket import ChannelFactory, ChannelProtocol
+from tests.hostile.raw import handshake
+
+MESSAGE_BYTES = 100
+
+
+class Recorder:
+    """Notes what a Connection would be told; answers each text, and closes when it is told to."""
+
+    session = None
+
+    def __init__(self, protocol: ChannelProtocol) -> None:
+        self.protocol = protocol
+        self.events: list[object] = []
+
+    def frame_received(self, payload: bytes) -> None:
+        self.events.append(payload)
+        self.protocol.send(b"got %d bytes" % len(payload))
+        if payload == b"please close":
+            self.protocol.close(4000, "as asked")
+        elif payload == b"please pause":
+            self.protocol.pause_reading()
+
+    def binary_received(self) -> None:
+        self.events.append("binary")
+
+    def ponged(self, mark: bytes) -> None:
+        self.events.append(("pong", mark))
+
+    def writable_again(self) -> None:
+        self.events.append("writable")
+
+    def lost(self, clean: bool) -> None:
+        self.events.append(("lost", clean))
+
+    def close(self, code: int, reason: str) -> None:
+        self.protocol.close(code, reason)
+
+
+class RecordedProtocol(ChannelProtocol):
+    """As on a node, with a Recorder behind it."""
+
+    def onOpen(self) -> None:
+        self.transport.registerProducer(self, True)
+        self.connection = Recorder(self)  # type: ignore[assignment]
+
+
+class SlowProtocol(RecordedProtocol):
+    """The same with every byte handled by Autobahn: no fast path."""
+
+    dataReceived = WebSocketServerProtocol.dataReceived
+
+
+class _Transport(StringTransport):
+    """Abruptly or in good order: it matters."""
+
+    aborted = False
+
+    def unregisterProducer(self) -> None:
+        """As often as one likes, as with a socket."""
+        if self.producer is not None:
+            super().unregisterProducer()
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        super().abortConnection()
+
+
+class InProcess:
+    """One connection: bytes in, bytes out."""
+
+    def __init__(self, protocol: type[ChannelProtocol] = RecordedProtocol) -> None:
+        self.clock = Clock()
+        services: Any = SimpleNamespace(
+            settings=Settings(limits=Limits(message_bytes=MESSAGE_BYTES)),
+            call_later=self.clock.callLater,
+            gate=SimpleNamespace(handshake=lambda work: work()),
+        )
+        self.factory = ChannelFactory(self.clock, services, room=100)
+        self.factory.protocol = lean_class(protocol, self.factory)
+        # Autobahn's timers, which would be the reactor's.
+        self.factory._batched_timer = SimpleNamespace(call_later=self.clock.callLater)
+        address = IPv4Address("TCP", "127.0.0.1", 9000)
+        self.protocol: Any = self.factory.buildProtocol(address)
+        self.transport = _Transport(address, address)
+        self.protocol.makeConnection(self.transport)
+
+    def open(self) -> InProcess:
+        self.receive(handshake())
+        assert self.written().startswith(b"HTTP/1.1 101 ")
+        return self
+
+    def receive(self, data: bytes) -> None:
+        """As from a socket: nothing comes any more once the connection was given up."""
+        if not self.transport.disconnecting:
+            self.protocol.dataReceived(data)
+
+    def lose(self) -> None:
+        """The socket is gone."""
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    def written(self) -> bytes:
+        """What was written since the last time."""
+        data = self.transport.value()
+        self.transport.clear()
+        return data
+
+    @property
+    def recorder(self) -> Recorder:
+        return self.protocol.connection  # type: ignore[no-any-return]

@@ -1,0 +1,80 @@
+"""What one connection can make a node hold: not more than its bounds, whatever it sends."""
+
+from __future__ import annotations
+
+from twisted.trial import unittest
+
+from imd.websocket import CLOSE_HANDSHAKE_SECONDS, MAX_PIECES
+from tests.hostile.inprocess import InProcess
+from tests.hostile.raw import CLOSE, CONTINUATION, PING, TEXT, close_frame, frame, header
+
+
+class BoundsTests(unittest.SynchronousTestCase):
+    """What one connection can make a node hold."""
+
+    def test_empty_fragments(self) -> None:
+        """A message of endless empty fragments is no longer than the few that are held apart."""
+        connection = InProcess().open()
+        connection.receive(frame(TEXT, b"x", fin=False))
+        for _ in range(20):
+            connection.receive(frame(CONTINUATION, fin=False) * 100)
+            self.assertLess(len(connection.protocol.message_data), MAX_PIECES)
+        connection.receive(frame(CONTINUATION, b"y"))
+        self.assertEqual(connection.recorder.events, [b"xy"])
+
+    def test_single_bytes(self) -> None:
+        """A frame that comes byte by byte, too."""
+        connection = InProcess().open()
+        connection.receive(header(TEXT, 2000) + b"\0\0\0\0")
+        for _ in range(1999):
+            connection.receive(b"x")
+            self.assertLess(len(connection.protocol.frame_data), MAX_PIECES)
+        connection.receive(b"x")
+        self.assertEqual(connection.recorder.events, [b"x" * 2000])
+
+    def test_nothing_is_kept_after_a_failure(self) -> None:
+        """What comes behind a header that failed the connection is not gathered, up to the end of it all."""
+        for start in (header(PING, 2**62), header(TEXT, 2**62), header(11, 2**40), header(TEXT, 2**64 - 1)):
+            connection = InProcess().open()
+            connection.receive(start + b"\0\0\0\0")
+            for _ in range(20):
+                connection.receive(b"x" * 65536)
+            protocol = connection.protocol
+            for name in ("data", "frame_data", "message_data", "control_frame_data"):
+                self.assertLess(len(getattr(protocol, name, None) or b""), 100, name)
+            connection.clock.advance(CLOSE_HANDSHAKE_SECONDS + 0.5)
+            self.assertTrue(connection.transport.aborted)
+
+    def test_pings_of_one_who_does_not_read(self) -> None:
+        """No pongs are written to a socket that takes nothing."""
+        connection = InProcess().open()
+        connection.protocol.pauseProducing()
+        connection.receive(frame(PING, b"x" * 125) * 1000)
+        self.assertEqual(connection.written(), b"")
+        connection.protocol.resumeProducing()
+        connection.receive(frame(PING))
+        self.assertEqual(connection.written(), b"\x8a\x00")
+
+    def test_a_close_that_nobody_reads(self) -> None:
+        """Whoever closes and does not read what was still to be sent has three seconds."""
+        connection = InProcess().open()
+        recorder = connection.recorder
+        connection.protocol.pauseProducing()
+        connection.receive(close_frame())
+        self.assertTrue(connection.transport.disconnecting)
+        self.assertFalse(connection.transport.aborted)
+        connection.clock.advance(CLOSE_HANDSHAKE_SECONDS)
+        self.assertTrue(connection.transport.aborted)
+        connection.lose()
+        self.assertEqual(recorder.events, [("lost", False)])
+
+    def test_a_bad_close_is_not_clean(self) -> None:
+        """A close frame that breaks the protocol acknowledges nothing; it is answered before the end."""
+        for payload, clean in ((b"\x03\xe8", True), (b"\x03\xed", False), (b"\x03\xe8\xff", False)):
+            connection = InProcess().open()
+            recorder = connection.recorder
+            connection.receive(frame(CLOSE, payload))
+            self.assertEqual(connection.written()[:1], b"\x88")
+            self.assertFalse(connection.transport.aborted)
+            connection.lose()
+            self.assertEqual(recorder.events, [("lost", clean)], payload)
