@@ -8,10 +8,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
+from tests.bench.chart import svg
+from tests.bench.profile import Samples
 from tests.bench.report import Row, markdown, ratio_at_least, ratio_at_most, within
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,3 +54,32 @@ class ReportTests(unittest.TestCase):
         """The median, with the least and the most; nothing where nothing is wanted."""
         [_, _, line] = markdown([Row("n", "what", "ms", [1.0, 2.0, 9.0])]).splitlines()
         self.assertEqual(line.split("|")[1:3], [" what ", " 2.00 (1.00–9.00) ms "])  # noqa: RUF001
+
+    def test_chart(self) -> None:
+        """It is XML, with what there is."""
+        rows = [
+            Row("one-to-one-embedded", "", "", [5.0, 6.0], [10.0, 9.0]),
+            Row("bus-2", "", "", [0.5], [0.5]),
+            Row("bus-4", "", "", [0.5], [2.5]),
+        ]
+        root = ElementTree.fromstring(svg(rows))
+        texts = [element.text or "" for element in root.iter() if element.tag.endswith("text")]
+        self.assertIn("embedded: 6", texts)
+        self.assertIn("2.50", texts)
+        ElementTree.fromstring(svg([]))
+
+
+class ProfileTests(unittest.TestCase):
+    def test_stages(self) -> None:
+        """The innermost frame that is known decides; threads that wait do not count."""
+        reactor = "thread (0x1): MainThread;main (twistd);doRead (twisted/internet/tcp.py)"
+        folded = (
+            f"{reactor};dataReceived (imd/websocket.py);decode (imd/frames.py) 3\n"
+            f"{reactor};dataReceived (pika/adapters/twisted_connection.py);_ack (x.py) 1\n"
+            "thread (0x1): MainThread;main (twistd);doPoll (twisted/internet/epollreactor.py) 50\n"
+            "thread (0x2): pool;insert (imd/backends/mongo_write.py);encode (bson/__init__.py) 7\n"
+        )
+        stages = Samples.read(folded).stages(8.0, 5.0)
+        self.assertEqual(stages["decode"], 6.0)
+        self.assertEqual(stages["archive"], 5.0)
+        self.assertEqual(sum(stages.values()), 13.0)

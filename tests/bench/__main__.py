@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import report
+from tests.bench import chart, report
 from tests.bench.clients import Wrong
 from tests.bench.figures import FIGURES, QUICK_ONES, STANDARD
 from tests.bench.machine import description, raise_open_files, stay_on_load_core
@@ -28,9 +30,11 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="a few seconds: whether it runs at all")
     parser.add_argument("--turns", type=int, metavar="N", help="how often each is measured")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long each time")
+    parser.add_argument("--tries", type=int, metavar="N", help="repeat a disturbed turn up to N times in all")
     parser.add_argument("--only", metavar="NAME,...", help=", ".join(FIGURES))
     parser.add_argument("--profile", action="store_true", help="where a node's time goes, by stage (py-spy)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, turn by turn")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="the chart of docs/performance.md")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table of docs/performance.md")
     chosen = parser.parse_args(arguments)
     chosen.names = chosen.only.split(",") if chosen.only else QUICK_ONES if chosen.quick else STANDARD
@@ -48,8 +52,8 @@ def say(text: str) -> None:
 
 async def measure(chosen: argparse.Namespace, rig: Rig) -> list[report.Row]:
     plan = TINY if chosen.tiny else QUICK if chosen.quick else FULL
-    plan.turns = chosen.turns or plan.turns
-    plan.seconds = chosen.seconds or plan.seconds
+    asked = {"turns": chosen.turns, "tries": chosen.tries, "seconds": chosen.seconds}
+    plan = replace(plan, **{name: value for name, value in asked.items() if value})
     rows = []
     for name in chosen.names:
         say(f"== {name}")
@@ -61,6 +65,8 @@ def main() -> int:
     chosen = options(sys.argv[1:])
     raise_open_files(OPEN_FILES)
     stay_on_load_core()
+    # Ended by whatever signal: nothing stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     say(description())
     began = time.monotonic()
     rig = Rig()
@@ -79,6 +85,8 @@ def main() -> int:
         chosen.json.write_text(json.dumps(report.document(rows, **about), indent=1) + "\n")
     if chosen.markdown:
         chosen.markdown.write_text(report.markdown(rows))
+    if chosen.svg:
+        chosen.svg.write_text(chart.svg(rows))
     return 0
 
 

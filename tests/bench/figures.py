@@ -23,4 +23,4 @@ FIGURES: dict[str, Figure] = {
     "profile": profile,
 }
 STANDARD = ["one-to-one", "latency", "logins", "group", "across", "nodes", "catching-up", "instructions"]
-QUICK_ONES = ["one-to-one", "latency", "group", "across"]
+QUICK_ONES = ["one-to-one", "latency", "across"]

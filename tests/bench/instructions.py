@@ -167,6 +167,10 @@ def counted(messages: int) -> int:
     return int(found[1].replace(",", ""))
 
 
+def _performance() -> str:
+    return (ROOT / "docs" / "performance.md").read_text()
+
+
 async def instructions(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     """Needs valgrind; says so and measures nothing without it."""
     row = Row("instructions", "from frame to frames, backends left out", "thousand instructions/message")
@@ -175,6 +179,11 @@ async def instructions(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         return []
     few, many = counted(FEW), counted(MANY)
     row.values.append((many - few) / (MANY - FEW) / 1000)
+    releases = re.findall(r"(?m)^\| (\d+\.\d+\.\d+) \| ([\d.]+) \|", _performance())
+    if releases:
+        version, thousands = releases[-1]
+        row.reference.append(float(thousands))
+        row.notes.append(f"the reference: release {version}, by docs/performance.md")
     say(f"{row.values[0]:.1f} thousand instructions a message")
     return [row]
 

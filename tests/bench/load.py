@@ -14,6 +14,10 @@ from tests.bench.clients import Group, Pair, Watch, Wrong
 if TYPE_CHECKING:
     from tests.bench.plan import Plan
 
+# Not processes, in what a Cpu gives: all that the two cores did.
+BUSY_NODE, BUSY_LOAD = "the node's core", "the load's core"
+ON_NODE_CORE = ("node", "relay")
+
 DRAIN_SECONDS = 120
 _names = itertools.count(1)
 
@@ -39,12 +43,24 @@ class Ran:
     """on the monotonic clock: when the last one was answered"""
     cpu: dict[str, float] = field(default_factory=dict)
     """microseconds for each message, by process, in the measured time"""
+    foreign: tuple[float, float] = (0.0, 0.0)
+    """the part of the node's core, and of the load's, that none of these processes used"""
+    note: str = ""
     frame_bytes: int = 0
     deliveries: list[float] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
     """seconds from sending to the recipient, and to `accepted`"""
     marks: list[float] = field(default_factory=list)
     """what `look` gave at the beginning and at the end of the measured time"""
+
+    def spent(self, before: dict[str, float], after: dict[str, float], count: int, seconds: float) -> None:
+        """Take in what the processors did for `count` messages in so many seconds."""
+        used = {name: after[name] - before.get(name, 0.0) for name in after}
+        busy = used.pop(BUSY_NODE, 0.0), used.pop(BUSY_LOAD, 0.0)
+        ours = sum(used.get(name, 0.0) for name in ON_NODE_CORE)
+        rest = sum(used.values()) - ours
+        self.foreign = max(0.0, (busy[0] - ours) / seconds), max(0.0, (busy[1] - rest) / seconds)
+        self.cpu = {name: micros * 1e6 / max(1, count) for name, micros in used.items()}
 
 
 Cpu = Callable[[], dict[str, float]]
@@ -95,7 +111,7 @@ async def saturate(
     ran.sent_until = time.monotonic()
     ran.per_second = (after - before) / took
     ran.messages = _both(pairs)
-    ran.cpu = _each(cpu_before, cpu_after, after - before)
+    ran.spent(cpu_before, cpu_after, after - before, took)
     await _close(watch, pairs)
     return ran
 
@@ -122,7 +138,7 @@ async def pace(
     await sending.run(watch, seconds)
     took = time.perf_counter() - began
     ran.measured = _both(pairs) - before
-    ran.cpu = _each(cpu_before, cpu(), ran.measured)
+    ran.spent(cpu_before, cpu(), ran.measured, took)
     ran.per_second = ran.measured / took
     await _drain(watch, pairs)
     ran.sent_until = time.monotonic()
@@ -144,7 +160,8 @@ async def run_group(
     cpu_before, before, began = cpu(), group.delivered, time.perf_counter()
     await watch.sleep(seconds)
     after, took = group.delivered, time.perf_counter() - began
-    ran = Ran(per_second=(after - before) / took, cpu=_each(cpu_before, cpu(), after - before))
+    ran = Ran(per_second=(after - before) / took)
+    ran.spent(cpu_before, cpu(), after - before, took)
     group.sender.stop()
 
     def missing() -> str:
@@ -228,10 +245,6 @@ def percentile(values: list[float], percent: float) -> float:
 
 def _both(pairs: list[Pair]) -> int:
     return sum(pair.both for pair in pairs)
-
-
-def _each(before: dict[str, float], after: dict[str, float], count: int) -> dict[str, float]:
-    return {name: (after[name] - before.get(name, 0.0)) * 1e6 / max(1, count) for name in after}
 
 
 async def _drain(watch: Watch, pairs: list[Pair]) -> None:

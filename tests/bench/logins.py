@@ -71,6 +71,7 @@ async def logins(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     count = plan.logins + 200
     memory = Row("memory", f"memory of an idle login, {plan.logins:,} of them", "KB", goal=ratio_at_most(1.0))
     speed = Row("logins", "logins, registered in Redis", "logins/s", goal=ratio_at_least(0.5))
+    cpu = Row("logins-cpu", "logins: the node's CPU", "µs/login")
     gc.freeze()
     for turn in range(plan.turns):
         relay = rig.relay()
@@ -83,5 +84,7 @@ async def logins(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         memory.reference.append(bare.bytes_each / 1024)
         speed.values.append(ours.per_second)
         speed.reference.append(bare.per_second)
+        cpu.values.append(ours.server_micros)
+        cpu.reference.append(bare.server_micros)
         say(f"turn {turn + 1}: bare {bare}; logins {ours}")
-    return [memory, speed]
+    return [memory, speed, cpu]

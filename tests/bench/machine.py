@@ -61,6 +61,15 @@ def thread_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def busy_seconds(core: int) -> float:
+    """How long a core was busy, with whatever, since the machine started."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith(f"cpu{core} "):
+            user, nice, system, _, _, irq, softirq, steal = map(int, line.split()[1:9])
+            return (user + nice + system + irq + softirq + steal) / _TICKS
+    return 0.0
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory of one process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES

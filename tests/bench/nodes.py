@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
-from tests.bench.load import pace, saturate
+from tests.bench.load import Ran, pace, saturate
 from tests.bench.plan import Plan, Say
 from tests.bench.report import Row, ratio_at_most
 from tests.bench.rig import PinnedNode, Rig
-from tests.bench.speed import costs, wait_archived
+from tests.bench.speed import calmest, cluster_turn, costs, wait_archived
 
 SEED_WAY = "tests.bench.seedway"
 
@@ -18,15 +19,8 @@ async def across(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     speed = Row("across", "across two nodes that share a core", "messages/s")
     cpu = Row("across-cpu", "across two nodes: CPU of both", "µs/message", goal=ratio_at_most(1.6))
     for turn in range(plan.turns):
-        [one] = rig.cluster()
-        same = await saturate([(one.url, one.url)], plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
-        wait_archived(rig, same.messages, same.sent_until)
-        rig.stop(one)
-        first, second = rig.cluster(2)
-        urls = [(first.url, second.url), (second.url, first.url)]
-        ran = await saturate(urls, plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
-        wait_archived(rig, ran.messages, ran.sent_until)
-        rig.stop(first, second)
+        same = await calmest(plan, partial(cluster_turn, rig, plan))
+        ran = await calmest(plan, partial(across_turn, rig, plan))
         speed.values.append(ran.per_second)
         speed.reference.append(same.per_second)
         cpu.values.append(ran.cpu["node"])
@@ -34,6 +28,18 @@ async def across(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         say(f"turn {turn + 1}: same node {costs(same)}")
         say(f"turn {turn + 1}: across {costs(ran)}")
     return [speed, cpu]
+
+
+async def across_turn(rig: Rig, plan: Plan) -> Ran:
+    """Every message from one node to the other, half of them each way."""
+    first, second = rig.cluster(2)
+    try:
+        urls = [(first.url, second.url), (second.url, first.url)]
+        ran = await saturate(urls, plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
+        wait_archived(rig, ran.messages, ran.sent_until)
+        return ran
+    finally:
+        rig.stop(first, second)
 
 
 async def many(rig: Rig, plan: Plan, say: Say) -> list[Row]:

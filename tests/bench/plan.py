@@ -17,6 +17,8 @@ class Plan:
     turns: int = 5
     warm_seconds: float = 2.0
     seconds: float = 5.0
+    tries: int = 1
+    """of each turn, while other work disturbs it"""
     shape: Shape = field(default_factory=Shape)
     rate: float = 1000.0
     """messages a second where latency is measured"""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pymongo import MongoClient
 
-from tests.bench.machine import LOAD_CORE, NODE_CORE, cpu_seconds, pinned
+from tests.bench.load import BUSY_LOAD, BUSY_NODE
+from tests.bench.machine import LOAD_CORE, NODE_CORE, busy_seconds, cpu_seconds, pinned
 from tests.nodes import Ini, NodeServer
 from tests.servers import HOST, MongoServer, RabbitServer, RedisServer, Server, ServerType
 
@@ -118,8 +119,15 @@ class Rig:
         return self._client[self.database]["im_message"].count_documents({})
 
     def cpu(self) -> dict[str, float]:
-        """Seconds of processor time so far, by process; all nodes together; this process is `load`."""
-        seconds: dict[str, float] = {"load": time.process_time()}
+        """Seconds of processor time so far, by process; all nodes together; this process is `load`.
+
+        With them, how long each of the two cores was busy with anything at all.
+        """
+        seconds: dict[str, float] = {
+            "load": time.process_time(),
+            BUSY_NODE: busy_seconds(NODE_CORE),
+            BUSY_LOAD: busy_seconds(LOAD_CORE),
+        }
         for server in self._running:
             name = server.label if isinstance(server, PinnedNode) else server.name
             seconds[name] = seconds.get(name, 0.0) + cpu_seconds(server.pid)
