@@ -236,6 +236,9 @@ class Inbox(Backend, Protocol):
     def leave(self, leave: Leave) -> Deferred[None]:
         """Remove the channel if it (and not a newer one) is registered, after a last acknowledgement."""
 
+    def era(self) -> Deferred[str]:
+        """A word that changes when the store may have forgotten channels; the same for all nodes."""
+
     def serve_desk(self) -> Deferred[list[Delivery]]:
         """Give waiting visitors to agents online, first come first served, and take visitors back from
         agents that have been gone for longer than the grace period. Call again while it gives anything."""

@@ -21,11 +21,13 @@ SESSIONS = Gauge("imd_sessions", "Channels that are registered on this node.")
 
 SLICE = 500
 TICK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 
 
 class Upkeep:
     """Compares all sessions with their inboxes every `reconcile_seconds`, and every second while
-    `bus_problem` says that hints may be lost; renews leases on the way, three times in a lease."""
+    `bus_problem` says that hints may be lost; renews leases on the way, three times in a lease. A store
+    that may have forgotten channels shows by its era, and all are compared at once."""
 
     log = Logger()
 
@@ -54,16 +56,24 @@ class Upkeep:
         self._serve_again = False
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
+        self._era = ""
+        self._looking: Deferred[None] | None = None
+        self._look_loop = LoopingCall(self._look)
+        self._look_loop.clock = clock
 
     def start(self) -> None:
         self._loop.start(min(TICK_SECONDS, self._reconcile_seconds), now=False).addErrback(
             lambda failure: self.log.failure("upkeep has stopped", failure)
         )
+        self._look_loop.start(LOOK_SECONDS, now=True).addErrback(
+            lambda failure: self.log.failure("upkeep no longer looks at the store's era", failure)
+        )
 
     def stop(self) -> None:
-        if self._loop.running:
-            self._loop.stop()
-        for running in (self._passing, self._serving):
+        for loop in (self._loop, self._look_loop):
+            if loop.running:
+                loop.stop()
+        for running in (self._passing, self._serving, self._looking):
             if running is not None:
                 running.cancel()
 
@@ -92,6 +102,23 @@ class Upkeep:
             self._passing = Deferred.fromCoroutine(self._pass(renew))
             self._passing.addBoth(self._passed)
             self.serve_desk()
+
+    def _look(self) -> None:
+        if self._looking is None:
+            self._looking = self._inbox.era().addCallback(self._era_seen)
+            self._looking.addBoth(self._looked)
+
+    def _era_seen(self, era: str) -> None:
+        forgotten = self._era not in ("", era)
+        self._era = era
+        if forgotten:
+            # Nobody is told anything by hints until its channel is registered again.
+            self._reconciled_at = float("-inf")
+            self._tick()
+
+    def _looked(self, result: Any) -> None:
+        self._looking = None
+        self._note(result, "looking at the store's era")
 
     async def _pass(self, renew: bool) -> None:
         sessions = [session for session in self._sessions.values() if session.epoch]

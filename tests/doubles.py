@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from imd.errors import Unavailable
 from imd.interfaces import (
@@ -93,6 +93,7 @@ class InboxDouble(Backed):
         self.desk: deque[list[Delivery]] = deque()
         self.refusals: dict[str, Outcome] = {}
         """recipient → what a message to it comes to"""
+        self.era_word = "an era"
         self.calls: deque[tuple[str, Deferred[Any], Callable[[], Any]]] = deque()
         self.answers: deque[tuple[Deferred[Any], Any]] = deque()
         self.asked: list[tuple[str, Any]] = []
@@ -203,6 +204,9 @@ class InboxDouble(Backed):
 
     def leave(self, leave: Leave) -> Deferred[None]:
         return self._call("leave", leave, lambda: self._leave(leave))
+
+    def era(self) -> Deferred[str]:
+        return succeed(self.era_word)
 
     def serve_desk(self) -> Deferred[list[Delivery]]:
         return self._call("serve_desk", None, lambda: self.desk.popleft() if self.desk else [])

@@ -68,6 +68,17 @@ class ReconcilingTests(UpkeepTestCase):
         self.run_for(6)
         self.assertEqual(wire.seqs(), [1])
 
+    def test_store_forgot(self) -> None:
+        """When the store's era changes, all channels are compared at once: they may be forgotten."""
+        _, wire = self.connect()
+        self.inbox.place("bob")
+        self.run_for(2)
+        self.assertEqual(wire.seqs(), [])
+        self.inbox.era_word = "another era"
+        self.run_for(0.5)
+        self.assertEqual(wire.seqs(), [1])
+        self.assertEqual(len(self.leases()), 1)
+
     def test_every_second_while_the_bus_is_down(self) -> None:
         """While hints may be lost, within a second; and once more after the bus is back."""
         _, wire = self.connect()

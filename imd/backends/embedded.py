@@ -157,6 +157,10 @@ class EmbeddedStore:
     def leave(self, leave: Leave) -> Deferred[None]:
         return self._do(leave.user, lambda: self._devices.leave(leave))
 
+    def era(self) -> Deferred[str]:
+        # Channels are forgotten with the process, and their connections with them.
+        return succeed("")
+
     def serve_desk(self) -> Deferred[list[Delivery]]:
         return self._do(None, lambda: self._desk.serve())
 

@@ -50,6 +50,7 @@ SCRIPT_SECONDS = Histogram(
 )
 WAITING_CALLS = Gauge("imd_redis_waiting_items", "Items that wait for a script call, by script.", ["script"])
 
+ERA_KEY = "imd:era"
 MAX_WAITING_ITEMS = 200_000
 # Redis does nothing else while a script runs: calls stay short. A connect and a pull also bring a page each.
 MAX_ITEMS_PER_CALL = {"connect": 50, "pull": 50, "ack": 250, "renew": 250, "leave": 100}
@@ -240,6 +241,14 @@ class RedisInbox:
         return self._leave(
             encode_id(leave.user), leave.device, leave.channel, leave.epoch, leave.seq, leave.ephemeral
         )
+
+    def era(self) -> Deferred[str]:
+        # Lost together with everything else; and another run of Redis may have lost some of it.
+        chance = secrets.token_hex(6).encode()
+        run = b"" if self._lossless else self._general.run_id
+        found = self._general.command("GET", ERA_KEY)
+        found.addCallback(lambda old: old or self._general.command("SET", ERA_KEY, chance, "NX", "GET"))
+        return found.addCallback(lambda old: (run + (old or chance)).decode())
 
     # the desk and its visitors
 

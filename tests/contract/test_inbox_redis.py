@@ -131,6 +131,17 @@ class RedisFaultTests(RedisHarness):
         self.assertNotEqual(again.page.epoch, registered.page.epoch)
         self.assertEqual((again.seq, again.recovered, texts(again.page)), (0, False, [(1, "1")]))
 
+    async def test_era(self) -> None:
+        """The same for all nodes; another one after FLUSHALL."""
+        await self.begin()
+        one, two = self.inbox, await self.make_inbox(InboxOptions())
+        before = await one.era()
+        self.assertEqual((await two.era(), await one.era()), (before, before))
+        await self.redis.command("FLUSHALL")
+        after = await two.era()
+        self.assertNotEqual(after, before)
+        self.assertEqual(await one.era(), after)
+
     async def test_another_run_draws_a_new_epoch(self) -> None:
         """A restarted Redis may have lost its last writes: its numbers are of a new epoch."""
         inbox = await self.make()
