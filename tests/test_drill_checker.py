@@ -185,12 +185,26 @@ class CheckerTests(unittest.TestCase):
 
     def test_lost_and_not_told(self) -> None:
         story = self.story
+        story.connect("bob", "phone", asked=("e", 0))
+        story.connect("bob", "tablet", asked=("e", 0))
         story.send("b")
         story.accept("b")
         story.archive("b")
         story.lose()
         story.history.read["bob"] = ["id-b"]
         self.assert_found("lost")
+
+    def test_lost_and_cannot_be_told(self) -> None:
+        """Who names no cursor, and was away when Redis lost its data, cannot be told; only if connected."""
+        for lived, found in ((1, []), (60, ["lost"])):
+            self.story = story = Story()
+            story.send("b")
+            story.accept("b")
+            story.archive("b")
+            story.lose()
+            story.bob.closed_at = story.tablet.closed_at = story.now + lived
+            story.history.read["bob"] = ["id-b"]
+            self.assert_found(*found)
 
     def test_lost_and_told_but_not_in_history(self) -> None:
         story = self.story

@@ -42,6 +42,8 @@ KINDS = {
     "thrown out": "a connection was replaced although there was no newer one",
 }
 _TEMPORARY = {"unavailable"}
+# A connected device is told of a loss within this time.
+TELLING_SECONDS = 5.0
 
 
 def check(history: History) -> list[Violation]:
@@ -198,10 +200,24 @@ class _Check:
                 if key in got or self.first_sent[key][1] < first_connected:
                     continue
                 sent_at = self.first_sent[key][1]
-                if not self._lost_after(sent_at) or told < sent_at:
+                if not self._lost_after(sent_at) or (told < sent_at and self._can_be_told(connections)):
                     self._note("lost", f"{user}/{device} never got {key}, and was not told")
                 elif not self.ids[key] & read:
                     self._note("lost", f"{user}/{device} never got {key}, and history lacks it")
+
+    def _can_be_told(self, connections: list[Connection]) -> bool:
+        """Of a loss: who names a cursor when it comes back, or was connected all the while.
+
+        Redis has forgotten the device along with the rest: one without a cursor is a new one to it.
+        """
+        if any(connection.asked is not None for connection in connections):
+            return True
+        return any(
+            connection.connected_at < first and (connection.closed_at or first) > last + TELLING_SECONDS
+            for connection in connections
+            if connection.epoch
+            for first, last in self.history.losses
+        )
 
     def _told(self, connections: list[Connection]) -> float:
         """The last time that the device was told of a loss."""

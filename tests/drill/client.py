@@ -232,7 +232,10 @@ class Device:
     def _acknowledge(self) -> None:
         if self.kind != "seed" and self.seq > self._acked and self.live:
             self._acked = self.seq
-            self.wire.send({"type": "ack", "seq": self.seq})  # type: ignore[union-attr]
+            frame: dict[str, Any] = {"type": "ack", "seq": self.seq}
+            if self.kind == "own":
+                frame["epoch"] = self.epoch
+            self.wire.send(frame)  # type: ignore[union-attr]
 
     # receiving
 
