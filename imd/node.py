@@ -26,7 +26,7 @@ from imd.http import make_site
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, Backend, Bus, Delivery, Inbox, Leave
 from imd.pages import client_settings, read_files
-from imd.process import connection_room, raise_file_limit
+from imd.process import connection_room, raise_file_limit, settle_garbage_collector
 from imd.services import Services
 from imd.session import Session
 from imd.settings import Settings
@@ -177,6 +177,7 @@ class Node:
         self._upkeep.start()
         self._port = await self._listen(self._settings.websocket.listen, self._factory)
         self._gate.guard(self._port, room)
+        settle_garbage_collector()
         self.log.info("clients are welcome at {where}, path /ws", where=self._port.getHost())
 
     def _site(self) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
@@ -9,7 +10,12 @@ from pathlib import Path
 from twisted.trial import unittest
 
 import imd
-from imd.process import RESERVED_FILES, connection_room
+from imd.process import (
+    GC_ALLOCATIONS,
+    RESERVED_FILES,
+    connection_room,
+    settle_garbage_collector,
+)
 
 _RAISE = """
 import resource
@@ -53,3 +59,13 @@ class ConnectionRoomTests(unittest.TestCase):
         self.assertEqual(connection_room(1024, 100_000), 1024 - RESERVED_FILES)
         self.assertEqual(connection_room(1_000_000, 100_000), 100_000)
         self.assertEqual(connection_room(10, 100_000), 0)
+
+
+class GarbageCollectorTests(unittest.SynchronousTestCase):
+    def test_settled(self) -> None:
+        """What is there is frozen, and the first generation is larger; both are as before afterwards."""
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.unfreeze)
+        settle_garbage_collector()
+        self.assertGreater(gc.get_freeze_count(), 1000)
+        self.assertEqual(gc.get_threshold()[0], GC_ALLOCATIONS)
