@@ -33,6 +33,7 @@ from imd.interfaces import (
     Submission,
 )
 from imd.message import decode_message, encode_message
+from imd.trace import TRACE
 
 ACCEPTED = Counter("imd_accepted_messages_total", "Messages answered with accepted.", ["kind"])
 ACCEPT_SECONDS = Histogram(
@@ -188,6 +189,8 @@ class Acceptor:
 
     def _placed(self, outcomes: Sequence[Outcome], batch: _Batch) -> None:
         placed = [entry for entry in batch.entries if entry.submission is not None]
+        if TRACE.on:
+            TRACE.placed([entry.submission for entry in placed if entry.submission], outcomes)
         deliveries: list[Delivery] = []
         records: list[ArchiveRecord] = []
         for entry, outcome in zip(placed, outcomes, strict=True):
@@ -215,6 +218,8 @@ class Acceptor:
         self._deliver(deliveries)
         if records:
             published = self._queue.publish(records)
+            if TRACE.on:
+                TRACE.publishing(records, published)
             published.addCallback(self._published, batch).addErrback(self._fail, batch)
         else:
             batch.done = True
@@ -263,6 +268,8 @@ class Acceptor:
 
     def _answer(self, batch: _Batch) -> None:
         fresh = again = 0
+        if TRACE.on:
+            TRACE.answered([(entry.submission, entry.first) for entry in batch.entries if entry.submission])
         for entry in batch.entries:
             try:
                 submission = entry.submission

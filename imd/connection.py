@@ -39,6 +39,7 @@ from imd.metrics import Tally
 from imd.ratelimit import TokenBucket
 from imd.services import Services
 from imd.session import Outlet, Session
+from imd.trace import TRACE
 
 ERRORS = Counter("imd_errors_total", "Error frames sent, by code.", ["code"])
 CLOSES = Counter("imd_closes_total", "Connections closed by the node, by code.", ["code"])
@@ -238,6 +239,8 @@ class Connection:
         except Refused as refused:
             self._refuse_message(frame.client_msg_id, refused)
             return
+        if TRACE.on and self.session is not None:
+            TRACE.received(submission, self.session.channel)
         self._submit(Pending(self, frame.client_msg_id, submission))
 
     def _bad_frame(self, bad: frames.BadFrame) -> None:

@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from imd.interfaces import Bus, Delivery, Hint
 from imd.session import Session
+from imd.trace import TRACE
 
 DELIVERED = Counter("imd_delivered_messages_total", "Messages pushed by hints, by their path.", ["path"])
 SEARCHES = Counter("imd_channel_searches_total", "Channels that all nodes were asked for.")
@@ -106,8 +107,12 @@ class Router:
             _LOCAL.inc(pushed)
         if self._bus is not None:
             for address, hints in away.items():
+                if TRACE.on:
+                    TRACE.hints("hint sent", hints, address)
                 self._bus.send_hints(address, hints)
             if searched:
+                if TRACE.on:
+                    TRACE.hints("searched", searched, "all")
                 SEARCHES.inc(len(searched))
                 self._bus.search(searched)
 
@@ -181,10 +186,14 @@ class Router:
     # from the bus
 
     def _hints_came(self, sender: str, hints: list[Hint]) -> None:
+        if TRACE.on:
+            TRACE.hints("hint received", hints, sender)
         pushed, _ = self._take_hints(hints)
         _DIRECT.inc(pushed)
 
     def _search_came(self, sender: str, hints: list[Hint]) -> None:
+        if TRACE.on:
+            TRACE.hints("search received", hints, sender)
         pushed, here = self._take_hints(hints)
         _SEARCH.inc(pushed)
         if here and self._bus is not None:
@@ -196,7 +205,10 @@ class Router:
             self._unfound.pop(channel, None)
             search = self._searching.pop(channel, None)
             if search is not None and search.latest is not None and self._bus is not None:
-                self._bus.send_hints(sender, search.hints())
+                hints = search.hints()
+                if TRACE.on:
+                    TRACE.hints("hint sent", hints, sender)
+                self._bus.send_hints(sender, hints)
         while len(self._learned) > MAX_LEARNED:
             del self._learned[next(iter(self._learned))]
         LEARNED.set(len(self._learned))

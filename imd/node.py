@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from imd.accept import Acceptor
 from imd.auth import Authenticator
+from imd.control import Switch, make_control
 from imd.delivery import Router
 from imd.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
 from imd.gate import Gate
@@ -29,7 +30,8 @@ from imd.pages import client_settings, read_files
 from imd.process import connection_room, raise_file_limit, settle_garbage_collector
 from imd.services import Services
 from imd.session import Session
-from imd.settings import Settings
+from imd.settings import Settings, node_name
+from imd.trace import TRACE
 from imd.upkeep import Upkeep
 from imd.websocket import ChannelFactory
 
@@ -93,6 +95,8 @@ class Node:
         self._starting: Deferred[None] | None = None
         self._workers_starting: list[Deferred[None]] = []
         self._http_port: Any = None
+        self._control_port: Any = None
+        self._trace_switch = Switch(reactor, TRACE)
         self._port: Any = None
         self._failed = False
         self._router = Router(self._sessions, backends.bus, reactor.seconds, reactor.callLater)
@@ -163,6 +167,10 @@ class Node:
         self.log.info("room for {room} connections, with {limit} open files", room=room, limit=limit)
         self._factory = ChannelFactory(self._reactor, self._services, room)
         self._http_port = await self._listen(self._settings.http.listen, self._site())
+        TRACE.node = node_name(self._settings)
+        if self._settings.node.control:
+            site = make_control(self._trace_switch)
+            self._control_port = await self._listen(self._settings.node.control, site, "[node] control")
         self.log.info("pages, health and metrics at {where}", where=self._http_port.getHost())
         waits = []
         for name, backend in self._backends.named().items():
@@ -192,13 +200,13 @@ class Node:
         port = getattr(self._port.getHost(), "port", None)
         return client_settings(self._settings, port, headers)
 
-    async def _listen(self, description: str, factory: Any) -> Any:
+    async def _listen(self, description: str, factory: Any, key: str = "listen") -> Any:
         if description.startswith(("tcp:", "tcp6:", "ssl:")) and "backlog=" not in description:
             description += f":backlog={LISTEN_BACKLOG}"
         try:
             return await serverFromString(self._reactor, description).listen(factory)
         except (CannotListenError, OSError, ValueError) as error:
-            raise ConfigurationError(f"listen = {description}: {error}") from None
+            raise ConfigurationError(f"{key} = {description}: {error}") from None
 
     def _start_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -233,6 +241,10 @@ class Node:
         await self._step("leave the registry", DeferredList(list(self._leaves)), until)
         for name, backend in reversed(self._backends.named().items()):
             await self._step(f"stop the {name}", backend.stop(), until)
+        self._trace_switch.off()
+        if self._control_port is not None:
+            closed = maybeDeferred(self._control_port.stopListening)
+            await self._step("close the control socket", closed, until)
         if self._http_port is not None:
             await self._step("close the http port", maybeDeferred(self._http_port.stopListening), until)
 

@@ -28,6 +28,7 @@ from imd.interfaces import (
     Registered,
     Superseded,
 )
+from imd.trace import TRACE
 
 PULLED = Counter("imd_pulled_messages_total", "Messages delivered by reading the inbox.")
 RESETS = Counter("imd_session_resets_total", "Times that a connected device had to be told `reset`.")
@@ -189,6 +190,9 @@ class Session:
         self.ended = True
         if clean and not self.acknowledges:
             self.acked, self.told = self.sent, True
+        if TRACE.on:
+            TRACE.acked(self, self.acked)
+            TRACE.left(self)
         epoch = self.epoch if self.told else ""
         return Leave(self.user, self.device, self.channel, epoch, self.acked, self.ephemeral)
 
@@ -212,6 +216,8 @@ class Session:
             return False
         if body is not None and seq == self.sent + 1 and not self._pulling and self._room() > 0:
             self._send(seq, body)
+            if TRACE.on:
+                TRACE.sent("pushed", self, seq, body)
             return True
         self.pull_if_behind()
         return False
@@ -310,6 +316,8 @@ class Session:
             if seq == self.sent + 1 and (not self.acknowledges or seq - self.acked <= self.window):
                 self._send(seq, body)
                 pushed += 1
+                if TRACE.on:
+                    TRACE.sent("pulled", self, seq, body)
         PULLED.inc(pushed)
 
     def _pull_failed(self, failure: Failure) -> None:
@@ -365,6 +373,8 @@ class Session:
     def _has(self, seq: int) -> None:
         self.acked = seq
         self.told = True
+        if TRACE.on:
+            TRACE.acked(self, seq)
         self._store_ack()
 
     def _store_ack(self) -> None:

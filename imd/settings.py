@@ -39,6 +39,8 @@ class Node:
     """how long a channel counts as live without renewal"""
     stop_seconds: float = _key(10.0, values.seconds())
     """all that stopping may take"""
+    control: str = _key("", values.control())
+    """unix: endpoint of the operator's socket; empty: none"""
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,26 @@ def endpoint() -> Kind:
     )
 
 
+def control() -> Kind:
+    """A unix: endpoint that others than owner and group cannot reach, for its owner alone if it says no
+    mode; or nothing."""
+
+    def parse(value: str) -> str:
+        if not value:
+            return value
+        if not value.startswith("unix:"):
+            raise ValueError("only the permissions of a Unix socket protect it")
+        if ":mode=" not in value:
+            value += ":mode=600"
+        endpoint().parse(value)
+        mode: Any = getattr(serverFromString(None, value), "_mode", 0o777)
+        if mode & 0o007:
+            raise ValueError("its mode lets everybody in")
+        return value
+
+    return Kind(parse, "unix:PATH:mode=600, or nothing")
+
+
 def is_loopback(listen: str) -> bool:
     """True if only this machine can reach what listens on that (well-formed) endpoint."""
     if listen.startswith("unix:"):

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import socket
 import sysconfig
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from twisted.internet.endpoints import quoteStringArgument
 
 from tests.servers import HOST, Server, free_port
 
 Ini = Mapping[str, Mapping[str, object]]
+
+
+def ask_control(path: Path | str, method: str, where: str = "/trace", **form: object) -> tuple[int, Any]:
+    """Status and content of an answer of the operator's socket."""
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.settimeout(20)
+        wire.connect(str(path))
+        connection = http.client.HTTPConnection("imd", timeout=20)
+        connection.sock = wire
+        headers = {"content-type": "application/x-www-form-urlencoded"} if form else {}
+        connection.request(method, where, urlencode(form, doseq=True) if form else None, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read() or b"null")
 
 
 class NodeServer(Server):
@@ -47,6 +67,12 @@ class NodeServer(Server):
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def control(self, method: str, **form: object) -> Any:
+        """Ask the control socket about its trace; the answer must be good."""
+        status, content = ask_control(self.folder / "control", method, **form)
+        assert status == 200, content
+        return content
+
     def metric(self, name: str) -> float:
         """The sum of a metric's samples, over all labels."""
         total = 0.0
@@ -64,7 +90,11 @@ class NodeServer(Server):
 
     def _prepare(self) -> None:
         sections = {
-            "node": {"name": self.name, "data": self.folder / "data"},
+            "node": {
+                "name": self.name,
+                "data": self.folder / "data",
+                "control": f"unix:{quoteStringArgument(str(self.folder / 'control'))}:mode=600",
+            },
             "websocket": {"listen": f"tcp:{self.port}:interface={HOST}"},
             "http": {"listen": f"tcp:{self.http_port}:interface={HOST}"},
         }

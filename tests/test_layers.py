@@ -13,9 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 STORE_DRIVERS = {"txredisapi", "hiredis", "redis", "pika", "pymongo", "bson", "sqlite3"}
 DRIVERS = STORE_DRIVERS | {"autobahn"}
 # What a backend may know of the project, besides other backends.
-BACKENDS_MAY_KNOW = {"imd", "imd.errors", "imd.ids", "imd.interfaces", "imd.message", "imd.metrics"}
+BACKENDS_MAY_KNOW = {"imd"} | {
+    f"imd.{name}" for name in ("errors", "ids", "interfaces", "message", "metrics", "trace")
+}
 # Modules that begin with these are edges: what clients reach. Whatever has no layer of its own is domain.
-EDGES = ("imd.websocket", "imd.lean", "imd.http", "imd.pages")
+EDGES = ("imd.websocket", "imd.lean", "imd.http", "imd.pages", "imd.control")
 
 
 def layer_of(module: str) -> str:

@@ -125,7 +125,8 @@ class ConstraintsTests(unittest.TestCase):
 class ConfigurationFileTests(unittest.TestCase):
     def test_node_ini(self) -> None:
         """The first configuration one meets is the default, written out."""
-        self.assertEqual(settings.load(str(ROOT / "etc" / "node.ini")), settings.Settings())
+        node = settings.Node(control="unix:imd.control:mode=600")
+        self.assertEqual(settings.load(str(ROOT / "etc" / "node.ini")), settings.Settings(node=node))
 
     def test_cluster_ini_has_every_key(self) -> None:
         """cluster.ini names each key that there is, with its default but for what makes it a cluster."""
@@ -145,7 +146,8 @@ class ConfigurationFileTests(unittest.TestCase):
         different = {
             f"{section}.{key}" for section, key in known if loaded[section][key] != default[section][key]
         }
-        self.assertEqual(different, {"node.backend", "websocket.listen", "auth.mode", "auth.secret"})
+        expected = {"node.backend", "node.control", "websocket.listen", "auth.mode", "auth.secret"}
+        self.assertEqual(different, expected)
 
 
 class ScriptTests(FolderTests):

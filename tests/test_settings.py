@@ -18,7 +18,10 @@ SECRET = "0123456789abcdef0123456789abcdef"
 
 # Keys and defaults as the protocol lists them.
 PROTOCOL = {
-    "node": {"name": "", "backend": "embedded", "data": "var", "lease_seconds": 90, "stop_seconds": 10},
+    "node": {
+        "name": "", "backend": "embedded", "data": "var", "lease_seconds": 90, "stop_seconds": 10,
+        "control": "",
+    },
     "websocket": {
         "listen": "tcp:9000:interface=127.0.0.1",
         "origins": (),
@@ -201,6 +204,8 @@ class ComplaintTests(FileCase):
             ),
             ("node", "name = two words", "found 'two words', expected 1 to 100 letters"),
             ("node", "stop_seconds = 0", "found '0', expected a number of seconds, above 0 and up to 86400"),
+            ("node", "control = tcp:9:interface=127.0.0.1", "expected unix:PATH:mode=600, or nothing"),
+            ("node", "control = unix:/tmp/x:mode=666", "its mode lets everybody in"),
             ("node", "stop_seconds = inf", "found 'inf'"),
             ("node", "stop_seconds = -1", "found '-1'"),
             ("node", "stop_seconds =", "found nothing, expected a number"),

@@ -21,6 +21,7 @@ from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, declare
 from imd.backends.rabbit_connection import RabbitConnection
 from imd.backends.rabbit_link import Link, reason_of
 from imd.errors import Unavailable
+from imd.trace import TRACE
 
 PREFETCH = 32
 STOP_SECONDS = 5.0
@@ -203,6 +204,8 @@ class ArchiveWriter:
                 else:
                     break
             BATCH_DOCUMENTS.observe(len(part))
+            if TRACE.on:
+                TRACE.archived(part, {dead.message_id for dead in inserted.refused})
             refused += inserted.refused
             self._succeeded()
         return not refused or await self._bury(run, refused)

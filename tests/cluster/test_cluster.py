@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import datetime
 from functools import cache
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pika
+from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from tests.nodes import NodeServer
@@ -59,6 +61,44 @@ class ClusterTests(Rules, unittest.TestCase):
             self.assertEqual(await device.messages(len(first)), first)
             await device.quiet()
             self.assertEqual(list(device.frames), [])
+
+    async def test_follow_a_message(self) -> None:
+        """A trace that is switched on while nodes run has every step of a message, on both, under its id."""
+        bob = await self.login(self.name("bob"), url=self.at(1), ack=True)
+        sender = await self.login(self.name("alice"), url=self.at(0), device="desk")
+        to = bob.connected["userId"]
+        unseen = await sender.say(to, "before")
+        for node in three_nodes():
+            on = await deferToThread(node.control, "POST", user=to)
+            self.assertEqual((on["on"], on["users"]), (True, [to]))
+        seen = await sender.say(to, "Blaubeere")
+        await bob.messages(2)
+        expected = {"received", "placed", "published", "confirmed", "accepted", "archived"}
+        expected |= {"hint sent", "hint received", "pushed", "acked"}
+        logs = [node.log for node in three_nodes()]
+
+        async def whole_way() -> Any:
+            lines = [line for log in logs for line in log.read_text().splitlines() if seen["id"] in line]
+            steps = [" ".join(re.findall(r" ([a-z]+)(?= )", line.split("=")[0])) for line in lines]
+            return lines if expected <= set(steps) else None
+
+        lines = await self.eventually(whole_way)
+        for line in lines:
+            self.assertIn("[imd.trace#debug] ", line)
+        for step, log in (("received", logs[0]), ("pushed", logs[1]), ("acked", logs[1])):
+            [line] = [line for line in log.read_text().splitlines() if f"{seen['id']} {step} " in line]
+            self.assertIn("channel=", line)
+        [acked] = [line for line in lines if " acked " in line]
+        self.assertIn(f"user={to!r} device='default'", acked)
+        self.assertIn(f"seq=2 epoch={bob.connected['epoch']!r}", acked)
+        for node in three_nodes():
+            self.assertFalse((await deferToThread(node.control, "DELETE"))["on"])
+        after = await sender.say(to, "after")
+        await bob.take("message")
+        await bob.quiet()
+        for log in logs:
+            for text in (unseen["id"], after["id"], "Blaubeere"):
+                self.assertNotIn(text, log.read_text())
 
     def listen_to_searches(self) -> tuple[Any, str]:
         """A queue of one's own at the fanout exchange."""

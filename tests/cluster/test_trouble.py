@@ -355,6 +355,7 @@ class TroubleTests(Rules, unittest.TestCase):
     async def test_bad_configurations(self) -> None:
         """What cannot work stops the start, with the section and key that are wrong."""
         for ini, words in (
+            ({"node": {"control": "tcp:0:interface=127.0.0.1"}}, ("node", "control", "unix:")),
             ({"limits": {"mesage_bytes": 1}}, ("limits", "mesage_bytes", "node.ini")),
             ({"limit": {"message_bytes": 1}}, ("limit", "node.ini")),
             ({"limits": {"message_bytes": "many"}}, ("limits", "message_bytes", "node.ini")),
