@@ -112,6 +112,10 @@ class RawClient:
         head, _, self._data = self._data.partition(b"\r\n\r\n")
         return head
 
+    def open_with(self, **headers: str | None) -> bytes:
+        """Shake hands with these headers; gives the head of the answer."""
+        return self.open(handshake(**headers))
+
     def login(self, **fields: Any) -> RawClient:
         """Shake hands, and send the connect signal."""
         assert self.open().startswith(b"HTTP/1.1 101 "), "no WebSocket"

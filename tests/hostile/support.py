@@ -6,17 +6,43 @@ import atexit
 import re
 import shutil
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.trial import unittest
 
 from tests.hostile.raw import RawClient
 from tests.nodes import Ini, NodeServer
 
+JWT_SECRET = "a secret of the hostile tests, 32 bytes or more"
+ISSUER, AUDIENCE = "https://login.example", "imd"
+PRIVATE_KEYS: dict[str, Any] = {
+    "rs256": rsa.generate_private_key(65537, 2048),
+    "eddsa": ed25519.Ed25519PrivateKey.generate(),
+}
+ALGORITHMS = {"jwt": "HS256", "rs256": "RS256", "eddsa": "EdDSA"}
+_CLAIMS = {"mode": "jwt", "issuer": ISSUER, "audience": AUDIENCE}
+
 KINDS: dict[str, Ini] = {
     "plain": {"limits": {"messages_per_second": 0, "message_bytes": 4096}},
+    "jwt": {"auth": {**_CLAIMS, "secret": JWT_SECRET}, "limits": {"messages_per_second": 0}},
+    "rs256": {"auth": {**_CLAIMS, "public_key": "rs256.pem"}},
+    "eddsa": {"auth": {**_CLAIMS, "public_key": "eddsa.pem"}},
+    # As impatient as a node can be.
+    "hasty": {
+        "websocket": {"connect_seconds": 2, "ping_seconds": 1, "pong_seconds": 2},
+        "limits": {"messages_per_second": 0},
+    },
+    "small": {"limits": {"connections": 8, "connections_per_address": 4, "connections_per_user": 2}},
+    "pages": {
+        "auth": {"mode": "jwt", "secret": JWT_SECRET},
+        "websocket": {"origins": "https://*.example.com, http://localhost:*"},
+    },
 }
 
 # What a node that was only ill-treated never logs.
@@ -27,6 +53,12 @@ def resident_bytes(node: NodeServer) -> int:
     """The memory that a node's process has."""
     pages = Path(f"/proc/{node.pid}/statm").read_text().split()[1]
     return int(pages) * 4096
+
+
+def token_for(user: str, kind: str) -> str:
+    """A good token on a node of this kind."""
+    claims = {"sub": user, "loginType": "USER_TYPE", "exp": time.time() + 600, "iss": ISSUER, "aud": AUDIENCE}
+    return jwt.encode(claims, PRIVATE_KEYS.get(kind, JWT_SECRET), ALGORITHMS.get(kind, "HS256"))
 
 
 class Bystander(NamedTuple):
@@ -42,8 +74,14 @@ def bystander(kind: str) -> Bystander:
     node = NodeServer(Path(tempfile.mkdtemp(prefix="imd-hostile-")), KINDS[kind])
     atexit.register(shutil.rmtree, node.folder, ignore_errors=True)
     atexit.register(node.kill)
+    if kind in PRIVATE_KEYS:
+        public = PRIVATE_KEYS[kind].public_key()
+        pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (node.folder / f"{kind}.pem").write_bytes(pem)
     node.start()
-    return Bystander(node, RawClient(node.port).login())
+    client = RawClient(node.port)
+    auth = KINDS[kind].get("auth", {})
+    return Bystander(node, client.login(token=token_for(client.user, kind)) if auth else client.login())
 
 
 class HostileCase(unittest.SynchronousTestCase):

@@ -1,0 +1,393 @@
+"""Whatever reads bytes or text from outside: a value, or the one exception that it says, never another."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from twisted.trial import unittest
+
+from imd import frames
+from imd import settings as configuration
+from imd.auth import Authenticator, Identity, bearer_token, read_visitor_token
+from imd.backends import archive_document, archive_writer, rabbit_bus
+from imd.errors import CLOSE_UNAUTHORIZED, Closing, ConfigurationError, Refused
+from imd.handshake import Denied, check_request
+from imd.message import IMessage, encode_message
+from imd.values import endpoint, is_loopback
+
+fuzz = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+numbers = st.integers() | st.integers(1, 400).map(lambda digits: 10**digits) | st.floats(allow_nan=False)
+scalars = st.none() | st.booleans() | numbers | st.text(max_size=12)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=12,
+)
+
+
+def damaged(data: bytes, place: int, damage: bytes) -> bytes:
+    """A few bytes gone wrong."""
+    place %= len(data) + 1
+    return data[:place] + damage + data[place + len(damage) % 2 :]
+
+
+class FrameTests(unittest.SynchronousTestCase):
+    """imd.frames.decode; more of it in tests.test_frames."""
+
+    WRONG = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80")
+
+    def test_not_utf8_anywhere(self) -> None:
+        """Also in what nobody reads: names and values of unknown fields, and inside of those."""
+        for text in self.WRONG:
+            for payload in (
+                b'{"msg":"%b"}',
+                b'{"to":"bob","msg":"x","other":"%b"}',
+                b'{"%b":1,"to":"bob","msg":"x"}',
+                b'{"other":[{"deep":["%b"]}],"to":"bob","msg":"x"}',
+                b'{"type":"ping","x":"%b"}',
+                b'{"type":"ping","x":{"%b":1}}',
+                b'{"type":"ack","seq":1,"x":"%b"}',
+                b'{"type":"history","all":true,"x":"%b"}',
+                b'{"type":"token","token":"t","x":"%b"}',
+                b'{"type":"nobody knows","x":"%b"}',
+                b'{"isConnect":true,"x":"%b"}',
+                b'{"isConnect":true,"cursor":{"epoch":"e","seq":1,"x":"%b"}}',
+                b"%b",
+                b'{"type":"ping"} %b',
+            ):
+                bad = self.assertRaises(frames.BadFrame, frames.decode, payload % text)
+                self.assertEqual(bad.code, "bad_frame")
+
+    @fuzz
+    @given(st.binary(max_size=30))
+    def test_what_is_decoded_is_utf8(self, data: bytes) -> None:
+        """No frame comes of bytes that are not UTF-8."""
+        payload = b'{"type":"ping","x":"' + data + b'"}'
+        try:
+            frames.decode(payload)
+        except frames.BadFrame:
+            return
+        payload.decode()
+
+    @example("x" * 10_000)
+    @fuzz
+    @given(st.text())
+    def test_long_client_msg_ids(self, client_msg_id: str) -> None:
+        """An error repeats 64 characters of one, whatever is wrong with the frame."""
+        for more in ({"type": "nobody knows"}, {"type": "ack"}, {"msg": 5}, {"isConnect": True, "userId": 5}):
+            payload = json.dumps({"clientMsgId": client_msg_id, **more}).encode()
+            bad = self.assertRaises(frames.BadFrame, frames.decode, payload)
+            self.assertLessEqual(len(bad.client_msg_id or ""), 64)
+
+    def test_keys_twice(self) -> None:
+        """The last one counts, also for what kind of frame it is."""
+        frame = frames.decode(b'{"to":"bob","to":"eve","msg":"x","clientMsgId":"a","clientMsgId":"b"}')
+        self.assertEqual(frame, frames.MessageFrame(to="eve", msg="x", client_msg_id="b"))
+        self.assertEqual(frames.decode(b'{"type":"ack","type":"ping","seq":1}'), frames.PingFrame())
+
+
+class BusTests(unittest.SynchronousTestCase):
+    """What comes over the message bus: whoever reaches the broker can put anything there."""
+
+    MESSAGES = (
+        rabbit_bus.Hints("n.1", [(b'{"id":"1"}', [("c", "e", 1)]), (None, [("d", "e", 2), ("f", "e", 3)])]),
+        rabbit_bus.Search("n.1", [(None, [("c", "e", 1)])]),
+        rabbit_bus.Found("n.1", ["c", "d"]),
+        rabbit_bus.Replaced("n.1", ["c"]),
+    )
+
+    def check(self, body: bytes) -> None:
+        try:
+            message = rabbit_bus.decode(body)
+        except rabbit_bus.Malformed as error:
+            str(error).encode()
+            return
+        self.assertIsInstance(message, rabbit_bus.BusMessage)
+        if isinstance(message, rabbit_bus.Hints | rabbit_bus.Search):
+            hints = rabbit_bus.ungroup_hints(message.groups)
+            self.assertTrue(all(hint.seq >= 0 for hint in hints))
+            for hint in hints:
+                hint.channel.encode()
+                hint.epoch.encode()
+
+    @fuzz
+    @given(st.binary())
+    def test_bytes(self, body: bytes) -> None:
+        self.check(body)
+
+    @fuzz
+    @given(values, st.sampled_from(["hints", "search", "found", "replaced", "other"]))
+    def test_values(self, value: Any, kind: str) -> None:
+        """MessagePack of anything, also under a known kind."""
+        for whole in (value, [kind, value], [kind, "n.1", value], [kind, "n.1", [value]]):
+            try:
+                body = msgspec.msgpack.encode(whole)
+            except OverflowError:
+                return
+            self.check(body)
+
+    @fuzz
+    @given(st.sampled_from(MESSAGES), st.integers(0, 200), st.binary(max_size=3))
+    def test_damaged_messages(self, message: rabbit_bus.BusMessage, place: int, damage: bytes) -> None:
+        self.check(damaged(rabbit_bus.encode(message), place, damage))
+
+    def test_extremes(self) -> None:
+        """Depth without end, lengths that no bytes follow, strings that are not UTF-8."""
+        for body in (b"\x91" * 100_000, b"\x81" * 100_000, b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff",
+                     b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xffx", b"\x93\xa5found\xa1\xff\x90",
+                     b"\x93\xa5found\xa1x\x91\xa3\xed\xa0\x80", b"\xc1", b"\xc7\xff\x01"):  # fmt: skip
+            self.assertRaises(rabbit_bus.Malformed, rabbit_bus.decode, body)
+
+
+class ArchiveTests(unittest.SynchronousTestCase):
+    """What comes out of the archive queue."""
+
+    GOOD = encode_message(
+        IMessage("1f", "c-1", "alice", "USER_TYPE", to="bob", msg="žluť 🎉", content_type="t", send_time=5)
+    )
+
+    def check(self, body: bytes) -> None:
+        try:
+            message_id, document = archive_document.to_bson(body, NOW)
+        except archive_document.Unfit as error:
+            str(error).encode()
+        else:
+            self.assertTrue(message_id)
+            self.assertTrue(document)
+
+    @fuzz
+    @given(st.binary())
+    def test_bytes(self, body: bytes) -> None:
+        """A body of any kind is read as messages, or set apart; either way without an exception."""
+        self.check(body)
+        arrived = archive_writer._read(1, body)
+        self.assertTrue(arrived.unfit is not None or arrived.bodies is not None)
+
+    @fuzz
+    @given(st.integers(0, 300), st.binary(max_size=4))
+    def test_damaged_messages(self, place: int, damage: bytes) -> None:
+        self.check(damaged(self.GOOD, place, damage))
+        for body in archive_writer._read(1, damaged(b"[" + self.GOOD + b"]", place, damage)).bodies:
+            self.check(bytes(body))
+
+    @fuzz
+    @given(st.dictionaries(
+        st.sampled_from(["id", "userId", "fromUserType", "to", "group", "msg", "sendTime", "agent"]),
+        values,
+    ))  # fmt: skip
+    def test_any_fields(self, fields: dict[str, Any]) -> None:
+        """The known fields with values of any kind: times beyond all calendars, text with NUL."""
+        whole = {"id": "1f", "userId": "alice", "fromUserType": "USER_TYPE", "msg": "x", **fields}
+        try:
+            body = json.dumps(whole).encode()
+        except ValueError:
+            return
+        self.check(body)
+
+    def test_extremes(self) -> None:
+        for body in (b"[" * 100_000, b'{"id":' + b"[" * 100_000, b'{"id":"\xff"}'):
+            self.assertRaises(archive_document.Unfit, archive_document.to_bson, body, NOW)
+        for time in (2**63 - 1, -(2**63), 253_402_300_800_000, -62_135_596_800_001):
+            message = IMessage("1f", user_id="a", from_user_type="USER_TYPE", to="b", msg="x", send_time=time)
+            self.check(encode_message(message))
+        for text in ("\0", "a\0b", "$where", "a.b", "\ufeff"):
+            for field in ("id", "user_id", "to", "msg", "client_msg_id"):
+                message = msgspec.structs.replace(
+                    IMessage("1f", user_id="a", from_user_type="USER_TYPE", to="b", msg="x"), **{field: text}
+                )
+                self.check(encode_message(message))
+
+
+class ConfigurationTests(unittest.SynchronousTestCase):
+    """Files that are no configuration: a complaint that names the file, and no secret."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = str(Path(folder.name, "node.ini"))
+
+    def check(self, content: bytes) -> None:
+        Path(self.path).write_bytes(content)
+        try:
+            configuration.load(self.path)
+        except ConfigurationError as error:
+            self.assertTrue(str(error).startswith(self.path))
+            self.assertLess(len(str(error)), 2000)
+
+    lines = st.one_of(
+        st.sampled_from([f"[{section}]" for section in configuration._KEYS]),
+        st.builds(
+            lambda key, value: f"{key} = {value}",
+            st.sampled_from(sorted({key for keys in configuration._KEYS.values() for key in keys})),
+            st.text(max_size=20)
+            | st.sampled_from(
+                ["tcp:1", "tcp:99999999999", "unix:/x\0y", "tcp6:1:interface=\\:\\:1", "ssl:1", "env:",
+                 "file:", "file:/", "file:\0", "env:a=b", "1e400", "-1", "\uff19",
+                 "redis://[", "amqp://a:b@c:99999", "mongodb://,",
+                 "redis://h/\ud7ff", "systemd:domain=INET:index=9", "haproxy:tcp:1", "1" * 5000]
+            ),
+        ),
+        st.text(max_size=20),
+    )  # fmt: skip
+
+    @fuzz
+    @given(st.lists(lines, max_size=6))
+    def test_lines(self, lines: list[str]) -> None:
+        """Sections and keys that there are, with values of any kind."""
+        self.check("\n".join(lines).encode("utf-8", "surrogatepass"))
+
+    @fuzz
+    @given(st.binary())
+    def test_bytes(self, content: bytes) -> None:
+        self.check(content)
+        self.check(b"[auth]\nsecret = " + content)
+
+    @fuzz
+    @given(
+        st.text()
+        | st.builds("{}:{}".format, st.sampled_from(["tcp", "tcp6", "unix", "ssl", "tls"]), st.text())
+    )
+    def test_endpoints(self, text: str) -> None:
+        """A string of an endpoint that can be made, or ValueError; only this machine's are taken for that."""
+        try:
+            listen = endpoint().parse(text)
+        except ValueError:
+            return
+        if is_loopback(listen) and not listen.startswith("unix:"):
+            self.assertRegex(listen, r"interface=(localhost|127\.|\\?:)")
+
+
+class CredentialTests(unittest.SynchronousTestCase):
+    """Tokens of any kind: an identity for those that are signed and sound, Closing (4001) for all others."""
+
+    SECRET = "a secret of more than 32 bytes, for tests"
+    NOW = 1_764_000_000
+
+    def setUp(self) -> None:
+        self.authenticator = Authenticator(
+            configuration.Auth(mode="jwt", secret=self.SECRET), lambda: self.NOW
+        )
+
+    def identity(self, token: str) -> Identity | None:
+        """Who a token says it is, if it is good."""
+        try:
+            return self.authenticator.identify(frames.ConnectFrame(True, token=token), None)
+        except Closing as closing:
+            self.assertEqual(closing.code, CLOSE_UNAUTHORIZED)
+        except Refused as refused:
+            # The id may not be a user's.
+            self.assertEqual(refused.code, "forbidden")
+        return None
+
+    def signed(self, head: bytes, claims: bytes) -> str:
+        """A token with a good signature over whatever these are."""
+        body = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, claims))
+        signature = hmac.digest(self.SECRET.encode(), body, hashlib.sha256)
+        return (body + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+    @fuzz
+    @given(st.text() | st.from_regex(r"[A-Za-z0-9_-]{0,20}\.[A-Za-z0-9_=-]{0,20}\.[A-Za-z0-9_-]{0,50}"))
+    def test_any_text(self, token: str) -> None:
+        self.assertIsNone(self.identity(token))
+
+    @fuzz
+    @given(st.integers(0, 300), st.binary(max_size=3))
+    def test_damaged_tokens(self, place: int, damage: bytes) -> None:
+        """No change to a token makes another identity of it."""
+        good = jwt.encode({"sub": "alice", "exp": self.NOW + 5}, self.SECRET, "HS256")
+        found = self.identity(damaged(good.encode(), place, damage).decode("latin-1"))
+        self.assertIn(found, (None, Identity("alice", None, False, self.NOW + 5)))
+
+    @fuzz
+    @given(
+        values | st.dictionaries(st.sampled_from(["alg", "typ", "crit", "b64", "kid", "jwk", "cty"]), values)
+    )
+    def test_any_header(self, head: Any) -> None:
+        """Signed well, with a header of any kind."""
+        claims = json.dumps({"sub": "alice", "exp": self.NOW + 5}).encode()
+        self.identity(self.signed(json.dumps(head).encode(), claims))
+        self.identity(self.signed(json.dumps({"alg": "HS256", "b64": head, "crit": head}).encode(), claims))
+
+    @fuzz
+    @given(values | st.dictionaries(
+        st.sampled_from(["sub", "exp", "nbf", "iss", "aud", "loginType", "isCustomerService"]), values
+    ))  # fmt: skip
+    def test_any_claims(self, claims: Any) -> None:
+        """Signed well, with claims of any kind: an issuer's mistake is no node's failure."""
+        for whole in (
+            claims,
+            {"sub": "alice", "exp": self.NOW + 5} | claims if isinstance(claims, dict) else claims,
+        ):
+            found = self.identity(self.signed(b'{"alg":"HS256"}', json.dumps(whole).encode()))
+            if found is not None:
+                self.assertIsInstance(found.user_id, str)
+                assert found.exp is not None
+                self.assertGreater(found.exp, self.NOW)
+
+    def test_extremes(self) -> None:
+        """Depth and numbers without end, bytes that are no text, ids that nobody may have."""
+        for claims in (b"[" * 5000, b'{"sub":"alice","exp":' + b"9" * 5000 + b"}",
+                       b'{"sub":"\xff","exp":9e9}',
+                       b'{"sub":"alice","exp":1e999}', b'{"sub":"alice","exp":NaN}', b"", b"null",
+                       b'{"sub":"\\ud800","exp":9e9}', b'{"sub":"a\\u0000","exp":9e9}',
+                       b'{"sub":"visitor-0123456789abcdef0123","exp":9e9}'):  # fmt: skip
+            self.assertIsNone(self.identity(self.signed(b'{"alg":"HS256"}', claims)), claims[:50])
+            self.assertIsNone(self.identity(self.signed(claims, claims)))
+        self.assertIsNone(self.identity("x" * 100_000))
+        self.assertIsNone(self.identity("." * 8000))
+
+    def test_a_public_key_is_no_secret(self) -> None:
+        """HS256 with the public key's text as the secret: the one key is for the one algorithm."""
+        private = Ed25519PrivateKey.generate()
+        pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        auth = configuration.Auth(mode="jwt", public_key=pem.decode())
+        self.authenticator = Authenticator(auth, lambda: self.NOW)
+        claims = {"sub": "alice", "exp": self.NOW + 5}
+        self.SECRET = pem.decode()
+        self.assertIsNone(self.identity(self.signed(b'{"alg":"HS256"}', json.dumps(claims).encode())))
+        self.assertIsNone(self.identity(self.signed(b'{"alg":"EdDSA"}', json.dumps(claims).encode())))
+        self.assertIsNotNone(self.identity(jwt.encode(claims, private, "EdDSA")))
+
+    @example("visitor-" + "0" * 20 + "." + "x" * 43 + "\n")
+    @example("visitor-" + "\u0660" * 20 + "." + "x" * 43)
+    @fuzz
+    @given(st.text() | st.from_regex(r"visitor-[0-9a-f]{19,21}\.[A-Za-z0-9_-]{42,44}"))
+    def test_visitors_tokens(self, token: str) -> None:
+        """A visitor's id and a hash, in ASCII, or Closing."""
+        try:
+            visitor, token_hash = read_visitor_token(token)
+        except Closing as closing:
+            self.assertEqual(closing.code, CLOSE_UNAUTHORIZED)
+        else:
+            self.assertRegex(visitor, r"\Avisitor-[0-9a-f]{20}\Z")
+            self.assertRegex(token_hash, r"\A[0-9a-f]{64}\Z")
+            self.assertTrue(token.startswith(visitor))
+            self.assertTrue(token.isascii())
+
+    @fuzz
+    @given(st.text())
+    def test_headers(self, text: str) -> None:
+        """Authorization, Host and Origin of any kind."""
+        bearer_token(text)
+        for origins in ((), ("*",), ("https://*.example.com", text)):
+            for open_mode in (True, False):
+                try:
+                    check_request("/ws", {"host": text, "origin": text}, os.devnull, open_mode, origins)
+                except Denied as denied:
+                    self.assertEqual(denied.status, 403)
