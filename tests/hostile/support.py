@@ -45,6 +45,15 @@ KINDS: dict[str, Ini] = {
     },
 }
 
+LOOK_ALIKES = (
+    *("Jo\u00e9", "Joe\u0301", "jo\u00e9", "JO\u00c9", "Joe", "joe", "joe ", " joe", "j\u200boe", "\uff4aoe"),
+    *("stra\u00dfe", "strasse", "\u0130", "i\u0307", "\u212a", "k", "K", "\u00c5", "\u212b", "A\u030a"),
+    *("{joe}", "joe}", "joe{", "joe*", "jo?", "[j]oe", "joe%", "joe%20", "%6Aoe", "joe.", "joe.#", "#", "*"),
+    *("joe:inbox", "joe/", "joe\\", "joe'", 'joe"', "joe;", "joe\u00a0", "joe\u202e", "Visitor-1"),
+    *("x" * 127 + "a", "x" * 127 + "b", "\U0001f389" * 128),
+)
+"""user ids and devices that differ only for those who look closely"""
+
 # What a node that was only ill-treated never logs.
 _TROUBLE = re.compile(r"Traceback|Unhandled|Unexpected|#(?:error|critical)\]|Exception|MemoryError")
 
