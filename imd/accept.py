@@ -45,6 +45,7 @@ BATCH_MESSAGES = Histogram(
     "imd_accept_batch_messages", "Messages in a batch.", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 )
 WAITING = Gauge("imd_accept_waiting_messages", "Messages that wait to go into a batch (bound: 50,000).")
+WAITING_BYTES = Gauge("imd_accept_waiting_bytes", "Size of the messages that wait (bound: 64 MiB).")
 IN_FLIGHT = Gauge("imd_accept_batches_in_flight", "Batches that are not answered yet (bound: 66).")
 
 _ACCEPTED_NEW = ACCEPTED.labels("new")
@@ -53,6 +54,7 @@ _ACCEPTED_AGAIN = ACCEPTED.labels("resent")
 BATCH_DELIVERIES = 5_000
 BATCH_BYTES = 1 << 20
 MAX_WAITING = 50_000
+MAX_WAITING_BYTES = 64 << 20
 MAX_SCRIPTS_IN_FLIGHT = 2
 MAX_BATCHES_IN_FLIGHT = 66
 
@@ -104,6 +106,7 @@ class Acceptor:
         self._clock = clock
         self._call_soon = call_soon
         self._waiting: deque[Pending] = deque()
+        self._waiting_bytes = 0
         self._oldest = 0.0
         self._scheduled = False
         self._scripts = 0
@@ -114,9 +117,13 @@ class Acceptor:
 
     def submit(self, pending: Pending) -> None:
         """Take a message frame; its sender gets exactly one answer."""
-        if pending.submission is not None and len(self._waiting) >= MAX_WAITING:
-            pending.submission = None
-            pending.refused = Refused(UNAVAILABLE, "too many messages are waiting", retry_after_ms=1000)
+        submission = pending.submission
+        if submission is not None:
+            if len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
+                pending.submission = None
+                pending.refused = Refused(UNAVAILABLE, "too many messages are waiting", retry_after_ms=1000)
+            else:
+                self._waiting_bytes += len(submission.body)
         if not self._waiting:
             self._oldest = self._clock.monotonic()
         self._waiting.append(pending)
@@ -150,6 +157,7 @@ class Acceptor:
             self._place(batch)
             self._answer_done()
         WAITING.set(len(self._waiting))
+        WAITING_BYTES.set(self._waiting_bytes)
         IN_FLIGHT.set(len(self._batches))
 
     def _take(self) -> list[Pending]:
@@ -164,6 +172,7 @@ class Acceptor:
                 size += len(submission.body)
                 if entries and (deliveries > BATCH_DELIVERIES or size > BATCH_BYTES):
                     break
+                self._waiting_bytes -= len(submission.body)
             entries.append(waiting.popleft())
         return entries
 

@@ -19,6 +19,9 @@ from imd.trace import TRACE
 DELIVERED = Counter("imd_delivered_messages_total", "Messages pushed by hints, by their path.", ["path"])
 SEARCHES = Counter("imd_channel_searches_total", "Channels that all nodes were asked for.")
 UNFOUND = Counter("imd_channel_searches_unanswered_total", "Channels that no node said it has.")
+SEARCHING = Gauge(
+    "imd_unknown_channels", "Channels searched for, and those that nobody said it has.", ["state"]
+)
 LEARNED = Gauge("imd_learned_channels", "Channels of other nodes whose node is known (bound: 200,000).")
 
 _LOCAL = DELIVERED.labels("local")
@@ -29,6 +32,7 @@ SEARCH_SECONDS = 2.0
 NOT_AGAIN_SECONDS = 30.0
 MAX_LEARNED = 200_000
 MAX_SEARCHING = 50_000
+MAX_UNFOUND = 200_000
 MAX_HELD_HINTS = 16
 
 
@@ -167,8 +171,12 @@ class Router:
             if not self._bus_is_down():
                 self._unfound[channel] = now + NOT_AGAIN_SECONDS
             UNFOUND.inc()
+        while len(self._unfound) > MAX_UNFOUND:
+            del self._unfound[next(iter(self._unfound))]
         for channel in [c for c, until in self._unfound.items() if until <= now]:
             del self._unfound[channel]
+        SEARCHING.labels("searching").set(len(self._searching))
+        SEARCHING.labels("unfound").set(len(self._unfound))
         if self._searching or self._unfound:
             self._sweep_call = self._call_later(SEARCH_SECONDS / 2, self._sweep)
 

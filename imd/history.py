@@ -10,6 +10,9 @@ from imd.compose import Author
 from imd.interfaces import Archive, History, HistoryQuery, Inbox
 from imd.message import FromUserType, conversation_id, is_visitor_id
 
+# Four pages of a client that does not read them are all in memory.
+PAGE_BYTES = 1 << 20
+
 
 class Historian:
     """Says what a user may read, and reads it."""
@@ -52,7 +55,14 @@ class Historian:
 
 
 def _answer(history: History, ref: str | None) -> bytes:
-    page = frames.HistoryPage(messages=[msgspec.Raw(body) for body in history.messages], more=history.more)
+    """The newest messages of the page, up to PAGE_BYTES, at least one; for the others there is `more`."""
+    size, first = 0, len(history.messages)
+    while first and (not size or size + len(history.messages[first - 1]) <= PAGE_BYTES):
+        first -= 1
+        size += len(history.messages[first])
+    page = frames.HistoryPage(
+        messages=[msgspec.Raw(body) for body in history.messages[first:]], more=history.more or first > 0
+    )
     if ref is not None:
         page.ref = ref
     return frames.encode(page)

@@ -21,6 +21,9 @@ from imd.lean import lean_class, slim
 from imd.services import Services
 
 CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
+BLOCKED = Gauge("imd_blocked_connections", "Connections whose socket does not take what was written.")
+BLOCKED_BYTES = Gauge("imd_blocked_bytes", "Written to such sockets since they stopped taking it.")
+CHOKED = Gauge("imd_choked_connections", "Of these, not read from until they have taken it (256 KiB each).")
 HANDSHAKES = Counter("imd_handshakes_total", "WebSocket handshakes, by how they ended.", ["result"])
 
 MAX_HANDSHAKE_BYTES = 16_384
@@ -67,6 +70,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     _bearer: str | None = None
     _reading = True
     _choked = False
+    _blocked = False
     _blocked_bytes = 0
     _out: list[bytes] | None = None
     _out_bytes = 0
@@ -196,6 +200,8 @@ class ChannelProtocol(WebSocketServerProtocol):
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.lost(wasClean and self._all_sent and not self.failedByMe)
+        self._unblock()
+        self._choke(False)
         self.factory.services.gate.gone(self)
         # Last: a node that stops goes on as soon as the last connection has left the registry.
         self.factory.closed(self)
@@ -218,12 +224,14 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def pauseProducing(self) -> None:
         self.writable = False
-        self._blocked_bytes = 0
+        if not self._blocked:
+            self._blocked = True
+            BLOCKED.inc()
 
     def resumeProducing(self) -> None:
         self.writable = True
-        if self._choked:
-            self._choked = False
+        self._unblock()
+        if self._choke(False):
             self._read_if_wanted()
         if self.connection is not None:
             self.connection.writable_again()
@@ -257,9 +265,9 @@ class ChannelProtocol(WebSocketServerProtocol):
         self.transport.write(b"".join(out))
         if not self.writable:
             self._blocked_bytes += size
-            if self._blocked_bytes > MAX_BLOCKED_BYTES and not self._choked:
-                # It asks and does not listen to the answers.
-                self._choked = True
+            BLOCKED_BYTES.inc(size)
+            # It asks and does not listen to the answers.
+            if self._blocked_bytes > MAX_BLOCKED_BYTES and self._choke(True):
                 self._read_if_wanted()
 
     def ping(self) -> None:
@@ -269,7 +277,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     def close(self, code: int, reason: str) -> None:
         self.sendClose(code, reason)
         # The peer's close frame must be read, whatever was paused before.
-        self._choked = False
+        self._choke(False)
         self.resume_reading()
 
     def pause_reading(self) -> None:
@@ -279,6 +287,21 @@ class ChannelProtocol(WebSocketServerProtocol):
     def resume_reading(self) -> None:
         self._reading = True
         self._read_if_wanted()
+
+    def _unblock(self) -> None:
+        if self._blocked:
+            self._blocked = False
+            BLOCKED.dec()
+            BLOCKED_BYTES.dec(self._blocked_bytes)
+            self._blocked_bytes = 0
+
+    def _choke(self, choked: bool) -> bool:
+        """True if that is news."""
+        if self._choked == choked:
+            return False
+        self._choked = choked
+        CHOKED.inc(1 if choked else -1)
+        return True
 
     def _read_if_wanted(self) -> None:
         if self._reading and not self._choked:

@@ -11,6 +11,7 @@ import msgspec
 from imd.backends import embedded_tables as tables
 from imd.backends.embedded_desk import Desk
 from imd.backends.embedded_state import State, User
+from imd.backends.fullness import OVERFLOWN
 from imd.interfaces import Conflict, Delivery, Duplicate, Failed, NotAllowed, Outcome, Placed, Submission
 from imd.message import conversation_id, conversation_members, decode_message, is_visitor_id
 
@@ -92,6 +93,7 @@ class Placing:
                 state.changed(user)
                 state.inbox += (user.uid, seq, number, size)
                 if seq - user.low > max_messages:
+                    OVERFLOWN.inc(seq - max_messages - user.low)
                     state.trim(user, seq - max_messages)
                 taking_part.add(user.uid)
                 channels = live(name, now) if name in by_user else ()

@@ -7,6 +7,7 @@ from collections import defaultdict
 import msgspec
 
 from imd.backends.embedded_state import State, User
+from imd.backends.fullness import VISITORS_WAITING
 from imd.interfaces import Delivery
 
 VISITORS_PER_CALL = 50
@@ -80,7 +81,11 @@ class Desk:
             visitors = self._visitors_of(agent, left)
             left -= len(visitors)
             self._release(agent, visitors, now)
-        return self._serve_waiting(now)
+        deliveries = self._serve_waiting(now)
+        state.write()
+        count = "SELECT COUNT(*) FROM user WHERE waiting IS NOT NULL"
+        VISITORS_WAITING.set(state.connection.execute(count).fetchone()[0])
+        return deliveries
 
     def _serve_waiting(self, now: int) -> list[Delivery]:
         state = self._state

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.backends.fullness import OVERFLOWN, VISITORS_WAITING
 from imd.backends.redis_connection import RedisConnection
 from imd.errors import Unavailable
 from imd.ids import ServerClock
@@ -82,7 +83,8 @@ def sent_key(user: str, device: str, client_msg_id: str) -> str:
 
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_accept = msgspec.msgpack.Decoder(tuple[int, Any, list[list[Any]]]).decode
+_unpack_accept = msgspec.msgpack.Decoder(tuple[int, Any, list[list[Any]], int]).decode
+_unpack_desk = msgspec.msgpack.Decoder(tuple[int, list[Any], int]).decode
 _unpack_list = msgspec.msgpack.Decoder(tuple[int, list[Any]]).decode
 
 
@@ -253,9 +255,7 @@ class RedisInbox:
     # the desk and its visitors
 
     def serve_desk(self) -> Deferred[list[Delivery]]:
-        return self.call("desk", [], _unpack_list).addCallback(
-            lambda content: [_read_delivery(d) for d in content[0]]
-        )
+        return self.call("desk", [], _unpack_desk).addCallback(_read_served)
 
     def agent_of(self, visitor: str) -> Deferred[str]:
         return self._general.command("GET", f"imd:{{{encode_id(visitor)}}}:agent").addCallback(
@@ -311,8 +311,15 @@ _OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
 }
 
 
+def _read_served(content: list[Any]) -> list[Delivery]:
+    deliveries, waiting = content
+    VISITORS_WAITING.set(waiting)
+    return [_read_delivery(delivery) for delivery in deliveries]
+
+
 def _read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outcome]:
-    inboxes, replies = content
+    inboxes, replies, overflown = content
+    OVERFLOWN.inc(overflown)
     outcomes: list[Outcome] = []
     for reply, s in zip(replies, batch, strict=True):
         if reply[0]:

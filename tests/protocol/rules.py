@@ -8,6 +8,7 @@ from tests.protocol.connect import ConnectRules
 from tests.protocol.control import ControlRules, HistoryRules
 from tests.protocol.cursors import CursorRules
 from tests.protocol.delivery import DeliveryRules
+from tests.protocol.flow import FlowRules
 from tests.protocol.messages import MessageRules, ResendRules
 from tests.protocol.visitors import VisitorRules
 
@@ -18,6 +19,7 @@ PARTS = (
     ResendRules,
     BadFrameRules,
     DeliveryRules,
+    FlowRules,
     VisitorRules,
     TokenRules,
     HandshakeRules,

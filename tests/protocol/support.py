@@ -45,6 +45,7 @@ KINDS: dict[str, Ini] = {
         "auth": {"visitors": "no"},
         "inbox": {"dedup_seconds": 2},
     },
+    "flow": {"limits": {"messages_per_second": 0, "ack_window": 100}},
     "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET}},
     "desk": {},
     "grace": {"desk": {"grace_seconds": 1}, "inbox": {"reconcile_seconds": 1}},

@@ -1,10 +1,10 @@
 #!lua
 -- Items: {sent key or '', value "id time content", recipients, body, visitor or '', its `to` or ''}.
--- Reply: {now_ms, inboxes, outcomes}; an inbox is {epoch, channels}; an outcome is
+-- Reply: {now_ms, inboxes, outcomes, overflown}; overflown: messages that left full inboxes; an inbox is {epoch, channels}; an outcome is
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
 -- | {5, agent, deliveries with user and body}.
 -- The first line makes a full Redis refuse the whole call: what is written comes last, and must not fail.
-local outcomes = {}
+local outcomes, overflown = {}, 0
 
 -- Inboxes that this call has touched: read once, written once.
 local inboxes, touched, changed = {}, {}, {}
@@ -39,7 +39,7 @@ local function write(inbox)
   for i = 1, #added, 4000 do redis.call('ZADD', at, unpack(added, i, math.min(i + 3999, #added))) end
   redis.call('HSET', key(inbox.user, 'head'), 'seq', inbox.seq)
   local surplus = inbox.size + #added / 2 - max_messages
-  if surplus > 0 then redis.call('ZREMRANGEBYRANK', at, 0, surplus - 1) end
+  if surplus > 0 then overflown = overflown + redis.call('ZREMRANGEBYRANK', at, 0, surplus - 1) end
   if inbox.stale then postpone_expiry(inbox.user) end
 end
 
@@ -113,4 +113,4 @@ for i, item in ipairs(items) do
   end
 end
 write_all()
-return cmsgpack.pack({now_ms, inboxes, outcomes})
+return cmsgpack.pack({now_ms, inboxes, outcomes, overflown})

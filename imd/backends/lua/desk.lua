@@ -1,5 +1,5 @@
 -- No items. Takes visitors back from agents that are gone, and gives waiting ones to agents online,
--- first come first served, fifty at a time. Reply: {now_ms, deliveries}: {user, epoch, seq, channels, body}.
+-- first come first served, fifty at a time. Reply: {now_ms, deliveries, visitors that still wait}: {user, epoch, seq, channels, body}.
 local deliveries = {}
 
 local taken = 0
@@ -26,4 +26,4 @@ for _, visitor in ipairs(redis.call('ZRANGE', WAITING, 0, 49)) do
   if not agent then break end
   assign(visitor, agent, deliveries)
 end
-return cmsgpack.pack({now_ms, deliveries})
+return cmsgpack.pack({now_ms, deliveries, redis.call('ZCARD', WAITING)})

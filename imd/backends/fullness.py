@@ -1,0 +1,10 @@
+"""Metrics of what fills up in every kind of inbox."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+OVERFLOWN = Counter(
+    "imd_inbox_overflown_messages_total", "Messages that left a full inbox before every device had them."
+)
+VISITORS_WAITING = Gauge("imd_desk_waiting_visitors", "Visitors that wait for an agent, on all nodes.")
