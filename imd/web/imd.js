@@ -356,7 +356,7 @@ class Slot {
   }
 
   #saveIndex() {
-    this.#store.write(`${this.#key}:out`, runs([...this.items.values()].map((item) => item.n)));
+    this.#store.writeText(`${this.#key}:out`, runs([...this.items.values()].map((item) => item.n)));
   }
 }
 
@@ -1244,7 +1244,9 @@ export class Client extends EventTarget {
   #failLargest() {
     const sent = [...this.#slot.items.values()].filter((item) => item.inFlight);
     const largest = sent.sort((one, other) => other.bytes - one.bytes)[0];
-    if (largest) this.#fail(largest, "too_large", "the frame was too large for the node");
+    if (!largest) return;
+    largest.inFlight = false;
+    this.#fail(largest, "too_large", "the frame was too large for the node");
   }
 
   // -- history
@@ -1304,6 +1306,7 @@ export class Client extends EventTarget {
       if (this.#courier !== courier) return;
       this.#courier = null;
       courier.stop();
+      if (this.#connected) this.#timers.set("courier", 100, () => this.#lookForOrphans());
     };
     for (const type of ["accepted", "error"]) courier.on(type, (detail) => this.#emit(type, detail));
     const look = () => {

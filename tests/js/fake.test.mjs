@@ -1,0 +1,243 @@
+// imd.js and a node that does what real ones rarely, or never, do.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Client } from "../../imd/web/imd.js";
+import { accept, client, fakeNode, numbers, Storage, until, usual, WebSocket } from "./kit.mjs";
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const join = (fake, options) => client({ url: fake.url, userId: "bob", ...options });
+const ids = (made) => made.of("message").map(({ id }) => id);
+
+test("acknowledgements: the cursor first, many in one, none before the listener's promise", async () => {
+  const fake = await fakeNode();
+  const storage = new Storage();
+  const b = join(fake, { storage });
+  let release;
+  b.on("message", ({ seq }) => (seq === 10 ? new Promise((resolve) => (release = resolve)) : undefined));
+  await b.opened();
+  const { writes } = storage;
+  for (let seq = 1; seq <= 9; seq++) fake.link.message(seq);
+  await until(() => fake.link.of("ack").at(-1)?.seq === 9);
+  assert.ok(fake.link.of("ack").length <= 3, "4 is half of the window");
+  assert.ok(storage.writes - writes < 9);
+  assert.equal(fake.link.of("ack").at(-1).epoch, "E");
+  fake.link.message(10);
+  fake.link.message(11);
+  await until(() => b.of("message").length === 11);
+  await pause(300);
+  assert.equal(fake.link.of("ack").at(-1).seq, 9);
+  // The connection breaks meanwhile: 10 and 11 come again, are not told again, and are acknowledged after all.
+  fake.link.cut();
+  await until(() => fake.links.length === 2 && b.state === "open");
+  assert.deepEqual(fake.link.frames[0].cursor, { epoch: "E", seq: 9 });
+  assert.ok(fake.link.frames[0].attempt > fake.links[0].frames[0].attempt);
+  release();
+  await pause(10);
+  assert.deepEqual(fake.link.of("ack"), [], "never what this connection has not brought");
+  fake.link.send({ type: "reset", epoch: "E", seq: 9, recovered: true });
+});
+
+test("across epochs, what was had is dropped by its id, after a reload too", async () => {
+  const storage = new Storage();
+  const fake = await fakeNode();
+  let b = join(fake, { storage });
+  await b.opened();
+  for (let seq = 1; seq <= 150; seq++) fake.link.message(seq);
+  await until(() => fake.link.of("ack").at(-1)?.seq === 150);
+  fake.link.send({ type: "reset", epoch: "F", seq: 40, recovered: false });
+  fake.link.message(41, "id-149");
+  fake.link.message(42, "new");
+  await until(() => ids(b).includes("new"));
+  assert.equal(b.of("gap").length, 1);
+  await until(() => fake.link.of("ack").at(-1)?.epoch === "F");
+  assert.equal(fake.link.of("ack").at(-1).seq, 42);
+  await b.stop();
+
+  fake.onFrame = (frame, link) => frame.isConnect && link.welcome({ epoch: "G", seq: 5, recovered: false });
+  b = join(fake, { storage });
+  await b.opened();
+  assert.deepEqual(fake.link.frames[0].cursor, { epoch: "F", seq: 42 });
+  ["id-1", "id-100", "newer", "new"].forEach((id, i) => fake.link.message(6 + i, id));
+  await until(() => fake.link.of("ack").at(-1)?.seq === 9);
+  assert.deepEqual(ids(b), ["newer"]);
+  assert.equal(b.of("gap").length, 1);
+});
+
+test("a temporary error: sent again when it may be, with those behind it still behind", async () => {
+  let refused = 0;
+  const taken = [];
+  const fake = await fakeNode((frame, link) => {
+    if (frame.isConnect) return link.welcome();
+    const { clientMsgId, msg } = frame;
+    if (msg && Number(msg) % 5 === 0 && refused++ < 7) {
+      const code = refused % 2 ? "rate_limited" : "unavailable";
+      return link.send({ type: "error", clientMsgId, code, reason: "", temporary: true, retryAfterMs: 30 });
+    }
+    taken.push(msg);
+    accept(link, frame);
+  });
+  const a = join(fake);
+  numbers(20).forEach((msg) => a.send({ to: "alice", msg }));
+  await until(() => a.outbox.length === 0);
+  assert.deepEqual(taken, numbers(20));
+  assert.ok(refused >= 7);
+});
+
+test("no more than so many unanswered, one to a conversation", async () => {
+  const fake = await fakeNode((frame, link) => frame.isConnect && link.welcome());
+  const a = join(fake, { maxInFlight: 3 });
+  numbers(10).forEach((msg, i) => a.send({ to: `user-${i >> 1}`, msg }));
+  await a.opened();
+  const messages = () => fake.link.frames.filter(({ msg }) => msg);
+  await until(() => messages().length === 3);
+  await pause(50);
+  assert.deepEqual(messages().map(({ msg }) => msg), ["0", "2", "4"]);
+  accept(fake.link, messages()[0]);
+  await until(() => messages().length === 4);
+  assert.equal(messages()[3].msg, "1");
+});
+
+test("what may be in the inbox is not sent again when the node may have forgotten it", async () => {
+  const storage = new Storage();
+  const fake = await fakeNode((frame, link) => frame.isConnect && link.welcome());
+  const a = join(fake, { storage, dedupSeconds: 0.5 });
+  const first = a.send({ to: "alice", msg: "sent" });
+  const second = a.send({ to: "alice", msg: "never sent" });
+  await until(() => first.state === "sent");
+  await a.stop();
+  await pause(500);
+  fake.onFrame = usual;
+  const again = join(fake, { storage, dedupSeconds: 0.5 });
+  await until(() => again.of("accepted").length === 1 && again.of("failed").length === 1);
+  assert.equal(again.of("failed")[0].code, "expired");
+  assert.equal(again.of("accepted")[0].clientMsgId, second.clientMsgId);
+  assert.ok(again.retry(first.clientMsgId));
+  await until(() => again.outbox.length === 0);
+});
+
+test("another user's outbox is not sent", async () => {
+  const storage = new Storage();
+  const fake = await fakeNode((frame, link) => frame.isConnect && link.welcome());
+  const a = join(fake, { storage, userId: undefined });
+  a.send({ to: "alice", msg: "from bob" });
+  await a.opened();
+  await a.stop();
+  fake.onFrame = (frame, link) => (frame.isConnect ? link.welcome({ userId: "eve" }) : usual(frame, link));
+  const e = join(fake, { storage, userId: undefined });
+  await until(() => e.of("failed").length === 1);
+  assert.equal(e.of("failed")[0].code, "other_user");
+  assert.equal(e.userId, "eve");
+  assert.deepEqual(fake.link.frames.filter(({ msg }) => msg), []);
+});
+
+test("close codes by the table, and by their range", async () => {
+  const expected = { 4000: "closed", 4002: "closed", 4003: "closed", 4004: "closed", 4077: "closed" };
+  for (const code of [4000, 4002, 4003, 4004, 4077, 4100, 4101, 4177, 4200, 4277, 4400, 1011]) {
+    const fake = await fakeNode();
+    const b = join(fake);
+    await b.opened();
+    fake.link.close(code);
+    const { detail } = await until(() => b.events.find(({ detail }) => detail.code === code));
+    assert.equal(detail.state, expected[code] ?? "waiting", `${code}`);
+    assert.equal(detail.permanent ?? false, code in expected, `${code}`);
+    if (code >= 4200 && code < 4300) assert.equal(detail.retryInMs, 0);
+    if (code in expected) b.start();
+    await until(() => fake.links.length === 2 && b.state === "open");
+    await b.stop();
+  }
+});
+
+test("back-off grows, with jitter, and a sign of the network ends it", async () => {
+  const fake = await fakeNode((frame, link) => frame.isConnect && link.cut());
+  const b = join(fake, { minBackoffMs: 4, maxBackoffMs: 64 });
+  await until(() => fake.links.length >= 10);
+  const waits = b.of("state").filter(({ state }) => state === "waiting").map(({ retryInMs }) => retryInMs);
+  waits.forEach((wait, i) => assert.ok(wait <= Math.min(64, 4 * 2 ** i), `${waits}`));
+  await b.stop();
+
+  // As a page has it.
+  const page = new EventTarget();
+  for (const method of ["addEventListener", "removeEventListener"]) globalThis[method] = page[method].bind(page);
+  const slow = join(fake, { minBackoffMs: 1e9, maxBackoffMs: 1e9 });
+  await until(() => slow.state === "waiting");
+  fake.onFrame = usual;
+  page.dispatchEvent(new Event("online"));
+  await slow.opened();
+  page.dispatchEvent(new Event("offline"));
+  await until(() => fake.link.of("ping").length === 1);
+  await slow.stop();
+  delete globalThis.addEventListener;
+  delete globalThis.removeEventListener;
+});
+
+test("frames that make no sense change nothing", async () => {
+  const fake = await fakeNode();
+  const b = join(fake);
+  await b.opened();
+  const { link } = fake;
+  const odd = ["{", "[]", "null", "7", '"x"', "{}", '{"seq":"1"}', '{"seq":1.5}', '{"type":7}', '{"type":"teleport"}'];
+  for (const text of [...odd, '{"type":"accepted"}', '{"type":"history"}', '{"type":"reset"}', '{"type":"error"}']) {
+    link.send(text);
+  }
+  link.send({ type: "connected" });
+  link.raw(2, Buffer.from("binary"));
+  link.send({ seq: 1, kind: "sticker", id: "x" });
+  link.message(2);
+  link.message(2);
+  await until(() => ids(b).length === 1 && link.of("ack").at(-1)?.seq === 2);
+  assert.equal(b.of("state").length, 2);
+  assert.ok(b.of("error").length >= 5);
+});
+
+test("a hole: it asks again; a second time it goes on, and says so", async () => {
+  const fake = await fakeNode();
+  const b = join(fake);
+  await b.opened();
+  fake.link.message(2);
+  await until(() => fake.links.length === 2 && b.state === "open");
+  assert.deepEqual(ids(b), []);
+  fake.link.message(2);
+  await until(() => ids(b).length === 1);
+  assert.equal(b.of("gap").length, 1);
+});
+
+test("1009 fails the largest, so that the others get through", async () => {
+  const fake = await fakeNode((frame, link) => (frame.msg?.length > 500 ? link.close(1009) : usual(frame, link)));
+  const a = join(fake);
+  const large = a.send({ to: "alice", msg: "x".repeat(600) });
+  const small = a.send({ to: "carol", msg: "x" });
+  await until(() => a.outbox.length === 1 && small.state === "accepted");
+  assert.equal(large.error.code, "too_large");
+});
+
+test("a node that says nothing is given up", async () => {
+  const fake = await fakeNode(() => {});
+  const b = join(fake, { connectSeconds: 0.1 });
+  await until(() => fake.links.length >= 3);
+  assert.ok(b.of("state").some(({ reason }) => reason === "not connected in time"));
+  await assert.rejects(
+    client({ url: fake.url, userId: "bob", historySeconds: 0.1 }).history({ with: "alice" }),
+    { code: "timeout" },
+  );
+});
+
+test("nothing runs after stop()", async () => {
+  const fake = await fakeNode();
+  const quiet = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+  const before = quiet();
+  const made = Array.from({ length: 5 }, () => new Client({ url: fake.url, userId: "bob", WebSocket }));
+  made[0].start();
+  await until(() => made[0].state === "open");
+  made[0].send({ to: "alice", msg: "hi" });
+  made[1].start(); // stopped while it connects
+  const history = made[0].history({ with: "alice" });
+  const rejected = assert.rejects(history, { code: "stopped" });
+  await Promise.all(made.map((one) => one.stop()));
+  await rejected;
+  await until(() => quiet() <= before, "no timers");
+  await assert.rejects(made[0].history({ with: "alice" }), { code: "stopped" });
+  made[0].start();
+  await until(() => made[0].state === "open");
+  await made[0].stop();
+  assert.equal(made[0].state, "closed");
+});
