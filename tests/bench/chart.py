@@ -70,9 +70,9 @@ def _lines(named: dict[str, Row], left: float, width: float) -> list[str]:
         _line(left, bottom, left + width, bottom, _INK, 1),
         _text(left + width / 2 - 20, bottom + 34, "nodes"),
     ]
-    for colour, title, values_of in (
-        (_OURS, "imd", lambda row: row.values),
-        (_THEIRS, "to every node, as the seed did", lambda row: row.reference),
+    for colour, title, aside, values_of in (
+        (_OURS, "imd", 16, lambda row: row.values),
+        (_THEIRS, "to every node, as the seed did", -8, lambda row: row.reference),
     ):
         points = [
             (left + width * count / last, bottom - (bottom - top) * median(values_of(row)) / most)
@@ -85,15 +85,20 @@ def _lines(named: dict[str, Row], left: float, width: float) -> list[str]:
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for (x, y), (_, row) in zip(points, found, strict=True):
             parts.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3.5" fill="{colour}"/>')
-            parts.append(_text(x - 12, y - 8, f"{median(values_of(row)):.2f}", colour=colour))
-        parts.append(_text(left + 4, points[0][1] - 24, title, colour=colour))
-    parts += [_text(left + width * count / last - 3, bottom + 16, str(count)) for count, _ in found]
+            parts.append(_text(x - 12, y + aside, f"{median(values_of(row)):.2f}", colour=colour))
+        x, y = points[-1]
+        parts.append(_text(x - 24, y - 6 if aside > 0 else y + 4, title, colour=colour, anchor="end"))
+    parts += [_text(left + width * count / last - 3, bottom + 18, str(count)) for count, _ in found]
     return parts
 
 
-def _text(x: float, y: float, text: str, bold: bool = False, colour: str = _INK) -> str:
+def _text(
+    x: float, y: float, text: str, bold: bool = False, colour: str = _INK, anchor: str = "start"
+) -> str:
     weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:.0f}" y="{y:.0f}" fill="{colour}"{weight}>{escape(text)}</text>'
+    return (
+        f'<text x="{x:.0f}" y="{y:.0f}" fill="{colour}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+    )
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: int) -> str:
