@@ -49,7 +49,7 @@ async def many(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     rows = []
     for count in plan.nodes:
         received = Row(f"bus-{count}", f"{count} nodes: AMQP messages to nodes for a chat message", "")
-        cpu = Row(f"bus-cpu-{count}", f"{count} nodes: CPU of all beyond idling, {plan.nodes_rate:g}/s", "µs/message")
+        cpu = Row(f"bus-cpu-{count}", f"{count} nodes: CPU beyond idle, {plan.nodes_rate:g}/s", "µs/message")
         for module, into in ((SEED_WAY, "reference"), (None, "values")):
             nodes = rig.cluster(count, module=module)
             each, micros = await _random_pairs(rig, nodes, plan)
@@ -64,7 +64,7 @@ async def many(rig: Rig, plan: Plan, say: Say) -> list[Row]:
 
 
 async def _random_pairs(rig: Rig, nodes: list[PinnedNode], plan: Plan) -> tuple[float, float]:
-    """For each chat message: AMQP messages from node to node, microseconds of the nodes' CPU beyond idling."""
+    """For each chat message: AMQP messages from node to node, microseconds of CPU beyond idling."""
     chance = random.Random(len(nodes))
     urls = [(chance.choice(nodes).url, chance.choice(nodes).url) for _ in range(plan.shape.pairs)]
     seen: list[float] = []

@@ -106,10 +106,11 @@ class Samples:
                 taken[stage(stack)] += whole * count / total
         return dict(taken.most_common())
 
-    def hottest(self, most: int = 20) -> list[tuple[str, float]]:
-        """The functions that the reactor's thread was in most."""
+    @staticmethod
+    def hottest(stacks: Counter[str], most: int = 20) -> list[tuple[str, float]]:
+        """The functions that were seen most, each with its part of all samples."""
         ends: Counter[str] = Counter()
-        for stack, count in self.reactor.items():
+        for stack, count in stacks.items():
             ends[stack.rpartition(";")[2]] += count
         total = sum(ends.values())
         return [(name, count / total) for name, count in ends.most_common(most)]
@@ -125,9 +126,14 @@ async def profile(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         node = rig.embedded() if kind == "embedded" else rig.cluster()[0]
         samples, ran, reactor, others = await _watched(rig, plan, node, spy)
         rig.stop(node)
-        say(f"{kind}: {costs(ran)}; the reactor's thread {reactor:.1f}, others {others:.1f}; most of it in")
-        for name, share in samples.hottest():
-            say(f"    {share:6.1%}  {name}")
+        say(f"{kind}: {costs(ran)}")
+        for whose, micros, stacks in (
+            ("the reactor's thread", reactor, samples.reactor),
+            ("other threads", others, samples.others),
+        ):
+            say(f"  {whose}: {micros:.1f} µs a message; most of it in")
+            for name, share in samples.hottest(stacks):
+                say(f"    {share:6.1%}  {name}")
         for name, micros in samples.stages(reactor, others).items():
             rows.append(Row(f"{kind}-{name}", f"{kind}: {name}", "µs/message", values=[micros]))
     return rows
