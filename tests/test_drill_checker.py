@@ -216,6 +216,20 @@ class CheckerTests(unittest.TestCase):
             device.events.append(Reset(story.step(), "f", 0))
         self.assert_found("lost")
 
+    def test_lost_while_waiting_for_an_agent(self) -> None:
+        """A visitor's message that was waiting when Redis lost its data stays the visitor's alone."""
+        story = self.story
+        story.send("a")
+        story.history.messages["a"].desk = True
+        story.accept("a")
+        story.archive("a", participants=frozenset({"alice"}))
+        story.history.read = {"alice": ["id-a"], "bob": []}
+        self.assert_found("lost", "participants", "history")
+        story.lose()
+        for device in (story.bob, story.tablet):
+            device.events.append(Reset(story.step(), "f", 0))
+        self.assert_found()
+
     def test_twice(self) -> None:
         self.story.good("a")
         self.story.get(self.story.bob, 2, "a", "id-second")

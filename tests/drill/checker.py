@@ -59,6 +59,9 @@ class _Check:
         self.first_sent: dict[str, tuple[int, float]] = {}
         self.accepted_at: dict[str, tuple[int, float]] = {}
         self.ids: dict[str, set[str]] = defaultdict(set)
+        # Waiting for an agent when Redis lost its data: nobody's but the visitor's.
+        self.waited: set[str] = set()
+        self.waited_ids: set[str] = set()
         self.by_device: dict[Device, list[Connection]] = defaultdict(list)
         for connection in history.connections:
             self.by_device[connection.user, connection.device].append(connection)
@@ -69,6 +72,7 @@ class _Check:
             self._numbers(connections)
             self._replacements(connections)
         self._numbers_of_users()
+        self._find_waited()
         self._accepted()
         self._deliveries()
         self._archive()
@@ -191,7 +195,8 @@ class _Check:
                 owed[user].append(key)
         for (user, device), connections in self.by_device.items():
             first_connected = min((c.connected_at for c in connections if c.epoch), default=None)
-            if first_connected is None:
+            if first_connected is None or not any(connection.live for connection in connections):
+                # Never there, or a visitor that Redis forgot: it came back as another one.
                 continue
             got = self._received(user, device, connections)
             told = self._told(connections)
@@ -200,13 +205,15 @@ class _Check:
                 if key in got or self.first_sent[key][1] < first_connected:
                     continue
                 sent_at = self.first_sent[key][1]
-                if not self._lost_after(sent_at) or (told < sent_at and self._can_be_told(connections)):
+                if not self._lost_after(sent_at) or (
+                    told < sent_at and self._can_be_told(connections, sent_at)
+                ):
                     self._note("lost", f"{user}/{device} never got {key}, and was not told")
-                elif not self.ids[key] & read:
+                elif not self.ids[key] & read and key not in self.waited:
                     self._note("lost", f"{user}/{device} never got {key}, and history lacks it")
 
-    def _can_be_told(self, connections: list[Connection]) -> bool:
-        """Of a loss: who names a cursor when it comes back, or was connected all the while.
+    def _can_be_told(self, connections: list[Connection], sent_at: float) -> bool:
+        """Of a loss after that time: who names a cursor when it comes back, or was connected all the while.
 
         Redis has forgotten the device along with the rest: one without a cursor is a new one to it.
         """
@@ -217,6 +224,7 @@ class _Check:
             for connection in connections
             if connection.epoch
             for first, last in self.history.losses
+            if last >= sent_at
         )
 
     def _told(self, connections: list[Connection]) -> float:
@@ -263,6 +271,15 @@ class _Check:
             self._note("order", f"{user}/{device}: {message.key} after {before[1]}")
         latest_first[sender] = max(before, (self.first_sent[message.key][0], message.key))
 
+    def _find_waited(self) -> None:
+        for document in self.history.archive:
+            message = self.history.messages.get(document.key)
+            if message is None or not message.desk or document.participants != {message.sender}:
+                continue
+            if document.key in self.first_sent and self._lost_after(self.first_sent[document.key][1]):
+                self.waited.add(document.key)
+                self.waited_ids.add(document.message_id)
+
     # what stayed
 
     def _archive(self) -> None:
@@ -276,6 +293,8 @@ class _Check:
             if (document.user, document.text) != (message.sender, message.text):
                 self._note("content", f"archive: {document.key}: {document.user}: {document.text}")
             people = message.recipients | {message.sender}
+            if document.key in self.waited:
+                people = frozenset({message.sender})
             if (
                 document.recipients not in (message.recipients, frozenset())
                 or document.participants != people
@@ -302,7 +321,7 @@ class _Check:
             repeated = [message_id for message_id, count in Counter(read).items() if count > 1]
             if repeated:
                 self._note("history", f"{user}: {len(repeated)} come twice, as {repeated[0]}")
-            missing = involved[user] - set(read)
+            missing = involved[user] - set(read) - self.waited_ids
             if missing:
                 self._note("history", f"{user}: {len(missing)} are missing, as {min(missing)}")
 

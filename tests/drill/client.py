@@ -193,7 +193,7 @@ class Device:
         key = f"{self.name}-{self._number}"
         self._number += 1
         recipients = frozenset(to) if to is not None else self.world.agents
-        message = Message(key, self.user, self.name, recipients)
+        message = Message(key, self.user, self.name, recipients, desk=to is None)
         self.world.history.messages[key] = message
         frame: dict[str, Any] = {"clientMsgId": key, "msg": message.text}
         if group:

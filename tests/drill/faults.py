@@ -241,8 +241,9 @@ def _net(backend: str, how: str) -> Callable[[Stage], Awaitable[str]]:
 async def _clock(stage: Stage) -> str:
     node = stage.rng.choice(stage.cluster.nodes)
     for step in (3600, -3600, 0):
+        # The node's clock follows within a second.
         node.step_clock(step)
-        await _hold(stage, 1.0, 2.0)
+        await _hold(stage, 2.0, 3.0)
     return f"{node.name}: +1 h, -1 h, back"
 
 

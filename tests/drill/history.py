@@ -56,6 +56,8 @@ class Message:
     device: str
     recipients: frozenset[str]
     """for a visitor's message: the agents"""
+    desk: bool = False
+    """a visitor's, to whichever agent the desk finds"""
 
     @property
     def text(self) -> str:

@@ -1,6 +1,6 @@
 """All clients of one node come back to the others at once: after kill -9, and after a planned stop.
 
-    python -m tests.drill.storm [--clients N] [--json]
+python -m tests.drill.storm [--clients N] [--json]
 """
 
 from __future__ import annotations
