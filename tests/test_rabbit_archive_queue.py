@@ -183,6 +183,8 @@ class ArchiveQueueTests(unittest.TestCase):
     async def test_memory_alarm(self) -> None:
         """Under an alarm batches fail within the deadline and it is told why; acks get through."""
         server, queue = await self.on_breakable()
+        freed: list[bool] = []
+        queue._publisher.when_freed(lambda: freed.append(True))
         await queue.publish([record(1)])
         consumer = self.broker(server.url)
         method, _, _ = consumer.channel.basic_get(ARCHIVE_QUEUE)
@@ -194,9 +196,11 @@ class ArchiveQueueTests(unittest.TestCase):
             await queue.publish([record(2)])
         self.assertLess(reactor.seconds() - began, 5)  # type: ignore[attr-defined]
         await until(lambda: "memory or disk alarm" in (queue.problem() or ""), "it is noticed")
+        self.assertEqual(freed, [])
         await self.fails(queue, "alarm")
         consumer.channel.basic_ack(method.delivery_tag)
         self.assertGreaterEqual(consumer.length(ARCHIVE_QUEUE), 0, "the consuming connection is served")
         server.rabbitctl("set_vm_memory_high_watermark", "absolute", "1GB")
         await until(lambda: queue.problem() is None, "it recovers")
+        self.assertEqual(freed, [True])
         await queue.publish([record(2)])

@@ -150,6 +150,8 @@ class RabbitBus:
         self._back: Callable[[], None] = _ignore
         self._hearing = False
         publisher.add_user(self._set_up_publisher, self._publisher_lost)
+        # While blocked we answered no search.
+        publisher.when_freed(self._say_back)
         consumer.add_user(self._set_up_consumer, self._consumer_lost)
 
     # from the node

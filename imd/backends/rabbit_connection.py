@@ -71,6 +71,7 @@ class RabbitConnection:
         self._link: Link | None = None
         self._attempt: Link | None = None
         self._blocked = False
+        self._freed: list[Callable[[], None]] = []
         self._reason = "not connected yet"
         self._failures = 0
 
@@ -82,6 +83,10 @@ class RabbitConnection:
         `lost()` is called each time after that, when the connection is gone or could not be set up.
         """
         self._setups.append((setup, lost))
+
+    def when_freed(self, call: Callable[[], None]) -> None:
+        """`call()` each time that the broker reads again after it had blocked the connection."""
+        self._freed.append(call)
 
     def start(self) -> Deferred[None]:
         """Connect, and go on for ever. Fires when the connection has been set up for the first time."""
@@ -223,3 +228,6 @@ class RabbitConnection:
             self._blocked = blocked
             state = "blocked by the broker (memory or disk alarm)" if blocked else "no longer blocked"
             self.log.warn("RabbitMQ ({name}): {state}", name=self.name, state=state)
+            if not blocked:
+                for call in self._freed:
+                    call()
