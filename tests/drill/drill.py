@@ -23,6 +23,8 @@ SETTLE_SECONDS = 60
 ARCHIVE_SECONDS = 60
 PROBE_SECONDS = 30
 FAULT_SECONDS = 120
+# What a broken build has lost does not come, however long one waits.
+BROKEN_SECONDS = 6
 # A fault of which Redis' inboxes come out poorer; it would excuse what the others do, so it is mixed apart.
 LOSING = {"redis-flush"}
 
@@ -186,7 +188,8 @@ async def _one(fault: Fault, stage: Stage, delay: float) -> str:
 async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Callable[[str], None]) -> None:
     """Let everything arrive, and gather what is in the archive."""
     began = time.monotonic()
-    if not await world.settle(SETTLE_SECONDS):
+    broken = bool(outcome.plan.build)
+    if not await world.settle(BROKEN_SECONDS if broken else SETTLE_SECONDS):
         say("  not everything arrived in time")
     outcome.settle_seconds = time.monotonic() - began
     accepted = {
@@ -195,7 +198,7 @@ async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Calla
         for event in connection.events
         if getattr(event, "send_time", 0)
     }
-    end = time.monotonic() + ARCHIVE_SECONDS
+    end = time.monotonic() + (BROKEN_SECONDS if broken else ARCHIVE_SECONDS)
     while time.monotonic() < end:
         with contextlib.suppress(Exception):
             if accepted <= await asyncio.to_thread(cluster.archived_ids):

@@ -79,6 +79,9 @@ def main(argv: Sequence[str]) -> int:
     say(f"seed {seed}; {len(usable)} of {len(FAULTS)} faults can be done here")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="imd-drill-")).resolve()
+    if folder.exists() and any(folder.iterdir()):
+        print(f"{folder} is not empty", file=sys.stderr)
+        return 2
     try:
         outcomes = _run_parts(plans, folder, options.redis, say)
     except (ServerError, TimeoutError) as error:
