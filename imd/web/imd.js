@@ -434,6 +434,7 @@ export class Client extends EventTarget {
   #slot = null;
   #release = null;
   #early = []; // what was sent before a slot was found
+  #shelf = []; // what was in the outbox when it stopped, to be looked at
 
   #ws = null;
   #connected = null; // the frame, while connected
@@ -510,7 +511,8 @@ export class Client extends EventTarget {
   }
 
   get outbox() {
-    return [...(this.#slot ? this.#slot.items.values() : []), ...this.#early].map((item) => item.entry ?? item);
+    const stored = this.#slot ? [...this.#slot.items.values()].map((item) => item.entry) : this.#shelf;
+    return [...stored, ...this.#early];
   }
 
   on(type, listener) {
@@ -934,6 +936,7 @@ export class Client extends EventTarget {
 
   #letGo() {
     this.#unlisten.splice(0).forEach((stop) => stop());
+    this.#shelf = this.outbox.slice(0, this.#slot?.items.size);
     this.#slot = null; // another client may have it from now on
     this.#release?.();
     this.#release = null;

@@ -241,3 +241,60 @@ test("nothing runs after stop()", async () => {
   await made[0].stop();
   assert.equal(made[0].state, "closed");
 });
+
+test("an outbox of a tab that is gone goes out as that tab's device", async () => {
+  const storage = new Storage();
+  const fake = await fakeNode((frame, link) => frame.isConnect && link.welcome());
+  const tabs = [join(fake, { storage }), join(fake, { storage })];
+  await Promise.all(tabs.map((tab) => tab.opened()));
+  const devices = tabs.map((tab) => tab.device);
+  const entry = tabs[1].send({ to: "alice", msg: "one" });
+  tabs[1].send({ to: "alice", msg: "two" });
+  await until(() => fake.links.some((link) => link.frames.some(({ msg }) => msg)));
+  await tabs[1].stop();
+  assert.deepEqual(tabs[1].outbox.map(({ msg }) => msg), ["one", "two"], "can still be seen");
+  fake.onFrame = (frame, link) => (frame.msg === "two" ? refuse(link, frame) : usual(frame, link));
+  const refuse = (link, { clientMsgId }) => link.send({ type: "error", clientMsgId, code: "forbidden", reason: "" });
+  fake.links.forEach((link) => link.cut());
+  await until(() => tabs[0].of("accepted").length === 1 && tabs[0].of("failed").length === 1);
+  assert.equal(tabs[0].of("accepted")[0].clientMsgId, entry.clientMsgId);
+  const link = fake.links.find(({ frames }) => frames.some(({ msg }) => msg === "two"));
+  assert.equal(link.frames[0].device, devices[1]);
+  assert.deepEqual(tabs[0].outbox.map(({ msg, state }) => [msg, state]), [["two", "failed"]]);
+});
+
+for (const locks of ["Web Locks", "leases"]) {
+  test(`tabs share their slots by ${locks}`, async (context) => {
+    if (locks === "Web Locks" && !globalThis.navigator?.locks) return context.skip("this Node has none");
+    const page = new EventTarget();
+    const stubs = {
+      document: new EventTarget(),
+      navigator: locks === "leases" ? {} : navigator,
+      addEventListener: page.addEventListener.bind(page),
+      removeEventListener: page.removeEventListener.bind(page),
+    };
+    const kept = Object.keys(stubs).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]);
+    for (const [name, value] of Object.entries(stubs)) {
+      Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+    }
+    try {
+      const fake = await fakeNode();
+      const storage = new Storage();
+      const [one, two] = [join(fake, { storage }), join(fake, { storage })];
+      await Promise.all([one.opened(), two.opened()]);
+      assert.notEqual(one.device, two.device);
+      const { device } = one;
+      await one.stop();
+      const three = join(fake, { storage });
+      await three.opened();
+      assert.equal(three.device, device);
+      await Promise.all([two.stop(), three.stop()]);
+      assert.deepEqual([...storage.items.keys()].filter((key) => key.endsWith(":lease")), []);
+    } finally {
+      for (const [name, descriptor] of kept) {
+        if (descriptor) Object.defineProperty(globalThis, name, descriptor);
+        else delete globalThis[name];
+      }
+    }
+  });
+}
