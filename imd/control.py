@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
+from contextlib import suppress
 from typing import Any
 
 import msgspec
+from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.web.http import BAD_REQUEST, NOT_FOUND, OK
 from twisted.web.resource import Resource
@@ -139,6 +143,22 @@ class _Site(Site):
 
     def log(self, request: object) -> None:
         """What is switched on and off is logged by the switch."""
+
+
+def clear_stale(endpoint: str) -> str:
+    """Remove the socket that a killed process has left there; one that somebody listens on stays.
+
+    Gives the endpoint without Twisted's lock file: that names a process id, which may be another's by now
+    (in a container it is always the same).
+    """
+    path = getattr(serverFromString(None, endpoint), "_address", "")
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+    return endpoint if ":lockfile=" in endpoint else f"{endpoint}:lockfile=0"
 
 
 def make_control(switch: Switch) -> Site:

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from imd.accept import Acceptor
 from imd.auth import Authenticator
-from imd.control import Switch, make_control
+from imd.control import Switch, clear_stale, make_control
 from imd.delivery import Router
 from imd.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
 from imd.gate import Gate
@@ -169,8 +169,9 @@ class Node:
         self._http_port = await self._listen(self._settings.http.listen, self._site())
         TRACE.node = node_name(self._settings)
         if self._settings.node.control:
+            endpoint = clear_stale(self._settings.node.control)
             site = make_control(self._trace_switch)
-            self._control_port = await self._listen(self._settings.node.control, site, "[node] control")
+            self._control_port = await self._listen(endpoint, site, "[node] control")
         self.log.info("pages, health and metrics at {where}", where=self._http_port.getHost())
         waits = []
         for name, backend in self._backends.named().items():

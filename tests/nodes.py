@@ -88,12 +88,17 @@ class NodeServer(Server):
         except OSError:
             return False
 
+    def _control(self) -> str:
+        """No socket where its path would be longer than the system takes."""
+        path = str(self.folder / "control")
+        return f"unix:{quoteStringArgument(path)}:mode=600" if len(path.encode()) < 108 else ""
+
     def _prepare(self) -> None:
         sections = {
             "node": {
                 "name": self.name,
                 "data": self.folder / "data",
-                "control": f"unix:{quoteStringArgument(str(self.folder / 'control'))}:mode=600",
+                "control": self._control(),
             },
             "websocket": {"listen": f"tcp:{self.port}:interface={HOST}"},
             "http": {"listen": f"tcp:{self.http_port}:interface={HOST}"},

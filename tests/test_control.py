@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from imd.control import DEFAULT_SECONDS, Switch, make_control
+from imd.control import DEFAULT_SECONDS, Switch, clear_stale, make_control
 from imd.trace import Trace
 from imd.values import control
 from tests.nodes import ask_control
@@ -26,9 +29,12 @@ class ControlTests(unittest.TestCase):
         self.clock = Clock()
         self.trace = Trace()
         self.path = Path(new_folder(), "control")
-        endpoint = control().parse(f"unix:{quoteStringArgument(str(self.path))}")
+        self.endpoint = control().parse(f"unix:{quoteStringArgument(str(self.path))}")
+        await self.listen()
+
+    async def listen(self) -> None:
         site = make_control(Switch(self.clock, self.trace))
-        port = await serverFromString(reactor, endpoint).listen(site)
+        port = await serverFromString(reactor, clear_stale(self.endpoint)).listen(site)
         self.addCleanup(port.stopListening)
 
     async def ask(self, method: str, where: str = "/trace", **form: Any) -> tuple[int, Any]:
@@ -37,6 +43,18 @@ class ControlTests(unittest.TestCase):
     def test_for_the_owner_only(self) -> None:
         """Without a mode in the configuration nobody else may use the socket."""
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
+
+    async def test_left_by_a_killed_process(self) -> None:
+        """A socket file that nobody listens on gives way; one that somebody listens on does not."""
+        again = serverFromString(reactor, clear_stale(self.endpoint)).listen(Factory())
+        await self.assertFailure(again, CannotListenError)
+        self.assertEqual((await self.ask("GET"))[0], 200)
+        self.path = self.path.with_name("stale")
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(self.path))
+        self.endpoint = f"unix:{quoteStringArgument(str(self.path))}:mode=600"
+        await self.listen()
+        self.assertEqual((await self.ask("GET"))[0], 200)
 
     async def test_on_and_off(self) -> None:
         """Switched on for some users or a share of all messages, looked at, switched off."""

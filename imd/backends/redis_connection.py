@@ -16,6 +16,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol
@@ -25,6 +26,9 @@ from imd.errors import Unavailable
 RECONNECTS = Counter("imd_redis_connects_total", "Connections made to Redis.", ["connection"])
 
 SCRIPTS = ("accept", "connect", "pull", "ack", "renew", "leave", "desk")
+
+# Between two looks at settings that an operator may change while Redis runs.
+SETTINGS_SECONDS = 60.0
 
 # Answers that mean: this server will not do, look for another (or wait for this one to change).
 _DROP_ON = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
@@ -95,14 +99,21 @@ class RedisConnection:
             clock=reactor,
             prepareConnection=self._prepare,
         )
+        self._looking = LoopingCall(self._look_at_settings)
+        self._looking.clock = reactor
 
     def start(self) -> Deferred[None]:
         """Fires when a connection is ready for the first time."""
         self._service.startService()
+        self._looking.start(SETTINGS_SECONDS, now=False).addErrback(
+            lambda f: self.log.failure("redis {name}: no more looks at its settings", f, name=self._name)
+        )
         return self._ready
 
     def stop(self) -> Deferred[None]:
         self._stopping = True
+        if self._looking.running:
+            self._looking.stop()
         self._problem = "stopped"
         self._protocol = None
         stopped: Deferred[None] = self._service.stopService()
@@ -134,17 +145,35 @@ class RedisConnection:
             redis.transport.abortConnection()
             raise
         self.run_id = info.get(b"run_id", b"")
-        policy = info.get(b"maxmemory_policy", b"noeviction").decode()
         redis.whenDisconnected().addCallback(self._lost)
         self._protocol = redis
         RECONNECTS.labels(self._name).inc()
+        self.log.info("redis {name}: connected, run {run}", name=self._name, run=self.run_id.decode())
+        self._judge(info)
+        if not self._ready.called:
+            self._ready.callback(None)
+
+    def _judge(self, info: Mapping[bytes, bytes]) -> None:
+        """Whether this Redis, connected and well, may be used."""
+        policy = info.get(b"maxmemory_policy", b"noeviction").decode()
         if policy != "noeviction":
             self._note_problem(f"maxmemory-policy is {policy}; with anything but noeviction messages vanish")
         else:
+            if self._problem.startswith("maxmemory-policy"):
+                self.log.info("redis {name}: maxmemory-policy is {now} again", name=self._name, now=policy)
             self._problem = ""
-            self.log.info("redis {name}: connected, run {run}", name=self._name, run=self.run_id.decode())
-        if not self._ready.called:
-            self._ready.callback(None)
+
+    def _look_at_settings(self) -> Deferred[None] | None:
+        protocol = self._protocol
+        if protocol is None:
+            return None
+
+        def looked(reply: bytes) -> None:
+            if self._protocol is protocol:
+                self._judge(_parse_info(reply))
+
+        # What failed says so by itself, and the next look will tell.
+        return self.command("INFO", "memory").addCallback(looked).addErrback(lambda f: f.trap(Unavailable))
 
     def _lost(self, protocol: Any) -> None:
         if self._protocol is protocol:
@@ -178,7 +207,12 @@ class RedisConnection:
             self._protocol = None
             self._note_problem(text)
             protocol.transport.abortConnection()
-        return Failure(Unavailable(f"redis: {text}"))
+        return Failure(Unavailable(f"redis: {plain_reason(text)}"))
+
+
+def plain_reason(error: str) -> str:
+    """An error reply in words for somebody who does not know Redis."""
+    return f"full, maxmemory is reached ({error})" if error.startswith("OOM") else error
 
 
 def _parse_info(reply: bytes) -> dict[bytes, bytes]:

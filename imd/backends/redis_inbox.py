@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.backends.fullness import OVERFLOWN, VISITORS_WAITING
-from imd.backends.redis_connection import RedisConnection
+from imd.backends.redis_connection import RedisConnection, plain_reason
 from imd.errors import Unavailable
 from imd.ids import ServerClock
 from imd.interfaces import (
@@ -306,7 +306,7 @@ _OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
     1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3])),
     2: lambda reply: Conflict(),
     3: lambda reply: NotAllowed(reply[1]),
-    4: lambda reply: Failed(f"redis: {reply[1]}"),
+    4: lambda reply: Failed(f"redis: {plain_reason(reply[1])}"),
     5: lambda reply: Placed([_read_delivery(d) for d in reply[2]], unquote(reply[1])),
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from imd.backends import redis_connection
 from imd.backends.redis_inbox import RedisInbox
 from imd.errors import Unavailable
 from imd.interfaces import Ack, ConnectRequest, Failed, InboxOptions, Page, Placed, Submission
@@ -189,7 +190,9 @@ class RedisFaultTests(RedisHarness):
         await self.fill(inbox, "bob", 3)
         await self.redis.command("CONFIG", "SET", "maxmemory", "1mb")
         try:
-            await self.assertFailure(inbox.accept([submission("a", ["bob", "carol"])]), Unavailable)
+            refused = inbox.accept([submission("a", ["bob", "carol"])])
+            error = await self.assertFailure(refused, Unavailable)
+            self.assertIn("redis: full, maxmemory is reached", str(error))
             registered = await self.register(inbox, "bob", "c1")
             self.assertEqual(len(registered.page.messages), 3)
             await inbox.ack(Ack("bob", "default", "c1", registered.page.epoch, 3))
@@ -216,6 +219,18 @@ class RedisFaultTests(RedisHarness):
         try:
             inbox = await self.make()
             self.assertIn("allkeys-lru", inbox.problem() or "")
+        finally:
+            await self.redis.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+    async def test_eviction_policy_that_is_changed_later(self) -> None:
+        """The policy is looked at again and again: a change shows, and so does that it was taken back."""
+        self.patch(redis_connection, "SETTINGS_SECONDS", 0.1)
+        inbox = await self.make()
+        try:
+            await self.redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+            await until(lambda: "allkeys-lru" in (inbox.problem() or ""), "the change is seen")
+            await self.redis.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+            await until(lambda: inbox.problem() is None, "the change back is seen")
         finally:
             await self.redis.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
