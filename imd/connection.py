@@ -115,6 +115,8 @@ class Connection:
     def frame_received(self, payload: bytes) -> None:
         """A text frame came."""
         if self._state == self.OPENING:
+            if not self._early:
+                self._wire.pause_reading()
             self._early.append(payload)
             return
         if self._state == self.CLOSED:
@@ -321,7 +323,6 @@ class Connection:
         services = self._services
         self._admission = admit(frame, self._bearer, services.settings.auth, services.authenticator)
         self._state = self.OPENING
-        self._wire.pause_reading()
         self._opening = Deferred.fromCoroutine(self._open(frame, self._admission))
         self._opening.addErrback(self._open_failed)
 

@@ -81,6 +81,8 @@ class Router:
         self._learned: dict[str, str] = {}
         self._searching: dict[str, _Search] = {}
         self._unfound: dict[str, float] = {}
+        self._replaced: list[str] = []
+        self._tell_call: Cancellable | None = None
         self._sweep_call: Cancellable | None = None
         if bus is not None:
             bus.listen(
@@ -128,7 +130,10 @@ class Router:
         if session is not None:
             session.replaced()
         elif self._bus is not None:
-            self._bus.send_replaced([channel])
+            # All nodes hear of it: when many clients come back at once, of many at a time.
+            if not self._replaced:
+                self._tell_call = self._call_later(0, self._tell_away)
+            self._replaced.append(channel)
 
     # from the node
 
@@ -136,8 +141,16 @@ class Router:
         if self._sweep_call is not None and self._sweep_call.active():
             self._sweep_call.cancel()
         self._sweep_call = None
+        if self._tell_call is not None and self._tell_call.active():
+            self._tell_call.cancel()
+            self._tell_away()
 
     # from within
+
+    def _tell_away(self) -> None:
+        replaced, self._replaced = self._replaced, []
+        if self._bus is not None and replaced:
+            self._bus.send_replaced(replaced)
 
     def _route(self, hint: Hint, away: dict[str, list[Hint]], searched: list[Hint]) -> None:
         address = self._learned.get(hint.channel)

@@ -251,6 +251,20 @@ class BatchTests(AcceptorTestCase):
         self.assertEqual(self.alice.answers, expected)
 
 
+    def test_bound_of_the_queue_by_bytes(self) -> None:
+        """So it is when those that wait are large; there is room again when they are on their way."""
+        self.patch(accept, "MAX_WAITING_BYTES", 1500)
+        self.alice.send("c-1", msg="x" * 900)
+        self.alice.send("c-2", msg="x" * 900)
+        self.alice.send("c-3", msg="x")
+        self.turn()
+        self.alice.send("c-4", msg="x" * 900)
+        self.place()
+        self.confirm_all()
+        codes = ["accepted", "accepted", UNAVAILABLE, "accepted"]
+        self.assertEqual(self.alice.answers, [(f"c-{n}", code) for n, code in enumerate(codes, 1)])
+
+
 class OrderTests(AcceptorTestCase):
     def test_confirms_out_of_order(self) -> None:
         """Each sender is answered in the order it sent, whichever confirm comes first."""

@@ -136,7 +136,7 @@ class ConnectTests(ConnectionTestCase):
         """The connect signal registers the channel under the user's name; the answer says all there is."""
         client = Client(self.services)
         client.connect(device="phone")
-        self.assertEqual((client.wire.payloads, client.wire.reading), ([], False))
+        self.assertEqual((client.wire.payloads, client.wire.reading), ([], True))
         self.inbox.settle()
         self.assertTrue(client.wire.payloads[0].startswith(b'{"type":"connected",'))
         [frame] = client.take()
@@ -236,8 +236,9 @@ class ConnectTests(ConnectionTestCase):
         client.send(type="ping")
         client.send(to="bob", msg="hi", clientMsgId="c-1")
         client.send(type="nonsense")
-        self.assertEqual(client.take(), [])
+        self.assertEqual((client.take(), client.wire.reading), ([], False))
         self.settle()
+        self.assertTrue(client.wire.reading)
         kinds = [kind for kind, _, _ in client.brief()]
         self.assertEqual(kinds, ["connected", "pong", "accepted", "error"])
 
@@ -584,6 +585,18 @@ class ControlTests(ConnectionTestCase):
 
 
 class HistoryTests(ConnectionTestCase):
+    def test_large_messages(self) -> None:
+        """A page has so many bytes at most: its newest messages; one that has more comes alone."""
+        client = self.connected()
+        for sizes, expected in (([700_000, 500_000, 500_000], 2), ([10, 2_000_000], 1), ([10, 10], 2)):
+            client.send(type="history", with_="bob")
+            bodies = [b'{"id":"%d","msg":"%b"}' % (n, b"x" * size) for n, size in enumerate(sizes)]
+            self.archive.asked[-1][1].callback(History(bodies, more=False))
+            [page] = client.take()
+            ids = [message["id"] for message in page["messages"]]
+            self.assertEqual(ids, [str(n) for n in range(len(sizes))][-expected:])
+            self.assertEqual(page["more"], expected < len(sizes))
+
     def test_page(self) -> None:
         """A page of one's own conversation, with the request's `ref`."""
         client = self.connected()

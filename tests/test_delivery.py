@@ -227,9 +227,11 @@ class ReplacedTests(RouterTestCase):
         self.assertEqual((self.closed(self.a.wires[channel]), self.kinds()), (4003, []))
 
     def test_elsewhere(self) -> None:
-        """A channel elsewhere is told through the bus; nobody else is."""
+        """A channel elsewhere is told through the bus, together with others; nobody else is."""
         channel, other = self.b.connect("bob"), self.c.connect("carol")
         self.a.router.tell_replaced(channel)
+        self.a.router.tell_replaced("gone")
+        self.clock.advance(0)
         self.network.carry()
         self.assertEqual(self.closed(self.b.wires[channel]), 4003)
         self.assertIsNone(self.closed(self.c.wires[other]))
