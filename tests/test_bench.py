@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from tests.bench.chart import svg
+from tests.bench.document import update
 from tests.bench.profile import Samples
 from tests.bench.report import Row, markdown, ratio_at_least, ratio_at_most, within
 
@@ -67,6 +68,20 @@ class ReportTests(unittest.TestCase):
         self.assertIn("embedded: 6", texts)
         self.assertIn("2.50", texts)
         ElementTree.fromstring(svg([]))
+
+
+class DocumentTests(unittest.TestCase):
+    def test_sections(self) -> None:
+        """The table comes from a whole run only, the stages whenever there are some; the rest stays."""
+        text = (ROOT / "docs" / "performance.md").read_text()
+        figure = Row("across", "a figure", "ms", [1.0])
+        stage = Row("embedded-stage-decode", "", "µs/message", [2.5])
+        changed = update(text, [figure, stage], "About.", [(0.5, 0.25)], complete=True)
+        for line in ("| a figure | 1.00 ms |", "About.\n", "other work had 50%", "| decode |  | 2.50 |"):
+            self.assertIn(line, changed)
+        again = update(changed, [stage, figure], "", [], complete=False)
+        self.assertEqual(again, changed)
+        self.assertRaises(ValueError, update, "no markers", [stage], "", [], False)
 
 
 class ProfileTests(unittest.TestCase):

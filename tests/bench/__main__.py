@@ -11,15 +11,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import chart, report
+import imd
+from tests.bench import chart, document, report
 from tests.bench.clients import Wrong
 from tests.bench.figures import FIGURES, QUICK_ONES, STANDARD
 from tests.bench.machine import description, raise_open_files, stay_on_load_core
 from tests.bench.plan import FULL, QUICK, TINY
-from tests.bench.rig import Rig
+from tests.bench.rig import ROOT, Rig
+from tests.bench.speed import foreign
 from tests.servers import ServerError
 
 OPEN_FILES = 65536
+DOCUMENT = ROOT / "docs" / "performance.md"
 
 
 def options(arguments: list[str]) -> argparse.Namespace:
@@ -34,12 +37,15 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", metavar="NAME,...", help=", ".join(FIGURES))
     parser.add_argument("--profile", action="store_true", help="where a node's time goes, by stage (py-spy)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, turn by turn")
+    parser.add_argument("--document", action="store_true", help="all of it, into docs/performance.md")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="the chart of docs/performance.md")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table of docs/performance.md")
     chosen = parser.parse_args(arguments)
     chosen.names = chosen.only.split(",") if chosen.only else QUICK_ONES if chosen.quick else STANDARD
     if chosen.profile:
         chosen.names = ["profile"]
+    elif chosen.document and not chosen.only:
+        chosen.names = [*STANDARD, "profile"]
     for name in chosen.names:
         if name not in FIGURES:
             parser.error(f"--only: {name} is none of {', '.join(FIGURES)}")
@@ -59,6 +65,15 @@ async def measure(chosen: argparse.Namespace, rig: Rig) -> list[report.Row]:
         say(f"== {name}")
         rows += await FIGURES[name](rig, plan, say)
     return rows
+
+
+def write_document(rows: list[report.Row], complete: bool) -> None:
+    """docs/performance.md and its chart; the chart and the table only from all figures together."""
+    day = time.strftime("%Y-%m-%d")
+    about = f"Measured on {day}: {description()}; imd {imd.__version__}."
+    DOCUMENT.write_text(document.update(DOCUMENT.read_text(), rows, about, foreign, complete))
+    if complete:
+        DOCUMENT.with_suffix(".svg").write_text(chart.svg(rows))
 
 
 def main() -> int:
@@ -85,6 +100,8 @@ def main() -> int:
         chosen.json.write_text(json.dumps(report.document(rows, **about), indent=1) + "\n")
     if chosen.markdown:
         chosen.markdown.write_text(report.markdown(rows))
+    if chosen.document:
+        write_document(rows, set(STANDARD) <= set(chosen.names))
     if chosen.svg:
         chosen.svg.write_text(chart.svg(rows))
     return 0

@@ -135,7 +135,7 @@ async def profile(rig: Rig, plan: Plan, say: Say) -> list[Row]:
             for name, share in samples.hottest(stacks):
                 say(f"    {share:6.1%}  {name}")
         for name, micros in samples.stages(reactor, others).items():
-            rows.append(Row(f"{kind}-{name}", f"{kind}: {name}", "µs/message", values=[micros]))
+            rows.append(Row(f"{kind}-stage-{name}", f"{kind}: {name}", "µs/message", values=[micros]))
     return rows
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from tests.bench.clients import Group, Watch, Wrong
-from tests.bench.load import Ran, catch_up, pace, percentile, run_group, saturate
+from tests.bench.load import ON_NODE_CORE, Ran, catch_up, pace, percentile, run_group, saturate
 from tests.bench.plan import Plan, Say
 from tests.bench.report import Row, ratio_at_least, within
 from tests.bench.rig import Rig
@@ -15,6 +15,8 @@ from tests.bench.rig import Rig
 ARCHIVE_SECONDS = 300
 # With less than this of either core used by others, a turn is taken as it is.
 CALM = 0.1
+# What others used of the two cores in each turn so far.
+foreign: list[tuple[float, float]] = []
 
 
 async def calmest(plan: Plan, turn: Callable[[], Awaitable[Ran]]) -> Ran:
@@ -27,6 +29,7 @@ async def calmest(plan: Plan, turn: Callable[[], Awaitable[Ran]]) -> Ran:
         if max(best.foreign) < CALM:
             break
     assert best is not None
+    foreign.append(best.foreign)
     return best
 
 
@@ -94,6 +97,13 @@ def costs(ran: Ran) -> str:
     return f"{ran.per_second:,.0f}/s; µs of CPU a message: {', '.join(parts)}" + disturbance(ran)
 
 
+def room(ran: Ran) -> str:
+    """What each of the two cores would allow if it did nothing else."""
+    node = sum(micros for name, micros in ran.cpu.items() if name in ON_NODE_CORE)
+    rest = sum(ran.cpu.values()) - node
+    return f"by CPU alone the node's core allows {1e6 / node:,.0f}/s, the other one {1e6 / rest:,.0f}/s"
+
+
 def disturbance(ran: Ran) -> str:
     """What else ran on the cores, if that was much."""
     node, load = ran.foreign
@@ -138,7 +148,7 @@ async def one_to_one(rig: Rig, plan: Plan, say: Say, kinds: tuple[str, ...]) -> 
             row.reference.append(relay.per_second)
             cpu_rows[kind].values.append(ran.cpu["node"])
             cpu_rows[kind].reference.append(relay.cpu["relay"])
-            row.notes = [costs(ran), *([ran.note] if ran.note else [])]
+            row.notes = [costs(ran), room(ran), *([ran.note] if ran.note else [])]
     return [*rows.values(), *cpu_rows.values()]
 
 
