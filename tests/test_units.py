@@ -37,7 +37,7 @@ class UnitTests(unittest.TestCase):
                 self.assertEqual(read_unit(name).sections(), ["Unit", "Service", "Install"])
                 continue
             # It wants the program to exist, and a template to be an instance.
-            text = (UNITS / name).read_text().replace("/opt/imd/bin/twistd", true)
+            text = (UNITS / name).read_text().replace("/opt/imd/bin/twistd", true).replace("/opt/imd/bin/imd", true)
             copy = folder / name.replace("@.", "@east.")
             copy.write_text(text)
             done = subprocess.run(
@@ -52,6 +52,8 @@ class UnitTests(unittest.TestCase):
             command = read_unit(name)["Service"]["ExecStart"]
             expected = f"twistd --nodaemon --pidfile= --logfile=- imd --config /etc/imd/{config}.ini"
             self.assertTrue(command.endswith(expected), command)
+            before = read_unit(name)["Service"]["ExecStartPre"]
+            self.assertTrue(before.endswith(f"/imd check --quiet /etc/imd/{config}.ini"), before)
 
     def test_time_to_stop(self) -> None:
         """systemd waits for longer than the node takes to stop."""
@@ -69,7 +71,7 @@ class UnitTests(unittest.TestCase):
         """Plain unit and template differ in nothing but where configuration and state are."""
         plain, template = (read_unit(name)["Service"] for name in NAMES)
         different = {key for key in {*plain, *template} if plain.get(key) != template.get(key)}
-        self.assertEqual(different, {"ExecStart", "StateDirectory", "WorkingDirectory"})
+        self.assertEqual(different, {"ExecStart", "ExecStartPre", "StateDirectory", "WorkingDirectory"})
 
     def test_hardened(self) -> None:
         """A user of its own, no way to more rights, nothing writable but its state."""

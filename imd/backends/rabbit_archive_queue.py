@@ -52,16 +52,26 @@ def encode_records(records: Sequence[ArchiveRecord]) -> bytes:
 
 async def declare_archive_queues(link: Link, queue_bytes: int) -> None:
     """Declare `imd.archive` and `imd.archive.dead`; one that exists with other arguments is used as it is."""
+    await _declare(link, ARCHIVE_QUEUE, archive_arguments(link.server_version, queue_bytes))
+    await _declare(link, DEAD_QUEUE, dead_arguments())
+
+
+def archive_arguments(server_version: tuple[int, ...], queue_bytes: int) -> dict[str, Any]:
+    """What `imd.archive` is declared with."""
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-overflow": "reject-publish",
         "x-max-length-bytes": queue_bytes,
     }
-    if link.server_version >= (4,):
+    if server_version >= (4,):
         # From 4.0 on quorum queues drop what was delivered 20 times; nodes that die often are no reason to.
         arguments["x-delivery-limit"] = -1
-    await _declare(link, ARCHIVE_QUEUE, arguments)
-    await _declare(link, DEAD_QUEUE, {"x-queue-type": "quorum"})
+    return arguments
+
+
+def dead_arguments() -> dict[str, Any]:
+    """What `imd.archive.dead` is declared with."""
+    return {"x-queue-type": "quorum"}
 
 
 async def _declare(link: Link, queue: str, arguments: dict[str, Any]) -> None:

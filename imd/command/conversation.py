@@ -1,0 +1,213 @@
+"""The chat itself: lines in, messages out, on Twisted's reactor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import blockingCallFromThread
+
+from imd.client import Ended, Failed, Gap, Message, OutboxFull, State, StateChanged
+from imd.client.twisted import Client
+from imd.command.output import Output, harmless
+from imd.errors import ConfigurationError
+
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
+TYPING = 100
+"""messages of a pipe that may wait to be accepted"""
+
+
+class Conversation:
+    """`input` is the terminal or a pipe."""
+
+    def __init__(self, options: Any, peers: list[str], output: Output, input: TextIO) -> None:
+        from twisted.internet import reactor
+
+        self._reactor: Any = reactor
+        self._options = options
+        self._peers = peers
+        self._output = output
+        self._input = input
+        self._interactive = input.isatty() and output.terminal
+        self._shown: set[str] = set()
+        self._failed = 0
+        self._end: Deferred[None] = Deferred()
+        """the input has ended"""
+        self._typing = False
+        token = self._token if options.token or options.token_file else None
+        self._client = Client(
+            options.url,
+            user_id=options.user,
+            token=token,
+            device=options.device,
+            login_type="CUSTOMER_TYPE" if options.role == "customer" else "USER_TYPE",
+            customer_service=options.role == "agent",
+            max_outbox=TYPING,
+        )
+
+    def _token(self) -> str:
+        if self._options.token_file is not None:
+            return str(self._options.token_file.read_text()).strip()
+        return str(self._options.token)
+
+    async def run(self) -> int:
+        client = self._client
+        client.on(StateChanged, self._state_changed)
+        client.on(Failed, self._message_failed)
+        client.on(Gap, lambda _: self._note("some messages may be missing here; the history has them"))
+        client.start()
+        try:
+            await self._in_time(client.connected())
+            await self._show_history()
+            receiving = self._receive()
+            threading.Thread(target=self._read, daemon=True).start()
+            await self._end
+            await self._in_time(client.drained())
+            if self._options.wait:
+                await deferLater(self._reactor, self._options.wait, lambda: None)
+            await client.stop()
+            await receiving
+        except TimeoutError:
+            self._output.problem(f"{self._options.url}: not within {self._options.seconds:g} s")
+            return 2
+        except Ended as ended:
+            self._output.problem(f"{self._options.url}: {ended}")
+            return 2
+        finally:
+            await client.stop()
+        return 1 if self._failed else 0
+
+    def _in_time(self, waiting: Any) -> Deferred[Any]:
+        """In a terminal one sees what it waits for, and may end it; a pipe has nobody."""
+        if self._interactive:
+            return waiting
+
+        def too_late(result: object, seconds: float) -> None:
+            raise TimeoutError
+
+        return waiting.addTimeout(self._options.seconds, self._reactor, onTimeoutCancel=too_late)
+
+    # what comes
+
+    async def _show_history(self) -> None:
+        if not self._options.history or not (self._interactive or self._options.wait or self._output.as_json):
+            return
+        peers = self._peers
+        asked: dict[str, Any] = {"group": peers} if len(peers) > 1 else {"with_": peers[0]}
+        page = await self._client.history(**asked, limit=self._options.history)
+        for message in page.messages:
+            self._show(message)
+
+    def _receive(self) -> Deferred[None]:
+        async def receive() -> None:
+            async for message in self._client.messages():
+                if message.id not in self._shown:
+                    self._show(message)
+
+        return Deferred.fromCoroutine(receive()).addErrback(self._over)
+
+    def _over(self, failure: Any) -> None:
+        """Told not to come back: there is nothing to wait for any more."""
+        if not self._end.called:
+            self._end.errback(failure)
+
+    def _show(self, message: Message) -> None:
+        self._shown.add(message.id)
+        if self._output.as_json:
+            self._output.value({name: getattr(message, name) for name in Message.__slots__})
+            return
+        at = time.localtime(message.send_time / 1000)
+        today = time.strftime("%F", at) == time.strftime("%F")
+        when = time.strftime("%H:%M" if today else "%F %H:%M", at)
+        mine = message.user_id == self._client.user_id
+        style = "dim" if mine else COLOURS[sum(message.user_id.encode()) % len(COLOURS)]
+        if message.group:
+            where = f" to {', '.join(message.group)}"
+        else:
+            where = "" if mine or message.user_id in self._peers else " (another conversation)"
+        self._say(f"{when} {harmless(message.user_id + where)}: {harmless(message.msg)}", style)
+
+    def _state_changed(self, event: StateChanged) -> None:
+        if event.state is State.WAITING:
+            why = event.reason or f"closed with {event.code}"
+            self._note(f"no connection ({why}); again in {event.retry_seconds or 0:.1f} s")
+        elif event.state is State.OPEN and self._interactive:
+            self._note(f"{self._client.user_id} at {self._options.url}")
+
+    def _message_failed(self, event: Failed) -> None:
+        self._failed += 1
+        self._client.cancel(event.outgoing)
+        self._output.problem(
+            f"not accepted ({event.refusal.code}: {event.refusal.reason}): {event.outgoing.msg[:60]}"
+        )
+
+    def _note(self, text: str) -> None:
+        if self._interactive:
+            self._say(f"-- {text}", "dim italic")
+
+    def _say(self, text: str, style: str) -> None:
+        """A line above the one that is being typed."""
+        if self._typing:
+            self._output.stream.write("\r\x1b[K")
+        self._output.line(text, style)
+        if self._typing:
+            import readline
+
+            self._output.stream.write(f"> {readline.get_line_buffer()}")
+            self._output.stream.flush()
+
+    # what is typed, in a thread of its own
+
+    def _read(self) -> None:
+        error: Exception | None = None
+        try:
+            for line in self._typed() if self._interactive else self._input:
+                if line.strip():
+                    blockingCallFromThread(self._reactor, cast(Any, self._send), line.rstrip("\n"))
+        except Exception as problem:
+            error = problem
+        self._reactor.callFromThread(self._input_ended, error)
+
+    def _typed(self) -> Iterator[str]:
+        # With readline there, input() edits lines. However it ends, the terminal must be as it was.
+        import readline  # noqa: F401
+        import termios
+
+        before = termios.tcgetattr(self._input)
+        put_back = (termios.tcsetattr, self._input, termios.TCSADRAIN, before)
+        self._reactor.addSystemEventTrigger("after", "shutdown", *put_back)
+        while True:
+            self._typing = True
+            try:
+                line = input("> ")
+            except EOFError:
+                return
+            finally:
+                self._typing = False
+            yield line
+
+    async def _queue(self, line: str) -> None:
+        to, group = ("", self._peers) if len(self._peers) > 1 else (self._peers[0], [])
+        while True:
+            try:
+                self._client.send(line, to=to, group=group)
+                return
+            except OutboxFull:
+                await self._client.drained()
+
+    def _send(self, line: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._queue(line))
+
+    def _input_ended(self, error: Exception | None) -> None:
+        if self._end.called:
+            return
+        if error is None:
+            self._end.callback(None)
+        elif isinstance(error, Ended):
+            self._end.errback(error)
+        else:
+            self._end.errback(ConfigurationError(f"the input: {error}"))

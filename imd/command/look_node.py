@@ -1,0 +1,150 @@
+"""A running node, as the doctor sees it: does it say that it is ready, and does a message go through?"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from cryptography import x509
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as TimedOut
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.task import deferLater
+
+from imd.client import ClientError
+from imd.client.twisted import Client
+from imd.command.advice import port_of
+from imd.command.look import expiry, note, ok, problem, say, warning
+from imd.command.output import Finding
+from imd.command.token import make_token
+from imd.errors import ConfigurationError
+from imd.settings import Settings
+
+PART = "node"
+CANARY = "imd-doctor"
+"""whose inbox the message goes through: its own"""
+
+
+def reason_of(error: OSError) -> BaseException:
+    """What urllib wraps."""
+    reason = getattr(error, "reason", None)
+    return reason if isinstance(reason, BaseException) else error
+
+
+def address(listen: str) -> str | None:
+    """HOST:PORT to reach a listening endpoint from this machine; None if it is not a TCP port."""
+    port = port_of(listen)
+    if not port:
+        return None
+    host = str(getattr(serverFromString(None, listen), "_interface", "")).replace("\\:", ":")
+    if host in ("", "0.0.0.0"):
+        host = "127.0.0.1"
+    elif host == "::":
+        host = "::1"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def certificates(settings: Settings) -> Iterator[Finding]:
+    """Those that the node itself shows."""
+    for part, listen in (("websocket", settings.websocket.listen), ("http", settings.http.listen)):
+        for argument in listen.split(":") if listen.startswith("ssl:") else ():
+            name, _, path = argument.partition("=")
+            if name == "certKey":
+                loaded = x509.load_pem_x509_certificate(Path(path).read_bytes())
+                yield expiry(part, f"the certificate in {path}", loaded.not_valid_after_utc.timestamp())
+
+
+def look(settings: Settings, seconds: float) -> Iterator[Finding]:
+    """/readyz of the node of this configuration, if one runs."""
+    where = address(settings.http.listen)
+    if where is None or settings.http.listen.startswith("ssl:"):
+        yield note(PART, f"{settings.http.listen} is not asked: it is no plain TCP port")
+        return
+    try:
+        with urllib.request.urlopen(f"http://{where}/readyz", timeout=seconds):
+            yield ok(PART, f"the node at {where} is ready")
+    except urllib.error.HTTPError as refused:
+        try:
+            reasons = json.load(refused)["reasons"]
+        except (ValueError, KeyError):
+            yield problem(PART, f"something else answers at {where}: {refused.code}")
+            return
+        for part, reason in reasons.items():
+            yield problem(PART, f"the node at {where} is not ready: {part}: {reason}")
+    except OSError as error:
+        yield note(PART, f"no node of this configuration runs here ({where}: {say(reason_of(error))})")
+
+
+async def end_to_end(settings: Settings, url: str | None, token: str | None, seconds: float) -> list[Finding]:
+    """A message from the canary to itself, through a running node: accepted, delivered, archived."""
+    from twisted.internet import reactor
+
+    where = url or _url(settings)
+    if where is None:
+        return [note(PART, f"no message was sent: {settings.websocket.listen} is no TCP port; give --url")]
+    if settings.auth.mode == "jwt" and token is None:
+        try:
+            token, _ = make_token(settings.auth, CANARY, "user", 0.1)
+        except ConfigurationError as error:
+            return [note(PART, f"no message was sent; give --token: {error}")]
+    user = None if token else CANARY
+    device = f"doctor-{secrets.token_hex(4)}"
+    client = Client(
+        where,
+        user_id=user,
+        device=device,
+        ephemeral=True,
+        token=None if token is None else lambda: str(token),
+    )
+    client.start()
+    try:
+        story = Deferred.fromCoroutine(_story(client, where))
+        return await story.addTimeout(seconds, cast(Any, reactor))
+    except TimedOut:
+        state = client.state
+        return [problem(PART, f"no message went through {where} within {seconds:g} s (state: {state})")]
+    except ClientError as error:
+        return [problem(PART, f"no message went through {where}: {error}")]
+    finally:
+        await client.stop()
+
+
+def _url(settings: Settings) -> str | None:
+    listen = settings.websocket.listen
+    where = address(listen)
+    return where and f"{'wss' if listen.startswith('ssl:') else 'ws'}://{where}/ws"
+
+
+async def _story(client: Client, where: str) -> list[Finding]:
+    await client.connected()
+    began = time.monotonic()
+    accepted = await client.accepted(client.send("a message of imd doctor", to=client.user_id or ""))
+    answered = time.monotonic()
+    async for message in client.messages():
+        if message.id == accepted.id:
+            break
+    arrived = time.monotonic()
+    said = f"accepted in {1000 * (answered - began):.0f} ms, delivered in {1000 * (arrived - began):.0f} ms"
+    findings = [ok(PART, f"a message through {where}: {said}")]
+    findings.append(await _archived(client, accepted.id))
+    return findings
+
+
+async def _archived(client: Client, message_id: str) -> Finding:
+    from twisted.internet import reactor
+
+    began = time.monotonic()
+    while time.monotonic() - began < 3:
+        page = await client.history(client.user_id, limit=1)
+        if page.messages and page.messages[-1].id == message_id:
+            return ok(PART, f"it was in the archive after {time.monotonic() - began:.1f} s")
+        await deferLater(cast(Any, reactor), 0.1, lambda: None)
+    return warning(
+        PART, "it was not in the archive after 3 s", "Does imd.archive grow? Somebody must consume it."
+    )

@@ -1,0 +1,161 @@
+"""RabbitMQ, as the doctor sees it: does the archive's queue hold, and does somebody empty it?"""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import pika
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, archive_arguments, dead_arguments
+from imd.command.look import certificate, note, ok, problem, say, version_of, warning
+from imd.command.output import Finding
+from imd.settings import Settings
+
+PART = "rabbitmq"
+LEAST_VERSION = (3, 10)
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+
+
+def look(settings: Settings, seconds: float, management: str | None = None) -> Iterator[Finding]:
+    """`management`: the management API, http[s]://user:password@host:port, if it is to be asked."""
+    parts = urlsplit(settings.rabbitmq.url)
+    secure = parts.scheme == "amqps"
+    host, port = parts.hostname or "127.0.0.1", parts.port or (5671 if secure else 5672)
+    if secure:
+        yield certificate(PART, host, port, seconds)
+    parameters = pika.ConnectionParameters(
+        host,
+        port,
+        unquote(parts.path[1:]) or "/",
+        pika.PlainCredentials(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
+        ssl_options=pika.SSLOptions(ssl.create_default_context(), host) if secure else None,
+        socket_timeout=seconds,
+        stack_timeout=seconds,
+        blocked_connection_timeout=seconds,
+        connection_attempts=1,
+    )
+    try:
+        connection = pika.BlockingConnection(parameters)
+    except (AMQPError, OSError) as error:
+        advice = "Without it no new message is accepted; what is in the inboxes still arrives."
+        yield problem(PART, f"{host}:{port} cannot be used: {say(_cause(error))}", advice)
+        return
+    try:
+        yield from _broker(connection, f"{host}:{port}", settings)
+    finally:
+        if connection.is_open:
+            connection.close()
+    if management:
+        yield from _management(management, parameters.virtual_host, seconds)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What pika wraps, and keeps to itself in `str`."""
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    inner = getattr(error, "exception", None)
+    return inner if isinstance(inner, BaseException) else error
+
+
+def _broker(connection: Any, where: str, settings: Settings) -> Iterator[Finding]:
+    properties = connection._impl.server_properties or {}
+    raw = properties.get("version", b"")
+    version = raw.decode() if isinstance(raw, bytes) else str(raw)
+    if version_of(version) < LEAST_VERSION:
+        yield problem(PART, f"{where}: version {version}; 3.10 is the oldest with what is needed")
+    else:
+        yield ok(PART, f"{where}: version {version}")
+    arguments = archive_arguments(version_of(version), settings.archive.queue_bytes)
+    waiting = _length(connection, ARCHIVE_QUEUE)
+    if waiting is None:
+        yield note(PART, f"{ARCHIVE_QUEUE} is not there yet: the first node that starts makes it")
+    else:
+        batches, consumers = waiting
+        yield from _arguments(connection, ARCHIVE_QUEUE, arguments)
+        if not consumers and batches:
+            advice = "A node with [archive] consume = yes has to run, and MongoDB has to answer."
+            yield warning(PART, f"{batches:,} batches wait in {ARCHIVE_QUEUE}, and nobody takes them", advice)
+        else:
+            yield ok(PART, f"{batches:,} batches wait in {ARCHIVE_QUEUE}, {consumers} consumers")
+    dead = _length(connection, DEAD_QUEUE)
+    if dead is not None:
+        yield from _arguments(connection, DEAD_QUEUE, dead_arguments())
+        if dead[0]:
+            advice = "MongoDB refused them. How to look and to replay them: docs/operations.md, Dead letters."
+            yield warning(PART, f"{dead[0]:,} messages lie in {DEAD_QUEUE}: the archive lacks them", advice)
+        else:
+            yield ok(PART, f"{DEAD_QUEUE} is empty")
+
+
+def _length(connection: Any, queue: str) -> tuple[int, int] | None:
+    """Messages that are ready, and consumers; None if there is no such queue."""
+    channel = connection.channel()
+    try:
+        method = channel.queue_declare(queue, passive=True).method
+    except ChannelClosedByBroker as closed:
+        if closed.reply_code == _NOT_FOUND:
+            return None
+        raise
+    channel.close()
+    return int(method.message_count), int(method.consumer_count)
+
+
+def _arguments(connection: Any, queue: str, arguments: dict[str, Any]) -> Iterator[Finding]:
+    """The queue exists, so declaring it the way nodes do changes nothing, and the broker compares."""
+    channel = connection.channel()
+    try:
+        channel.queue_declare(queue, durable=True, arguments=arguments)
+    except ChannelClosedByBroker as closed:
+        if closed.reply_code != _PRECONDITION_FAILED:
+            yield warning(PART, f"{queue}: {closed.reply_text}")
+            return
+        _, _, words = closed.reply_text.partition(" - ")
+        advice = (
+            "It is used as it is. To change it: a policy, or delete it while it is empty and no node runs."
+        )
+        yield warning(PART, f"{queue} is not as nodes would make it: {words or closed.reply_text}", advice)
+        return
+    channel.close()
+    yield ok(PART, f"{queue} is a durable {arguments['x-queue-type']} queue, as nodes make it")
+
+
+def _management(url: str, vhost: str, seconds: float) -> Iterator[Finding]:
+    """Alarms, and who holds the archive's queue. Nothing else tells before it is too late."""
+    parts = urlsplit(url)
+    base = f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 15672)}"
+    login = f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}".encode()
+
+    def ask(path: str) -> Any:
+        request = urllib.request.Request(base + path)
+        request.add_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            return json.load(answer)
+
+    try:
+        nodes = ask("/api/nodes")
+        queue = ask(f"/api/queues/{quote(vhost, safe='')}/{ARCHIVE_QUEUE}")
+    except (OSError, ValueError) as error:
+        yield warning(PART, f"the management API at {base}: {say(error)}")
+        return
+    for node in nodes:
+        for alarm in ("mem_alarm", "disk_free_alarm"):
+            if node.get(alarm):
+                yield problem(PART, f"{node.get('name')}: {alarm}; messages are refused until it is over")
+        if node.get("partitions"):
+            yield problem(PART, f"{node.get('name')}: cut off from {', '.join(node['partitions'])}")
+        if not node.get("running", True):
+            yield warning(PART, f"{node.get('name')} is not running")
+    members, online = queue.get("members", []), queue.get("online", [])
+    if len(members) == 1:
+        yield note(PART, f"{ARCHIVE_QUEUE} is on one broker only", "Three brokers survive the loss of one.")
+    elif len(online) < len(members):
+        yield warning(PART, f"{ARCHIVE_QUEUE}: {len(online)} of {len(members)} members are online")
+    else:
+        yield ok(PART, f"{ARCHIVE_QUEUE} is on {len(members)} brokers, all online")

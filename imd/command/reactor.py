@@ -1,0 +1,32 @@
+"""Running something on Twisted's reactor from a command: once in a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import ensureDeferred
+from twisted.python.failure import Failure
+
+
+def run_on_reactor(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """What the coroutine returns or raises. KeyboardInterrupt when the reactor was stopped first."""
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    reactor.seconds = time.monotonic
+    results: list[Any] = []
+
+    def ended(result: Any) -> None:
+        results.append(result)
+        if reactor.running:
+            reactor.stop()
+
+    reactor.callWhenRunning(lambda: ensureDeferred(work()).addBoth(ended))
+    reactor.run()
+    if not results:
+        raise KeyboardInterrupt
+    if isinstance(results[0], Failure):
+        results[0].raiseException()
+    return results[0]

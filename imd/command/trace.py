@@ -1,0 +1,143 @@
+"""Says where a message is now: in whose inboxes, with which devices, and whether it is archived.
+
+Nothing is changed. A message that is not archived yet does not tell who was meant to get it: name them
+with --user. The exit code is 0 when it was found, 1 when it is nowhere, 2 when a server does not answer.
+
+examples:
+  imd trace 0199a8b3c4d50000017f00aa12bc --config etc/cluster.ini
+  imd trace 0199a8b3c4d50000017f00aa12bc --config etc/cluster.ini --user bob"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from imd.command.output import Output, harmless
+from imd.errors import ConfigurationError
+from imd.settings import load
+
+
+@dataclass(slots=True)
+class Device:
+    """Of a recipient."""
+
+    name: str
+    acknowledged: int
+    has_it: bool | None
+    """None: the message is not in the inbox, so its number is not known"""
+    live: bool | None = None
+    """connected; None: not known"""
+
+
+@dataclass(slots=True)
+class Place:
+    """A recipient's inbox. `seq`: the message's number there; None when it is not there (any more)."""
+
+    user: str
+    epoch: str | None = None
+    head: int = 0
+    seq: int | None = None
+    devices: list[Device] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Whereabouts:
+    """All that can be said of a message. Times in milliseconds."""
+
+    id: str
+    made: int
+    """by its id"""
+    sender: str = ""
+    recipients: list[str] = field(default_factory=list)
+    archived: bool = False
+    archived_at: int | None = None
+    waiting_at_desk: int | None = None
+    """a visitor's message: its place in the line of what waits for an agent"""
+    places: list[Place] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def found(self) -> bool:
+        at_desk = self.waiting_at_desk is not None
+        return self.archived or at_desk or any(place.seq is not None for place in self.places)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", help="of the message, as `accepted` gave it")
+    parser.add_argument("--config", "-c", required=True, metavar="FILE", help="the nodes' configuration")
+    parser.add_argument("--user", action="append", default=[], help="look into this inbox, too; repeatable")
+    parser.add_argument("--seconds", type=float, default=10.0, help="deadline for each server (10)")
+
+
+def run(options: Any, output: Output) -> int:
+    if not re.fullmatch("[0-9a-f]{28}", options.id):
+        raise ConfigurationError(f"{options.id}: an id of 28 hexadecimal digits is expected")
+    settings = load(options.config)
+    whereabouts = Whereabouts(options.id, int(options.id[:12], 16))
+    if settings.node.backend == "cluster":
+        from imd.command.trace_cluster import find
+    else:
+        from imd.command.trace_embedded import find
+    try:
+        find(settings, whereabouts, options.user, options.seconds)
+    except OSError as error:
+        output.problem(str(error))
+        return 2
+    if output.as_json:
+        output.value({**asdict(whereabouts), "found": whereabouts.found})
+    else:
+        show(whereabouts, output)
+    return 0 if whereabouts.found else 1
+
+
+def show(found: Whereabouts, output: Output) -> None:
+    output.line(f"{found.id}, made {_time(found.made)}")
+    if found.sender:
+        to = ", ".join(found.recipients) or "the desk"
+        output.line(harmless(f"from {found.sender} to {to}"))
+    if found.archived:
+        at = f", written {_time(found.archived_at)}" if found.archived_at is not None else ""
+        output.line(f"archived{at}", "green")
+    else:
+        output.line("not in the archive", "yellow")
+    if found.waiting_at_desk is not None:
+        output.line(
+            f"waits for an agent, number {found.waiting_at_desk + 1} of its visitor's messages", "yellow"
+        )
+    for note in found.notes:
+        output.line(note, "yellow")
+    output.line("")
+    for inbox in found.places:
+        output.line(harmless(_in_words(inbox)), "bold")
+        rows = [
+            (
+                harmless(device.name),
+                device.acknowledged,
+                _SHOWN[device.has_it],
+                _SHOWN[device.live],
+            )
+            for device in inbox.devices
+        ]
+        if rows:
+            output.table(("device", "acknowledged up to", "has it", "connected"), rows)
+    if not found.found:
+        output.line("It is nowhere that was looked.", "bold red")
+
+
+_SHOWN = {True: "yes", False: "no", None: "?"}
+
+
+def _in_words(place: Place) -> str:
+    if place.epoch is None:
+        return f"{place.user}: has no inbox (never had one, or was silent for longer than keep_days)"
+    inbox = f"epoch {place.epoch}, last number {place.head}"
+    if place.seq is not None:
+        return f"{place.user}: number {place.seq} in the inbox ({inbox})"
+    return f"{place.user}: not in the inbox (any more): every device has it, or too many came after ({inbox})"
+
+
+def _time(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%F %T}.{milliseconds % 1000:03d} UTC"

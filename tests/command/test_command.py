@@ -1,0 +1,285 @@
+"""`imd chat`, `token`, `check` and `trace`, on nodes where they need one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+from twisted.trial import unittest
+
+from imd.auth import Authenticator
+from imd.command.cli import main
+from imd.command.output import Finding, Level, Output, harmless
+from imd.command.token import make_token
+from imd.errors import ConfigurationError
+from imd.frames import ConnectFrame
+from imd.settings import Auth
+from tests.command import PROGRAM, imd, write_ini
+from tests.nodes import NodeServer
+from tests.rabbit import until
+from tests.servers import shared
+from tests.ws_client import WsClient
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "a secret that only this test knows of"
+
+
+def start_in(terminal: int, *arguments: object) -> subprocess.Popen[bytes]:
+    """`imd …` in a terminal, its own group's leader."""
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        env={**os.environ, "TERM": "xterm"},
+    )
+
+
+class ArgumentTests(unittest.TestCase):
+    def exits(self, *arguments: str) -> int:
+        """The exit code of a command line that argparse ends."""
+        self.patch(__import__("sys"), "stdout", io.StringIO())
+        self.patch(__import__("sys"), "stderr", io.StringIO())
+        return int(self.assertRaises(SystemExit, main, arguments).code or 0)
+
+    def test_usage(self) -> None:
+        """64 for what makes no sense; help and version are fine."""
+        self.assertEqual(self.exits("dance"), 64)
+        self.assertEqual(self.exits("token"), 64)
+        self.assertEqual(self.exits("--version"), 0)
+        for name in ("chat", "token", "check", "doctor", "trace"):
+            self.assertEqual(self.exits(name, "--help"), 0)
+
+    def test_entry_point(self) -> None:
+        """pip makes a program of it."""
+        self.assertIn("imd = imd.command:main", (ROOT / "setup.cfg").read_text())
+
+
+class OutputTests(unittest.TestCase):
+    def test_plain_and_json(self) -> None:
+        findings = [Finding(Level.OK, "redis", "fine"), Finding(Level.WARNING, "node", "odd", "look")]
+        plain, as_json = io.StringIO(), io.StringIO()
+        self.assertIs(Output(False, plain).findings(findings), Level.WARNING)
+        self.assertIn("warning node      odd\n                  look\n", plain.getvalue())
+        Output(True, as_json).findings(findings)
+        self.assertEqual(json.loads(as_json.getvalue())["findings"][1]["advice"], "look")
+
+    def test_harmless(self) -> None:
+        """What somebody else wrote cannot talk to the terminal."""
+        self.assertEqual(harmless("a\x1b[31mb\x9bc\rd"), "a\\x1b[31mb\\x9bc\\x0dd")
+
+
+class TokenTests(unittest.TestCase):
+    def test_accepted_by_a_node(self) -> None:
+        """With the role, issuer and audience that the configuration wants."""
+        auth = Auth(mode="jwt", secret=SECRET, issuer="shop", audience="chat")
+        for role, service in (("user", False), ("agent", True), ("customer", False)):
+            token, claims = make_token(auth, "alice", role, 2)
+            identity = Authenticator(auth, time.time).identify(
+                ConnectFrame(is_connect=True, token=token), None
+            )
+            self.assertEqual((identity.user_id, identity.is_customer_service), ("alice", service))
+            self.assertEqual(claims["exp"] - claims["iat"], 7200)
+
+    def test_none_to_be_had(self) -> None:
+        """In open mode, with a public key only, for names that no token may have."""
+        for auth, user in (
+            (Auth(), "alice"),
+            (Auth(mode="jwt", public_key="key.pem"), "alice"),
+            (Auth(mode="jwt", secret=SECRET), "visitor-1"),
+        ):
+            self.assertRaises(ConfigurationError, make_token, auth, user, "user", 1)
+
+    def test_command(self) -> None:
+        config = write_ini(Path(self.mktemp(), "imd.ini"), auth={"mode": "jwt", "secret": "env:IMD_SECRET"})
+        code, said, _ = imd("token", "--user", "a", "--config", config, "--json", IMD_SECRET=SECRET)
+        self.assertEqual((code, json.loads(said)["claims"]["sub"]), (0, "a"))
+        code, said, error = imd("token", "--user", "a", "--config", config)
+        self.assertEqual((code, said), (2, ""))
+        self.assertIn("IMD_SECRET", error)
+
+
+class CheckTests(unittest.TestCase):
+    def check(self, *options: str, **sections: dict[str, object]) -> tuple[int, str]:
+        out = io.StringIO()
+        self.patch(__import__("sys"), "stdout", out)
+        self.patch(__import__("sys"), "stderr", out)
+        sections.setdefault("node", {"data": self.mktemp()})
+        return main(
+            ["check", str(write_ini(Path(self.mktemp(), "imd.ini"), **sections)), *options]
+        ), out.getvalue()
+
+    def test_shipped(self) -> None:
+        """What is shipped has no problem."""
+        self.patch(os, "environ", {**os.environ, "IMD_SECRET": SECRET})
+        self.patch(__import__("sys"), "stdout", io.StringIO())
+        for name in ("node.ini", "cluster.ini"):
+            self.assertEqual(main(["check", "--quiet", str(ROOT / "etc" / name)]), 0)
+
+    def test_words(self) -> None:
+        """It says what the keys come to, those that differ, and no secret."""
+        code, said = self.check(
+            node={"backend": "cluster"},
+            auth={"mode": "jwt", "secret": SECRET},
+            archive={"consume": "no"},
+            redis={"url": "redis://:password@10.0.0.1/0"},
+        )
+        self.assertEqual(code, 0)
+        self.assertIn("It does not write to MongoDB", said)
+        self.assertRegex(said, r"\[auth\] +secret +\(not shown\)")
+        self.assertNotIn(SECRET, said)
+        self.assertNotIn("password", said.replace("no password", ""))
+
+    def test_not_usable(self) -> None:
+        """A mistake is said with file and line; a warning fails with --strict only."""
+        code, said = self.check(node={"bakend": "cluster"})
+        self.assertEqual(code, 2)
+        self.assertIn("imd.ini:2: [node] bakend", said)
+        late: dict[str, Any] = {"node": {"lease_seconds": 10, "data": self.mktemp()}}
+        self.assertEqual(self.check(**late)[0], 0)
+        code, said = self.check("--strict", "--json", **late)
+        self.assertEqual((code, json.loads(said)["result"]), (1, "warning"))
+        self.assertEqual(self.check(http={"listen": "tcp:9000:interface=127.0.0.1"})[0], 2)
+
+
+class ChatTests(unittest.TestCase):
+    timeout = 120
+
+    async def start_node(self) -> NodeServer:
+        node = NodeServer(Path.cwd() / self.mktemp(), {})
+        self.addCleanup(deferToThread, node.kill)
+        await deferToThread(node.start)
+        return node
+
+    async def test_pipe_and_trace(self) -> None:
+        """Lines of a pipe arrive in order; `trace` follows one until every device has it."""
+        node = await self.start_node()
+        lines = "".join(f"line {n}\n" for n in range(150))
+        code, said, error = await deferToThread(
+            imd, "chat", "--as", "cron", "alice", "--url", node.url, input=lines
+        )
+        self.assertEqual((code, said, error), (0, "", ""))
+        alice = await WsClient.login(node.url, "alice", ack=True)
+        first = await alice.take("message")
+        rest = await alice.messages(149)
+        self.assertEqual([first["msg"], *(m["msg"] for m in rest)], lines.splitlines())
+        await alice.quiet()
+
+        trace = ("trace", first["id"], "--config", node.folder / "node.ini", "--json")
+        code, said, _ = await deferToThread(imd, *trace)
+        found = json.loads(said)
+        self.assertEqual((code, found["sender"], found["archived"]), (0, "cron", True))
+        last = rest[-1]["id"]
+        await alice.close()
+        code, said, _ = await deferToThread(imd, "trace", last, "--config", node.folder / "node.ini")
+        self.assertEqual(code, 0)
+        self.assertIn("from cron to alice", said)
+        code, said, _ = await deferToThread(imd, "trace", "0" * 28, "--config", node.folder / "node.ini")
+        self.assertEqual(code, 1)
+
+        code, said, _ = await deferToThread(
+            imd, "chat", "--as", "alice", "cron", "--url", node.url, "--json", "--history", 2, input=""
+        )
+        shown = [json.loads(line)["msg"] for line in said.splitlines()]
+        self.assertEqual((code, shown[:2]), (0, ["line 148", "line 149"]))
+
+    async def test_refused(self) -> None:
+        """A message that is not accepted is said; so is a node that is not there."""
+        node = await self.start_node()
+        chat = ("chat", "--as", "alice", "bob", "--url", node.url)
+        code, _, error = await deferToThread(imd, *chat, input="x" * 70_000)
+        self.assertEqual(code, 1)
+        self.assertIn("too_large", error)
+        await deferToThread(node.kill)
+        code, _, error = await deferToThread(imd, *chat, "--seconds", "1", input="hi")
+        self.assertEqual(code, 2)
+        self.assertIn("not within 1 s", error)
+
+    async def test_terminal(self) -> None:
+        """In a terminal: what comes is shown above the line that is typed; Ctrl-D ends it."""
+        node = await self.start_node()
+        ours, theirs = pty.openpty()
+        os.set_blocking(ours, False)
+        program = start_in(theirs, "chat", "--as", "alice", "bob", "--url", node.url)
+        self.addCleanup(program.wait)
+        self.addCleanup(program.kill)
+        seen = b""
+
+        def shows(text: bytes) -> bool:
+            nonlocal seen
+            try:
+                seen += os.read(ours, 65536)
+            except OSError:
+                pass
+            return text in seen
+
+        bob = await WsClient.login(node.url, "bob", ack=True)
+        await until(lambda: shows(b"> "), "it asks", 60)
+        os.write(ours, b"hi bob\n")
+        message = await bob.take("message")
+        self.assertEqual((message["userId"], message["msg"]), ("alice", "hi bob"))
+        await bob.say("alice", "hi \x1b[2Jalice")
+        await until(lambda: shows(b"hi \\x1b[2Jalice"), "it shows", 60)
+        os.write(ours, b"\x04")
+        await until(lambda: shows(b"") and program.poll() is not None, "it ends", 60)
+        self.assertEqual(program.returncode, 0, seen)
+        await bob.close()
+
+
+class TraceClusterTests(unittest.TestCase):
+    timeout = 240
+
+    async def test_cluster(self) -> None:
+        """Number, devices and archive; one device has it, another has not. A visitor's, at the desk."""
+        servers = await deferToThread(
+            lambda: {
+                "redis": {"url": shared().redis_url()},
+                "rabbitmq": {"url": shared().amqp_url()},
+                "mongodb": {"url": shared().mongo_url()},
+            }
+        )
+        node = NodeServer(Path.cwd() / self.mktemp(), {"node": {"backend": "cluster"}, **servers})
+        self.addCleanup(deferToThread, node.kill)
+        await deferToThread(node.start)
+        phone = await WsClient.login(node.url, "bob", device="phone", ack=True)
+        away = await WsClient.login(node.url, "bob", device="tablet", ack=True)
+        await away.close()
+        alice = await WsClient.login(node.url, "alice")
+        accepted = await alice.say("bob", "hi")
+        await phone.take("message")
+        await phone.quiet()
+        config = node.folder / "node.ini"
+
+        async def trace(message_id: str) -> dict[str, Any]:
+            end = time.monotonic() + 30
+            while True:
+                _, said, _ = await deferToThread(imd, "trace", message_id, "--config", config, "--json")
+                found: dict[str, Any] = json.loads(said)
+                if found["archived"] or time.monotonic() > end:
+                    return found
+
+        found = await trace(accepted["id"])
+        [place] = found["places"]
+        devices = {device["name"]: device for device in place["devices"]}
+        self.assertEqual((found["sender"], found["archived"], place["seq"]), ("alice", True, 1))
+        self.assertEqual((devices["phone"]["has_it"], devices["phone"]["live"]), (True, True))
+        self.assertEqual((devices["tablet"]["has_it"], devices["tablet"]["live"]), (False, False))
+
+        visitor = await WsClient.login(node.url, isVisitor=True, loginType=None)
+        visitor.send({"msg": "anyone?", "clientMsgId": "v1"})
+        found = await trace((await visitor.take("accepted"))["id"])
+        self.assertEqual((found["waiting_at_desk"], found["recipients"]), (0, []))
+        code, said, _ = await deferToThread(imd, "trace", accepted["id"], "--config", config)
+        self.assertEqual(code, 0)
+        self.assertRegex(said, re.compile(r"^bob: number 1 in the inbox", re.MULTILINE))
+        for client in (phone, alice, visitor):
+            await client.close()

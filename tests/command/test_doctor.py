@@ -1,0 +1,164 @@
+"""`imd doctor`, on real servers that are as they should not be."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet.threads import deferToThread
+from twisted.trial import unittest
+
+from imd.command import look_mongo, look_node, look_rabbit, look_redis
+from imd.command.look import all_within, clock, expiry
+from imd.command.output import Finding, Level
+from imd.settings import Mongodb, Rabbitmq, Redis, Settings, Websocket
+from tests.command import imd, write_ini
+from tests.nodes import NodeServer
+from tests.rabbit import Broker
+from tests.servers import RedisServer, free_port, shared
+
+SECRET = "a secret that only this test knows of"
+SECONDS = 20.0
+
+
+class LookTests(unittest.TestCase):
+    def worst(self, findings: Any, level: Level) -> str:
+        """The text of all findings of this level."""
+        return "\n".join(finding.what for finding in findings if finding.level is level)
+
+    def test_deadline(self) -> None:
+        """A look that hangs or breaks is a problem; the others are not held up."""
+
+        def hangs() -> Any:
+            yield Finding(Level.OK, "slow", "so far")
+            time.sleep(5)
+
+        def breaks() -> Any:
+            raise RuntimeError("oh")
+            yield
+
+        began = time.monotonic()
+        found = all_within(0.3, {"slow": hangs, "bad": breaks})
+        self.assertLess(time.monotonic() - began, 4)
+        self.assertEqual([finding.part for finding in found], ["slow", "slow", "bad"])
+        self.assertEqual(found[1].level, Level.PROBLEM)
+
+    def test_clock_and_expiry(self) -> None:
+        now = time.time()
+        self.assertIs(clock("x", now + 0.2, now, now).level, Level.OK)
+        self.assertIn("ahead", clock("x", now + 40, now, now).what)
+        self.assertIs(clock("x", now + 1.5, now, now + 2).level, Level.OK)
+        for days, level in ((-1, Level.PROBLEM), (5, Level.WARNING), (300, Level.OK)):
+            self.assertIs(expiry("x", "it", now + days * 86400).level, level)
+
+    def test_redis(self) -> None:
+        """Without persistence, evicting, and lossless only in name; then as it should be."""
+        server = RedisServer(
+            Path.cwd() / self.mktemp(), appendonly=False, options=["--maxmemory-policy", "allkeys-lru"]
+        )
+        self.addCleanup(server.kill)
+        server.start()
+        found = list(look_redis.look(Redis(url=server.url), SECONDS))
+        self.assertIn("appendonly is no", self.worst(found, Level.WARNING))
+        self.assertIn("allkeys-lru", self.worst(found, Level.PROBLEM))
+        found = list(look_redis.look(Redis(url=server.url, lossless=True), SECONDS))
+        self.assertIn("lossless = yes says that they do", self.worst(found, Level.PROBLEM))
+        good = shared().redis_url()
+        found = list(look_redis.look(Redis(url=good), SECONDS))
+        self.assertEqual([f.what for f in found if f.level in (Level.WARNING, Level.PROBLEM)], [])
+        found = list(look_redis.look(Redis(url=good, lossless=True), SECONDS))
+        self.assertIn("appendfsync is everysec", self.worst(found, Level.PROBLEM))
+        found = list(look_redis.look(Redis(url=f"redis://127.0.0.1:{free_port()}"), SECONDS))
+        self.assertIn("cannot be used", self.worst(found, Level.PROBLEM))
+
+    def test_rabbitmq(self) -> None:
+        """Gone; empty; a queue of another kind that nobody empties; dead letters."""
+        gone = Settings(rabbitmq=Rabbitmq(url=f"amqp://guest:guest@127.0.0.1:{free_port()}/"))
+        self.assertIn("refused", self.worst(look_rabbit.look(gone, SECONDS), Level.PROBLEM))
+        settings = Settings(rabbitmq=Rabbitmq(url=shared().amqp_url()))
+        self.assertIn("not there yet", self.worst(look_rabbit.look(settings, SECONDS), Level.NOTE))
+        broker = Broker(settings.rabbitmq.url)
+        self.addCleanup(broker.close)
+        broker.channel.confirm_delivery()
+        broker.channel.queue_declare("imd.archive", durable=True)
+        broker.channel.queue_declare("imd.archive.dead", durable=True, arguments={"x-queue-type": "quorum"})
+        broker.put("imd.archive", b"[]")
+        broker.put("imd.archive.dead", b"{}")
+        said = self.worst(look_rabbit.look(settings, SECONDS), Level.WARNING)
+        self.assertIn("imd.archive is not as nodes would make it", said)
+        self.assertIn("nobody takes them", said)
+        self.assertIn("1 messages lie in imd.archive.dead", said)
+        wrong = Settings(rabbitmq=Rabbitmq(url=settings.rabbitmq.url.replace("guest:guest", "guest:wrong")))
+        self.assertIn("cannot be used", self.worst(look_rabbit.look(wrong, SECONDS), Level.PROBLEM))
+
+    def test_mongodb(self) -> None:
+        """By itself, with a weak write concern and without indexes; and gone."""
+        url = shared().mongo_url()
+        said = self.worst(look_mongo.look(Mongodb(url=f"{url}?w=1"), SECONDS), Level.WARNING)
+        self.assertIn("one server by itself", said)
+        self.assertIn("w=1", said)
+        gone = Mongodb(url=f"mongodb://127.0.0.1:{free_port()}/imd")
+        self.assertIn("cannot be used", self.worst(look_mongo.look(gone, 0.5), Level.PROBLEM))
+
+    def test_certificate_of_the_node(self) -> None:
+        """One that has expired is a problem."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        then = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=9)
+        made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), then)
+        certificate = made.not_valid_after(then + timedelta(days=1)).sign(key, hashes.SHA256())
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        listen = f"ssl:9000:privateKey=x:certKey={folder}/cert.pem"
+        found = look_node.certificates(Settings(websocket=Websocket(listen=listen)))
+        self.assertIn("expired", self.worst(found, Level.PROBLEM))
+
+
+class DoctorTests(unittest.TestCase):
+    timeout = 240
+
+    async def test_running_cluster(self) -> None:
+        """All is looked at; a message goes through the running node, and into the archive."""
+        servers = await deferToThread(
+            lambda: {
+                "redis": {"url": shared().redis_url()},
+                "rabbitmq": {"url": shared().amqp_url()},
+                "mongodb": {"url": shared().mongo_url()},
+            }
+        )
+        ini: dict[str, Any] = {"node": {"backend": "cluster"}, "limits": {"connections": 100}, **servers}
+        node = NodeServer(Path.cwd() / self.mktemp(), {**ini, "auth": {"mode": "jwt", "secret": SECRET}})
+        self.addCleanup(deferToThread, node.kill)
+        await deferToThread(node.start)
+        code, said, error = await deferToThread(imd, "doctor", node.folder / "node.ini", "--seconds", SECONDS)
+        self.assertIn("accepted in", said, error)
+        self.assertIn("it was in the archive", said)
+        self.assertIn("imd.archive is a durable quorum queue", said)
+        # A mongod by itself.
+        self.assertEqual(code, 1, said)
+        self.assertIn("1 warning, no problem", said)
+
+    async def test_nothing_there(self) -> None:
+        """Everything is said at once, soon, and the exit code is 2."""
+        config = write_ini(
+            Path(self.mktemp(), "imd.ini"),
+            node={"backend": "cluster"},
+            websocket={"listen": f"tcp:{free_port()}:interface=127.0.0.1"},
+            http={"listen": f"tcp:{free_port()}:interface=127.0.0.1"},
+            redis={"url": f"redis://127.0.0.1:{free_port()}"},
+            rabbitmq={"url": f"amqp://127.0.0.1:{free_port()}"},
+            mongodb={"url": f"mongodb://127.0.0.1:{free_port()}"},
+        )
+        code, said, error = await deferToThread(imd, "doctor", config, "--seconds", "1", "--json")
+        found = json.loads(said)
+        problems = {each["part"] for each in found["findings"] if each["level"] == "problem"}
+        self.assertEqual((code, problems), (2, {"redis", "rabbitmq", "mongodb"}), error)
+        self.assertTrue([each for each in found["findings"] if "no message was sent" in each["what"]])
