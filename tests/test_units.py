@@ -37,7 +37,9 @@ class UnitTests(unittest.TestCase):
                 self.assertEqual(read_unit(name).sections(), ["Unit", "Service", "Install"])
                 continue
             # It wants the program to exist, and a template to be an instance.
-            text = (UNITS / name).read_text().replace("/opt/imd/bin/twistd", true).replace("/opt/imd/bin/imd", true)
+            text = (UNITS / name).read_text()
+            for program in ("twistd", "imd"):
+                text = text.replace(f"/opt/imd/bin/{program} ", f"{true} ")
             copy = folder / name.replace("@.", "@east.")
             copy.write_text(text)
             done = subprocess.run(

@@ -14,7 +14,7 @@ from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE
 from imd.backends.redis_inbox import encode_id
 from imd.command.look import say
 from imd.command.redis_client import RedisClient, RedisError
-from imd.command.trace import Device, Place, Whereabouts
+from imd.command.whereabouts import Device, Place, Whereabouts
 from imd.settings import Settings
 
 PAGE = 500

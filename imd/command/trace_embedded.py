@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from imd.command.trace import Device, Place, Whereabouts
+from imd.command.whereabouts import Device, Place, Whereabouts
 from imd.settings import Settings
 
 
