@@ -263,9 +263,12 @@ class CheckerTests(unittest.TestCase):
         self.assert_found("order")
 
     def test_thrown_out(self) -> None:
-        self.story.bob.close_code = 4003
+        story = self.story
+        story.bob.close_code = 4003
+        story.bob.closed_at = story.step()
+        story.connect("bob", "phone")
         self.assert_found("thrown out")
-        self.story.connect("bob", "phone")
+        story.bob.closed_at = story.step()
         self.assert_found()
 
     # what a sender gets

@@ -102,17 +102,6 @@ def _no_reset() -> None:
     Session._reset = silently  # type: ignore[method-assign]
 
 
-def _older_wins() -> None:
-    from dataclasses import replace
-
-    from imd.backends.redis_inbox import RedisInbox
-
-    connect = RedisInbox.connect
-    RedisInbox.connect = lambda self, request: connect(  # type: ignore[method-assign]
-        self, replace(request, attempt=None, resume=False)
-    )
-
-
 def _unordered() -> None:
     from imd.backends.redis_inbox import RedisInbox
 
@@ -156,9 +145,6 @@ BUILDS = {
     "no-dedup": Build("does not know a message again", "rabbit-cut", ("id changed", "twice"), _no_dedup),
     "no-reset": Build(
         "does not tell that an inbox was lost", "redis-flush", ("hole", "repeat", "lost"), _no_reset
-    ),
-    "older-wins": Build(
-        "lets an old channel take its device back", "node-hang", ("thrown out",), _older_wins
     ),
     "unordered": Build("places a batch in the wrong order", "", ("order",), _unordered),
     "gives-up": Build(

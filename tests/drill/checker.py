@@ -169,9 +169,11 @@ class _Check:
             self._note("cursor", f"{_name(connection)}: begins after {connection.seq}, it had {had}")
 
     def _replacements(self, connections: list[Connection]) -> None:
-        newest = max(connection.attempt for connection in connections)
         for connection in connections:
-            if connection.close_code == 4003 and connection.attempt == newest:
+            if connection.close_code == 4003 and not any(
+                other.attempt > connection.attempt and other.opened_at <= (connection.closed_at or 0)
+                for other in connections
+            ):
                 self._note("thrown out", _name(connection))
 
     def _numbers_of_users(self) -> None:

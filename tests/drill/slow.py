@@ -1,6 +1,6 @@
 """Readers that stand still: some leave everything in the socket, some never acknowledge; then all go on.
 
-    python -m tests.drill.slow [--clients N] [--messages N] [--json]
+python -m tests.drill.slow [--clients N] [--messages N] [--json]
 """
 
 from __future__ import annotations

@@ -16,7 +16,10 @@ _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
 class Wire(asyncio.Protocol):
     """One WebSocket. `on_frame` gets each JSON frame, `on_closed` the close code (None: none came)."""
 
-    def __init__(self, on_frame: Callable[[dict[str, Any]], None], on_closed: Callable[[], None]) -> None:
+    def __init__(
+        self, on_frame: Callable[[dict[str, Any]], None], on_closed: Callable[[], None], first: Any
+    ) -> None:
+        self._first = first
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._transport: Any = None
@@ -34,12 +37,13 @@ class Wire(asyncio.Protocol):
         port: int,
         on_frame: Callable[[dict[str, Any]], None],
         on_closed: Callable[[], None],
-        seconds: float = 3.0,
+        seconds: float,
+        first: Any = None,
     ) -> Wire:
-        """An open WebSocket. Raises OSError or TimeoutError."""
+        """An open WebSocket. `first` is sent with the handshake. Raises OSError or TimeoutError."""
         async with asyncio.timeout(seconds):
             loop = asyncio.get_running_loop()
-            _, wire = await loop.create_connection(lambda: cls(on_frame, on_closed), host, port)
+            _, wire = await loop.create_connection(lambda: cls(on_frame, on_closed, first), host, port)
             try:
                 await wire.opened
             except BaseException:
@@ -76,6 +80,8 @@ class Wire(asyncio.Protocol):
             f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
+        if self._first is not None:
+            self.send(self._first)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer + data if self._buffer else data
