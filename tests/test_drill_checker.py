@@ -216,6 +216,19 @@ class CheckerTests(unittest.TestCase):
             device.events.append(Reset(story.step(), "f", 0))
         self.assert_found("lost")
 
+    def test_lost_between_two_connections(self) -> None:
+        """A device that Redis forgot, and that names no cursor, starts with what the inbox still holds."""
+        for connected, found in ((False, []), (True, ["lost"])):
+            self.story = story = Story()
+            story.lose()
+            if not connected:
+                story.bob.closed_at = story.tablet.closed_at = story.history.losses[0][0] - 0.5
+            story.send("b")
+            story.accept("b")
+            story.archive("b")
+            story.history.read["bob"] = ["id-b"]
+            self.assert_found(*found)
+
     def test_lost_while_waiting_for_an_agent(self) -> None:
         """A visitor's message that was waiting when Redis lost its data stays the visitor's alone."""
         story = self.story

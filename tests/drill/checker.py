@@ -207,27 +207,30 @@ class _Check:
                 if key in got or self.first_sent[key][1] < first_connected:
                     continue
                 sent_at = self.first_sent[key][1]
-                if not self._lost_after(sent_at) or (
-                    told < sent_at and self._can_be_told(connections, sent_at)
-                ):
+                if not (told >= sent_at or self._is_new_to_redis(connections, sent_at)):
                     self._note("lost", f"{user}/{device} never got {key}, and was not told")
                 elif not self.ids[key] & read and key not in self.waited:
                     self._note("lost", f"{user}/{device} never got {key}, and history lacks it")
 
-    def _can_be_told(self, connections: list[Connection], sent_at: float) -> bool:
-        """Of a loss after that time: who names a cursor when it comes back, or was connected all the while.
+    def _is_new_to_redis(self, connections: list[Connection], sent_at: float) -> bool:
+        """Redis had forgotten the device when the message came, or forgot both together.
 
-        Redis has forgotten the device along with the rest: one without a cursor is a new one to it.
+        Who names a cursor when it comes back, or is connected all the while, is told even then; a device
+        that does neither is a new one, which begins with what the inbox still holds.
         """
         if any(connection.asked is not None for connection in connections):
-            return True
-        return any(
-            connection.connected_at < first and (connection.closed_at or first) > last + TELLING_SECONDS
-            for connection in connections
-            if connection.epoch
-            for first, last in self.history.losses
-            if last >= sent_at
-        )
+            return False
+        for first, last in self.history.losses:
+            if last >= sent_at:
+                # It was here when they were lost, and long enough after that to be told.
+                here = [c for c in connections if c.epoch and c.connected_at < first]
+                if not any((c.closed_at or first) > last + TELLING_SECONDS for c in here):
+                    return True
+            elif not any(
+                c.epoch and c.connected_at <= sent_at and (c.closed_at or sent_at) > last for c in connections
+            ):
+                return True
+        return False
 
     def _told(self, connections: list[Connection]) -> float:
         """The last time that the device was told of a loss."""

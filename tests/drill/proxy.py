@@ -102,7 +102,7 @@ class _Side(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.peer is None or self.peer.transport is None:
             self.early += data
-        else:
+        elif not self.peer.transport.is_closing():
             self.peer.transport.write(data)
 
     def connection_lost(self, error: Exception | None) -> None:

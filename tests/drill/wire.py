@@ -134,4 +134,5 @@ class Wire(asyncio.Protocol):
             head = bytes((0x80 | opcode, 0x80 | size))
         else:
             head = bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big")
-        self._transport.write(head + b"\0\0\0\0" + payload)
+        if not self._transport.is_closing():
+            self._transport.write(head + b"\0\0\0\0" + payload)
