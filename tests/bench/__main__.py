@@ -56,15 +56,22 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-async def measure(chosen: argparse.Namespace, rig: Rig) -> list[report.Row]:
+async def measure(chosen: argparse.Namespace, rig: Rig) -> tuple[list[report.Row], list[str]]:
+    """The rows, and the names of the figures that failed."""
     plan = TINY if chosen.tiny else QUICK if chosen.quick else FULL
     asked = {"turns": chosen.turns, "tries": chosen.tries, "seconds": chosen.seconds}
     plan = replace(plan, **{name: value for name, value in asked.items() if value})
-    rows = []
+    rows: list[report.Row] = []
+    failed = []
     for name in chosen.names:
         say(f"== {name}")
-        rows += await FIGURES[name](rig, plan, say)
-    return rows
+        try:
+            rows += await FIGURES[name](rig, plan, say)
+        except (Wrong, ServerError) as error:
+            say(f"FAILED: {error}")
+            failed.append(name)
+            rig.stop_nodes()
+    return rows, failed
 
 
 def write_document(rows: list[report.Row], complete: bool) -> None:
@@ -86,10 +93,7 @@ def main() -> int:
     began = time.monotonic()
     rig = Rig()
     try:
-        rows = asyncio.run(measure(chosen, rig))
-    except (Wrong, ServerError) as error:
-        print(f"scripts/bench: {error}", file=sys.stderr)
-        return 1
+        rows, failed = asyncio.run(measure(chosen, rig))
     except KeyboardInterrupt:
         return 130
     finally:
@@ -101,10 +105,12 @@ def main() -> int:
     if chosen.markdown:
         chosen.markdown.write_text(report.markdown(rows))
     if chosen.document:
-        write_document(rows, set(STANDARD) <= set(chosen.names))
+        write_document(rows, set(STANDARD) <= set(chosen.names) and not failed)
     if chosen.svg:
         chosen.svg.write_text(chart.svg(rows))
-    return 0
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -140,6 +140,10 @@ class Rig:
             self._running.remove(server)
             shutil.rmtree(server.folder, ignore_errors=True)
 
+    def stop_nodes(self) -> None:
+        """End whatever a figure that failed has left running, but for the three servers."""
+        self.stop(*[one for one in self._running if isinstance(one, (PinnedNode, RelayServer))])
+
     def end(self) -> None:
         if self._client is not None:
             self._client.close()
