@@ -287,8 +287,11 @@ class Connection:
         limits = self._services.settings.limits
         frames.check_history(frame, limits.group_members)
         early = self._bucket.take(1.0)
-        if early or self._histories >= MAX_HISTORY_PENDING:
-            raise _too_fast(limits.messages_per_second, early or 0.1)
+        if early:
+            raise _too_fast(limits.messages_per_second, early)
+        if self._histories >= MAX_HISTORY_PENDING:
+            why = f"{MAX_HISTORY_PENDING} pages of history at a time"
+            raise Refused(RATE_LIMITED, why, retry_after_ms=100)
         self._histories += 1
         page = self._services.historian.page(self._admission.author, frame)
         page.addBoth(self._history_came).addCallbacks(

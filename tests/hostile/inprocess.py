@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from imd.gate import Gate
 from imd.lean import lean_class
 from imd.settings import Limits, Settings
 from imd.websocket import ChannelFactory, ChannelProtocol
@@ -40,17 +42,15 @@ class Recorder:
     def binary_received(self) -> None:
         self.events.append("binary")
 
-    def ponged(self, mark: bytes) -> None:
-        self.events.append(("pong", mark))
-
-    def writable_again(self) -> None:
-        self.events.append("writable")
-
     def lost(self, clean: bool) -> None:
         self.events.append(("lost", clean))
 
     def close(self, code: int, reason: str) -> None:
         self.protocol.close(code, reason)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Whatever else a Connection is told."""
+        return lambda *told: self.events.append((name, *told))
 
 
 class RecordedProtocol(ChannelProtocol):
@@ -90,7 +90,7 @@ class InProcess:
         services: Any = SimpleNamespace(
             settings=Settings(limits=Limits(message_bytes=MESSAGE_BYTES)),
             call_later=self.clock.callLater,
-            gate=SimpleNamespace(handshake=lambda work: work()),
+            gate=Gate(self.clock.seconds, self.clock.callLater),
         )
         self.factory = ChannelFactory(self.clock, services, room=100)
         self.factory.protocol = lean_class(protocol, self.factory)

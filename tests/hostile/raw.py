@@ -81,12 +81,14 @@ class Frame(NamedTuple):
 class RawClient:
     """A connection to a node. Every wait has a deadline; what the node cut off ends a read, and no more."""
 
-    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+    def __init__(self, port: int, receive_buffer: int | None = None, address: str = HOST) -> None:
+        """`address`: the loopback address to come from."""
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(WAIT_SECONDS)
+        self.socket.bind((address, 0))
         self.socket.connect((HOST, port))
         self.user = f"raw-{next(_names)}-{os.urandom(3).hex()}"
         self.ended = False
@@ -120,9 +122,8 @@ class RawClient:
         """Shake hands, and send the connect signal."""
         assert self.open().startswith(b"HTTP/1.1 101 "), "no WebSocket"
         self.say({"isConnect": True, "userId": self.user, "loginType": "USER_TYPE", **fields})
-        answer = self.next()
-        assert answer is not None, "the node has gone"
-        assert answer.brief == "connected", answer
+        answer = self.next_text()
+        assert answer["type"] == "connected", answer
         return self
 
     def say(self, content: Any) -> None:

@@ -90,13 +90,13 @@ class FastPathTests(unittest.SynchronousTestCase):
         chunks = [stream[start:stop] for start, stop in itertools.pairwise(places) if stop > start]
         self.assertEqual(self.transcript(RecordedProtocol, chunks), self.transcript(SlowProtocol, chunks))
 
-    @settings(max_examples=250, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(streams, st.lists(st.integers(0, 5000), max_size=8))
     def test_same_as_autobahn(self, stream: bytes, cuts: list[int]) -> None:
         """The same frames in, the same bytes out, the same end, however the stream is cut."""
         self.check(stream, cuts)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(st.lists(good_frames | other_frames | bad_frames, max_size=4).map(b"".join))
     def test_every_cut(self, stream: bytes) -> None:
         """Byte by byte."""

@@ -13,11 +13,13 @@ cases that make sense for the protocol, and needs no more than this project.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor
 
+from imd.gate import Gate
 from imd.lean import lean_class
 from imd.settings import Settings
 from imd.websocket import ChannelFactory, ChannelProtocol
@@ -37,14 +39,9 @@ class EchoConnection:
     def frame_received(self, payload: bytes) -> None:
         self._protocol.send(payload)
 
-    def ponged(self, mark: bytes) -> None:
-        """Nothing depends on it."""
-
-    def writable_again(self) -> None:
-        """Nothing waits for it."""
-
-    def lost(self, clean: bool) -> None:
-        """Nothing is left behind."""
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Whatever else a Connection is told makes no difference."""
+        return lambda *_: None
 
 
 class EchoProtocol(ChannelProtocol):
@@ -63,7 +60,7 @@ def main() -> None:
     services: Any = SimpleNamespace(
         settings=Settings(),
         call_later=reactor.callLater,
-        gate=SimpleNamespace(handshake=lambda work: work()),
+        gate=Gate(reactor.seconds, reactor.callLater),
     )
     factory = ChannelFactory(reactor, services, room=1000)
     factory.setProtocolOptions(maxFramePayloadSize=MAX_BYTES, maxMessagePayloadSize=MAX_BYTES)
