@@ -40,7 +40,7 @@ class Switch:
         self._trace.start(users, sample)
         self._end = self._clock.callLater(seconds, self.off)
         self.log.info(
-            "tracing {count} users and {sample:%} of all messages for {seconds} s",
+            "tracing {count} users and {sample:.2%} of all messages for {seconds} s",
             count=len(users), sample=sample, seconds=seconds,
         )  # fmt: skip
 

@@ -260,7 +260,23 @@ class Story(RuleBasedStateMachine):
     def forget_channels(self) -> None:
         self.inbox.of(USER).channels.clear()
 
+    @precondition(lambda self: self.stormy)
+    @rule(lost=st.integers(0, 5))
+    def go_back_and_tell(self, lost: int) -> None:
+        """And every session finds out, while its client has read nothing of it yet."""
+        self.go_back(lost)
+        self.reconcile()
+        self.inbox.settle()
+
     # the clients
+
+    @rule(who=st.integers(0, 2), clean=st.booleans())
+    def come_back(self, who: int, clean: bool) -> None:
+        """End the connection, and have another that is through and read."""
+        self.disconnect(who, clean)
+        self.connect(who)
+        self.inbox.settle()
+        self.read(who, 1000)
 
     @rule(who=st.integers(0, 2))
     def connect(self, who: int) -> None:
@@ -416,6 +432,19 @@ class SessionStoryTests(unittest.TestCase):
     def test_back_in_time(self) -> None:
         """New epochs, trims and lost registrations: every hole is told, none is silent."""
         self.tell(StormyStory)
+
+    def test_ack_crosses_a_reset(self) -> None:
+        """What chance seldom finds: an ack of the old epoch while a reset is on its way, and then the end."""
+        for who in (0, 1):
+            story = StormyStory()
+            story.place(count=5)
+            story.come_back(who=who, clean=False)
+            story.acknowledge(who=who, behind=2)
+            story.go_back_and_tell(lost=0)
+            story.acknowledge(who=who, behind=0)
+            story.come_back(who=who, clean=False)
+            self.assertEqual(story.clients[who].told, 1)
+            story.teardown()
 
     def test_all_at_once(self) -> None:
         """All of it together."""

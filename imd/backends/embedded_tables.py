@@ -27,6 +27,7 @@ CREATE TABLE user (uid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEX
 CREATE INDEX user_agent ON user (agent) WHERE agent IS NOT NULL;
 CREATE INDEX user_waiting ON user (waiting) WHERE waiting IS NOT NULL;
 
+-- epoch: of the cursor, or '-' while the device is still to be told that it was not recovered.
 -- seq: what the device acknowledged; seen: when it last gave a sign of life, ms; attempt: its newest.
 CREATE TABLE device (uid INTEGER NOT NULL, name TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
     seen INTEGER NOT NULL, attempt INTEGER, ephemeral INTEGER NOT NULL,
