@@ -50,6 +50,8 @@ class ReportTests(unittest.TestCase):
         self.assertEqual(row.verdict, "no")
         row.goal = within(1)
         self.assertEqual((row.compared, row.verdict), ([0.0, 1.0, 8.0], "yes"))
+        row.foreign = [0.1, 0.5, 0.6]
+        self.assertEqual(row.verdict, "disturbed")
 
     def test_table(self) -> None:
         """The median, with the least and the most; nothing where nothing is wanted."""

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from tests.bench.clients import Idle, Watch
-from tests.bench.machine import cpu_seconds, rss_bytes
+from tests.bench.machine import NODE_CORE, busy_seconds, cpu_seconds, rss_bytes
 from tests.bench.plan import Plan, Say
 from tests.bench.report import Row, ratio_at_least, ratio_at_most
 from tests.bench.rig import Rig
@@ -28,6 +28,9 @@ class LoggedIn:
     load: float
     """part of its core that this process used"""
 
+    foreign: float
+    """part of the server's core that other work had"""
+
     def __str__(self) -> str:
         return (
             f"{self.per_second:,.0f}/s, {self.bytes_each:,.0f} bytes, {self.server_micros:.0f} µs CPU each "
@@ -45,15 +48,17 @@ async def log_in(url: str, count: int, signal: bool, pid: int, prefix: str) -> L
     await watch.sleep(0.5)
     memory = rss_bytes(pid)
     began, load, server = time.perf_counter(), time.process_time(), cpu_seconds(pid)
+    busy = busy_seconds(NODE_CORE)
     await _open(rest, url)
     took, load = time.perf_counter() - began, time.process_time() - load
-    server = cpu_seconds(pid) - server
+    server, busy = cpu_seconds(pid) - server, busy_seconds(NODE_CORE) - busy
     await watch.sleep(1.5)
     each = (rss_bytes(pid) - memory) / len(rest)
     for client in clients:
         client.close()
     await asyncio.sleep(0.5)
-    return LoggedIn(len(rest) / took, each, server * 1e6 / len(rest), load / took)
+    foreign = max(0.0, busy - server) / took
+    return LoggedIn(len(rest) / took, each, server * 1e6 / len(rest), load / took, foreign)
 
 
 async def _open(clients: list[Idle], url: str) -> None:
@@ -84,6 +89,7 @@ async def logins(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         memory.reference.append(bare.bytes_each / 1024)
         speed.values.append(ours.per_second)
         speed.reference.append(bare.per_second)
+        speed.foreign.append(max(ours.foreign, bare.foreign))
         cpu.values.append(ours.server_micros)
         cpu.reference.append(bare.server_micros)
         say(f"turn {turn + 1}: bare {bare}; logins {ours}")

@@ -11,7 +11,7 @@ from tests.bench.load import Ran, pace, saturate
 from tests.bench.plan import Plan, Say
 from tests.bench.report import Row, ratio_at_most
 from tests.bench.rig import PinnedNode, Rig
-from tests.bench.speed import calmest, cluster_turn, costs, wait_archived
+from tests.bench.speed import calmest, cluster_turn, costs, others, wait_archived
 
 SEED_WAY = "tests.bench.seedway"
 
@@ -25,6 +25,7 @@ async def across(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         ran = await calmest(plan, partial(across_turn, rig, plan))
         speed.values.append(ran.per_second)
         speed.reference.append(same.per_second)
+        speed.foreign.append(others(ran, same))
         cpu.values.append(ran.cpu["node"])
         cpu.reference.append(same.cpu["node"])
         say(f"turn {turn + 1}: same node {costs(same)}")

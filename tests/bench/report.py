@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+# With more than this of a core used by others, speeds and times say nothing.
+DISTURBED = 0.25
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -43,6 +46,8 @@ class Row:
     reference: list[float] = field(default_factory=list)
     goal: Goal | None = None
     notes: list[str] = field(default_factory=list)
+    foreign: list[float] = field(default_factory=list)
+    """the part of a core that other work had in each turn, where that matters"""
 
     @property
     def compared(self) -> list[float]:
@@ -54,9 +59,11 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """`yes`, `no`, or nothing where nothing is wanted."""
+        """`yes`, `no`, nothing where nothing is wanted; `disturbed` when nobody can say."""
         if self.goal is None or not self.values:
             return ""
+        if self.foreign and median(self.foreign) > DISTURBED:
+            return "disturbed"
         values = self.values if self.goal.of == "value" else self.compared
         return ("yes" if self.goal.met(values) else "no") if values else ""
 
@@ -119,7 +126,7 @@ def markdown(rows: list[Row]) -> str:
             f"{shown(row.reference)} {row.unit}" if row.reference else "–",  # noqa: RUF001
             row.comparison(),
             row.wanted(),
-            row.verdict,
+            row.verdict or ("disturbed" if row.foreign and median(row.foreign) > DISTURBED else ""),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

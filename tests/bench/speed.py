@@ -97,6 +97,11 @@ def costs(ran: Ran) -> str:
     return f"{ran.per_second:,.0f}/s; µs of CPU a message: {', '.join(parts)}" + disturbance(ran)
 
 
+def others(*runs: Ran) -> float:
+    """The most that other work had of either core in one of these."""
+    return max(part for ran in runs for part in ran.foreign)
+
+
 def room(ran: Ran) -> str:
     """What each of the two cores would allow if it did nothing else."""
     node = sum(micros for name, micros in ran.cpu.items() if name in ON_NODE_CORE)
@@ -146,6 +151,7 @@ async def one_to_one(rig: Rig, plan: Plan, say: Say, kinds: tuple[str, ...]) -> 
             say(f"turn {turn + 1}: {kind} {costs(ran)}" + (f"; {ran.note}" if ran.note else ""))
             row.values.append(ran.per_second)
             row.reference.append(relay.per_second)
+            row.foreign.append(others(ran, relay))
             cpu_rows[kind].values.append(ran.cpu["node"])
             cpu_rows[kind].reference.append(relay.cpu["relay"])
             row.notes = [costs(ran), room(ran), *([ran.note] if ran.note else [])]
@@ -180,6 +186,7 @@ async def latency(rig: Rig, plan: Plan, say: Say) -> list[Row]:
             for row, value, reference in zip(made, milliseconds(ran), milliseconds(bare), strict=True):
                 row.values.append(value)
                 row.reference.append(reference)
+                row.foreign.append(others(ran, bare))
             shown = ", ".join(f"{value:.1f}" for value in milliseconds(ran))
             say(f"turn {turn + 1}: {label}: p50, p99, accepted p50, p99 ms: {shown}; {costs(ran)}")
         rows += made
@@ -226,6 +233,7 @@ async def group(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         rig.stop(*nodes)
         row.values.append(ran.per_second)
         row.reference.append(single.per_second)
+        row.foreign.append(others(ran, single))
         say(f"turn {turn + 1}: one-to-one {costs(single)}; deliveries {costs(ran)}")
     row.notes = [f"a frame to the node has {party.sender.frame_bytes:,} bytes", costs(ran)]
     return [row]
@@ -234,15 +242,21 @@ async def group(rig: Rig, plan: Plan, say: Say) -> list[Row]:
 async def catching_up(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     """A device with a full inbox comes back while others chat."""
     speed = Row("catching-up", f"catching up with {plan.waiting:,} messages", "messages/s")
-    others = Row("catching-up-others", "others meanwhile, to the recipient, p99 at 1,000/s", "ms")
+    rest = Row("catching-up-others", "others meanwhile, to the recipient, p99 at 1,000/s", "ms")
     for turn in range(plan.turns):
         nodes = rig.cluster()
+        spent = Ran()
+        cpu, began = rig.cpu(), time.perf_counter()
         took, meanwhile, before = await catch_up(nodes[0].url, plan)
+        spent.spent(cpu, rig.cpu(), 1, time.perf_counter() - began)
+        foreign.append(spent.foreign)
         rig.stop(*nodes)
         speed.values.append(plan.waiting / took)
-        others.values.append(percentile(meanwhile, 99) * 1000)
-        others.reference.append(percentile(before, 99) * 1000)
+        for row in (speed, rest):
+            row.foreign.append(others(spent))
+        rest.values.append(percentile(meanwhile, 99) * 1000)
+        rest.reference.append(percentile(before, 99) * 1000)
         say(f"turn {turn + 1}: {took:.2f} s for {plan.waiting:,}")
-    others.notes = ["the reference: the same without anybody catching up"]
-    return [speed, others]
+    rest.notes = ["the reference: the same without anybody catching up"]
+    return [speed, rest]
 
