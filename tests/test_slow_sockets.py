@@ -1,0 +1,83 @@
+"""A socket that does not take what is written: what it may cost, and how that is counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import REGISTRY
+from twisted.trial import unittest
+
+from imd.websocket import MAX_BLOCKED_BYTES, ChannelProtocol
+
+
+class TransportDouble:
+    def __init__(self) -> None:
+        self.reading = True
+        self.written = 0
+
+    def write(self, data: bytes) -> None:
+        self.written += len(data)
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        self.reading = True
+
+
+class FactoryDouble:
+    def flush_soon(self, protocol: Any) -> None:
+        """The test flushes."""
+
+
+class SlowSocketTests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.protocol = ChannelProtocol()
+        self.transport = TransportDouble()
+        self.protocol.transport = self.transport
+        self.protocol.factory = FactoryDouble()  # type: ignore[assignment]
+        self.protocol.state = ChannelProtocol.STATE_OPEN
+        self.before = self.counted()
+
+    def counted(self) -> list[float]:
+        names = ("imd_blocked_connections", "imd_blocked_bytes", "imd_choked_connections")
+        return [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+
+    def more(self) -> list[float]:
+        """How many connections are blocked, bytes, and connections choked, since the beginning."""
+        return [now - then for now, then in zip(self.counted(), self.before, strict=True)]
+
+    def send(self, size: int) -> None:
+        self.protocol.send(b"x" * size)
+        self.protocol.flush()
+
+    def test_takes_everything(self) -> None:
+        """A socket that takes all is read from, however much it gets."""
+        for _ in range(10):
+            self.send(MAX_BLOCKED_BYTES)
+        self.assertEqual((self.more(), self.transport.reading), ([0, 0, 0], True))
+
+    def test_answers_that_nobody_takes(self) -> None:
+        """Past the bound nothing more is asked of us, until all is taken."""
+        self.protocol.pauseProducing()
+        self.protocol.pauseProducing()
+        self.assertEqual((self.more(), self.protocol.writable), ([1, 0, 0], False))
+        self.send(100)
+        self.assertEqual((self.more(), self.transport.reading), ([1, 100, 0], True))
+        self.send(MAX_BLOCKED_BYTES)
+        self.send(100)
+        self.assertEqual((self.more(), self.transport.reading), ([1, MAX_BLOCKED_BYTES + 200, 1], False))
+        self.protocol.resume_reading()
+        self.assertFalse(self.transport.reading, "whoever else wants to read has to wait")
+        self.protocol.resumeProducing()
+        self.assertEqual((self.more(), self.transport.reading), ([0, 0, 0], True))
+
+    def test_other_reasons_not_to_read(self) -> None:
+        """A socket that takes everything again is not read from while its connection does not want that."""
+        self.protocol.pauseProducing()
+        self.send(MAX_BLOCKED_BYTES + 1)
+        self.protocol.pause_reading()
+        self.protocol.resumeProducing()
+        self.assertFalse(self.transport.reading)
+        self.protocol.resume_reading()
+        self.assertTrue(self.transport.reading)
