@@ -447,6 +447,7 @@ export class Client extends EventTarget {
   #failures = 0;
   #leavingMs = null;
   #refusal = null; // an error before `connected`
+  #asNewVisitor = false; // the stored token was refused
   #unauthorized = false; // one 4001 since the last `connected`
   #token = null;
   #mayHurry = false;
@@ -530,12 +531,17 @@ export class Client extends EventTarget {
     this.#turn++;
     this.#failures = 0;
     this.#unauthorized = false;
-    this.#listen();
-    this.#setState("connecting");
+    this.#asNewVisitor = false;
+    if (!this.#stopping) this.#setState("connecting");
     this.#begin(this.#turn);
   }
 
   stop() {
+    if (this.#stopping) {
+      // A `start` that waits for the end of this has no effect any more.
+      this.#running = false;
+      this.#turn++;
+    }
     this.#stopping ??= this.#stop().finally(() => (this.#stopping = null));
     return this.#stopping;
   }
@@ -648,6 +654,7 @@ export class Client extends EventTarget {
   async #begin(turn) {
     await this.#stopping;
     if (turn !== this.#turn) return;
+    if (this.#unlisten.length === 0) this.#listen();
     if (this.#slot === null) {
       let held = null;
       try {
@@ -751,7 +758,7 @@ export class Client extends EventTarget {
     slot.attempt = Math.max(Date.now(), slot.attempt + 1);
     slot.save();
     const signal = { isConnect: true, v: 1, device: slot.name, attempt: slot.attempt, ack: true };
-    const visitorToken = isVisitor ? this.#visitorToken : null;
+    const visitorToken = isVisitor && !this.#asNewVisitor ? this.#visitorToken : null;
     const optional = { userId, loginType, isCustomerService, isVisitor, ephemeral, token: this.#token, visitorToken };
     for (const [key, value] of Object.entries(optional)) if (value != null) signal[key] = value;
     if (slot.epoch !== null) signal.cursor = { epoch: slot.epoch, seq: slot.seq };
@@ -772,7 +779,7 @@ export class Client extends EventTarget {
     const claimed = slot.epoch !== null;
     this.#connected = frame;
     this.#openedAt = Date.now();
-    this.#unauthorized = false;
+    this.#unauthorized = this.#asNewVisitor = false;
     this.#leavingMs = null;
     this.#inFlight = 0;
     this.#pausedUntil = 0;
@@ -789,7 +796,8 @@ export class Client extends EventTarget {
     slot.owner = frame.userId;
     this.#userId = frame.userId;
     this.#linkSeq = this.#acked = frame.seq;
-    const gap = claimed && sameUser && !this.#options[SLOT] && (!frame.recovered || frame.epoch !== slot.epoch);
+    const broken = frame.recovered === false || (claimed && frame.epoch !== slot.epoch);
+    const gap = broken && sameUser && !this.#options[SLOT];
     if (this.#options[SLOT]) {
       // A courier takes no part in what arrives: the cursor stays as it is.
     } else if (!claimed || !sameUser || gap) {
@@ -808,13 +816,10 @@ export class Client extends EventTarget {
     if (gap) this.#emit("gap", {});
     if (turn !== this.#turn) return;
     if (!this.#options[SLOT]) slot.save();
-    this.#resume();
-    this.#timers.set("courier", SECOND, () => this.#lookForOrphans());
-  }
-
-  #resume() {
+    if (gap) this.#ackBreak(frame.seq);
     this.#askHistory();
     this.#pump();
+    this.#timers.set("courier", SECOND, () => this.#lookForOrphans());
   }
 
   /** The stored numbers mean nothing any more: go on from those of `connected` or `reset`. */
@@ -869,7 +874,8 @@ export class Client extends EventTarget {
     if (this.#unauthorized) return false;
     this.#unauthorized = true;
     if (this.#options.isVisitor && this.#visitorToken !== null) {
-      this.#store.remove(`${this.#base}:visitorToken`); // the node has forgotten this visitor
+      // Forgotten by the node. The token is kept until there is another: it may be that no visitor is let in now.
+      this.#asNewVisitor = true;
       return true;
     }
     return Boolean(this.#options.token);
@@ -1063,8 +1069,16 @@ export class Client extends EventTarget {
       return this.#error("bad_frame", "`reset` without epoch and seq");
     }
     this.#breakAt(frame);
+    const turn = this.#turn;
     this.#emit("gap", {});
-    this.#slot?.save();
+    if (turn !== this.#turn) return;
+    this.#slot.save();
+    this.#ackBreak(frame.seq);
+  }
+
+  /** Says that the break was seen: until then the node would tell of it at each connect. */
+  #ackBreak(seq) {
+    this.#write({ type: "ack", seq, epoch: this.#slot.epoch });
   }
 
   #onLeaving({ reconnectMs }) {
