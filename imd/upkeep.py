@@ -50,7 +50,7 @@ class Upkeep:
         self._reconcile_seconds = min(reconcile_seconds, lease_seconds / 3)
         self._renew_seconds = lease_seconds / 3
         self._reconciled_at = self._renewed_at = clock.seconds()
-        self._bus_was_down = False
+        self._once_more = False
         self._passing: Deferred[None] | None = None
         self._serving: Deferred[None] | None = None
         self._serve_again = False
@@ -90,8 +90,8 @@ class Upkeep:
         SESSIONS.set(len(self._sessions))
         down = self._bus_problem() is not None
         # Once more after the bus came back: the last hints may have gone into the void.
-        every_second = down or self._bus_was_down
-        self._bus_was_down = down
+        every_second = down or self._once_more
+        self._once_more = down
         if self._passing is not None:
             return
         if every_second or now - self._reconciled_at >= self._reconcile_seconds - TICK_SECONDS / 2:
@@ -115,6 +115,8 @@ class Upkeep:
             # Nobody is told anything by hints until its channel is registered again.
             self._reconciled_at = float("-inf")
             self._tick()
+            # And once more: what waits at the desk, for agents that are registered again by then.
+            self._once_more = True
 
     def _looked(self, result: Any) -> None:
         self._looking = None

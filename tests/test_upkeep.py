@@ -78,6 +78,8 @@ class ReconcilingTests(UpkeepTestCase):
         self.run_for(0.5)
         self.assertEqual(wire.seqs(), [1])
         self.assertEqual(len(self.leases()), 1)
+        self.run_for(3)
+        self.assertEqual(len(self.leases()), 2, "once more, for the desk")
 
     def test_every_second_while_the_bus_is_down(self) -> None:
         """While hints may be lost, within a second; and once more after the bus is back."""
