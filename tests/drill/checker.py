@@ -227,7 +227,10 @@ class _Check:
                 if not any((c.closed_at or first) > last + TELLING_SECONDS for c in here):
                     return True
             elif not any(
-                c.epoch and c.connected_at <= sent_at and (c.closed_at or sent_at) > last for c in connections
+                c.epoch
+                and c.connected_at <= sent_at
+                and (c.connected_at > last or c.closed_at is None or c.closed_at > last + TELLING_SECONDS)
+                for c in connections
             ):
                 return True
         return False

@@ -152,14 +152,15 @@ def _fail_writes(cluster: Cluster, data: dict[str, Any] | None, mode: Any) -> No
         client.admin.command(command)
 
 
-# The server's own state, a document's fault that is none, an unmet write concern, a lost connection.
+# The server's own state, a code that imd does not know, an unmet write concern, a lost connection. Not among
+# them: codes that say of a document that it is bad. imd believes MongoDB there.
 _WRITE_ERRORS: tuple[dict[str, Any], ...] = (
     {"errorCode": 11600},
     {"errorCode": 10107},
     {"errorCode": 13},
     {"errorCode": 8000},
-    {"errorCode": 2},
-    {"errorCode": 9},
+    {"errorCode": 91},
+    {"errorCode": 189},
     {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}},
     {"closeConnection": True},
 )
