@@ -29,7 +29,7 @@ from imd.handshake import Denied, check_request
 from imd.message import IMessage, encode_message
 from imd.values import endpoint, is_loopback
 
-fuzz = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 numbers = st.integers() | st.integers(1, 400).map(lambda digits: 10**digits) | st.floats(allow_nan=False)

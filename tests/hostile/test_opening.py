@@ -39,7 +39,7 @@ class HandshakeTests(unittest.SynchronousTestCase):
         connection.lose()
         self.assertEqual(connection.clock.getDelayedCalls(), [])
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(st.lists(lines, max_size=4), _paths, st.booleans())
     def test_any_headers(self, extra: list[str], path: str, whole: bool) -> None:
         """Headers of any kind beside, or instead of, those that belong there."""
@@ -48,7 +48,7 @@ class HandshakeTests(unittest.SynchronousTestCase):
         else:
             self.check("\r\n".join([f"GET {path} HTTP/1.1", *extra, "", ""]).encode("latin-1"))
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(st.integers(0, 300), st.binary(max_size=4))
     def test_damaged_requests(self, place: int, damage: bytes) -> None:
         """A few bytes gone wrong."""
