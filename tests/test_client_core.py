@@ -294,7 +294,7 @@ class TokenTests(unittest.TestCase):
 
 class OutboxTests(unittest.TestCase):
     def test_in_order(self) -> None:
-        """One at a time, each when the one before is answered."""
+        """One of a conversation at a time, each when the one before is answered."""
         pipe = Pipe()
         first = pipe.core.send("1", "bob")
         pipe.core.send("2", "bob")
@@ -307,10 +307,10 @@ class OutboxTests(unittest.TestCase):
 
     def test_sent_again(self) -> None:
         """What was not answered goes out again under its id, after the next connect."""
-        pipe = Pipe(in_flight=2)
+        pipe = Pipe()
         pipe.open()
-        for text in "123":
-            pipe.core.send(text, "bob")
+        for text, to in (("1", "bob"), ("2", "carol"), ("3", "bob")):
+            pipe.core.send(text, to)
         before = [frame for frame in pipe.take() if "msg" in frame]
         self.assertEqual([frame["msg"] for frame in before], ["1", "2"])
         pipe.lose()
@@ -390,6 +390,52 @@ class OutboxTests(unittest.TestCase):
         pipe.core.handled("m1")
         self.assertEqual(len(pipe.core.reply(one, "d").client_msg_id), 32)
 
+    def test_expired(self) -> None:
+        """What was sent so long ago that a node may have forgotten it fails; what never was can wait."""
+        wall = [1e9]
+        pipe = Pipe(dedup_seconds=100)
+        pipe.core._wall = lambda: wall[0]
+        pipe.open()
+        sent, limited = pipe.core.send("1", "bob"), pipe.core.send("2", "carol")
+        pipe.core.send("3", "bob")
+        refused = {"clientMsgId": limited.client_msg_id, "reason": "…", "temporary": True}
+        pipe.gets(type="error", code="rate_limited", **refused)
+        pipe.lose()
+        wall[0] += 91
+        pipe.wait(1)
+        pipe.take()
+        pipe.open()
+        self.assertEqual([frame.get("msg") for frame in pipe.take()[1:]], ["2", "3"])
+        [failed] = pipe.events(events.Failed)
+        self.assertEqual((failed.outgoing, failed.refusal.code), (sent, "expired"))
+
+    def test_other_user(self) -> None:
+        """The outbox of one user is not sent as another, nor is the cursor used."""
+        store = SqliteStore(":memory:")
+        self.addCleanup(store.close)
+        pipe = Pipe(store=store)
+        pipe.open(seq=5)
+        pipe.core.send("1", "bob")
+        pipe = Pipe(store=store, user_id=None, has_token=True)
+        pipe.core.start()
+        pipe.core.token_given("mallorys")
+        pipe.open(userId="mallory", epoch="m", seq=0)
+        self.assertEqual([frame.get("msg") for frame in pipe.take()[1:]], [])
+        self.assertEqual(pipe.events(events.Failed)[0].refusal.code, "other_user")
+        self.assertEqual((store.load().user_id, store.load().epoch), ("mallory", "m"))
+
+    def test_new_visitor(self) -> None:
+        """A visitor that was forgotten takes along what it had not sent yet."""
+        pipe = Pipe(visitor=True, user_id=None)
+        pipe.open(userId="visitor-1", visitorToken="t1")
+        pipe.core.send("sent")
+        pipe.core.send("not yet")
+        pipe.lose(4001)
+        pipe.wait(1)
+        pipe.open(userId="visitor-2", visitorToken="t2")
+        self.assertEqual([frame["msg"] for frame in pipe.take() if "msg" in frame][-1:], ["not yet"])
+        self.assertEqual([failed.outgoing.msg for failed in pipe.events(events.Failed)], ["sent"])
+
 
 class ReceivingTests(unittest.TestCase):
     def test_acknowledged_when_handled(self) -> None:
@@ -431,6 +477,7 @@ class ReceivingTests(unittest.TestCase):
         pipe.wait(1)
         pipe.open(epoch="f", seq=4, recovered=False)
         self.assertEqual(len(pipe.events(events.Gap)), 1)
+        self.assertEqual(pipe.take()[-1], {"type": "ack", "seq": 4, "epoch": "f"})
         pipe.message(5, "m1")
         pipe.message(6, "m2")
         self.assertEqual([message.id for message in pipe.delivered], ["m1", "m2"])

@@ -43,7 +43,7 @@ async def take(client: Any, count: int) -> list[Message]:
 async def nothing_lost(make: Any, node: NodeServer, folder: Path, in_thread: InThread) -> None:
     """Two clients and a node that is killed twice: all arrives, once and in order, and is in the history."""
     store = SqliteStore(folder / "alice.db")
-    alice = make(node.url, user_id="alice", store=store, in_flight=4, **QUICK)
+    alice = make(node.url, user_id="alice", store=store, **QUICK)
     bob = make(node.url, user_id="bob", **QUICK)
     alice.start()
     bob.start()

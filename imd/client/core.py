@@ -23,7 +23,12 @@ from imd.client.questions import Questions, history_frame
 from imd.client.receiving import Hole, Receiving
 from imd.client.reconnect import Backoff, Verdict, judge
 from imd.client.store import Store
-from imd.errors import BAD_FRAME, INVALID_MESSAGE, TOO_LARGE, UNAVAILABLE, UNKNOWN_TYPE
+from imd.errors import BAD_FRAME, INVALID_MESSAGE, RATE_LIMITED, TOO_LARGE, UNAVAILABLE, UNKNOWN_TYPE
+
+EXPIRED = "expired"
+"""the client's own code: whether the message was accepted cannot be found out any more"""
+OTHER_USER = "other_user"
+"""the client's own code: the outbox was written as somebody else"""
 
 ACK_SECONDS = 0.1
 CLOSE_SECONDS = 3.0
@@ -50,13 +55,14 @@ class Core:
         self.device = options.device or saved.device
         self.limits: dict[str, Any] = {}
         """as the node told them"""
-        self.outbox = Outbox(store, saved.outbox, options.max_outbox, options.in_flight)
+        self.outbox = Outbox(store, saved.outbox, options.max_outbox)
         self.connection = 0
         """the number of the present connection"""
         self._store = store
         self._seconds = seconds
         self._wall = wall
         self._receiving = Receiving(store, saved)
+        self._saved_user = saved.user_id
         self._visitor_token = saved.visitor_token
         self._backoff = Backoff(options.min_backoff, options.max_backoff, chance)
         self._sending = Backoff(0.5, 15.0, chance)
@@ -270,12 +276,12 @@ class Core:
     def _unauthorized(self, code: int | None, reason: str) -> None:
         if self.options.has_token:
             # Expired, most likely; the very same one again would be of no use.
-            self._refused_token = self._token
-            self._come_back(self._backoff.next(), code, reason)
+            first, self._refused_token = self._refused_token is None, self._token
+            self._come_back(0.0 if first else self._backoff.next(), code, reason)
         elif self.options.visitor and self._visitor_token is not None:
             # Not known any more: a new visitor.
             self._visitor_token = None
-            self._store.put_visitor(None)
+            self._store.put_user(self._saved_user, None)
             self._receiving.forget()
             self._come_back(self._backoff.next(), code, reason)
         else:
@@ -287,16 +293,11 @@ class Core:
         if self.state is not State.CONNECTING:
             return
         now = self._seconds()
-        had_cursor = self._receiving.epoch is not None
         self.user_id = frame["userId"]
         self.limits = dict(frame.get("limits") or {})
         self._opened_at, self._server_ahead_ms = now, frame["serverTime"] - now * 1000
         self._refused_token = None
-        token = frame.get("visitorToken")
-        if token is not None and token != self._visitor_token:
-            self._visitor_token = token
-            self._store.put_visitor(token)
-            self._receiving.forget()
+        self._belongs_to(frame["userId"], frame.get("visitorToken"))
         self._receiving.start_at(frame["epoch"], frame["seq"])
         self._timers = {}
         self._token_lasts_until(frame.get("exp"))
@@ -304,16 +305,33 @@ class Core:
         self._set_state(State.OPEN)
         self._watch()
         self._effects.append(Emit(events.Connected(frame["userId"], frame["recovered"], frame)))
-        if not frame["recovered"] and had_cursor:
-            self._effects.append(Emit(events.Gap()))
+        if not frame["recovered"]:
+            self._gap()
         self._flush()
         self._ask_questions()
 
     def _reset_frame(self, frame: dict[str, Any]) -> None:
-        self._unacked = 0
-        self._timers.pop("ack", None)
         self._receiving.start_at(frame["epoch"], frame["seq"])
+        self._gap()
+
+    def _gap(self) -> None:
+        """Tell the program; and the node, that it need not say so again."""
         self._effects.append(Emit(events.Gap()))
+        self._unacked = 1
+        self._send_ack()
+
+    def _belongs_to(self, user_id: str, visitor_token: str | None) -> None:
+        """Cursor and outbox are one user's: another one's cursor is forgotten, and the outbox is not sent."""
+        old, self._saved_user = self._saved_user, user_id
+        if old != user_id or visitor_token != self._visitor_token:
+            self._visitor_token = visitor_token
+            self._store.put_user(user_id, visitor_token)
+        if old is not None and old != user_id:
+            self._receiving.forget()
+            refusal = Refusal(OTHER_USER, f"written as {old}")
+            # A visitor that was forgotten takes along what nobody has seen.
+            for outgoing in self.outbox.fail_all(refusal, but_unsent=self.options.visitor):
+                self._effects.append(Emit(events.Failed(outgoing, refusal)))
 
     def _message(self, frame: dict[str, Any]) -> None:
         message = self._receiving.take(frame)
@@ -353,6 +371,8 @@ class Core:
         if temporary:
             pause = self._sending.next() if refusal.code == UNAVAILABLE else 0.05
             pause = max((retry_ms or 0) / 1000, pause)
+            if refusal.code == RATE_LIMITED:
+                self.outbox.never_placed(outgoing)
             self._paused = True
             self._timers["send"] = self._seconds() + pause
         else:
@@ -466,15 +486,23 @@ class Core:
 
     def _flush(self) -> None:
         while self._can_send() and not self._paused and (outgoing := self.outbox.next()) is not None:
+            now_ms = int(self._wall() * 1000)
+            if outgoing.sent_at is not None and now_ms - outgoing.sent_at > 900 * self.options.dedup_seconds:
+                # A node may have forgotten that it has it already.
+                self._fail(outgoing, Refusal(EXPIRED, "sent, but not answered for too long"))
+                continue
             frame = outgoing.frame()
             size = len(json.dumps(frame, ensure_ascii=False).encode())
             if size > 2 * self.limits.get("messageBytes", 65536) + 65536:
                 # The node would close the connection, again and again.
-                refusal = Refusal(TOO_LARGE, f"a frame of {size} bytes")
-                self.outbox.refused(outgoing.client_msg_id, refusal, temporary=False)
-                self._effects.append(Emit(events.Failed(outgoing, refusal)))
+                self._fail(outgoing, Refusal(TOO_LARGE, f"a frame of {size} bytes"))
             else:
+                self.outbox.note_sent(outgoing, now_ms)
                 self._transmit(frame)
+
+    def _fail(self, outgoing: Outgoing, refusal: Refusal) -> None:
+        self.outbox.refused(outgoing.client_msg_id, refusal, temporary=False)
+        self._effects.append(Emit(events.Failed(outgoing, refusal)))
 
     def _ask_questions(self) -> None:
         if self._can_send():

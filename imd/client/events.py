@@ -66,6 +66,8 @@ class Outgoing:
     content_type: str | None = None
     queued_at: int = 0
     """milliseconds, by the client's clock"""
+    sent_at: int | None = None
+    """since when it may be in an inbox, though not accepted; None: it cannot be"""
     state: str = "waiting"
     error: Refusal | None = None
     """why it failed"""

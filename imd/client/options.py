@@ -25,9 +25,8 @@ class Options:
     """a token is asked for at each connect, and before the old one expires"""
     max_outbox: int = 1000
     """messages that wait to be accepted"""
-    in_flight: int = 1
-    """messages that are sent before the first of them is answered. One keeps their order whatever happens;
-    with more, one that was refused for the moment comes after those behind it"""
+    dedup_seconds: float = 3600.0
+    """how long the nodes know a clientMsgId; what is unanswered for longer fails, as nobody knows its fate"""
     min_backoff: float = 1.0
     max_backoff: float = 30.0
     connect_seconds: float = 20.0
@@ -43,5 +42,5 @@ class Options:
             raise ValueError("a visitor is no agent")
         if not (self.visitor or self.has_token or self.user_id):
             raise ValueError("user_id, a token or visitor=True is expected")
-        if self.in_flight < 1 or self.max_outbox < 1:
-            raise ValueError("in_flight and max_outbox begin at 1")
+        if self.max_outbox < 1:
+            raise ValueError("max_outbox begins at 1")

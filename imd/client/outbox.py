@@ -5,18 +5,21 @@ from __future__ import annotations
 from imd.client.events import OutboxFull, Outgoing, Refusal
 from imd.client.store import Store
 
+MAX_CONVERSATIONS = 32
+"""that wait for an answer at the same time"""
 MAX_FAILED = 100
 """messages that were refused for good and that nobody has cancelled; past it the oldest are forgotten"""
 
 
 class Outbox:
-    """At most `most` messages wait, `in_flight` of them sent and not answered yet."""
+    """At most `most` messages wait. Of each conversation one is sent and not answered yet: a second behind it
+    would come before it if the first were refused for the moment."""
 
-    def __init__(self, store: Store, saved: list[Outgoing], most: int, in_flight: int) -> None:
+    def __init__(self, store: Store, saved: list[Outgoing], most: int) -> None:
         self._store = store
         self._most = most
-        self._in_flight = in_flight
         self._all = {outgoing.client_msg_id: outgoing for outgoing in saved}
+        self._sent_once: set[str] = set()
 
     @property
     def all(self) -> tuple[Outgoing, ...]:
@@ -40,16 +43,45 @@ class Outbox:
 
     def next(self) -> Outgoing | None:
         """The one to send now; it then counts as sent."""
-        sent = 0
+        sent: set[object] = set()
         for outgoing in self._all.values():
-            if outgoing.state == "sent":
-                sent += 1
-                if sent >= self._in_flight:
-                    return None
-            elif outgoing.state == "waiting":
+            if len(sent) >= MAX_CONVERSATIONS:
+                return None
+            conversation = outgoing.to or frozenset(outgoing.group)
+            if outgoing.state == "waiting" and conversation not in sent:
                 outgoing.state = "sent"
                 return outgoing
+            if outgoing.state != "failed":
+                sent.add(conversation)
         return None
+
+    def note_sent(self, outgoing: Outgoing, now_ms: int) -> None:
+        """Kept before it is sent: from now on it may be in an inbox. The first time counts."""
+        if outgoing.sent_at is None:
+            outgoing.sent_at = now_ms
+            self._sent_once.add(outgoing.client_msg_id)
+            self._store.put_outgoing(outgoing)
+        else:
+            self._sent_once.discard(outgoing.client_msg_id)
+
+    def never_placed(self, outgoing: Outgoing) -> None:
+        """The node has refused to look at it. Only of use if it was sent just once."""
+        if outgoing.client_msg_id in self._sent_once:
+            self._sent_once.discard(outgoing.client_msg_id)
+            outgoing.sent_at = None
+            self._store.put_outgoing(outgoing)
+
+    def fail_all(self, refusal: Refusal, but_unsent: bool) -> list[Outgoing]:
+        """All that waits has failed; `but_unsent`: not what was never sent."""
+        waiting = [
+            outgoing
+            for outgoing in self._all.values()
+            if outgoing.state != "failed" and not (but_unsent and outgoing.sent_at is None)
+        ]
+        for outgoing in waiting:
+            outgoing.state, outgoing.error = "failed", refusal
+            self._store.put_outgoing(outgoing)
+        return waiting
 
     def accepted(self, client_msg_id: str) -> Outgoing | None:
         """The message that this answers, no longer kept; None for an answer to nothing that is here."""
@@ -95,7 +127,7 @@ class Outbox:
         if outgoing is None or outgoing.state != "failed":
             return False
         self._drop(client_msg_id)
-        outgoing.state, outgoing.error = "waiting", None
+        outgoing.state, outgoing.error, outgoing.sent_at = "waiting", None, None
         self._store.put_outgoing(outgoing)
         self._all[client_msg_id] = outgoing
         return True
@@ -103,3 +135,4 @@ class Outbox:
     def _drop(self, client_msg_id: str) -> None:
         self._store.drop_outgoing(client_msg_id)
         del self._all[client_msg_id]
+        self._sent_once.discard(client_msg_id)

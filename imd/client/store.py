@@ -24,6 +24,8 @@ class Saved:
     epoch: str | None = None
     """of the cursor; None: there is none"""
     seq: int = 0
+    user_id: str | None = None
+    """whose cursor and outbox these are; None: nobody's yet"""
     visitor_token: str | None = None
     seen: list[str] = field(default_factory=list)
     """oldest first"""
@@ -44,8 +46,8 @@ class Store(Protocol):
 
     def drop_outgoing(self, client_msg_id: str) -> None: ...
 
-    def put_visitor(self, token: str | None) -> None:
-        """Another visitor than before has another inbox: cursor and ids go with the token."""
+    def put_user(self, user_id: str | None, visitor_token: str | None) -> None:
+        """Another user than before has another inbox: cursor and ids go with the old one."""
 
     def close(self) -> None: ...
 
@@ -62,7 +64,7 @@ class MemoryStore:
 
     def drop_outgoing(self, client_msg_id: str) -> None: ...
 
-    def put_visitor(self, token: str | None) -> None: ...
+    def put_user(self, user_id: str | None, visitor_token: str | None) -> None: ...
 
     def close(self) -> None: ...
 
@@ -93,7 +95,7 @@ class SqliteStore:
 
     def load(self) -> Saved:
         values = dict(self._file.execute("SELECT name, value FROM value"))
-        saved = Saved(values["device"], visitor_token=values.get("visitor"))
+        saved = Saved(values["device"], user_id=values.get("user"), visitor_token=values.get("visitor"))
         if "cursor" in values:
             saved.epoch, saved.seq = json.loads(values["cursor"])
         saved.seen = [row[0] for row in self._file.execute("SELECT id FROM seen ORDER BY number")]
@@ -124,14 +126,15 @@ class SqliteStore:
     def drop_outgoing(self, client_msg_id: str) -> None:
         self._file.execute("DELETE FROM outbox WHERE client_msg_id = ?", (client_msg_id,))
 
-    def put_visitor(self, token: str | None) -> None:
+    def put_user(self, user_id: str | None, visitor_token: str | None) -> None:
         file = self._file
         file.execute("BEGIN IMMEDIATE")
         try:
-            file.execute("DELETE FROM value WHERE name IN ('visitor', 'cursor')")
+            file.execute("DELETE FROM value WHERE name IN ('user', 'visitor', 'cursor')")
             file.execute("DELETE FROM seen")
-            if token is not None:
-                self._put("visitor", token)
+            for name, value in (("user", user_id), ("visitor", visitor_token)):
+                if value is not None:
+                    self._put(name, value)
         except BaseException:
             file.execute("ROLLBACK")
             raise
@@ -145,7 +148,7 @@ class SqliteStore:
 
 
 def _text(outgoing: Outgoing) -> str:
-    kept = outgoing.frame() | {"queuedAt": outgoing.queued_at}
+    kept = outgoing.frame() | {"queuedAt": outgoing.queued_at, "sentAt": outgoing.sent_at}
     if outgoing.error is not None:
         kept["error"] = [outgoing.error.code, outgoing.error.reason]
     return json.dumps(kept)
@@ -161,6 +164,7 @@ def _outgoing(text: str) -> Outgoing:
         group=tuple(kept.get("group", ())),
         content_type=kept.get("contentType"),
         queued_at=kept["queuedAt"],
+        sent_at=kept["sentAt"],
         state="waiting" if error is None else "failed",
         error=None if error is None else Refusal(*error),
     )

@@ -3,7 +3,11 @@
 Nothing is changed. A message that is not archived yet does not tell who was meant to get it: name them
 with --user. The exit code is 0 when it was found, 1 when it is nowhere, 2 when a server does not answer.
 
+With --on instead of an id, the node that runs here writes each step of what these users send or get to
+its log, until --for is over or --off comes: docs/operations.md, Following a message.
+
 examples:
+  imd trace --on bob --on alice --for 300 --config etc/cluster.ini
   imd trace 0199a8b3c4d50000017f00aa12bc --config etc/cluster.ini
   imd trace 0199a8b3c4d50000017f00aa12bc --config etc/cluster.ini --user bob"""
 
@@ -18,20 +22,25 @@ from typing import Any
 from imd.command.output import Output, harmless
 from imd.command.whereabouts import Place, Whereabouts
 from imd.errors import ConfigurationError
-from imd.settings import load
+from imd.settings import Settings, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", help="of the message, as `accepted` gave it")
+    parser.add_argument("id", nargs="?", metavar="ID", help="of the message, as `accepted` gave it")
+    parser.add_argument("--on", action="append", default=[], metavar="USER", help="follow live; repeatable")
+    parser.add_argument("--for", dest="live_seconds", type=int, default=600, metavar="SECONDS", help="(600)")
+    parser.add_argument("--off", action="store_true", help="end following")
     parser.add_argument("--config", "-c", required=True, metavar="FILE", help="the nodes' configuration")
     parser.add_argument("--user", action="append", default=[], help="look into this inbox, too; repeatable")
     parser.add_argument("--seconds", type=float, default=10.0, help="deadline for each server (10)")
 
 
 def run(options: Any, output: Output) -> int:
-    if not re.fullmatch("[0-9a-f]{28}", options.id):
-        raise ConfigurationError(f"{options.id}: an id of 28 hexadecimal digits is expected")
     settings = load(options.config)
+    if options.on or options.off:
+        return live(settings, options, output)
+    if not re.fullmatch("[0-9a-f]{28}", options.id or ""):
+        raise ConfigurationError("an id of 28 hexadecimal digits is expected, or --on USER")
     whereabouts = Whereabouts(options.id, int(options.id[:12], 16))
     if settings.node.backend == "cluster":
         from imd.command.trace_cluster import find
@@ -47,6 +56,26 @@ def run(options: Any, output: Output) -> int:
     else:
         show(whereabouts, output)
     return 0 if whereabouts.found else 1
+
+
+def live(settings: Settings, options: Any, output: Output) -> int:
+    from imd.command.trace_live import ask
+
+    form = {"user": options.on, "seconds": options.live_seconds}
+    try:
+        state = ask(settings, *(("DELETE", {}) if options.off else ("POST", form)), options.seconds)
+    except OSError as error:
+        output.problem(str(error))
+        return 2
+    if output.as_json:
+        output.value(state)
+    elif state["on"]:
+        users = ", ".join(state["users"])
+        output.line(f"{users}: followed for {state['seconds']} s, in the log of the node that runs here")
+        output.line("Other nodes are to be asked on their machines; look for the id in all their logs.")
+    else:
+        output.line(f"nobody is followed; {state['lines']} lines were written")
+    return 0
 
 
 def show(found: Whereabouts, output: Output) -> None:
@@ -81,6 +110,7 @@ def show(found: Whereabouts, output: Output) -> None:
             output.table(("device", "acknowledged up to", "has it", "connected"), rows)
     if not found.found:
         output.line("It is nowhere that was looked.", "bold red")
+        output.line("To see where such messages go: imd trace --on USER, on each node.")
 
 
 _SHOWN = {True: "yes", False: "no", None: "?"}

@@ -7,7 +7,9 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -247,7 +249,10 @@ class TraceClusterTests(unittest.TestCase):
                 "mongodb": {"url": shared().mongo_url()},
             }
         )
-        node = NodeServer(Path.cwd() / self.mktemp(), {"node": {"backend": "cluster"}, **servers})
+        folder = Path(tempfile.mkdtemp(prefix="imd-trace-"))
+        self.addCleanup(shutil.rmtree, folder)
+        control = f"unix:{folder}/control"
+        node = NodeServer(folder, {"node": {"backend": "cluster", "control": control}, **servers})
         self.addCleanup(deferToThread, node.kill)
         await deferToThread(node.start)
         phone = await WsClient.login(node.url, "bob", device="phone", ack=True)
@@ -278,6 +283,10 @@ class TraceClusterTests(unittest.TestCase):
         visitor.send({"msg": "anyone?", "clientMsgId": "v1"})
         found = await trace((await visitor.take("accepted"))["id"])
         self.assertEqual((found["waiting_at_desk"], found["recipients"]), (0, []))
+        code, said, _ = await deferToThread(imd, "trace", "--on", "bob", "--config", config, "--json")
+        self.assertEqual((code, json.loads(said)["users"]), (0, ["bob"]))
+        code, said, _ = await deferToThread(imd, "trace", "--off", "--config", config)
+        self.assertIn("nobody is followed", said)
         code, said, _ = await deferToThread(imd, "trace", accepted["id"], "--config", config)
         self.assertEqual(code, 0)
         self.assertRegex(said, re.compile(r"^bob: number 1 in the inbox", re.MULTILINE))
