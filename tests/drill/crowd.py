@@ -53,11 +53,13 @@ class Crowd:
 class Client(WSListener):  # type: ignore[misc]
     """A device. It comes back until it is told to stop."""
 
-    def __init__(self, crowd: Crowd, user: str, *, acks: bool = True) -> None:
+    def __init__(self, crowd: Crowd, user: str, *, acks: bool = True, announces: bool = True) -> None:
         self.crowd = crowd
         self.user = user
         self.acks = acks
-        """whether it really sends what it has announced"""
+        """whether it really acknowledges"""
+        self.announces = announces
+        """whether it says that it will: has a window"""
         self.url = ""
         self.epoch: str | None = None
         self.seq = 0
@@ -143,7 +145,7 @@ class Client(WSListener):  # type: ignore[misc]
             "userId": self.user,
             "loginType": "USER_TYPE",
             "attempt": time.time_ns() // 1000000,
-            "ack": True,
+            "ack": self.announces,
         }
         if self.epoch is not None:
             frame["cursor"] = {"epoch": self.epoch, "seq": self.seq}

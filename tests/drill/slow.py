@@ -29,9 +29,10 @@ FILL_SECONDS = 900.0
 class Sender:
     """Sends one message to each of its groups in turn, as fast as they are accepted."""
 
-    def __init__(self, client: Client, groups: list[list[str]], rounds: int) -> None:
+    def __init__(self, client: Client, groups: list[list[str]], rounds: int, size: int) -> None:
         self.client = client
         self.groups = groups
+        self.text = "x" * size
         self.left = rounds * len(groups)
         self.under_way = 0
         self.sent = 0
@@ -43,7 +44,7 @@ class Sender:
             self.under_way += 1
             self.sent += 1
             group = self.groups[self.sent % len(self.groups)]
-            self.client.send({"group": group, "msg": "x" * 60, "clientMsgId": str(self.sent)})
+            self.client.send({"group": group, "msg": self.text, "clientMsgId": str(self.sent)})
 
     def answered(self) -> None:
         self.under_way -= 1
@@ -58,13 +59,17 @@ class Sender:
 class Slow:
     """One run: `report` is what it found out."""
 
-    def __init__(self, stage: Stage, count: int, messages: int) -> None:
+    def __init__(self, stage: Stage, count: int, messages: int, size: int) -> None:
         self.stage = stage
         self.node = stage.nodes[0]
         self.messages = messages
+        self.size = size
         self.crowd = Crowd(lambda: [self.node.url])
-        self.readers = [Client(self.crowd, f"r{number}", acks=False) for number in range(count)]
-        self.report: dict[str, Any] = {"readers": count, "messages for each": messages}
+        # Those that leave everything in the socket are seed clients: only the socket holds them back.
+        self.readers = [
+            Client(self.crowd, f"r{n}", acks=False, announces=bool(n % 2)) for n in range(count)
+        ]
+        self.report: dict[str, Any] = {"readers": count, "messages for each": messages, "bytes": size}
 
     async def run(self) -> None:
         # Half of those who chat are on the readers' node, half on the other.
@@ -123,7 +128,9 @@ class Slow:
         for client in clients:
             client.start()
         await crowd.until(lambda: crowd.online == count, LOGIN_SECONDS, "the senders log in")
-        senders = [Sender(client, groups[n::count], self.messages) for n, client in enumerate(clients)]
+        senders = [
+            Sender(client, groups[n::count], self.messages, self.size) for n, client in enumerate(clients)
+        ]
         for sender in senders:
             sender.go_on()
         await crowd.until(lambda: all(sender.done for sender in senders), FILL_SECONDS, "all are sent")
@@ -134,9 +141,10 @@ class Slow:
 
     async def catch_up(self) -> None:
         for reader in self.readers:
-            reader.acks = True
+            reader.acks = reader.announces
             reader.resume_reading()
-            reader.acknowledge()
+            if reader.acks:
+                reader.acknowledge()
         waiting = list(self.readers)
 
         def done() -> bool:
@@ -150,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/drill slow", description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=500, metavar="N", help="slow readers (500)")
     parser.add_argument("--messages", type=int, default=10_000, metavar="N", help="waiting for each (10000)")
+    parser.add_argument("--bytes", type=int, default=60, metavar="N", help="of a message's text (60)")
     parser.add_argument("--json", action="store_true", help="the report as JSON")
     options = parser.parse_args(argv)
     raise_file_limit(options.clients)
@@ -160,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "websocket": {"ping_seconds": 3600, "pong_seconds": 3600},
     }
     with Stage(2, ini) as stage:
-        slow = Slow(stage, options.clients, options.messages)
+        slow = Slow(stage, options.clients, options.messages, options.bytes)
         try:
             asyncio.run(slow.run())
         except (TimeoutError, ServerError) as error:

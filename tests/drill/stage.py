@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -61,6 +62,8 @@ class Stage:
 
     def __enter__(self) -> Stage:
         say("starting the servers and nodes")
+        # So that the block is left in good order then, too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             for server in self._servers():
                 server.start()
@@ -73,7 +76,7 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._talkers is not None:
-            end_group(self._talkers, 15, 5)
+            end_group(self._talkers, signal.SIGTERM, 5)
         for server in reversed(self._servers()):
             server.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
