@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import io
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
+
+from imd.command import main
+from tests.nodes import NodeServer
 
 PROGRAM = [sys.executable, "-c", "import sys; from imd.command import main; sys.exit(main())"]
 SECONDS = 60
@@ -22,6 +31,24 @@ def imd(*arguments: object, input: str = "", **environment: str) -> tuple[int, s
         env={**os.environ, **environment},
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def here(*arguments: object) -> tuple[int, str]:
+    """Exit code and output of a subcommand that needs no reactor, without a process of its own."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        return main([str(argument) for argument in arguments]), said.getvalue()
+
+
+@cache
+def shared_node() -> NodeServer:
+    """A node for tests that do it no harm; it ends with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="imd-command-"))
+    node = NodeServer(folder, {})
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(node.kill)
+    node.start()
+    return node
 
 
 def write_ini(path: Path, **sections: dict[str, object]) -> Path:

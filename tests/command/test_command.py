@@ -24,10 +24,10 @@ from imd.command.token import make_token
 from imd.errors import ConfigurationError
 from imd.frames import ConnectFrame
 from imd.settings import Auth
-from tests.command import PROGRAM, imd, write_ini
+from tests.command import PROGRAM, here, imd, shared_node, write_ini
 from tests.nodes import NodeServer
 from tests.rabbit import until
-from tests.servers import shared
+from tests.servers import free_port, shared
 from tests.ws_client import WsClient
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,11 +103,12 @@ class TokenTests(unittest.TestCase):
 
     def test_command(self) -> None:
         config = write_ini(Path(self.mktemp(), "imd.ini"), auth={"mode": "jwt", "secret": "env:IMD_SECRET"})
-        code, said, _ = imd("token", "--user", "a", "--config", config, "--json", IMD_SECRET=SECRET)
+        code, said = here("token", "--user", "a", "--config", config)
+        self.assertEqual(code, 2)
+        self.assertIn("IMD_SECRET", said)
+        self.patch(os, "environ", {**os.environ, "IMD_SECRET": SECRET})
+        code, said = here("token", "--user", "a", "--config", config, "--json")
         self.assertEqual((code, json.loads(said)["claims"]["sub"]), (0, "a"))
-        code, said, error = imd("token", "--user", "a", "--config", config)
-        self.assertEqual((code, said), (2, ""))
-        self.assertIn("IMD_SECRET", error)
 
 
 class CheckTests(unittest.TestCase):
@@ -156,15 +157,9 @@ class CheckTests(unittest.TestCase):
 class ChatTests(unittest.TestCase):
     timeout = 120
 
-    async def start_node(self) -> NodeServer:
-        node = NodeServer(Path.cwd() / self.mktemp(), {})
-        self.addCleanup(deferToThread, node.kill)
-        await deferToThread(node.start)
-        return node
-
     async def test_pipe_and_trace(self) -> None:
         """Lines of a pipe arrive in order; `trace` follows one until every device has it."""
-        node = await self.start_node()
+        node = await deferToThread(shared_node)
         lines = "".join(f"line {n}\n" for n in range(150))
         code, said, error = await deferToThread(
             imd, "chat", "--as", "cron", "alice", "--url", node.url, input=lines
@@ -177,15 +172,15 @@ class ChatTests(unittest.TestCase):
         await alice.quiet()
 
         trace = ("trace", first["id"], "--config", node.folder / "node.ini", "--json")
-        code, said, _ = await deferToThread(imd, *trace)
+        code, said = await deferToThread(here, *trace)
         found = json.loads(said)
         self.assertEqual((code, found["sender"], found["archived"]), (0, "cron", True))
         last = rest[-1]["id"]
         await alice.close()
-        code, said, _ = await deferToThread(imd, "trace", last, "--config", node.folder / "node.ini")
+        code, said = await deferToThread(here, "trace", last, "--config", node.folder / "node.ini")
         self.assertEqual(code, 0)
         self.assertIn("from cron to alice", said)
-        code, said, _ = await deferToThread(imd, "trace", "0" * 28, "--config", node.folder / "node.ini")
+        code, said = await deferToThread(here, "trace", "0" * 28, "--config", node.folder / "node.ini")
         self.assertEqual(code, 1)
 
         code, said, _ = await deferToThread(
@@ -196,22 +191,22 @@ class ChatTests(unittest.TestCase):
 
     async def test_refused(self) -> None:
         """A message that is not accepted is said; so is a node that is not there."""
-        node = await self.start_node()
-        chat = ("chat", "--as", "alice", "bob", "--url", node.url)
+        node = await deferToThread(shared_node)
+        chat = ("chat", "--as", "carol", "dave", "--url", node.url)
         code, _, error = await deferToThread(imd, *chat, input="x" * 70_000)
         self.assertEqual(code, 1)
         self.assertIn("too_large", error)
-        await deferToThread(node.kill)
-        code, _, error = await deferToThread(imd, *chat, "--seconds", "1", input="hi")
+        nobody = ("chat", "--as", "carol", "dave", "--url", f"ws://127.0.0.1:{free_port()}/ws")
+        code, _, error = await deferToThread(imd, *nobody, "--seconds", "1", input="hi")
         self.assertEqual(code, 2)
         self.assertIn("not within 1 s", error)
 
     async def test_terminal(self) -> None:
         """In a terminal: what comes is shown above the line that is typed; Ctrl-D ends it."""
-        node = await self.start_node()
+        node = await deferToThread(shared_node)
         ours, theirs = pty.openpty()
         os.set_blocking(ours, False)
-        program = start_in(theirs, "chat", "--as", "alice", "bob", "--url", node.url)
+        program = start_in(theirs, "chat", "--as", "erin", "frank", "--url", node.url)
         self.addCleanup(program.wait)
         self.addCleanup(program.kill)
         seen = b""
@@ -224,13 +219,13 @@ class ChatTests(unittest.TestCase):
                 pass
             return text in seen
 
-        bob = await WsClient.login(node.url, "bob", ack=True)
+        bob = await WsClient.login(node.url, "frank", ack=True)
         await until(lambda: shows(b"> "), "it asks", 60)
-        os.write(ours, b"hi bob\n")
+        os.write(ours, b"hi frank\n")
         message = await bob.take("message")
-        self.assertEqual((message["userId"], message["msg"]), ("alice", "hi bob"))
-        await bob.say("alice", "hi \x1b[2Jalice")
-        await until(lambda: shows(b"hi \\x1b[2Jalice"), "it shows", 60)
+        self.assertEqual((message["userId"], message["msg"]), ("erin", "hi frank"))
+        await bob.say("erin", "hi \x1b[2Jerin")
+        await until(lambda: shows(b"hi \\x1b[2Jerin"), "it shows", 60)
         os.write(ours, b"\x04")
         await until(lambda: shows(b"") and program.poll() is not None, "it ends", 60)
         self.assertEqual(program.returncode, 0, seen)
@@ -267,7 +262,7 @@ class TraceClusterTests(unittest.TestCase):
         async def trace(message_id: str) -> dict[str, Any]:
             end = time.monotonic() + 30
             while True:
-                _, said, _ = await deferToThread(imd, "trace", message_id, "--config", config, "--json")
+                _, said = await deferToThread(here, "trace", message_id, "--config", config, "--json")
                 found: dict[str, Any] = json.loads(said)
                 if found["archived"] or time.monotonic() > end:
                     return found
@@ -283,11 +278,11 @@ class TraceClusterTests(unittest.TestCase):
         visitor.send({"msg": "anyone?", "clientMsgId": "v1"})
         found = await trace((await visitor.take("accepted"))["id"])
         self.assertEqual((found["waiting_at_desk"], found["recipients"]), (0, []))
-        code, said, _ = await deferToThread(imd, "trace", "--on", "bob", "--config", config, "--json")
+        code, said = await deferToThread(here, "trace", "--on", "bob", "--config", config, "--json")
         self.assertEqual((code, json.loads(said)["users"]), (0, ["bob"]))
-        code, said, _ = await deferToThread(imd, "trace", "--off", "--config", config)
+        code, said = await deferToThread(here, "trace", "--off", "--config", config)
         self.assertIn("nobody is followed", said)
-        code, said, _ = await deferToThread(imd, "trace", accepted["id"], "--config", config)
+        code, said = await deferToThread(here, "trace", accepted["id"], "--config", config)
         self.assertEqual(code, 0)
         self.assertRegex(said, re.compile(r"^bob: number 1 in the inbox", re.MULTILINE))
         for client in (phone, alice, visitor):

@@ -19,7 +19,7 @@ from imd.command import look_mongo, look_node, look_rabbit, look_redis
 from imd.command.look import all_within, clock, expiry
 from imd.command.output import Finding, Level
 from imd.settings import Mongodb, Rabbitmq, Redis, Settings, Websocket
-from tests.command import imd, write_ini
+from tests.command import here, imd, write_ini
 from tests.nodes import NodeServer
 from tests.rabbit import Broker
 from tests.servers import RedisServer, free_port, shared
@@ -157,8 +157,8 @@ class DoctorTests(unittest.TestCase):
             rabbitmq={"url": f"amqp://127.0.0.1:{free_port()}"},
             mongodb={"url": f"mongodb://127.0.0.1:{free_port()}"},
         )
-        code, said, error = await deferToThread(imd, "doctor", config, "--seconds", "1", "--json")
+        code, said = await deferToThread(here, "doctor", config, "--seconds", "1", "--json")
         found = json.loads(said)
         problems = {each["part"] for each in found["findings"] if each["level"] == "problem"}
-        self.assertEqual((code, problems), (2, {"redis", "rabbitmq", "mongodb"}), error)
+        self.assertEqual((code, problems), (2, {"redis", "rabbitmq", "mongodb"}), said)
         self.assertTrue([each for each in found["findings"] if "no message was sent" in each["what"]])
