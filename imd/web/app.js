@@ -31,8 +31,9 @@ class App {
     this.onKey = (event) => this.#key(event);
     window.addEventListener("hashchange", this.onHash);
     document.addEventListener("keydown", this.onKey);
-    this.#build();
+    // Before the first conversation is shown: its history is asked for then.
     session.start();
+    this.#build();
   }
 
   #end(refused) {
@@ -235,6 +236,7 @@ class App {
 
   #linkChanged() {
     const { session } = this;
+    if (!this.root) return;
     const { state, code, permanent, reason } = session.state;
     if (state === "closed" && permanent && code === 4001) return this.#refused();
     this.root.dataset.link = state;
@@ -257,6 +259,7 @@ class App {
 
   #linkBack() {
     const { session } = this;
+    this.thread?.linkBack();
     if (mode === "desk" && session.kind && session.kind !== "CUSTOMER_SERVICE") return this.#showLink(t("desk.not.agent"));
     if (!this.troubled) return this.#showLink(null);
     this.troubled = false;

@@ -64,17 +64,21 @@ export const kept = {
   },
 };
 
-/** Call `run` soon, once for many calls; in a hidden page too, where no frame is drawn. */
+const FRAME_MS = 200;
+
+/** Call `run` soon, once for many calls: with the next frame, or by the clock where none is drawn. */
 export function batched(run) {
-  let asked = false;
+  let timer = null;
+  let frame = null;
   const now = () => {
-    asked = false;
+    clearTimeout(timer);
+    cancelAnimationFrame(frame);
+    timer = frame = null;
     run();
   };
   return () => {
-    if (asked) return;
-    asked = true;
-    if (document.hidden) setTimeout(now, 30);
-    else requestAnimationFrame(now);
+    if (timer !== null) return;
+    timer = setTimeout(now, document.hidden ? 0 : FRAME_MS);
+    frame = requestAnimationFrame(now);
   };
 }

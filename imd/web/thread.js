@@ -151,7 +151,7 @@ export class Thread {
     for (const element of there.values()) element.remove();
     this.#drawTop(items.length > 0);
     if (this.stick) this.#toBottom();
-    else if (anchor?.element.isConnected) this.scroller.scrollTop += anchor.element.getBoundingClientRect().top - anchor.top;
+    else if (anchor) this.#hold(anchor);
     this.#drawJump();
     this.#seen();
   }
@@ -160,7 +160,7 @@ export class Thread {
     const { conversation, top } = this;
     const reading = this.session.isReading(conversation);
     const start = conversation.complete && this.shown >= conversation.messages.length;
-    if (this.failed && !reading) {
+    if (this.failed && !reading && !conversation.complete) {
       top.replaceChildren(
         h("button", { class: "button-quiet", type: "button", onclick: () => this.#more() }, t("thread.retry")),
       );
@@ -226,7 +226,7 @@ export class Thread {
   }
 
   #failure(entry, code) {
-    const known = ["too_large", "forbidden", "invalid_message"].includes(code) ? code : "other";
+    const known = ["too_large", "forbidden", "invalid_message", "expired"].includes(code) ? code : "other";
     const { client } = this.session;
     return h(
       "div",
@@ -256,9 +256,15 @@ export class Thread {
     const edge = this.scroller.getBoundingClientRect().top;
     for (const element of this.list.children) {
       const { top, bottom } = element.getBoundingClientRect();
-      if (bottom > edge && element.classList.contains("message")) return { element, top };
+      if (bottom > edge && element.classList.contains("message")) return { key: element.dataset.key, top };
     }
     return null;
+  }
+
+  /** Put a message back to where it was. Its element may be another by now. */
+  #hold({ key, top }) {
+    const element = [...this.list.children].find((one) => one.dataset.key === key);
+    if (element) this.scroller.scrollTop += element.getBoundingClientRect().top - top;
   }
 
   #scrolled() {
@@ -290,6 +296,11 @@ export class Thread {
       this.failed = true;
     }
     this.drawSoon();
+  }
+
+  /** The node is there again: what could not be read is asked for once more. */
+  linkBack() {
+    if (this.failed) this.#older(() => this.session.readOlder(this.conversation));
   }
 
   #drawJump() {

@@ -114,3 +114,10 @@ install_servers() {
     apt_install "${missing[@]}"
     disable_services "${missing[@]}"
 }
+
+# The browser that the web pages are tested in.
+install_browser() {
+    command -v chromium >/dev/null && return
+    is_root && command -v apt-get >/dev/null || fail "not installed: chromium (as root: apt-get install chromium)"
+    apt_install chromium
+}

@@ -1,0 +1,141 @@
+"""One headless browser for all tests of a process, in a thread of its own, and people who use the pages."""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import re
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+PROGRAM = "/usr/bin/chromium"
+WAIT_MS = 45_000
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+
+
+class BrowserThread:
+    """Playwright's calls block, and belong to the thread that began with them."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.Queue[Callable[[Browser], None] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="browser", daemon=True)
+        self._thread.start()
+        atexit.register(self._stop)
+
+    def run(self, function: Callable[[Browser], None]) -> Deferred[None]:
+        """Call it there; fires when it has returned, or with what it raised."""
+        done: Deferred[None] = Deferred()
+
+        def job(browser: Browser) -> None:
+            try:
+                function(browser)
+            except BaseException:
+                reactor.callFromThread(done.errback, Failure())
+            else:
+                reactor.callFromThread(done.callback, None)
+
+        self._jobs.put(job)
+        return done
+
+    def _work(self) -> None:
+        expect.set_options(timeout=WAIT_MS)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=PROGRAM, args=_ARGUMENTS, timeout=WAIT_MS)
+            while (job := self._jobs.get()) is not None:
+                job(browser)
+            browser.close()
+
+    def _stop(self) -> None:
+        self._jobs.put(None)
+        self._thread.join(20)
+
+
+@cache
+def browser_thread() -> BrowserThread:
+    """Started when first asked for."""
+    return BrowserThread()
+
+
+class Visitors:
+    """The browser profiles of one test, and what their pages complained of."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._contexts: list[BrowserContext] = []
+        self.complaints: list[str] = []
+
+    def context(self, **options: Any) -> BrowserContext:
+        """A profile of its own."""
+        context = self._browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.set_default_timeout(WAIT_MS)
+        context.on("console", lambda said: self._heard(said.type, said.text))
+        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+        self._contexts.append(context)
+        return context
+
+    def _heard(self, kind: str, text: str) -> None:
+        # That a connection failed while the node was away is the browser's word, not the page's.
+        if kind in ("error", "warning") and "WebSocket connection to" not in text and "net::ERR_" not in text:
+            self.complaints.append(text)
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+
+
+class Person:
+    """Somebody at a page of the chat or the desk."""
+
+    def __init__(self, page: Page, name: str) -> None:
+        self.page = page
+        self.name = name
+
+    @classmethod
+    def sign_in(cls, context: BrowserContext, url: str, name: str) -> Person:
+        """In open mode."""
+        page = context.new_page()
+        page.goto(url)
+        page.fill("#who", name)
+        page.press("#who", "Enter")
+        person = cls(page, name)
+        person.connected()
+        return person
+
+    def connected(self) -> None:
+        expect(self.page.locator("[data-link=open]")).to_be_visible()
+
+    def open(self, *others: str) -> None:
+        """A conversation, by its address."""
+        self.page.evaluate("(hash) => { location.hash = hash; }", "#" + ",".join(others))
+        title = ", ".join(sorted(others))
+        expect(self.page.locator(".thread .bar-title")).to_have_text(title)
+
+    def write(self, text: str) -> None:
+        self.page.fill(".compose-text", text)
+        self.page.press(".compose-text", "Enter")
+
+    def say(self, text: str) -> None:
+        """Write, and see it accepted."""
+        self.write(text)
+        expect(self.message(text, ".mine.accepted")).to_be_visible()
+
+    def message(self, text: str, kind: str = "") -> Locator:
+        """The messages on the screen that have exactly this text."""
+        exactly = re.compile(f"^{re.escape(text)}$")
+        return self.page.locator(f".message{kind}", has=self.page.locator(".text", has_text=exactly))
+
+    def hears(self, text: str) -> None:
+        """It is there, once."""
+        expect(self.message(text, ".theirs")).to_have_count(1)
+
+    def row(self, title: str) -> Locator:
+        """A conversation in the list."""
+        exactly = re.compile(f"^{re.escape(title)}$")
+        return self.page.locator("a.row", has=self.page.locator(".row-title", has_text=exactly))
