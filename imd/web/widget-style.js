@@ -2,7 +2,7 @@
 
 export const STYLE = `
 :host {
-  --accent: var(--imd-accent, #0d7a70);
+  --accent: var(--imd-accent, #0b746a);
   --on-accent: var(--imd-on-accent, #fff);
   --surface: #fff;
   --ground: #f2f5f5;
