@@ -261,7 +261,7 @@ class Device:
             connection.events.append(Answer(now, key, frame["id"], frame["sendTime"]))
             entry = self._unanswered.pop(key, None)
             if entry is not None:
-                self.world.accepted(entry[0])
+                self.world.accepted(entry[0], now)
         elif kind == "error":
             self._error(connection, now, frame)
         elif kind == "connected":

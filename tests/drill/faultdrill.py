@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import logging
 import random
 import shutil
 import signal
@@ -77,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
         print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
 
     say(f"seed {seed}; {len(usable)} of {len(FAULTS)} faults can be done here")
+    # It tells of sockets that were written to while they broke, which is what this is about.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="imd-drill-")).resolve()
     if folder.exists() and any(folder.iterdir()):

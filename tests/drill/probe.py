@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from tests.drill.client import Device
+from tests.drill.history import Message
 from tests.drill.world import World
 
-# A message that arrives so soon was pushed by a hint.
+# Hints go out before `accepted`. So a message that arrives by a hint is there at about the same time as
+# its sender's answer, however busy the machine is.
 HINT_SECONDS = 0.25
 ROUND_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class _Probe:
+    pair: tuple[str, str]
+    sent_at: float
+    accepted_at: float | None = None
+    arrived_at: float | None = None
 
 
 class Probe:
@@ -18,10 +29,11 @@ class Probe:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._sent: dict[str, tuple[str, str, float]] = {}
+        self._sent: dict[str, _Probe] = {}
         self._pending: set[tuple[str, str]] = set()
         self._last_hint = 0.0
         world.on_arrival = self._arrived
+        world.on_accepted = self._accepted
 
     async def measure(self, since: float, most: float) -> tuple[float, list[str]]:
         """Seconds from `since` until hints flow, and the pairs without any after `most` seconds."""
@@ -31,10 +43,10 @@ class Probe:
         self._last_hint = since
         while self._pending and time.monotonic() - since < most:
             for sender in probers:
-                for user in [other for name, other in self._pending if name == sender.user]:
+                for pair in [one for one in self._pending if one[0] == sender.user]:
                     if sender.live and sender.unanswered < 30:
                         now = time.monotonic()
-                        self._sent[sender.say([user])] = (sender.user, user, now)
+                        self._sent[sender.say([pair[1]])] = _Probe(pair, now)
             await asyncio.sleep(ROUND_SECONDS)
         seconds = time.monotonic() - since if self._pending else self._last_hint - since
         left = [f"{a} to {b}" for a, b in sorted(self._pending)]
@@ -42,7 +54,18 @@ class Probe:
         return max(0.0, seconds), left
 
     def _arrived(self, device: Device, key: str, at: float) -> None:
-        sender, user, sent_at = self._sent.get(key, ("", "", 0.0))
-        if (sender, user) in self._pending and at - sent_at <= HINT_SECONDS:
-            self._pending.discard((sender, user))
-            self._last_hint = sent_at
+        if (probe := self._sent.get(key)) is not None:
+            probe.arrived_at = at
+            self._judge(probe)
+
+    def _accepted(self, message: Message, at: float) -> None:
+        if (probe := self._sent.get(message.key)) is not None:
+            probe.accepted_at = at
+            self._judge(probe)
+
+    def _judge(self, probe: _Probe) -> None:
+        if probe.accepted_at is None or probe.arrived_at is None or probe.pair not in self._pending:
+            return
+        if probe.arrived_at - probe.accepted_at <= HINT_SECONDS:
+            self._pending.discard(probe.pair)
+            self._last_hint = max(self._last_hint, probe.sent_at)

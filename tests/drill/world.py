@@ -26,12 +26,11 @@ class World:
         self.history = History()
         self.phase = "load"
         """load, settle or closing"""
-        self.hidden: set[int] = set()
-        """numbers of nodes that clients have given up"""
         self.agents = frozenset({"agent"})
         self.users: list[str] = []
         self.owed: dict[str, set[str]] = defaultdict(set)
         self.on_arrival: Callable[[Device, str, float], None] | None = None
+        self.on_accepted: Callable[[Message, float], None] | None = None
         visitors = max(1, clients // 10)
         pairs = max(2, (clients - visitors - 2) // 2)
         self.users = [f"u{number}" for number in range(pairs)]
@@ -67,9 +66,11 @@ class World:
             return self.nodes[device.pinned]
         return device.rng.choice(self.nodes)
 
-    def accepted(self, message: Message) -> None:
+    def accepted(self, message: Message, at: float) -> None:
         for user in message.recipients:
             self.owed[user].add(message.key)
+        if self.on_accepted is not None:
+            self.on_accepted(message, at)
 
     def arrived(self, device: Device, key: str, at: float) -> None:
         if self.on_arrival is not None:
