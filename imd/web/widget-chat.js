@@ -90,6 +90,7 @@ export class Widget {
   }
 
   async #read(before) {
+    this.again ||= this.reading && !before;
     if (this.reading) return;
     this.reading = true;
     try {
@@ -102,6 +103,9 @@ export class Widget {
       // The next connection, or the next scroll, asks again.
     }
     this.reading = false;
+    if (!this.again) return;
+    this.again = false;
+    this.#read();
   }
 
   #dropUpTo(id) {

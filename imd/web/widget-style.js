@@ -12,13 +12,14 @@ export const STYLE = `
   --danger: #b3261e;
   --warn: #fff4d6;
   --on-warn: #5b4300;
-  all: initial;
-  position: fixed;
-  right: 20px;
-  bottom: 20px;
-  z-index: 2147483000;
-  color: var(--text);
-  font: 15px/1.4 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif;
+  /* A rule of the site that meets the host would win over these otherwise. */
+  all: initial !important;
+  position: fixed !important;
+  right: 20px !important;
+  bottom: 20px !important;
+  z-index: 2147483000 !important;
+  color: var(--text) !important;
+  font: 15px/1.4 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif !important;
 }
 @media (prefers-color-scheme: dark) {
   :host {

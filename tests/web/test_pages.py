@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, wraps
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
@@ -14,7 +16,7 @@ from playwright.sync_api import Browser, WebSocketRoute, expect
 from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
-from tests.nodes import NodeServer
+from tests.nodes import Ini, NodeServer
 from tests.protocol.support import JWT_SECRET, new_folder, started
 from tests.web.browser import Person, Visitors, browser_thread
 
@@ -38,7 +40,11 @@ _SEND_MANY = """async ([to, count, userId, url]) => {
 @cache
 def node(kind: str) -> NodeServer:
     """Shared by the tests of this process."""
-    ini = {"open": {}, "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET}}}[kind]
+    ini: Ini = {
+        "open": {},
+        "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET}},
+        "sites": {"websocket": {"origins": "http://localhost:*"}},
+    }[kind]
     return started(NodeServer(new_folder(), ini))
 
 
@@ -50,6 +56,33 @@ def name(who: str) -> str:
 def token(sub: str, seconds: int = 600, **claims: Any) -> str:
     claims = {"sub": sub, "exp": int(time.time()) + seconds, "loginType": "USER_TYPE", **claims}
     return jwt.encode(claims, JWT_SECRET, algorithm="HS256")
+
+
+class Site:
+    """Somebody else's site, at another host name than the node: path → content type and text."""
+
+    def __init__(self, files: Mapping[str, tuple[str, str]], policy: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                content_type, text = files.get(self.path, ("text/plain", ""))
+                self.send_response(200)
+                self.send_header("content-type", content_type)
+                self.send_header("content-security-policy", policy)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://localhost:{self._server.server_port}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
 
 
 def in_browser(test: Callable[..., None]) -> Callable[[unittest.TestCase], Deferred[None]]:
@@ -444,3 +477,33 @@ class DeskTests(unittest.TestCase):
             agent.hears("one more thing")
         finally:
             own.kill()
+
+    @in_browser
+    def test_widget_on_another_site(self, visitors: Visitors) -> None:
+        """One script tag is enough, whatever the site's own styles and scripts are, and what it lets in."""
+        url = node("sites").http_url
+        socket = node("sites").url
+        home = visitors.context(viewport={"width": 390, "height": 844})
+        page = home.new_page()
+        script = f'<script src="{url}widget.js" data-title="Ask us" data-lang="zh" data-color="#ffe08a">'
+        files = {
+            "/": ("text/html", f'<title>A site</title><link rel="stylesheet" href="x.css">{script}</script>'),
+            "/x.css": (
+                "text/css",
+                "* { font-size: 40px; } div, section, button { display: none !important; }",
+            ),
+        }
+        policy = f"script-src {url}; connect-src {url} {socket}; style-src 'self'"
+        site = Site(files, policy)
+        self.addCleanup(site.close)
+        page.goto(site.url)
+        bubble = page.get_by_role("button", name="打开聊天")
+        expect(bubble).to_have_css("background-color", "rgb(255, 224, 138)")
+        expect(bubble).to_have_css("color", "rgb(0, 0, 0)")
+        bubble.click()
+        chat = page.get_by_role("dialog", name="Ask us")
+        chat.get_by_role("textbox").fill("hello")
+        page.keyboard.press("Enter")
+        expect(chat.locator(".mine.accepted .text")).to_have_text("hello")
+        expect(chat.locator(".text")).to_have_css("font-size", "15px")
+        self.assertEqual(page.evaluate("Object.keys(window).filter((key) => /imd|widget/i.test(key))"), [])
