@@ -22,6 +22,7 @@ from imd.client.outbox import Outbox
 from imd.client.questions import Questions, history_frame
 from imd.client.receiving import Hole, Receiving
 from imd.client.reconnect import Backoff, Verdict, judge
+from imd.client.signal import connect_signal
 from imd.client.store import Store
 from imd.errors import BAD_FRAME, INVALID_MESSAGE, RATE_LIMITED, TOO_LARGE, UNAVAILABLE, UNKNOWN_TYPE
 
@@ -213,25 +214,11 @@ class Core:
         """The WebSocket is open."""
         if connection != self.connection or self.state is not State.CONNECTING:
             return
-        options = self.options
         self._attempt = max(self._attempt + 1, int(self._wall() * 1000))
-        frame: dict[str, Any] = {"isConnect": True, "v": 1, "ack": True}
-        frame |= {"device": self.device, "attempt": self._attempt}
-        if options.visitor:
-            frame["isVisitor"] = True
-            if self._visitor_token is not None:
-                frame["visitorToken"] = self._visitor_token
-        else:
-            frame["loginType"] = options.login_type
-            frame["isCustomerService"] = options.customer_service
-            if options.user_id is not None:
-                frame["userId"] = options.user_id
-        if self._token is not None:
-            frame["token"] = self._token
-        if options.ephemeral:
-            frame["ephemeral"] = True
-        if self._receiving.epoch is not None:
-            frame["cursor"] = {"epoch": self._receiving.epoch, "seq": self._receiving.seq}
+        cursor = (self._receiving.epoch, self._receiving.seq)
+        frame = connect_signal(
+            self.options, self.device, self._attempt, self._token, self._visitor_token, cursor
+        )
         self._transmit(frame)
 
     def received(self, connection: int, text: str | bytes) -> None:

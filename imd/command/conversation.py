@@ -34,6 +34,8 @@ class Conversation:
         self._input = input
         self._interactive = input.isatty() and output.terminal
         self._shown: set[str] = set()
+        self._newest = ""
+        """the id of the newest message that was shown as history"""
         self._failed = 0
         self._end: Deferred[None] = Deferred()
         """the input has ended"""
@@ -59,6 +61,8 @@ class Conversation:
         client.on(StateChanged, self._state_changed)
         client.on(Failed, self._message_failed)
         client.on(Gap, lambda _: self._note("some messages may be missing here; the history has them"))
+        # Whatever ends it: the node is told what was seen, and nothing waits for a broken connection.
+        self._reactor.addSystemEventTrigger("before", "shutdown", client.stop)
         client.start()
         try:
             await self._in_time(client.connected())
@@ -101,6 +105,7 @@ class Conversation:
         page = await self._client.history(**asked, limit=self._options.history)
         for message in page.messages:
             self._show(message)
+            self._newest = message.id
 
     def _receive(self) -> Deferred[None]:
         async def receive() -> None:
@@ -123,6 +128,9 @@ class Conversation:
         at = time.localtime(message.send_time / 1000)
         today = time.strftime("%F", at) == time.strftime("%F")
         when = time.strftime("%H:%M" if today else "%F %H:%M", at)
+        if message.id < self._newest and message.seq is not None:
+            # From before the page of history, and not seen yet: ids rise with time.
+            when = f"earlier, {when}"
         mine = message.user_id == self._client.user_id
         style = "dim" if mine else COLOURS[sum(message.user_id.encode()) % len(COLOURS)]
         if message.group:
