@@ -331,7 +331,8 @@ class Core:
         outgoing = self.outbox.accepted(frame.get("clientMsgId") or "")
         self._sending.reset()
         if outgoing is not None:
-            self._effects.append(Emit(events.Accepted(outgoing, frame["id"], frame["sendTime"])))
+            outgoing.id, outgoing.send_time = frame["id"], frame["sendTime"]
+            self._effects.append(Emit(events.Accepted(outgoing, outgoing.id, outgoing.send_time)))
         self._flush()
 
     def _error_frame(self, frame: dict[str, Any]) -> None:

@@ -146,13 +146,20 @@ class Driver(ABC):
         return outgoing
 
     def accepted(self, outgoing: Outgoing) -> Awaitable[events.Accepted]:
-        """What the node says to a message just sent. Raises Refused or Ended."""
+        """What the node says to a message, or has said. Raises Refused or Ended."""
         promise = self._promise()
-        self._answers.setdefault(outgoing.client_msg_id, []).append(promise)
+        if outgoing.state == "accepted":
+            self._settle(promise, events.Accepted(outgoing, outgoing.id, outgoing.send_time))
+        elif outgoing.state == "failed" and outgoing.error is not None:
+            self._settle(promise, events.Refused(outgoing.error))
+        elif self._end is not None:
+            self._settle(promise, self._end)
+        else:
+            self._answers.setdefault(outgoing.client_msg_id, []).append(promise)
         return promise
 
     def cancel(self, outgoing: Outgoing) -> bool:
-        """Forget a message that failed or was never sent."""
+        """Forget a message that failed or was never sent; False for any other."""
         return self._core.cancel(outgoing.client_msg_id)
 
     def retry(self, outgoing: Outgoing) -> bool:
@@ -171,8 +178,11 @@ class Driver(ABC):
         limit: int = 50,
     ) -> Awaitable[Page]:
         """The newest messages of a conversation before a message id. Raises Refused, Unanswered or Ended."""
-        ref = self._core.ask_history(with_, group, everything, before, limit)
         promise = self._promise()
+        if self._end is not None:
+            self._settle(promise, self._end)
+            return promise
+        ref = self._core.ask_history(with_, group, everything, before, limit)
         self._answers[ref] = [promise]
         self._pump()
         return promise

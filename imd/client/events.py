@@ -71,6 +71,10 @@ class Outgoing:
     state: str = "waiting"
     error: Refusal | None = None
     """why it failed"""
+    id: str = ""
+    """of the message, once it is accepted"""
+    send_time: int = 0
+    """milliseconds, by the servers' clock, once it is accepted"""
 
     def frame(self) -> dict[str, Any]:
         frame: dict[str, Any] = {"clientMsgId": self.client_msg_id, "msg": self.msg}

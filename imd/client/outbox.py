@@ -114,9 +114,9 @@ class Outbox:
                 outgoing.state = "waiting"
 
     def cancel(self, client_msg_id: str) -> bool:
-        """Forget one that has failed, or that was never sent. False if it is not there or was sent."""
+        """Forget one that has failed, or that was never sent. False for one that may be in an inbox."""
         outgoing = self._all.get(client_msg_id)
-        if outgoing is None or outgoing.state == "sent":
+        if outgoing is None or (outgoing.state != "failed" and outgoing.sent_at is not None):
             return False
         self._drop(client_msg_id)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,17 +37,18 @@ class LookTests(unittest.TestCase):
     def test_deadline(self) -> None:
         """A look that hangs or breaks is a problem; the others are not held up."""
 
+        given_up = threading.Event()
+        self.addCleanup(given_up.set)
+
         def hangs() -> Any:
             yield Finding(Level.OK, "slow", "so far")
-            time.sleep(5)
+            given_up.wait()
 
         def breaks() -> Any:
             raise RuntimeError("oh")
             yield
 
-        began = time.monotonic()
-        found = all_within(0.3, {"slow": hangs, "bad": breaks})
-        self.assertLess(time.monotonic() - began, 4)
+        found = all_within(2, {"slow": hangs, "bad": breaks})
         self.assertEqual([finding.part for finding in found], ["slow", "slow", "bad"])
         self.assertEqual(found[1].level, Level.PROBLEM)
 
