@@ -6,7 +6,7 @@ import re
 from statistics import median
 from xml.sax.saxutils import escape
 
-from tests.bench.report import Row
+from tests.bench.report import DISTURBED, Row
 
 WIDTH, HEIGHT = 760, 300
 _OURS, _THEIRS, _INK, _FAINT = "#2f6f9f", "#b0563b", "#333333", "#c8c8c8"
@@ -39,6 +39,8 @@ def _bars(named: dict[str, Row], left: float, width: float) -> list[str]:
         if row is not None:
             if not bars:
                 bars.append(("bare relay, keeps nothing", row.reference, _FAINT))
+            if row.foreign and median(row.foreign) > DISTURBED:
+                title += " (disturbed by other work)"
             bars.append((title, row.values, _OURS))
     if not bars:
         return []

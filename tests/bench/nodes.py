@@ -50,7 +50,8 @@ async def many(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     rows = []
     for count in plan.nodes:
         received = Row(f"bus-{count}", f"{count} nodes: AMQP messages to nodes for a chat message", "")
-        cpu = Row(f"bus-cpu-{count}", f"{count} nodes: CPU beyond idle, {plan.nodes_rate:g}/s", "µs/message")
+        title = f"{count} nodes: CPU beyond idle, {plan.nodes_rate:g}/s for each node"
+        cpu = Row(f"bus-cpu-{count}", title, "µs/message")
         for module, into in ((SEED_WAY, "reference"), (None, "values")):
             nodes = rig.cluster(count, module=module)
             each, micros = await _random_pairs(rig, nodes, plan)
@@ -79,5 +80,5 @@ async def _random_pairs(rig: Rig, nodes: list[PinnedNode], plan: Plan) -> tuple[
         seen.append(sum(node.metric("imd_bus_received_total") for node in nodes))
         return rig.cpu()
 
-    ran = await pace(urls, plan.shape, plan.nodes_rate, plan.warm_seconds, plan.seconds, look)
+    ran = await pace(urls, plan.shape, plan.nodes_rate * len(nodes), plan.warm_seconds, plan.seconds, look)
     return (seen[1] - seen[0]) / ran.measured, ran.cpu["node"] - idle * 1e6 / ran.per_second

@@ -26,7 +26,8 @@ class Plan:
     waiting: int = 10_000
     logins: int = 10_000
     nodes: tuple[int, ...] = (2, 4, 8)
-    nodes_rate: float = 500.0
+    nodes_rate: float = 50.0
+    """messages a second for each of many nodes, so that more nodes do not mean smaller batches"""
 
 
 FULL = Plan()
