@@ -17,7 +17,7 @@ from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import deferLater
 
-from imd.client import ClientError
+from imd.client import ClientError, StateChanged
 from imd.client.twisted import Client
 from imd.command.advice import port_of
 from imd.command.look import expiry, note, ok, problem, say, warning
@@ -87,7 +87,8 @@ async def end_to_end(settings: Settings, url: str | None, token: str | None, sec
 
     where = url or _url(settings)
     if where is None:
-        return [note(PART, f"no message was sent: {settings.websocket.listen} is no TCP port; give --url")]
+        listen = settings.websocket.listen
+        return [note(PART, f"no message was sent: {listen} is no plain TCP port; give its --url")]
     if settings.auth.mode == "jwt" and token is None:
         try:
             token, _ = make_token(settings.auth, CANARY, "user", 0.1)
@@ -102,13 +103,15 @@ async def end_to_end(settings: Settings, url: str | None, token: str | None, sec
         ephemeral=True,
         token=None if token is None else lambda: str(token),
     )
+    reasons = [""]
+    client.on(StateChanged, lambda event: reasons.append(event.reason) if event.reason else None)
     client.start()
     try:
         story = Deferred.fromCoroutine(_story(client, where))
         return await story.addTimeout(seconds, cast(Any, reactor))
     except TimedOut:
-        state = client.state
-        return [problem(PART, f"no message went through {where} within {seconds:g} s (state: {state})")]
+        why = f" ({reasons[-1][:200]})" if reasons[-1] else ""
+        return [problem(PART, f"no message went through {where} within {seconds:g} s{why}")]
     except ClientError as error:
         return [problem(PART, f"no message went through {where}: {error}")]
     finally:
@@ -117,8 +120,9 @@ async def end_to_end(settings: Settings, url: str | None, token: str | None, sec
 
 def _url(settings: Settings) -> str | None:
     listen = settings.websocket.listen
-    where = address(listen)
-    return where and f"{'wss' if listen.startswith('ssl:') else 'ws'}://{where}/ws"
+    # A certificate is for a name, and the configuration does not know the node's.
+    where = None if listen.startswith("ssl:") else address(listen)
+    return where and f"ws://{where}/ws"
 
 
 async def _story(client: Client, where: str) -> list[Finding]:
