@@ -89,11 +89,10 @@ class App {
       { class: "side" },
       h("header", { class: "bar" }, me, mode === "desk" && this.#break(), add),
       h("div", { class: "search-row" }, icon("search"), search),
-      this.link,
       this.list.element,
     );
     this.main = h("main", { class: "main" });
-    this.root = h("div", { class: "app" }, this.side, this.main);
+    this.root = h("div", { class: "app" }, this.side, this.main, this.link);
     document.body.replaceChildren(this.root, this.menu, this.dialog, this.announcer);
     this.list.draw();
     this.#open(false);

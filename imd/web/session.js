@@ -13,7 +13,7 @@ export class Session extends EventTarget {
   state = { state: "idle" };
   paused = false;
   kind = null; // the node's word for what this user is
-  older = true; // there are conversations older than those in the list
+  older = false; // there are conversations older than those in the list
   #channel;
   #reading = false;
   #again = false; // asked for while it is being read
