@@ -73,11 +73,15 @@ export class Session extends EventTarget {
     await this.client.stop();
   }
 
-  /** Sign out: nothing stays in this browser but what is still to be sent. */
+  /** Sign out: nothing stays in this browser but what is still to be sent. With a token, in all its tabs. */
   async leave() {
-    this.store.forget();
     if (this.who.token) this.#channel.postMessage({ left: true });
+    await this.#forget();
+  }
+
+  async #forget() {
     this.#channel.close();
+    this.store.forget();
     await this.client.stop();
   }
 
@@ -117,7 +121,10 @@ export class Session extends EventTarget {
 
   #fromAnotherTab({ accepted, left }) {
     if (accepted) this.store.add([accepted]);
-    if (left) this.#fire("left");
+    if (left) {
+      this.#fire("left");
+      this.#forget();
+    }
   }
 
   // ---- reading

@@ -51,6 +51,7 @@ export class Store extends EventTarget {
   #marks; // key → {read, unread}: ids of the newest message that was read, of the first that was not
   #drafts;
   #saving = null;
+  #forgotten = false;
 
   constructor(prefix, me) {
     super();
@@ -72,6 +73,7 @@ export class Store extends EventTarget {
   forget() {
     window.removeEventListener("storage", this.onStorage);
     clearTimeout(this.#saving);
+    this.#forgotten = true;
     for (const name of ["recent", "marks", "drafts"]) kept.set(`${this.prefix}.${name}`, null);
   }
 
@@ -155,7 +157,7 @@ export class Store extends EventTarget {
   #mark(change) {
     this.#marks = kept.get(`${this.prefix}.marks`, this.#marks);
     change(this.#marks);
-    kept.set(`${this.prefix}.marks`, this.#marks);
+    if (!this.#forgotten) kept.set(`${this.prefix}.marks`, this.#marks);
   }
 
   // ---- drafts
@@ -188,6 +190,7 @@ export class Store extends EventTarget {
   #save() {
     clearTimeout(this.#saving);
     this.#saving = null;
+    if (this.#forgotten) return;
     const all = [...this.conversations.values()].flatMap(({ messages }) => messages.slice(-KEPT_MESSAGES));
     all.sort((a, b) => (a.id < b.id ? 1 : -1));
     const newest = [];

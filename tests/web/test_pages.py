@@ -18,6 +18,7 @@ from twisted.trial import unittest
 
 from tests.nodes import Ini, NodeServer
 from tests.protocol.support import JWT_SECRET, new_folder, started
+from tests.servers import wait_until
 from tests.web.browser import Person, Visitors, browser_thread
 
 _numbers = itertools.count(1)
@@ -418,6 +419,7 @@ class TokenTests(unittest.TestCase):
         second.page.get_by_role("button", name="Sign out").click()
         for person in (first, second):
             expect(person.page.get_by_label("Your token")).to_be_visible()
+        wait_until(lambda: node("jwt").metric("imd_sessions") == 0, 30, "no tab is connected any more")
         kept = second.page.evaluate(
             "Object.keys(localStorage).filter((key) => /recent|login|drafts/.test(key))"
         )
