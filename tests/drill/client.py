@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 4.0
 # A client that hears nothing for so long goes elsewhere.
 SILENCE_SECONDS = 3.0
-RESEND_SECONDS = 0.2
+MAX_RESEND_SECONDS = 1.0
 PATIENCE_SECONDS = 15.0
 MAX_UNANSWERED = 64
 ACK_EVERY = 16
@@ -293,7 +293,9 @@ class Device:
                 page.set_exception(ConnectionError(frame["code"]))
         elif key is not None:
             connection.events.append(Answer(now, key, code=frame["code"]))
-            self._again.append((now + RESEND_SECONDS, key))
+            # As the node asks, and not all at once.
+            delay = min(MAX_RESEND_SECONDS, frame.get("retryAfterMs", 200) / 1000)
+            self._again.append((now + delay * self.rng.uniform(0.5, 1), key))
 
     def _log_in_done(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
         if self.role == "visitor":

@@ -66,9 +66,7 @@ class Slow:
         self.size = size
         self.crowd = Crowd(lambda: [self.node.url])
         # Those that leave everything in the socket are seed clients: only the socket holds them back.
-        self.readers = [
-            Client(self.crowd, f"r{n}", acks=False, announces=bool(n % 2)) for n in range(count)
-        ]
+        self.readers = [Client(self.crowd, f"r{n}", acks=False, announces=bool(n % 2)) for n in range(count)]
         self.report: dict[str, Any] = {"readers": count, "messages for each": messages, "bytes": size}
 
     async def run(self) -> None:
