@@ -131,6 +131,8 @@ async def _strike(
         await asyncio.sleep(stage.rng.uniform(0.3, 1.5))
         if not queue:
             queue = stage.rng.sample(faults, len(faults))
+            # What loses data comes first, so that it comes at all.
+            queue.sort(key=lambda fault: fault.name in LOSING)
         chosen = [queue.pop()]
         if plan.mixed:
             for fault in stage.rng.sample(faults, min(2, len(faults))):
