@@ -106,7 +106,8 @@ def _place(redis: RedisClient, user: str, message_id: str) -> Place:
     while place.seq is None:
         page = redis("ZRANGEBYSCORE", key("inbox"), after, "+inf", "WITHSCORES", "LIMIT", 0, PAGE)
         for body, score in zip(page[::2], page[1::2], strict=True):
-            if _is(body, message_id):
+            # A message to many is named, not held.
+            if bytes(body) == b"@%b" % message_id.encode() or _is(body, message_id):
                 place.seq = int(float(score))
         if len(page) < 2 * PAGE:
             break

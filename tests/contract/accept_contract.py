@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from imd.interfaces import Conflict, Duplicate, Placed
-from imd.message import encode_message
+from imd.message import decode_message, encode_message
 from tests.contract.support import InboxHarness, ids_of, numbers_of, submission_of
 
 
@@ -170,6 +170,22 @@ class AcceptContract(InboxHarness):
         self.assertEqual(numbers_of(await self.read("bob", after=8, limit=4)), [9, 10])
         self.assertEqual(numbers_of(await self.read("bob", after=10, limit=4)), [])
         self.assertEqual(numbers_of(await self.read("bob", after=99, limit=4)), [])
+
+    async def test_large_group(self) -> None:
+        """A message to many is in every inbox, whole, between others, until its own device has it."""
+        await self.begin()
+        members = [f"member{i}" for i in range(20)]
+        await self.send(self.message("alice", "member3", "before"))
+        message = self.message("alice", group=members)
+        await self.send(message)
+        await self.send(self.message("alice", "member3", "after"))
+        for member in members:
+            page = await self.read(member)
+            self.assertIn(encode_message(message), [body for _, body in page.messages])
+        self.assertEqual(
+            [decode_message(body).msg for _, body in (await self.read("member3")).messages],
+            ["before", message.msg, "after"],
+        )
 
     async def test_pull_of_another_epoch(self) -> None:
         """A page of an epoch that is not the inbox's is empty, and names the one that is."""

@@ -79,8 +79,8 @@ def texts(page: Page) -> list[tuple[int, str]]:
 class RedisFaultTests(RedisHarness):
     """What only Redis may do."""
 
-    async def make(self, lossless: bool = False) -> RedisInbox:
-        return await self.make_inbox(InboxOptions(), lossless=lossless)
+    async def make(self, lossless: bool = False, **options: Any) -> RedisInbox:
+        return await self.make_inbox(InboxOptions(**options), lossless=lossless)
 
     async def register(
         self, inbox: Any, user: str, channel: str, device: str = "default", **more: Any
@@ -120,6 +120,39 @@ class RedisFaultTests(RedisHarness):
         self.assertEqual(scores[1], b"1")
         self.assertEqual(await self.redis.command("HGET", "imd:{bob}:cursors", "phone"), b"0")
         self.assertGreater(await self.redis.command("TTL", "imd:{al%20ice}:sent:d%201:c%2F1"), 3500)
+
+    async def test_message_to_many_is_kept_once(self) -> None:
+        """It goes with the last inbox that holds it, however it leaves."""
+        inbox = await self.make(max_messages=3)
+        users = [f"u{i}" for i in range(8)]
+        (outcome,) = await inbox.accept([submission("a", users)])
+        (key,) = await self.redis.command("KEYS", "imd:shared:*")
+        self.assertEqual(await self.redis.command("HGET", key, "left"), b"8")
+        self.assertGreater(await self.redis.command("TTL", key), 30 * 86400)
+        held = await self.redis.command("ZRANGE", "imd:{u0}:inbox", 0, -1)
+        self.assertEqual(held, [b"@" + key.removeprefix(b"imd:shared:")])
+        for user in users[:7]:
+            registered = await self.register(inbox, user, f"c-{user}")
+            self.assertEqual([body for _, body in registered.page.messages], [outcome.deliveries[0].body])
+            await inbox.ack(Ack(user, "default", f"c-{user}", registered.page.epoch, 1))
+        self.assertEqual(await self.redis.command("HGET", key, "left"), b"1")
+        await self.fill(inbox, "u7", 3)
+        self.assertEqual(await self.redis.command("KEYS", "imd:shared:*"), [])
+
+    async def test_message_to_many_that_has_expired(self) -> None:
+        """Pages end where one is gone, and begin behind it: a hole that a session sees."""
+        inbox = await self.make()
+        await self.fill(inbox, "u0", 1)
+        await inbox.accept([submission("a", [f"u{i}" for i in range(8)])])
+        await self.fill(inbox, "u0", 1)
+        (key,) = await self.redis.command("KEYS", "imd:shared:*")
+        await self.redis.command("DEL", key)
+        registered = await self.register(inbox, "u0", "c1")
+        self.assertEqual([seq for seq, _ in registered.page.messages], [1])
+        page = await inbox.pull("u0", registered.page.epoch, 1, 10)
+        self.assertEqual(([seq for seq, _ in page.messages], page.head), ([3], 3))
+        await inbox.ack(Ack("u0", "default", "c1", registered.page.epoch, 3))
+        self.assertEqual(await self.redis.command("KEYS", "imd:shared:*"), [])
 
     async def test_flushall_draws_a_new_epoch(self) -> None:
         """After FLUSHALL no old number counts."""

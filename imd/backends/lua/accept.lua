@@ -4,6 +4,7 @@
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
 -- | {5, agent, deliveries with user and body}.
 -- The first line makes a full Redis refuse the whole call: what is written comes last, and must not fail.
+local SHARED_FROM = 8 -- recipients
 local outcomes, overflown = {}, 0
 
 -- Inboxes that this call has touched: read once, written once.
@@ -38,8 +39,7 @@ local function write(inbox)
   -- As many as Lua can pass at once.
   for i = 1, #added, 4000 do redis.call('ZADD', at, unpack(added, i, math.min(i + 3999, #added))) end
   redis.call('HSET', key(inbox.user, 'head'), 'seq', inbox.seq)
-  local surplus = inbox.size + #added / 2 - max_messages
-  if surplus > 0 then overflown = overflown + redis.call('ZREMRANGEBYRANK', at, 0, surplus - 1) end
+  overflown = overflown + cap(at, inbox.size + #added / 2)
   if inbox.stale then postpone_expiry(inbox.user) end
 end
 
@@ -96,10 +96,11 @@ local function place(item)
     if not ok then error(outcome, 0) end
     return outcome
   end
-  local outcome = {0}
+  local outcome, member = {0}, body
+  if #to >= SHARED_FROM then member = share(string.match(value, '^%S+'), body, #to) end
   for i = 1, #to do
     outcome[2 * i] = to[i].n
-    outcome[2 * i + 1] = add(to[i], body)
+    outcome[2 * i + 1] = add(to[i], member)
   end
   return outcome
 end

@@ -74,6 +74,44 @@ local function set_device_info(user, device, epoch, attempt, flags)
     string.format('%d %s %s %s', now_s, epoch, attempt, flags))
 end
 
+-- A message to many is kept once: their inboxes hold '@' and its id, which no JSON object begins with.
+local function shared_key(member)
+  return 'imd:shared:' .. string.sub(member, 2)
+end
+
+local function share(id, body, inboxes)
+  local member = '@' .. id
+  redis.call('HSET', shared_key(member), 'body', body, 'left', inboxes)
+  redis.call('EXPIRE', shared_key(member), keep_s + 172800)
+  return member
+end
+
+local function is_shared(member)
+  return string.byte(member) == 64
+end
+
+-- The message that an inbox's member stands for; false if it was kept for longer than keep_days.
+local function body_of(member)
+  return is_shared(member) and redis.call('HGET', shared_key(member), 'body') or not is_shared(member) and member
+end
+
+-- These leave an inbox: what no other has any more is forgotten.
+local function release(members)
+  for _, member in ipairs(members) do
+    if is_shared(member) and redis.call('HINCRBY', shared_key(member), 'left', -1) <= 0 then
+      redis.call('DEL', shared_key(member))
+    end
+  end
+end
+
+-- Keep an inbox within max_messages, now that it has `size`. Gives how many had to leave.
+local function cap(inbox, size)
+  local surplus = size - max_messages
+  if surplus <= 0 then return 0 end
+  release(redis.call('ZRANGE', inbox, 0, surplus - 1))
+  return redis.call('ZREMRANGEBYRANK', inbox, 0, surplus - 1)
+end
+
 -- Put a message into an inbox. Gives epoch, seq and the channels that may be told.
 local function deliver(user, body)
   local epoch, seq, stale = head(user)
@@ -81,8 +119,7 @@ local function deliver(user, body)
   seq = seq + 1
   redis.call('HSET', key(user, 'head'), 'seq', seq)
   redis.call('ZADD', inbox, seq, body)
-  local surplus = redis.call('ZCARD', inbox) - max_messages
-  if surplus > 0 then redis.call('ZREMRANGEBYRANK', inbox, 0, surplus - 1) end
+  cap(inbox, redis.call('ZCARD', inbox))
   if stale then postpone_expiry(user) end
   return {epoch, seq, live_channels(user)}
 end
@@ -108,10 +145,14 @@ local function trim(user)
       end
     end
   end
-  if least then redis.call('ZREMRANGEBYSCORE', key(user, 'inbox'), '-inf', least) end
+  if least then
+    release(redis.call('ZRANGEBYSCORE', key(user, 'inbox'), '-inf', least))
+    redis.call('ZREMRANGEBYSCORE', key(user, 'inbox'), '-inf', least)
+  end
 end
 
 -- Up to `limit` messages after a number, and no more than about 256 KiB, flat: seq, body, seq, body...
+-- Where a message is gone the page ends; it begins behind those that are.
 local function page(user, after, limit)
   local flat, n, bytes = {}, 0, 0
   while n < limit and bytes < 262144 do
@@ -119,11 +160,14 @@ local function page(user, after, limit)
       'WITHSCORES', 'LIMIT', 0, math.min(32, limit - n))
     if #chunk == 0 then break end
     for i = 1, #chunk, 2 do
-      if n > 0 and bytes + #chunk[i] > 262144 then return flat end
+      local body = body_of(chunk[i])
+      if n > 0 and (not body or bytes + #body > 262144) then return flat end
       after = tonumber(chunk[i + 1])
-      n = n + 1
-      flat[2 * n - 1], flat[2 * n] = after, chunk[i]
-      bytes = bytes + #chunk[i]
+      if body then
+        n = n + 1
+        flat[2 * n - 1], flat[2 * n] = after, body
+        bytes = bytes + #body
+      end
     end
   end
   return flat
@@ -199,7 +243,7 @@ local function unread_from(agent, visitor)
   end
   local bodies = {}
   for _, body in ipairs(redis.call('ZRANGEBYSCORE', key(agent, 'inbox'), '(' .. string.format('%.0f', most), '+inf')) do
-    if cjson.decode(body).userId == visitor then bodies[#bodies + 1] = body end
+    if not is_shared(body) and cjson.decode(body).userId == visitor then bodies[#bodies + 1] = body end
   end
   return bodies
 end
