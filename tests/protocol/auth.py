@@ -110,21 +110,29 @@ class TokenRules(Rules):
         )
         self.assertEqual(again.connected["userId"], client.connected["userId"])
 
+    async def login_that_expires(self, user: str, seconds: int = 2) -> tuple[WsClient, int]:
+        """A client whose token ends so soon, or as soon as a login on this machine allows; and when."""
+        for factor in (1, 2, 4, 8):
+            exp = int(time.time()) + seconds * factor
+            try:
+                return await self.login(None, "jwt", token=token(user, exp=exp)), exp
+            except ConnectionError:
+                if time.time() < exp:
+                    raise
+        raise AssertionError("no login before its token ended")
+
     async def test_expiry(self) -> None:
         """A connection is closed with 4001 when its token expires, not earlier."""
-        user = self.name("alice")
-        exp = int(time.time()) + 2
-        client = await self.login(None, "jwt", token=token(user, exp=exp))
-        await client.quiet()
+        client, exp = await self.login_that_expires(self.name("alice"))
         self.assertEqual(await client.wait_closed(), 4001)
         self.assertGreaterEqual(time.time(), exp - 0.2)
-        self.assertLess(time.time(), exp + 5)
+        self.assertLess(time.time(), exp + 10)
 
     async def test_renewal(self) -> None:
         """A token frame renews: the answer has the new exp, and the old one no longer counts."""
         user = self.name("alice")
-        old, new = int(time.time()) + 2, int(time.time()) + 600
-        client = await self.login(None, "jwt", token=token(user, exp=old))
+        client, old = await self.login_that_expires(user, 3)
+        new = int(time.time()) + 600
         client.send({"type": "token", "token": token(user, exp=new)})
         answer = await client.expect("token")
         self.assertEqual(answer["exp"], new * 1000)
@@ -139,8 +147,7 @@ class TokenRules(Rules):
     async def test_refused_renewals(self) -> None:
         """A renewal with a bad token, or another user's, is an error; the old one counts, till its exp."""
         user = self.name("alice")
-        exp = int(time.time()) + 3
-        client = await self.login(None, "jwt", token=token(user, exp=exp))
+        client, _ = await self.login_that_expires(user, 4)
         for bad in ("nonsense", token(self.name("bob")), token(user, -1), token(user, key="k" * 40)):
             error = await self.refusal(client, {"type": "token", "token": bad})
             self.assertIn(error["code"], ("forbidden", "invalid_message"))
