@@ -83,7 +83,7 @@ def sent_key(user: str, device: str, client_msg_id: str) -> str:
 
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_accept = msgspec.msgpack.Decoder(tuple[int, Any, list[list[Any]], int]).decode
+_unpack_accept = msgspec.msgpack.Decoder(tuple[int, Any, list[int], Any, int]).decode
 _unpack_desk = msgspec.msgpack.Decoder(tuple[int, list[Any], int]).decode
 _unpack_list = msgspec.msgpack.Decoder(tuple[int, list[Any]]).decode
 
@@ -205,7 +205,7 @@ class RedisInbox:
     # messages on their way in
 
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
-        done = self.call("accept", [_accept_item(s) for s in batch], _unpack_accept)
+        done = self.call("accept", _accept_items(batch), _unpack_accept)
         return done.addCallback(_read_outcomes, batch)
 
     # channels and their devices
@@ -284,16 +284,23 @@ def _visitor_key(visitor: str) -> str:
     return f"imd:{{{encode_id(visitor)}}}:visitor"
 
 
-def _accept_item(s: Submission) -> tuple[Any, ...]:
-    sent = sent_key(s.sender, s.device, s.client_msg_id) if s.client_msg_id is not None else ""
-    return (
-        sent,
-        f"{s.message_id} {s.send_time} {s.content}",
-        [encode_id(user) for user in s.recipients],
-        s.body.decode(),
-        "" if s.recipients else encode_id(s.sender),
-        encode_id(s.visitor_to) if s.visitor_to else "",
-    )
+def _accept_items(batch: Sequence[Submission]) -> list[Any]:
+    items: list[Any] = []
+    for s in batch:
+        to: Any
+        if len(s.recipients) == 1:
+            to = encode_id(s.recipients[0])
+        elif s.recipients:
+            to = [encode_id(user) for user in s.recipients]
+        else:
+            to = ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
+        items += (
+            sent_key(s.sender, s.device, s.client_msg_id) if s.client_msg_id is not None else "",
+            f"{s.message_id} {s.send_time} {s.content}",
+            to,
+            s.body.decode(),
+        )
+    return items
 
 
 def _read_delivery(reply: Any) -> Delivery:
@@ -301,7 +308,7 @@ def _read_delivery(reply: Any) -> Delivery:
     return Delivery(unquote(user), epoch, seq, channels, body.encode())
 
 
-# By the first element of an outcome that is not simply placed.
+# By the first element of an outcome in which nothing was placed, or at the desk.
 _OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
     1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3])),
     2: lambda reply: Conflict(),
@@ -318,19 +325,31 @@ def _read_served(content: list[Any]) -> list[Delivery]:
 
 
 def _read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outcome]:
-    inboxes, replies, overflown = content
+    inboxes, placed, others, overflown = content
     OVERFLOWN.inc(overflown)
     outcomes: list[Outcome] = []
-    for reply, s in zip(replies, batch, strict=True):
+    numbers = iter(placed)
+    other = iter(others)
+    for inbox, seq, s in zip(numbers, numbers, batch, strict=True):
+        if inbox:
+            epoch, channels = inboxes[inbox - 1]
+            outcomes.append(Placed([Delivery(s.recipients[0], epoch, seq, channels, s.body)], ""))
+            continue
+        reply = next(other)
         if reply[0]:
             outcomes.append(_OUTCOMES[reply[0]](reply))
-            continue
-        deliveries = []
-        for i, user in enumerate(s.recipients):
-            epoch, channels = inboxes[reply[2 * i + 1] - 1]
-            deliveries.append(Delivery(user, epoch, reply[2 * i + 2], channels, s.body))
-        outcomes.append(Placed(deliveries, ""))
+        else:
+            outcomes.append(Placed(_read_deliveries(reply, inboxes, s), ""))
     return outcomes
+
+
+def _read_deliveries(reply: list[int], inboxes: list[Any], s: Submission) -> list[Delivery]:
+    """Of a message to several: `reply` has inbox and number for each, behind its first element."""
+    deliveries = []
+    for i, user in enumerate(s.recipients):
+        epoch, channels = inboxes[reply[2 * i + 1] - 1]
+        deliveries.append(Delivery(user, epoch, reply[2 * i + 2], channels, s.body))
+    return deliveries
 
 
 def _read_messages(flat: list[Any]) -> list[tuple[int, bytes]]:

@@ -1,11 +1,13 @@
 #!lua
--- Items: {sent key or '', value "id time content", recipients, body, visitor or '', its `to` or ''}.
--- Reply: {now_ms, inboxes, outcomes, overflown}; overflown: messages that left full inboxes; an inbox is {epoch, channels}; an outcome is
+-- Items, four for each message, in one flat array: sent key or ''; value "id time content"; the recipient, or
+-- {recipients}, or for a visitor's {visitor, visitor's id, visitor's `to` or ''}; body.
+-- Reply: {now_ms, inboxes, placed, others, overflown}. An inbox is {epoch, channels}. `placed` has two numbers
+-- for each message, its inbox and its number in there, or 0, 0 for the next of `others`:
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
--- | {5, agent, deliveries with user and body}.
+-- | {5, agent, deliveries with user and body}. `overflown` messages have left full inboxes.
 -- The first line makes a full Redis refuse the whole call: what is written comes last, and must not fail.
 local SHARED_FROM = 8 -- recipients
-local outcomes, overflown = {}, 0
+local overflown = 0
 
 -- Inboxes that this call has touched: read once, written once.
 local inboxes, touched, changed = {}, {}, {}
@@ -84,34 +86,46 @@ local function sent_before(sent, value, visitor)
   return {1, id, tonumber(at), visitor ~= '' and present_agent(visitor) or ''}
 end
 
-local function place(item)
-  local sent, value, recipients, body, visitor = item[1], item[2], item[3], item[4], item[5]
-  local to = {}
-  for i = 1, #recipients do to[i] = inbox_of(recipients[i]) end
-  local before = sent ~= '' and sent_before(sent, value, visitor)
-  if before then return before end
-  if visitor ~= '' then
-    local ok, outcome = pcall(place_at_desk, visitor, item[6], body)
+-- Gives an outcome, or inbox and number of a message to one.
+local function place(sent, value, to, body)
+  if type(to) == 'string' then
+    local inbox = inbox_of(to)
+    local before = sent ~= '' and sent_before(sent, value, '')
+    if before then return before end
+    return inbox.n, add(inbox, body)
+  end
+  if to[1] == '' then
+    local before = sent ~= '' and sent_before(sent, value, to[2])
+    if before then return before end
+    local ok, outcome = pcall(place_at_desk, to[2], to[3], body)
     if sent ~= '' and (not ok or outcome[1] == 3) then redis.call('DEL', sent) end
     if not ok then error(outcome, 0) end
     return outcome
   end
+  local those = {}
+  for i = 1, #to do those[i] = inbox_of(to[i]) end
+  local before = sent ~= '' and sent_before(sent, value, '')
+  if before then return before end
   local outcome, member = {0}, body
   if #to >= SHARED_FROM then member = share(string.match(value, '^%S+'), body, #to) end
   for i = 1, #to do
-    outcome[2 * i] = to[i].n
-    outcome[2 * i + 1] = add(to[i], member)
+    outcome[2 * i] = those[i].n
+    outcome[2 * i + 1] = add(those[i], member)
   end
   return outcome
 end
 
-for i, item in ipairs(items) do
-  local ok, outcome = pcall(place, item)
-  if ok then
-    outcomes[i] = outcome
+local placed, others, n = {}, {}, 0
+for i = 1, #items, 4 do
+  local ok, outcome, seq = pcall(place, items[i], items[i + 1], items[i + 2], items[i + 3])
+  if not ok then outcome = {4, type(outcome) == 'table' and outcome.err or tostring(outcome)} end
+  if seq then
+    placed[n + 1], placed[n + 2] = outcome, seq
   else
-    outcomes[i] = {4, type(outcome) == 'table' and outcome.err or tostring(outcome)}
+    placed[n + 1], placed[n + 2] = 0, 0
+    others[#others + 1] = outcome
   end
+  n = n + 2
 end
 write_all()
-return cmsgpack.pack({now_ms, inboxes, outcomes, overflown})
+return cmsgpack.pack({now_ms, inboxes, placed, others, overflown})
