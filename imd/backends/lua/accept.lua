@@ -128,4 +128,4 @@ for i = 1, #items, 4 do
   n = n + 2
 end
 write_all()
-return cmsgpack.pack({now_ms, inboxes, placed, others, overflown})
+return reply(inboxes, placed, others, overflown)

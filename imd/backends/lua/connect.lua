@@ -84,4 +84,4 @@ end
 
 local outcomes = {}
 for i, item in ipairs(items) do outcomes[i] = connect(item) end
-return cmsgpack.pack({now_ms, outcomes})
+return reply(outcomes)

@@ -26,4 +26,4 @@ for _, visitor in ipairs(redis.call('ZRANGE', WAITING, 0, 49)) do
   if not agent then break end
   assign(visitor, agent, deliveries)
 end
-return cmsgpack.pack({now_ms, deliveries, redis.call('ZCARD', WAITING)})
+return reply(deliveries, redis.call('ZCARD', WAITING))

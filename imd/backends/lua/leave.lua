@@ -34,4 +34,4 @@ for i, item in ipairs(items) do
     if string.find(flags, 'a', 1, true) then agent_online_until(user, answers_until(user)) end
   end
 end
-return cmsgpack.pack({now_ms, left})
+return reply(left)

@@ -95,13 +95,23 @@ local function body_of(member)
   return is_shared(member) and redis.call('HGET', shared_key(member), 'body') or not is_shared(member) and member
 end
 
--- These leave an inbox: what no other has any more is forgotten.
+-- These leave an inbox. How many inboxes each message has left is told at the end of the script, at once.
+local released = {}
+
 local function release(members)
   for _, member in ipairs(members) do
-    if is_shared(member) and redis.call('HINCRBY', shared_key(member), 'left', -1) <= 0 then
+    if is_shared(member) then released[member] = (released[member] or 0) + 1 end
+  end
+end
+
+-- The script's reply. What no inbox has any more is forgotten.
+local function reply(...)
+  for member, times in pairs(released) do
+    if redis.call('HINCRBY', shared_key(member), 'left', -times) <= 0 then
       redis.call('DEL', shared_key(member))
     end
   end
+  return cmsgpack.pack({now_ms, ...})
 end
 
 -- Keep an inbox within max_messages, now that it has `size`. Gives how many had to leave.

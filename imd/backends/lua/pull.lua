@@ -5,4 +5,4 @@ for i, item in ipairs(items) do
   local epoch, seq = head(item[1])
   pages[i] = {epoch, seq, epoch == item[2] and page(item[1], item[3], item[4]) or {}}
 end
-return cmsgpack.pack({now_ms, pages})
+return reply(pages)

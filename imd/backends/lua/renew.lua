@@ -16,4 +16,4 @@ for i, item in ipairs(items) do
   end
   heads[i] = {held, epoch, seq}
 end
-return cmsgpack.pack({now_ms, heads})
+return reply(heads)
