@@ -126,6 +126,27 @@ class ArchiveWriterTests(unittest.TestCase):
         self.assertEqual(archive.inserts, 4)
         await self.everything_acknowledged(writer)
 
+    async def test_gathers_under_load(self) -> None:
+        """The first message is written at once; what comes right behind waits until it is worth a write."""
+        self.patch(archive_writer, "GATHER_SECONDS", 600)
+        queue = await self.publisher()
+        writer, archive = await self.writer()
+        await writer.start()
+        await queue.publish(records([0]))
+        await until(lambda: self.count() == 1, "the first is written")
+        for number in range(1, archive_writer.GATHER_ARRIVED):
+            await queue.publish(records([number]))
+        arrived = archive_writer.GATHER_ARRIVED - 1
+        await until(lambda: archive_writer.WAITING._value.get() == arrived, "they have arrived")
+        self.assertEqual((archive.inserts, self.count()), (1, 1))
+        await queue.publish(records([arrived + 1]))
+        await until(lambda: self.count() == arrived + 2, "all are written")
+        self.assertEqual(archive.inserts, 2)
+        await queue.publish(records([arrived + 2]))
+        await until(lambda: archive_writer.WAITING._value.get() == 1, "one more has arrived")
+        await writer.stop()
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 1, "it goes back to the queue")
+
     async def test_lost_between_write_and_ack(self) -> None:
         """A batch that was written but not acknowledged comes again, and stays once."""
         queue = await self.publisher()
