@@ -78,6 +78,7 @@ class Gate:
         self._handshakes: deque[Callable[[], None]] = deque()
         self._logins: deque[tuple[float, Deferred[None]]] = deque()
         self._places = 0
+        self._calling = False
         self._spent = 0.0
         self._turn_ended = seconds()
         self._turn_call: Any = None
@@ -150,11 +151,16 @@ class Gate:
     def leave(self) -> None:
         """A login is through, or has failed."""
         self._places -= 1
-        if self._logins and self._places < MAX_PLACES:
+        if self._calling:
+            # Whoever was called in is out again, as one that has hung up: no call within the call.
+            return
+        self._calling = True
+        while self._logins and self._places < MAX_PLACES:
             self._places += 1
             since, done = self._logins.popleft()
             WAIT_SECONDS.observe(self._seconds() - since)
             done.callback(None)
+        self._calling = False
         PLACES.set(self._places)
         self._watch()
 

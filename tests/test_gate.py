@@ -119,6 +119,22 @@ class GateTests(unittest.TestCase):
         self.gate.leave()
         self.successResultOf(second)
 
+    def test_a_long_line_of_those_who_have_gone(self) -> None:
+        """Hundreds in a row give their place back at once, as those do whose clients have hung up: it goes on."""
+        self.full()
+
+        async def login() -> None:
+            await self.gate.enter()
+            self.gate.leave()
+
+        line = [Deferred.fromCoroutine(login()) for _ in range(1000)]
+        last = self.gate.enter()
+        self.gate.leave()
+        for one in line:
+            self.successResultOf(one)
+        self.successResultOf(last)
+        self.assertNoResult(self.gate.enter())
+
     def test_waited_too_long(self) -> None:
         """Who got no place in time is sent away, and may come back; the others go on waiting."""
         self.full()
