@@ -132,9 +132,10 @@ class Upkeep:
             results: list[tuple[bool, Any]] = await DeferredList(waits, consumeErrors=True)
             failed = [result for ok, result in results if not ok]
             RECONCILED.inc(len(waits) - len(failed))
-            if failed:
+            for failure in failed:
+                failure.trap(Unavailable)
+            if failed and len(failed) == len(waits):
                 # The backend is down: the next pass asks again.
-                failed[0].trap(Unavailable)
                 return
             await deferLater(self._clock, 0)
 

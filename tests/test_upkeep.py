@@ -135,6 +135,15 @@ class ReconcilingTests(UpkeepTestCase):
         self.run_for(16)
         self.assertEqual((bob.seqs(), carol.seqs()), ([1], [1]))
 
+    def test_one_that_fails(self) -> None:
+        """It keeps nobody behind it from being renewed."""
+        for number in range(upkeep.SLICE + 1):
+            self.connect(f"u{number}")
+        self.clock.advance(15)
+        self.inbox.refuse()
+        self.run_for(1)
+        self.assertEqual(len(self.leases()), upkeep.SLICE + 1)
+
     def test_not_registered_yet(self) -> None:
         """A session that has not begun, or has ended, is not asked for."""
         request = ConnectRequest("bob", "phone", "c9")

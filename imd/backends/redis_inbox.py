@@ -125,7 +125,10 @@ class _ScriptCalls:
         self._in_flight -= 1
         self._flush()
         for reply, (_, done) in zip(content[0], batch, strict=True):
-            done.callback(self._read(reply))
+            if isinstance(reply, str):
+                done.errback(Failure(Unavailable(f"redis: {reply}")))
+            else:
+                done.callback(self._read(reply))
 
     def _failed(self, failure: Failure, batch: list[tuple[Any, Deferred[Any]]]) -> None:
         self._in_flight -= 1

@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 
 from imd.backends import redis_connection
 from imd.backends.redis_inbox import RedisInbox
 from imd.errors import Unavailable
-from imd.interfaces import Ack, ConnectRequest, Failed, InboxOptions, Page, Placed, Submission
+from imd.interfaces import Ack, ConnectRequest, Failed, InboxOptions, Lease, Leave, Page, Placed, Submission
 from imd.message import IMessage, encode_message
 from tests.contract.accept_contract import AcceptContract
 from tests.contract.desk_contract import DeskContract
@@ -100,6 +100,64 @@ class RedisFaultTests(RedisHarness):
         self.server.start()
         await until(lambda: inbox.problem() is None, "Redis is back")
         await until(lambda: self.redis.problem() is None, "Redis is back for the test")
+
+    async def test_every_key_expires(self) -> None:
+        """Also an inbox that was emptied and begins anew on a day on which expiry has been put off already."""
+        inbox = await self.make()
+        registered = await self.register(inbox, "bob", "chan")
+        for seq in (1, 2):
+            await self.fill(inbox, "bob", 1)
+            await inbox.ack(Ack("bob", "default", "chan", registered.page.epoch, seq))
+        await self.fill(inbox, "bob", 1)
+        await inbox.pull("nobody", "", 0, 10)
+        ends = {key: await self.redis.command("TTL", key) for key in await self.redis.command("KEYS", "*")}
+        self.assertIn(b"imd:{bob}:inbox", ends)
+        self.assertEqual([key for key, seconds in ends.items() if seconds <= 0], [])
+
+    async def test_broken_user_fails_alone(self) -> None:
+        """Whatever is asked with it in one call is answered all the same."""
+        inbox = await self.make()
+        epoch = (await self.register(inbox, "bob", "chan")).page.epoch
+        await self.redis.command("SET", "imd:{carol}:channels", "rubbish")
+        await self.redis.command("SET", "imd:{carol}:head", "rubbish")
+        for ask in (
+            lambda user: self.register(inbox, user, "chan"),
+            lambda user: inbox.pull(user, epoch, 0, 10),
+            lambda user: inbox.ack(Ack(user, "default", "chan", epoch, 0)),
+            lambda user: inbox.renew(Lease(user, "default", "chan", False, True)),
+            lambda user: inbox.leave(Leave(user, "default", "chan", epoch, 0, False)),
+        ):
+            broken, good = (ensureDeferred(ask(user)) for user in ("carol", "bob"))
+            await good
+            with self.assertRaises(Unavailable):
+                await broken
+
+    async def test_thousands_leave_at_once(self) -> None:
+        """By an acknowledgement, or by a bound that has become smaller."""
+        inbox = await self.make()
+        epoch = (await self.register(inbox, "bob", "chan")).page.epoch
+        await self.fill(inbox, "bob", 1500)
+        await inbox.ack(Ack("bob", "default", "chan", epoch, 700))
+        self.assertEqual(await self.redis.command("ZCARD", "imd:{bob}:inbox"), 800)
+        smaller = await self.make(max_messages=10)
+        await self.fill(smaller, "bob", 1)
+        page = await inbox.pull("bob", epoch, 1400, 100)
+        self.assertEqual([seq for seq, _ in page.messages], list(range(1492, 1502)))
+
+    async def test_number_that_is_none(self) -> None:
+        """A head that holds rubbish fails its messages, each time anew, and no others."""
+        inbox = await self.make()
+        await self.fill(inbox, "bob", 1)
+        await self.redis.command("HSET", "imd:{bob}:head", "seq", "rubbish")
+        for _ in range(2):
+            broken, good = await inbox.accept(
+                [
+                    submission("alice", ["bob"], client_msg_id="c-1", msg="same"),
+                    submission("alice", ["carol"]),
+                ]
+            )
+            self.assertIsInstance(broken, Failed)
+            self.assertIsInstance(good, Placed)
 
     async def test_keys_are_as_documented(self) -> None:
         """Everything of a user is under its hash tag, in the documented shapes."""

@@ -42,7 +42,7 @@ local function write(inbox)
   for i = 1, #added, 4000 do redis.call('ZADD', at, unpack(added, i, math.min(i + 3999, #added))) end
   redis.call('HSET', key(inbox.user, 'head'), 'seq', inbox.seq)
   overflown = overflown + cap(at, inbox.size + #added / 2)
-  if inbox.stale then postpone_expiry(inbox.user) end
+  see_to_expiry(inbox.user, inbox.stale, inbox.size)
 end
 
 -- The desk reads inboxes and writes them itself: what is known of them ends there.

@@ -1,7 +1,6 @@
 #!lua flags=allow-oom
 -- Items: {user, device, channel, epoch, seq, told}. Reply: {now_ms, heads}: {held, epoch, head}.
-local heads = {}
-for i, item in ipairs(items) do
+return reply(each(function(item)
   local user, device = item[1], item[2]
   local held = split_channel(redis.call('HGET', key(user, 'channels'), device)) == item[3]
   local epoch, seq = head(user)
@@ -12,6 +11,5 @@ for i, item in ipairs(items) do
       set_device_info(user, device, epoch, attempt, flags)
     end
   end
-  heads[i] = {held, epoch, seq}
-end
-return reply(heads)
+  return {held, epoch, seq}
+end))

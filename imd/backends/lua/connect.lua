@@ -82,6 +82,4 @@ local function connect(item)
   return {0, start, recovered, replaced, epoch, seq, page(user, start, item[9])}
 end
 
-local outcomes = {}
-for i, item in ipairs(items) do outcomes[i] = connect(item) end
-return reply(outcomes)
+return reply(each(connect))

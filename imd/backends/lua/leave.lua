@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Items: {user, device, channel, epoch, seq, ephemeral}. Reply: {now_ms, {true | false for each}}.
+-- Items: {user, device, channel, epoch, seq, ephemeral}. Reply: {now_ms, {held | why it failed}}.
 
 -- The latest lease end of the user's channels that answer visitors; now if there is none.
 local function answers_until(user)
@@ -13,12 +13,11 @@ local function answers_until(user)
   return latest
 end
 
-local left = {}
-for i, item in ipairs(items) do
+return reply(each(function(item)
   local user, device = item[1], item[2]
   local channels = key(user, 'channels')
-  left[i] = split_channel(redis.call('HGET', channels, device)) == item[3]
-  if left[i] then
+  local held = split_channel(redis.call('HGET', channels, device)) == item[3]
+  if held then
     local epoch, seq = head(user)
     local told = epoch == item[4]
     if told then acknowledge(user, device, item[5], seq) end
@@ -33,5 +32,5 @@ for i, item in ipairs(items) do
     end
     if string.find(flags, 'a', 1, true) then agent_online_until(user, answers_until(user)) end
   end
-end
-return reply(left)
+  return held
+end))

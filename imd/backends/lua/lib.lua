@@ -31,10 +31,12 @@ local function head(user)
   local at = key(user, 'head')
   local h = redis.call('HMGET', at, 'epoch', 'seq', 'run', 'day')
   local epoch, seq = h[1], tonumber(h[2] or '0')
+  if not seq then error('not a number: seq of ' .. at, 0) end
   if not epoch or (h[3] ~= run and not lossless) then
     drawn = drawn + 1
     epoch = chance .. string.format('%x', drawn)
     redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'run', run)
+    redis.call('EXPIRE', at, keep_s + 172800)
   elseif h[3] ~= run then
     redis.call('HSET', at, 'run', run)
   end
@@ -104,6 +106,17 @@ local function release(members)
   end
 end
 
+-- What comes of each item. One whose keys are broken fails alone: a text says why.
+local function each(work)
+  local outcomes = {}
+  for i, item in ipairs(items) do
+    local ok, outcome = pcall(work, item)
+    if not ok then outcome = type(outcome) == 'table' and outcome.err or tostring(outcome) end
+    outcomes[i] = outcome
+  end
+  return outcomes
+end
+
 -- The script's reply. What no inbox has any more is forgotten.
 local function reply(...)
   for member, times in pairs(released) do
@@ -114,12 +127,30 @@ local function reply(...)
   return cmsgpack.pack({now_ms, ...})
 end
 
+-- Take the oldest out of an inbox; a few at a time, since they may be large.
+local function drop_oldest(inbox, count)
+  while count > 0 do
+    local some = math.min(count, 256)
+    release(redis.call('ZRANGE', inbox, 0, some - 1))
+    redis.call('ZREMRANGEBYRANK', inbox, 0, some - 1)
+    count = count - some
+  end
+end
+
 -- Keep an inbox within max_messages, now that it has `size`. Gives how many had to leave.
 local function cap(inbox, size)
-  local surplus = size - max_messages
-  if surplus <= 0 then return 0 end
-  release(redis.call('ZRANGE', inbox, 0, surplus - 1))
-  return redis.call('ZREMRANGEBYRANK', inbox, 0, surplus - 1)
+  local surplus = math.max(0, size - max_messages)
+  drop_oldest(inbox, surplus)
+  return surplus
+end
+
+-- Messages were put into an inbox that had `size` before. Emptied, its key and its expiry had gone.
+local function see_to_expiry(user, stale, size)
+  if stale then
+    postpone_expiry(user)
+  elseif size == 0 then
+    redis.call('EXPIRE', key(user, 'inbox'), keep_s + 86400)
+  end
 end
 
 -- Put a message into an inbox. Gives epoch, seq and the channels that may be told.
@@ -129,8 +160,9 @@ local function deliver(user, body)
   seq = seq + 1
   redis.call('HSET', key(user, 'head'), 'seq', seq)
   redis.call('ZADD', inbox, seq, body)
-  cap(inbox, redis.call('ZCARD', inbox))
-  if stale then postpone_expiry(user) end
+  local size = redis.call('ZCARD', inbox)
+  cap(inbox, size)
+  see_to_expiry(user, stale, size - 1)
   return {epoch, seq, live_channels(user)}
 end
 
@@ -156,8 +188,8 @@ local function trim(user)
     end
   end
   if least then
-    release(redis.call('ZRANGEBYSCORE', key(user, 'inbox'), '-inf', least))
-    redis.call('ZREMRANGEBYSCORE', key(user, 'inbox'), '-inf', least)
+    local inbox = key(user, 'inbox')
+    drop_oldest(inbox, redis.call('ZCOUNT', inbox, '-inf', least))
   end
 end
 

@@ -1,8 +1,7 @@
 #!lua flags=allow-oom
 -- Items: {user, device, channel, answers visitors, renew}.
 -- Reply: {now_ms, heads}: {held, epoch, head}.
-local heads = {}
-for i, item in ipairs(items) do
+return reply(each(function(item)
   local user, device, channel = item[1], item[2], item[3]
   local channels = key(user, 'channels')
   local held = split_channel(redis.call('HGET', channels, device)) == channel
@@ -14,6 +13,5 @@ for i, item in ipairs(items) do
     if now_s - seen > 3600 then set_device_info(user, device, cursor_epoch, attempt, flags) end
     if stale then postpone_expiry(user) end
   end
-  heads[i] = {held, epoch, seq}
-end
-return reply(heads)
+  return {held, epoch, seq}
+end))
