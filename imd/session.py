@@ -59,6 +59,7 @@ class Session:
     __slots__ = (
         "_early",
         "_inbox",
+        "_left",
         "_other_epoch",
         "_outlet",
         "_pinged",
@@ -119,6 +120,7 @@ class Session:
         self.ceiling = 0
         """the highest number ever sent to this channel, whatever the epoch"""
         self.ended = False
+        self._left = False
         self._pinged = 0
         self._starts = 0
         """how often the device was told where it starts; tells the pings before a reset from those after"""
@@ -187,7 +189,7 @@ class Session:
 
         `clean`: the connection was closed in good order, with nothing left unsent.
         """
-        self.ended = True
+        self.ended = self._left = True
         if clean and not self.acknowledges:
             self.acked, self.told = self.sent, True
         if TRACE.on:
@@ -356,6 +358,10 @@ class Session:
     def _registered_again(self, outcome: ConnectOutcome) -> None:
         self._pulling = False
         if self.ended:
+            if self._left and isinstance(outcome, Registered):
+                # Its leaving may have come before this.
+                leave = Leave(self.user, self.device, self.channel, "", 0, self.ephemeral)
+                self._inbox.leave(leave).addErrback(self._pull_failed)
             return
         if isinstance(outcome, Superseded):
             self.replaced()

@@ -632,6 +632,17 @@ class HoldingTests(SessionTestCase):
         session.replaced()
         self.assertEqual((self.wire.payloads, self.inbox.names(), self.wire.closed), ([], [], None))
 
+    def test_left_before_it_was_registered_again(self) -> None:
+        """Whichever of the two the inbox does first, nothing stays registered."""
+        for overtaken in (False, True):
+            session = self.begin()
+            session.resynchronise()
+            self.inbox.leave(session.leave(clean=False))
+            if overtaken:
+                self.inbox.calls.rotate(1)
+            self.inbox.settle()
+            self.assertEqual(self.inbox.of("bob").channels, {})
+
     def test_failing_again(self) -> None:
         """Registering again that fails is tried at the next look at the inbox."""
         session = self.begin()
