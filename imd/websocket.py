@@ -9,6 +9,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from prometheus_client import Counter, Gauge
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from imd.auth import bearer_token
 from imd.connection import Connection
@@ -19,6 +20,8 @@ from imd.handshake import Denied, check_request
 from imd.heartbeat import Heartbeat
 from imd.lean import lean_class, slim
 from imd.services import Services
+
+_log = Logger()
 
 CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
 BLOCKED = Gauge("imd_blocked_connections", "Connections whose socket does not take what was written.")
@@ -72,6 +75,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     _choked = False
     _blocked = False
     _blocked_bytes = 0
+    _ping: bytes | None = None
     _out: list[bytes] | None = None
     _out_bytes = 0
     _all_sent = False
@@ -175,9 +179,11 @@ class ChannelProtocol(WebSocketServerProtocol):
         super().sendData(data, sync, chopsize)
 
     def onPing(self, payload: bytes) -> None:
-        # A client that pings without reading gets no heap of pongs.
+        # Who pings without reading gets no heap of pongs; the last one will do (RFC 6455, 5.5.3).
         if self.writable:
             self.sendPong(payload)
+        else:
+            self._ping = payload
 
     def onPong(self, payload: bytes) -> None:
         self.pong_due = 0.0
@@ -200,6 +206,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.lost(wasClean and self._all_sent and not self.failedByMe)
+        self._out = None
         self._unblock()
         self._choke(False)
         self.factory.services.gate.gone(self)
@@ -233,6 +240,9 @@ class ChannelProtocol(WebSocketServerProtocol):
         self._unblock()
         if self._choke(False):
             self._read_if_wanted()
+        if self._ping is not None:
+            ping, self._ping = self._ping, None
+            self.sendPong(ping)
         if self.connection is not None:
             self.connection.writable_again()
 
@@ -389,7 +399,11 @@ class ChannelFactory(WebSocketServerFactory):
     def _flush_all(self) -> None:
         unflushed, self._unflushed = self._unflushed, []
         for protocol in unflushed:
-            protocol.flush()
+            try:
+                protocol.flush()
+            except Exception:
+                # One that cannot be written to costs nobody else a frame.
+                _log.failure("a write")
 
     def emptied(self) -> Deferred[None]:
         """Fires when no connection is left."""

@@ -120,7 +120,7 @@ class GateTests(unittest.TestCase):
         self.successResultOf(second)
 
     def test_a_long_line_of_those_who_have_gone(self) -> None:
-        """Hundreds in a row give their place back at once, as those do whose clients have hung up: it goes on."""
+        """Clients in a row have hung up, and give their places back at once: it goes on."""
         self.full()
 
         async def login() -> None:

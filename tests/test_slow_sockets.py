@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client import REGISTRY
+from twisted.internet.task import Clock
 from twisted.trial import unittest
 
+from imd.gate import Gate
 from imd.websocket import MAX_BLOCKED_BYTES, ChannelProtocol
 
 
@@ -26,8 +29,13 @@ class TransportDouble:
 
 
 class FactoryDouble:
+    services = SimpleNamespace(gate=Gate(lambda: 0.0, Clock().callLater))
+
     def flush_soon(self, protocol: Any) -> None:
         """The test flushes."""
+
+    def closed(self, protocol: Any) -> None:
+        """Nobody counts connections here."""
 
 
 class SlowSocketTests(unittest.TestCase):
@@ -81,3 +89,11 @@ class SlowSocketTests(unittest.TestCase):
         self.assertFalse(self.transport.reading)
         self.protocol.resume_reading()
         self.assertTrue(self.transport.reading)
+
+    def test_flushed_after_the_end(self) -> None:
+        """What was sent in the turn in which the connection ended is neither written nor counted."""
+        self.protocol.pauseProducing()
+        self.protocol.send(b"x" * 100)
+        self.protocol.onClose(False, None, None)
+        self.protocol.flush()
+        self.assertEqual((self.more(), self.transport.written), ([0, 0, 0], 0))

@@ -102,7 +102,7 @@ class RedisFaultTests(RedisHarness):
         await until(lambda: self.redis.problem() is None, "Redis is back for the test")
 
     async def test_every_key_expires(self) -> None:
-        """Also an inbox that was emptied and begins anew on a day on which expiry has been put off already."""
+        """Also an inbox that was emptied, and begins anew after expiry was put off for that day."""
         inbox = await self.make()
         registered = await self.register(inbox, "bob", "chan")
         for seq in (1, 2):

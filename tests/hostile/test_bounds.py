@@ -46,12 +46,13 @@ class BoundsTests(unittest.SynchronousTestCase):
             self.assertTrue(connection.transport.aborted)
 
     def test_pings_of_one_who_does_not_read(self) -> None:
-        """No pongs are written to a socket that takes nothing."""
+        """No pongs are written to a socket that takes nothing; once it does, the last ping's is."""
         connection = InProcess().open()
         connection.protocol.pauseProducing()
         connection.receive(frame(PING, b"x" * 125) * 1000)
         self.assertEqual(connection.written(), b"")
         connection.protocol.resumeProducing()
+        self.assertEqual(connection.written(), b"\x8a\x7d" + b"x" * 125)
         connection.receive(frame(PING))
         self.assertEqual(connection.written(), b"\x8a\x00")
 
