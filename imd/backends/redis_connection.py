@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, cast
@@ -29,6 +29,8 @@ SCRIPTS = ("accept", "connect", "pull", "ack", "renew", "leave", "desk")
 
 # Between two looks at settings that an operator may change while Redis runs.
 SETTINGS_SECONDS = 60.0
+
+_backoff = backoffPolicy(0.1, 10.0, 1.5)
 
 # Answers that mean: this server will not do, look for another (or wait for this one to change).
 _DROP_ON = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
@@ -87,6 +89,8 @@ class RedisConnection:
         self._problem = "not connected yet"
         self._ready: Deferred[None] = Deferred()
         self._stopping = False
+        self._unprepared = 0
+        """how many connections on end were made and then of no use"""
         self.run_id = b""
         """of the Redis process that this connection talks to; another one after a restart or failover"""
         endpoint: Any = HostnameEndpoint(reactor, self._host, self._port, timeout=timeout_seconds)
@@ -95,9 +99,9 @@ class RedisConnection:
         self._service = ClientService(
             endpoint,
             cast(Any, _RedisFactory(timeout_seconds)),
-            retryPolicy=_jittered(backoffPolicy(0.1, 10.0, 1.5)),
+            retryPolicy=self._retry_seconds,
             clock=reactor,
-            prepareConnection=self._prepare,
+            prepareConnection=self._begin,
         )
         self._looking = LoopingCall(self._look_at_settings)
         self._looking.clock = reactor
@@ -126,10 +130,16 @@ class RedisConnection:
     def problem(self) -> str | None:
         return f"redis: {self._problem}" if self._problem else None
 
+    def _begin(self, protocol: IProtocol) -> None:
+        """Gives nothing to wait for: the service cannot bear to lose a connection meanwhile."""
+        self._prepare(protocol)
+
+    def _retry_seconds(self, attempt: int) -> float:
+        return _backoff(max(attempt, self._unprepared)) * random.uniform(0.5, 1.0)
+
     @inlineCallbacks
-    def _prepare(self, protocol: IProtocol) -> Any:
-        """Make a new connection ready: log in, learn whom we talk to, load the scripts."""
-        redis: Any = protocol
+    def _prepare(self, redis: Any) -> Any:
+        """Make a new connection ready, or drop it: log in, learn whom we talk to, load the scripts."""
         try:
             redis.transport.setTcpNoDelay(True)
             if self._password:
@@ -141,9 +151,12 @@ class RedisConnection:
             for text in self._scripts.values():
                 yield redis.execute_command("SCRIPT", "LOAD", text)
         except Exception as error:
-            self._note_problem(f"{type(error).__name__}: {error}")
+            self._unprepared += 1
+            if not self._stopping:
+                self._note_problem(f"{type(error).__name__}: {error}")
             redis.transport.abortConnection()
-            raise
+            return
+        self._unprepared = 0
         self.run_id = info.get(b"run_id", b"")
         redis.whenDisconnected().addCallback(self._lost)
         self._protocol = redis
@@ -217,7 +230,3 @@ def plain_reason(error: str) -> str:
 
 def _parse_info(reply: bytes) -> dict[bytes, bytes]:
     return dict(line.split(b":", 1) for line in reply.splitlines() if b":" in line)
-
-
-def _jittered(policy: Callable[[int], float]) -> Callable[[int], float]:
-    return lambda attempt: policy(attempt) * random.uniform(0.5, 1.0)
