@@ -155,7 +155,7 @@ class Connection:
             self.session.ended = True
 
     def lost(self, clean: bool) -> None:
-        """The WebSocket is gone. `clean`: in good order, and all that was written to it had been sent."""
+        """The WebSocket is gone. `clean`: in good order, and the client had what was written to it."""
         self._state = self.CLOSED
         self._early.clear()
         self._cancel_call()

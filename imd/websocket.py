@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from imd.arrived import all_arrived
 from imd.auth import bearer_token
 from imd.connection import Connection
 from imd.delivery import Cancellable
@@ -78,7 +79,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     _ping: bytes | None = None
     _out: list[bytes] | None = None
     _out_bytes = 0
-    _all_sent = False
+    _all_read = False
     _handshaking = False
     _dropping: Cancellable | None = None
 
@@ -193,7 +194,10 @@ class ChannelProtocol(WebSocketServerProtocol):
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         # Asked now: whoever looks later finds a transport that takes nothing any more.
         self.flush()
-        self._all_sent = self.writable
+        # The answer to our own close frame says that all before it was read. One that the peer began with may
+        # have been sent long before we wrote the last messages, and the peer may be gone.
+        answered = self.closedByMe and code == self.localCloseCode
+        self._all_read = self.writable and (answered or all_arrived(self.transport))
         if self.connection is not None:
             self.connection.peer_leaves()
         return super().onCloseFrame(code, reasonRaw)
@@ -205,7 +209,7 @@ class ChannelProtocol(WebSocketServerProtocol):
             self.factory.heartbeat.remove(self, self._slot)
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.lost(wasClean and self._all_sent and not self.failedByMe)
+            connection.lost(wasClean and self._all_read and not self.failedByMe)
         self._out = None
         self._unblock()
         self._choke(False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from tests.protocol.support import Rules, record_pings
 
 
@@ -289,6 +291,23 @@ class CursorRules(Rules):
         client.send({"isConnect": True, "userId": user, "loginType": "USER_TYPE"})
         await client.messages(3)
         await self.dropped(client)
+        again = await self.login(user, url=url)
+        self.assertEqual(again.connected["seq"], 0)
+        self.assert_seqs(await again.messages(3), 1)
+
+    async def test_close_of_one_that_is_gone(self) -> None:
+        """A close frame with the end of the connection right behind it: nobody read what was written."""
+        user = await self.filled(3)
+        url = self.url()
+        client = await self.open(url)
+        client.answers_pings = False
+        client.send({"isConnect": True, "userId": user, "loginType": "USER_TYPE"})
+        await client.messages(3)
+        wire = client.protocol.transport.socket
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        wire.send(bytes.fromhex("8882 00000000 03e8"))
+        wire.shutdown(socket.SHUT_WR)
+        await client.wait_closed()
         again = await self.login(user, url=url)
         self.assertEqual(again.connected["seq"], 0)
         self.assert_seqs(await again.messages(3), 1)
