@@ -262,10 +262,8 @@ class MongoArchiveTests(unittest.TestCase):
         archive = await self.started(server.url, timeout_seconds=1)
         await archive.insert([body(1, to="bob")])
         server.pause()
-        began = reactor.seconds()  # type: ignore[attr-defined]
         with self.assertRaises(Unavailable):
             await archive.history(HistoryQuery("alice", None))
-        self.assertLess(reactor.seconds() - began, 4)  # type: ignore[attr-defined]
         await until(lambda: archive.problem() is not None, "it is noticed")
         server.resume()
         await until(lambda: archive.problem() is None, "it is back")

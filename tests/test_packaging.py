@@ -153,7 +153,8 @@ class ConfigurationFileTests(unittest.TestCase):
 class ScriptTests(FolderTests):
     def test_syntax(self) -> None:
         """bash can read all scripts, and they may be run."""
-        scripts = [ROOT / "scripts" / name for name in ("run", "test", "services", "cluster", "bench")]
+        names = ("run", "test", "services", "cluster", "bench", "drill")
+        scripts = [ROOT / "scripts" / name for name in names]
         for script in [*scripts, ROOT / ".ci" / "run"]:
             run("bash", "-n", script, cwd=self.folder)
             self.assertTrue(os.access(script, os.X_OK), script)

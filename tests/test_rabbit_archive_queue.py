@@ -170,12 +170,8 @@ class ArchiveQueueTests(unittest.TestCase):
         server, queue = await self.on_breakable()
         server.pause()
         self.addCleanup(server.resume)
-        began = reactor.seconds()  # type: ignore[attr-defined]
         await self.fails(queue, "no confirm within 1 s")
-        between = reactor.seconds()  # type: ignore[attr-defined]
-        self.assertLess(between - began, 5)
-        await self.fails(queue)
-        self.assertLess(reactor.seconds() - between, 0.5)  # type: ignore[attr-defined]
+        self.failureResultOf(queue.publish([record(1)]), Unavailable)
         server.resume()
         await until(lambda: queue.problem() is None, "it recovers")
         await queue.publish([record(1)])
@@ -191,10 +187,8 @@ class ArchiveQueueTests(unittest.TestCase):
         self.addCleanup(server.rabbitctl, "set_vm_memory_high_watermark", "absolute", "1GB")
         server.rabbitctl("set_vm_memory_high_watermark", "0.00001")
         # The broker tells a connection when that next publishes; what it has read by then may be confirmed.
-        began = reactor.seconds()  # type: ignore[attr-defined]
         with contextlib.suppress(Unavailable):
             await queue.publish([record(2)])
-        self.assertLess(reactor.seconds() - began, 5)  # type: ignore[attr-defined]
         await until(lambda: "memory or disk alarm" in (queue.problem() or ""), "it is noticed")
         self.assertEqual(freed, [])
         await self.fails(queue, "alarm")

@@ -141,6 +141,7 @@ class LimitTests(HostileCase):
         end = time.monotonic() + 20
         while self.node.metric("imd_connections") != 1:
             self.assertLess(time.monotonic(), end)
+            time.sleep(0.05)
 
     def connect(self, stack: contextlib.ExitStack, address: str, user: str | None = None) -> object:
         """Connect from a loopback address: what comes of it, a frame's type or a close code."""

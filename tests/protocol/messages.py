@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from twisted.trial.unittest import SkipTest
+
 from tests.protocol.support import Rules, pause, record_raw
 
 
@@ -382,10 +384,15 @@ class ResendRules(Rules):
         """Within dedup_seconds (2) of the last time it is the same message; after that it is a new one."""
         user = self.name("alice")
         client = await self.login(user, "rate")
+        used = time.monotonic()
         first = await client.say(user, "hi", clientMsgId="c-1")
         for _ in range(2):
             await pause(1.3)
-            self.assertEqual(await client.say(user, "hi", clientMsgId="c-1"), first)
+            before, used = used, time.monotonic()
+            again = await client.say(user, "hi", clientMsgId="c-1")
+            if time.monotonic() - before > 2:
+                raise SkipTest("the machine is too busy for this")
+            self.assertEqual(again, first)
         await pause(3.2)
         self.assertNotEqual((await client.say(user, "hi", clientMsgId="c-1"))["id"], first["id"])
 
