@@ -435,6 +435,8 @@ class Connection:
         assert session is not None
         self._services.sessions.pop(session.channel, None)
         if session.epoch:
+            # The two hold each other: they are to go now, not when somebody looks for garbage.
+            self.session = None
             self._services.leave(session.leave(clean))
         else:
             session.ended = True

@@ -216,6 +216,8 @@ class ChannelProtocol(WebSocketServerProtocol):
         self.factory.services.gate.gone(self)
         # Last: a node that stops goes on as soon as the last connection has left the registry.
         self.factory.closed(self)
+        # It holds this object, which would wait for somebody to look for garbage.
+        self.is_closed = None
 
     def dropConnection(self, abort: bool = False) -> None:
         """End the TCP connection: with what is still to be sent, if the peer takes it in time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -519,6 +520,22 @@ class AckTests(ConnectionTestCase):
         self.inbox.settle()
         self.assertEqual(self.inbox.of("alice").cursors["default"], ("e1", 1))
 
+    def test_nothing_is_left_for_the_garbage_collector(self) -> None:
+        """A connection and its session hold each other only while they are needed."""
+        client = Client(self.services)
+        client.connect()
+        self.settle()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        sessions = [thing for thing in gc.get_objects() if type(thing) is Session]
+        self.assertIn(client.connection.session, sessions)
+        before = len(sessions)
+        sessions.clear()
+        client.connection.lost(clean=False)
+        self.settle()
+        del client
+        self.assertEqual(sum(type(thing) is Session for thing in gc.get_objects()), before - 1)
 
     def test_seed_client_gone(self) -> None:
         """A clean close is one as well; any other end is not."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 from twisted.trial import unittest
 
 from imd.websocket import CLOSE_HANDSHAKE_SECONDS, MAX_BLOCKED_BYTES, MAX_PIECES
@@ -31,6 +34,18 @@ class BoundsTests(unittest.SynchronousTestCase):
             self.assertLess(len(connection.protocol.frame_data), MAX_PIECES)
         connection.receive(b"x")
         self.assertEqual(connection.recorder.events, [b"x" * 2000])
+
+    def test_nothing_is_left_for_the_garbage_collector(self) -> None:
+        """A connection that has ended goes at once: a node looks for garbage seldom."""
+        connection = InProcess().open()
+        gone = weakref.ref(connection.protocol)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        connection.lose()
+        # As a socket does.
+        connection.transport.unregisterProducer()
+        del connection
+        self.assertIsNone(gone())
 
     def test_nothing_is_kept_after_a_failure(self) -> None:
         """What comes behind a header that failed the connection is not gathered, up to the end of it all."""
