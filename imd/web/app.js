@@ -54,7 +54,7 @@ class App {
     this.thread?.close();
     this.list?.close();
     this.thread = null;
-    this.list = new List(session);
+    this.list = new List(session, () => this.dialog.showModal());
     this.link = h("div", { class: "link", hidden: true });
     this.menu = this.#menu();
     this.dialog = this.#newDialog();

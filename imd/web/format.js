@@ -9,7 +9,7 @@ function format(language, options) {
   return formats.get(key);
 }
 
-export const clockTime = (ms, language) => format(language, { hour: "2-digit", minute: "2-digit" }).format(ms);
+export const clockTime = (ms, language) => format(language, { hour: "numeric", minute: "2-digit" }).format(ms);
 
 export const fullTime = (ms, language) => format(language, { dateStyle: "full", timeStyle: "short" }).format(ms);
 

@@ -22,8 +22,10 @@ export function othersOf(address, me) {
 }
 
 export class List {
-  constructor(session) {
+  /** `begin` lets one start a conversation. */
+  constructor(session, begin) {
     this.session = session;
+    this.begin = begin;
     this.words = "";
     this.most = MOST;
     this.drawSoon = batched(() => this.draw());
@@ -83,7 +85,8 @@ export class List {
   #chat(entries) {
     if (entries.length) return [this.#rows(entries)];
     if (this.words) return [h("p", { class: "list-empty" }, t("list.none"))];
-    return [h("div", { class: "list-empty" }, h("p", { class: "strong" }, t("list.empty")), h("p", {}, t("list.empty.hint")))];
+    const begin = h("button", { class: "button", type: "button", onclick: this.begin }, t("list.begin"));
+    return [h("div", { class: "list-empty" }, h("p", { class: "strong" }, t("list.empty")), h("p", {}, t("list.empty.hint")), begin)];
   }
 
   /** Who waits, the one that waits longest first; then the others. */

@@ -181,8 +181,9 @@ export class Thread {
     entries.forEach((entry, i) => {
       const [before, after] = [entries[i - 1], entries[i + 1]];
       if (!before || dayNumber(before.time) !== dayNumber(entry.time)) items.push(this.#day(entry.time));
-      if (entry.id !== undefined && entry.id === this.unreadFrom) items.push(this.#unreadLine());
-      const first = !joined(before, entry) || entry.id === this.unreadFrom;
+      const unread = entry.id !== undefined && entry.id === this.unreadFrom;
+      if (unread) items.push(this.#unreadLine());
+      const first = unread || !joined(before, entry);
       items.push(this.#message(entry, first, !joined(entry, after)));
     });
     return items;

@@ -113,7 +113,7 @@ class ChatTests(unittest.TestCase):
         url = node("open").http_url
         alice = Person.sign_in(visitors.context(), url, name("alice"))
         bob = Person.sign_in(visitors.context(), url, name("bob"))
-        alice.page.get_by_role("button", name="New conversation").click()
+        alice.page.get_by_role("button", name="Write to somebody").click()
         alice.page.get_by_label("To").fill(bob.name)
         alice.page.get_by_role("button", name="Start").click()
         alice.say("hi bob")
@@ -233,6 +233,8 @@ class ChatTests(unittest.TestCase):
         alice.page.reload()
         for text in ("kept", "kept too"):
             expect(alice.message(text, ".sending")).to_have_count(1)
+        # Beside each other, as they will be when they are sent.
+        expect(alice.message("kept too", ":not(.first)")).to_have_count(1)
         blocked = False
         for text in ("kept", "kept too"):
             expect(alice.message(text, ".accepted")).to_have_count(1)
