@@ -94,12 +94,14 @@ class Client(Driver):
 class _Socket(WebSocketClientProtocol):
     factory: _Factory
     transport: Any
+    _opened = False
 
     def connectionMade(self) -> None:
         self.factory.client._socket = self
         super().connectionMade()
 
     def onOpen(self) -> None:
+        self._opened = True
         self.factory.client._opened_socket(self.factory.connection)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
@@ -109,7 +111,10 @@ class _Socket(WebSocketClientProtocol):
         client = self.factory.client
         if client._socket is self:
             client._socket = None
-        # What Autobahn makes up for itself, as 1006, is no code of the node's.
+        # What Autobahn makes up for itself, as 1006, is no code of the node's. Why a handshake failed is of
+        # use; of a connection that broke later it only says so, at length.
+        if self._opened and self.remoteCloseCode is None:
+            reason = None
         client._closed_socket(
             self.factory.connection, self.remoteCloseCode, reason or "the connection was lost"
         )

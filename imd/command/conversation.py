@@ -40,6 +40,9 @@ class Conversation:
         self._end: Deferred[None] = Deferred()
         """the input has ended"""
         self._typing = False
+        self._interrupted = False
+        self._trouble = ""
+        """why there is no connection; empty while there is one"""
         token = self._token if options.token or options.token_file else None
         self._client = Client(
             options.url,
@@ -62,7 +65,7 @@ class Conversation:
         client.on(Failed, self._message_failed)
         client.on(Gap, lambda _: self._note("some messages may be missing here; the history has them"))
         # Whatever ends it: the node is told what was seen, and nothing waits for a broken connection.
-        self._reactor.addSystemEventTrigger("before", "shutdown", client.stop)
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         client.start()
         try:
             await self._in_time(client.connected())
@@ -76,14 +79,20 @@ class Conversation:
             await client.stop()
             await receiving
         except TimeoutError:
-            self._output.problem(f"{self._options.url}: not within {self._options.seconds:g} s")
+            why = f" ({self._trouble})" if self._trouble else ""
+            self._output.problem(f"{self._options.url}: not within {self._options.seconds:g} s{why}")
             return 2
         except Ended as ended:
-            self._output.problem(f"{self._options.url}: {ended}")
+            if not self._interrupted:
+                self._output.problem(f"{self._options.url}: {ended}")
             return 2
         finally:
             await client.stop()
         return 1 if self._failed else 0
+
+    def _stop(self) -> Any:
+        self._interrupted = True
+        return self._client.stop()
 
     def _in_time(self, waiting: Any) -> Deferred[Any]:
         """In a terminal one sees what it waits for, and may end it; a pipe has nobody."""
@@ -141,9 +150,13 @@ class Conversation:
 
     def _state_changed(self, event: StateChanged) -> None:
         if event.state is State.WAITING:
-            why = event.reason or f"closed with {event.code}"
-            self._note(f"no connection ({why}); again in {event.retry_seconds or 0:.1f} s")
-        elif event.state is State.OPEN and self._interactive:
+            known = self._trouble
+            self._trouble = harmless(event.reason or f"closed with {event.code}")
+            if not known:
+                # Said once, and not at each attempt.
+                self._note(f"no connection ({self._trouble}); it is tried again, and what is typed is kept")
+        elif event.state is State.OPEN:
+            self._trouble = ""
             self._note(f"{self._client.user_id} at {self._options.url}")
 
     def _message_failed(self, event: Failed) -> None:
@@ -186,8 +199,13 @@ class Conversation:
         import termios
 
         before = termios.tcgetattr(self._input)
-        put_back = (termios.tcsetattr, self._input, termios.TCSADRAIN, before)
-        self._reactor.addSystemEventTrigger("after", "shutdown", *put_back)
+
+        def put_back() -> None:
+            termios.tcsetattr(self._input, termios.TCSADRAIN, before)
+            # The cursor is behind the prompt.
+            print(file=self._output.stream, flush=True)
+
+        self._reactor.addSystemEventTrigger("after", "shutdown", put_back)
         while True:
             self._typing = True
             try:

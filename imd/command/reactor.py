@@ -11,12 +11,18 @@ from twisted.python.failure import Failure
 
 
 def run_on_reactor(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """What the coroutine returns or raises. KeyboardInterrupt when the reactor was stopped first."""
+    """What the coroutine returns or raises. KeyboardInterrupt when the reactor was told to stop first."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
     reactor.seconds = time.monotonic
     results: list[Any] = []
+    interrupted = False
+
+    def stopping() -> None:
+        # The work may end yet, while it is tidied away: that is not its result.
+        nonlocal interrupted
+        interrupted = not results
 
     def ended(result: Any) -> None:
         results.append(result)
@@ -24,8 +30,9 @@ def run_on_reactor(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
             reactor.stop()
 
     reactor.callWhenRunning(lambda: ensureDeferred(work()).addBoth(ended))
+    reactor.addSystemEventTrigger("before", "shutdown", stopping)
     reactor.run()
-    if not results:
+    if interrupted:
         raise KeyboardInterrupt
     if isinstance(results[0], Failure):
         results[0].raiseException()

@@ -8,12 +8,15 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
@@ -200,6 +203,7 @@ class ChatTests(unittest.TestCase):
         code, _, error = await deferToThread(imd, *nobody, "--seconds", "1", input="hi")
         self.assertEqual(code, 2)
         self.assertIn("not within 1 s", error)
+        self.assertIn("refused", error)
 
     async def test_terminal(self) -> None:
         """In a terminal: what comes is shown above the line that is typed; Ctrl-D ends it."""
@@ -230,6 +234,30 @@ class ChatTests(unittest.TestCase):
         await until(lambda: shows(b"") and program.poll() is not None, "it ends", 60)
         self.assertEqual(program.returncode, 0, seen)
         await bob.close()
+
+    async def test_terminal_without_a_node(self) -> None:
+        """That there is no connection is said once, however often it is tried."""
+        tried = 0
+
+        class Closes(Protocol):
+            def connectionMade(self) -> None:
+                nonlocal tried
+                tried += 1
+                self.transport.abortConnection()
+
+        port = reactor.listenTCP(0, Factory.forProtocol(Closes), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        ours, theirs = pty.openpty()
+        url = f"ws://127.0.0.1:{port.getHost().port}/ws"
+        program = start_in(theirs, "chat", "--as", "erin", "frank", "--url", url)
+        self.addCleanup(program.wait)
+        self.addCleanup(program.kill)
+        await until(lambda: tried >= 3, "it comes again", 60)
+        program.send_signal(signal.SIGINT)
+        await until(lambda: program.poll() is not None, "it ends", 60)
+        self.assertEqual(program.returncode, 130)
+        said = os.read(ours, 65536)
+        self.assertEqual((said.count(b"no connection"), said.count(b"imd:")), (1, 0), said)
 
 
 class TraceClusterTests(unittest.TestCase):
