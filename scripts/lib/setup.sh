@@ -76,7 +76,8 @@ make_venv() {
     "$python" -m venv --clear "$VENV" || fail "could not make $VENV"
 }
 
-# install_project EXTRAS: the project, editable, with its extras (such as "test,servers"; may be empty).
+# install_project EXTRAS: the project, editable, with its extras (such as "test,servers"; may be empty) and what
+# the clients need: a later `pip install '.[asyncio]'` would put a copy in place of the editable project.
 # A stamp makes it quick the second time; an installation with more extras serves those with fewer.
 install_project() {
     local extras=$1 stamp=$VENV/.installed wanted log
@@ -93,7 +94,7 @@ install_project() {
     log=$(mktemp)
     # compat: the whole folder on the path, as Twisted looks for plugins in folders only.
     if ! (cd "$ROOT" && "$VENV/bin/python" -m pip install --disable-pip-version-check \
-        --config-settings editable_mode=compat -e ".${extras:+[$extras]}" -c constraints.txt) \
+        --config-settings editable_mode=compat -e ".[asyncio${extras:+,$extras}]" -c constraints.txt) \
         </dev/null >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         rm -f "$log"
