@@ -98,6 +98,7 @@ class _ScriptCalls:
         self._waiting: deque[tuple[Sequence[Any], Deferred[Any]]] = deque()
         self._in_flight = 0
         self._scheduled = False
+        self._flushing = False
         self._per_call = MAX_ITEMS_PER_CALL[script]
         self._gauge = WAITING_CALLS.labels(script)
 
@@ -113,12 +114,17 @@ class _ScriptCalls:
 
     def _flush(self) -> None:
         self._scheduled = False
+        if self._flushing:
+            # A call that failed at once: the loop goes on with the next, not a loop within it.
+            return
+        self._flushing = True
         while self._waiting and self._in_flight < MAX_CALLS_IN_FLIGHT:
             count = min(len(self._waiting), self._per_call)
             batch = [self._waiting.popleft() for _ in range(count)]
             self._in_flight += 1
             call = self._owner.call(self._script, [item for item, _ in batch], _unpack_list)
             call.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
+        self._flushing = False
         self._gauge.set(len(self._waiting))
 
     def _answered(self, content: list[Any], batch: list[tuple[Any, Deferred[Any]]]) -> None:

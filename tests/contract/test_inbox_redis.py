@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
 
 from imd.backends import redis_connection
 from imd.backends.redis_inbox import RedisInbox
 from imd.errors import Unavailable
+from imd.ids import ServerClock
 from imd.interfaces import Ack, ConnectRequest, Failed, InboxOptions, Lease, Leave, Page, Placed, Submission
 from imd.message import IMessage, encode_message
 from tests.contract.accept_contract import AcceptContract
@@ -113,6 +115,15 @@ class RedisFaultTests(RedisHarness):
         ends = {key: await self.redis.command("TTL", key) for key in await self.redis.command("KEYS", "*")}
         self.assertIn(b"imd:{bob}:inbox", ends)
         self.assertEqual([key for key, seconds in ends.items() if seconds <= 0], [])
+
+    def test_down_with_thousands_waiting(self) -> None:
+        """Each of them learns it, however many calls they would have been."""
+        clock = Clock()
+        inbox = RedisInbox(clock, self.server.url, InboxOptions(), ServerClock())
+        answers = [inbox.pull("bob", "", 0, 1) for _ in range(20_000)]
+        clock.advance(0)
+        for answer in answers:
+            self.failureResultOf(answer, Unavailable)
 
     async def test_broken_user_fails_alone(self) -> None:
         """Whatever is asked with it in one call is answered all the same."""
