@@ -26,6 +26,7 @@ from imd.history import Historian
 from imd.http import make_site
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, Backend, Bus, Delivery, Inbox, Leave
+from imd.listener import ChannelFactory
 from imd.pages import client_settings, read_files
 from imd.process import connection_room, raise_file_limit, settle_garbage_collector
 from imd.services import Services
@@ -33,7 +34,6 @@ from imd.session import Session
 from imd.settings import Settings, node_name
 from imd.trace import TRACE
 from imd.upkeep import Upkeep
-from imd.websocket import ChannelFactory
 
 # Where clients wait while the gate is shut. The kernel may have a lower limit (net.core.somaxconn).
 LISTEN_BACKLOG = 4096

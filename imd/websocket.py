@@ -1,15 +1,12 @@
-"""The WebSocket side: Autobahn does RFC 6455, imd.connection does everything that frames mean."""
+"""One WebSocket: Autobahn does RFC 6455, imd.connection does everything that frames mean."""
 
 from __future__ import annotations
 
-from collections import Counter as Tally
-from typing import Any
+from typing import Any, Protocol
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from prometheus_client import Counter, Gauge
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from imd.arrived import all_arrived
 from imd.auth import bearer_token
@@ -19,12 +16,9 @@ from imd.errors import CLOSE_OVERLOADED, CLOSE_PING_TIMEOUT
 from imd.fastframes import take_text_frames
 from imd.handshake import Denied, check_request
 from imd.heartbeat import Heartbeat
-from imd.lean import lean_class, slim
+from imd.lean import slim
 from imd.services import Services
 
-_log = Logger()
-
-CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
 BLOCKED = Gauge("imd_blocked_connections", "Connections whose socket does not take what was written.")
 BLOCKED_BYTES = Gauge("imd_blocked_bytes", "Written to such sockets since they stopped taking it.")
 CHOKED = Gauge("imd_choked_connections", "Of these, not read from until they have taken it (256 KiB each).")
@@ -60,10 +54,26 @@ def _join_many(pieces: list[bytes]) -> None:
         pieces[:] = [b"".join(pieces)]
 
 
+class Factory(Protocol):
+    """What a WebSocket needs of its factory."""
+
+    services: Services
+    heartbeat: Heartbeat
+
+    def opened(self, protocol: ChannelProtocol) -> str | None:
+        """A handshake is through; gives the reason if there is no room for it."""
+
+    def flush_soon(self, protocol: ChannelProtocol) -> None:
+        """Have `flush` called in the reactor's next turn: one write for all that is sent until then."""
+
+    def closed(self, protocol: ChannelProtocol) -> None:
+        """A connection is gone."""
+
+
 class ChannelProtocol(WebSocketServerProtocol):
     """One WebSocket. It is the outlet of its Connection, and its transport's producer."""
 
-    factory: ChannelFactory
+    factory: Factory
     transport: Any
 
     connection: Connection | None = None
@@ -346,92 +356,3 @@ class ChannelProtocol(WebSocketServerProtocol):
         else:
             self.close(CLOSE_PING_TIMEOUT, "ping not answered")
         return False
-
-
-class ChannelFactory(WebSocketServerFactory):
-    """Makes ChannelProtocols; knows how many there are, and from where. `room`: how many there may be."""
-
-    noisy = False
-
-    def __init__(self, reactor: Any, services: Services, room: int) -> None:
-        super().__init__(server="", reactor=reactor)
-        limits = services.settings.limits
-        websocket = services.settings.websocket
-        self.services = services
-        self.room = room
-        self.open: set[ChannelProtocol] = set()
-        self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
-        self._per_address: Tally[str] = Tally()
-        self._emptied: list[Deferred[None]] = []
-        self._unflushed: list[ChannelProtocol] = []
-        frame_bytes = 2 * limits.message_bytes + 65536
-        self.setProtocolOptions(
-            versions=[13],
-            webStatus=False,
-            utf8validateIncoming=True,
-            requireMaskedClientFrames=True,
-            maxFramePayloadSize=frame_bytes,
-            maxMessagePayloadSize=frame_bytes,
-            failByDrop=False,
-            echoCloseCodeReason=False,
-            openHandshakeTimeout=websocket.connect_seconds,
-            closeHandshakeTimeout=CLOSE_HANDSHAKE_SECONDS,
-            tcpNoDelay=True,
-            autoPingInterval=0,
-            allowedOrigins=["*"],
-            allowNullOrigin=True,
-        )
-        self.protocol = lean_class(ChannelProtocol, self)
-
-    def opened(self, protocol: ChannelProtocol) -> str | None:
-        """A handshake is through; gives the reason if there is no room for it."""
-        address = protocol._address
-        per_address = self.services.settings.limits.connections_per_address
-        self.open.add(protocol)
-        self._per_address[address] += 1
-        CONNECTIONS.set(len(self.open))
-        if len(self.open) > self.room:
-            return "too many connections"
-        if per_address and self._per_address[address] > per_address:
-            return "too many connections from this address"
-        return None
-
-    def flush_soon(self, protocol: ChannelProtocol) -> None:
-        """Have `flush` called in the reactor's next turn: one write for all that is sent until then."""
-        if not self._unflushed:
-            self.reactor.callLater(0, self._flush_all)
-        self._unflushed.append(protocol)
-
-    def _flush_all(self) -> None:
-        unflushed, self._unflushed = self._unflushed, []
-        for protocol in unflushed:
-            try:
-                protocol.flush()
-            except Exception:
-                # One that cannot be written to costs nobody else a frame.
-                _log.failure("a write")
-
-    def emptied(self) -> Deferred[None]:
-        """Fires when no connection is left."""
-        done: Deferred[None] = Deferred()
-        self._emptied.append(done)
-        self._tell_emptied()
-        return done
-
-    def _tell_emptied(self) -> None:
-        if not self.open:
-            waiting, self._emptied = self._emptied, []
-            for done in waiting:
-                if not done.called:
-                    done.callback(None)
-
-    def closed(self, protocol: ChannelProtocol) -> None:
-        """A connection is gone."""
-        if protocol not in self.open:
-            return
-        self.open.discard(protocol)
-        self._tell_emptied()
-        CONNECTIONS.set(len(self.open))
-        self._per_address[protocol._address] -= 1
-        if self._per_address[protocol._address] <= 0:
-            del self._per_address[protocol._address]

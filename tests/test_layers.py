@@ -17,7 +17,7 @@ BACKENDS_MAY_KNOW = {"imd"} | {
     f"imd.{name}" for name in ("errors", "ids", "interfaces", "message", "metrics", "trace")
 }
 # Modules that begin with these are edges: what clients reach. Whatever has no layer of its own is domain.
-EDGES = ("imd.websocket", "imd.lean", "imd.http", "imd.pages", "imd.control")
+EDGES = ("imd.websocket", "imd.listener", "imd.lean", "imd.http", "imd.pages", "imd.control")
 
 
 def layer_of(module: str) -> str:

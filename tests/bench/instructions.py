@@ -25,9 +25,9 @@ from twisted.internet.testing import StringTransport
 
 from imd.ids import ServerClock
 from imd.interfaces import Ack, ArchiveRecord, Delivery, Head, Outcome, Placed, Submission
+from imd.listener import ChannelFactory
 from imd.node import Backends, Node
 from imd.settings import Limits, Settings
-from imd.websocket import ChannelFactory
 from tests.bench.clients import ACK_EVERY, Wrong, masked_frame
 from tests.bench.plan import Plan, Say
 from tests.bench.report import Row

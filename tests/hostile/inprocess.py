@@ -15,8 +15,9 @@ from twisted.python.failure import Failure
 
 from imd.gate import Gate
 from imd.lean import lean_class
+from imd.listener import ChannelFactory
 from imd.settings import Limits, Settings
-from imd.websocket import ChannelFactory, ChannelProtocol
+from imd.websocket import ChannelProtocol
 from tests.hostile.raw import handshake
 
 MESSAGE_BYTES = 100

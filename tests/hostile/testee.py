@@ -21,8 +21,9 @@ from twisted.internet import reactor
 
 from imd.gate import Gate
 from imd.lean import lean_class
+from imd.listener import ChannelFactory
 from imd.settings import Settings
-from imd.websocket import ChannelFactory, ChannelProtocol
+from imd.websocket import ChannelProtocol
 
 MAX_BYTES = 16 << 20
 """the largest message of Autobahn's cases"""

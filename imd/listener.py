@@ -1,0 +1,105 @@
+"""All WebSockets of a node: how many there are, from where, and when they are written to."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory
+from prometheus_client import Gauge
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from imd.heartbeat import Heartbeat
+from imd.lean import lean_class
+from imd.services import Services
+from imd.websocket import CLOSE_HANDSHAKE_SECONDS, ChannelProtocol
+
+CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
+
+
+class ChannelFactory(WebSocketServerFactory):
+    """`room`: how many connections there may be."""
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(self, reactor: Any, services: Services, room: int) -> None:
+        super().__init__(server="", reactor=reactor)
+        limits = services.settings.limits
+        websocket = services.settings.websocket
+        self.services = services
+        self.room = room
+        self.open: set[ChannelProtocol] = set()
+        self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
+        self._per_address: Tally[str] = Tally()
+        self._emptied: list[Deferred[None]] = []
+        self._unflushed: list[ChannelProtocol] = []
+        frame_bytes = 2 * limits.message_bytes + 65536
+        self.setProtocolOptions(
+            versions=[13],
+            webStatus=False,
+            utf8validateIncoming=True,
+            requireMaskedClientFrames=True,
+            maxFramePayloadSize=frame_bytes,
+            maxMessagePayloadSize=frame_bytes,
+            failByDrop=False,
+            echoCloseCodeReason=False,
+            openHandshakeTimeout=websocket.connect_seconds,
+            closeHandshakeTimeout=CLOSE_HANDSHAKE_SECONDS,
+            tcpNoDelay=True,
+            autoPingInterval=0,
+            allowedOrigins=["*"],
+            allowNullOrigin=True,
+        )
+        self.protocol = lean_class(ChannelProtocol, self)
+
+    def opened(self, protocol: ChannelProtocol) -> str | None:
+        address = protocol._address
+        per_address = self.services.settings.limits.connections_per_address
+        self.open.add(protocol)
+        self._per_address[address] += 1
+        CONNECTIONS.set(len(self.open))
+        if len(self.open) > self.room:
+            return "too many connections"
+        if per_address and self._per_address[address] > per_address:
+            return "too many connections from this address"
+        return None
+
+    def flush_soon(self, protocol: ChannelProtocol) -> None:
+        if not self._unflushed:
+            self.reactor.callLater(0, self._flush_all)
+        self._unflushed.append(protocol)
+
+    def _flush_all(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for protocol in unflushed:
+            try:
+                protocol.flush()
+            except Exception:
+                # One that cannot be written to costs nobody else a frame.
+                self._log.failure("a write")
+
+    def emptied(self) -> Deferred[None]:
+        """Fires when no connection is left."""
+        done: Deferred[None] = Deferred()
+        self._emptied.append(done)
+        self._tell_emptied()
+        return done
+
+    def _tell_emptied(self) -> None:
+        if not self.open:
+            waiting, self._emptied = self._emptied, []
+            for done in waiting:
+                if not done.called:
+                    done.callback(None)
+
+    def closed(self, protocol: ChannelProtocol) -> None:
+        if protocol not in self.open:
+            return
+        self.open.discard(protocol)
+        self._tell_emptied()
+        CONNECTIONS.set(len(self.open))
+        self._per_address[protocol._address] -= 1
+        if self._per_address[protocol._address] <= 0:
+            del self._per_address[protocol._address]
