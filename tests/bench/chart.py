@@ -74,7 +74,7 @@ def _lines(named: dict[str, Row], left: float, width: float) -> list[str]:
     ]
     for colour, title, aside, values_of in (
         (_OURS, "imd", 16, lambda row: row.values),
-        (_THEIRS, "to every node, as the seed did", -8, lambda row: row.reference),
+        (_THEIRS, "every message to every node", -8, lambda row: row.reference),
     ):
         points = [
             (left + width * count / last, bottom - (bottom - top) * median(values_of(row)) / most)
