@@ -135,7 +135,7 @@ class AcceptContract(InboxHarness):
 
     async def test_client_message_ids_are_forgotten(self) -> None:
         """A clientMsgId is remembered for dedup_seconds after its last use, and no longer."""
-        await self.begin(dedup_seconds=3)
+        await self.begin(dedup_seconds=4)
 
         async def again() -> Any:
             return (await self.send(self.message("alice", "bob", client_msg_id="c-1")))[0]
@@ -145,7 +145,7 @@ class AcceptContract(InboxHarness):
         self.assertIsInstance(await again(), Duplicate)
         await self.advance(2)
         self.assertIsInstance(await again(), Duplicate)
-        await self.advance(4.5)
+        await self.advance(5.5)
         self.assertIsInstance(await again(), Placed)
 
     # the bound

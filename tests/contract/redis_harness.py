@@ -27,7 +27,7 @@ def redis_server() -> RedisServer:
     server = RedisServer(folder)
     server.start()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.stop)
+    atexit.register(server.kill)
     return server
 
 
