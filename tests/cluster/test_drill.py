@@ -19,7 +19,7 @@ from tests.drill.drill import Outcome, Plan, run
 from tests.drill.report import as_text
 
 # The faults that are over soon. scripts/drill has all of them, and more time.
-QUICK = ["node-kill", "redis-kill", "redis-cut", "rabbit-cut", "mongo-errors", "poison", "net-rabbit-cut"]
+QUICK = ["node-kill", "redis-kill", "redis-cut", "mongo-errors", "poison", "net-rabbit-cut"]
 
 
 @cache
@@ -43,18 +43,18 @@ class DrillTests(unittest.TestCase):
         return outcome
 
     async def test_mixed(self) -> None:
-        """Several faults at once, for a quarter of a minute: nothing promised is broken."""
+        """Several faults at once, for some seconds: nothing promised is broken."""
         seed = str(random.randrange(10**6))
         # No speed is asserted here: a busy machine may take its time.
-        plan = Plan("mixed", QUICK, True, seconds=15, seed=seed, clients=24, hint_seconds=15)
+        plan = Plan("mixed", QUICK, True, seconds=7, seed=seed, clients=20, hint_seconds=20)
         outcome = await self.drill(plan)
         self.assertTrue(outcome.passed, self.report)
-        self.assertGreater(len(outcome.history.messages), 100, self.report)
+        self.assertGreater(len(outcome.history.messages), 50, self.report)
 
     async def test_broken_build(self) -> None:
         """Nodes that say `accepted` before the message is anywhere are found out."""
         build = BUILDS["accepted-early"]
-        plan = Plan("broken", [build.faults], False, seconds=3, clients=24, build="accepted-early")
+        plan = Plan("broken", [build.faults], False, seconds=2, clients=16, nodes=2, build="accepted-early")
         outcome = await self.drill(plan)
         kinds = {violation.kind for violation in outcome.violations}
         self.assertTrue(kinds & set(build.caught_as), self.report)

@@ -24,7 +24,7 @@ ARCHIVE_SECONDS = 60
 PROBE_SECONDS = 30
 FAULT_SECONDS = 120
 # What a broken build has lost does not come, however long one waits.
-BROKEN_SECONDS = 6
+BROKEN_SECONDS = 3
 # A fault of which Redis' inboxes come out poorer; it would excuse what the others do, so it is mixed apart.
 LOSING = {"redis-flush"}
 
