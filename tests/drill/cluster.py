@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,8 @@ class Backends:
         self.runs = 0
 
     def start(self) -> None:
-        for server in self.all:
-            server.start()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda server: server.start(), self.all))
 
     def stop(self) -> None:
         for server in self.all:
@@ -107,7 +108,7 @@ class Cluster:
         self.backends = backends
         backends.runs += 1
         self.number = backends.runs
-        self.vhost = f"run{self.number}"
+        self.vhost = ""
         self.ini = ini
         self.count = nodes
         self.build = build
@@ -128,7 +129,7 @@ class Cluster:
         return self.backends.mongo.url_of(f"run{self.number}")
 
     async def start(self, classic_queue: bool = False) -> None:
-        await asyncio.to_thread(self._make_vhost)
+        self.vhost = await asyncio.to_thread(self.backends.rabbit.new_vhost)
         if classic_queue:
             await asyncio.to_thread(self._declare_classic)
         for number in range(self.count):
@@ -162,13 +163,6 @@ class Cluster:
         sections.setdefault("node", {})["backend"] = "cluster"
         folder = self.backends.folder / f"run{self.number}" / f"node{number}"
         self.nodes.append(DrillNode(folder, sections, f"node{number}", self.build, self.own_clocks))
-
-    def _make_vhost(self) -> None:
-        self.backends.rabbit.rabbitctl(
-            "eval",
-            f'rabbit_vhost:add(<<"{self.vhost}">>, <<>>, [], <<"drill">>), rabbit_auth_backend_internal:'
-            f'set_permissions(<<"guest">>, <<"{self.vhost}">>, <<".*">>, <<".*">>, <<".*">>, <<"drill">>).',
-        )
 
     def _declare_classic(self) -> None:
         with contextlib.closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:

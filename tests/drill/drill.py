@@ -156,7 +156,8 @@ async def _strike(
             await world.until(lambda: all(p.live for p in world.probers), READY_SECONDS, "probers connect")
             ready = max(ready, time.monotonic() - 0.05)
             struck.ready = ready - ended
-            struck.hints, struck.slow = await probe.measure(ready, PROBE_SECONDS)
+            most = BROKEN_SECONDS if plan.build else PROBE_SECONDS
+            struck.hints, struck.slow = await probe.measure(ready, most)
             if struck.slow or struck.hints > plan.hint_seconds:
                 between = f" ({', '.join(struck.slow)})" if struck.slow else ""
                 outcome.troubles.append(
