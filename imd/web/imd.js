@@ -6,6 +6,7 @@ const SECOND = 1000;
 const CONNECT_MS = 15 * SECOND;
 const TOKEN_MS = 30 * SECOND; // for the app's token()
 const PONG_MS = 10 * SECOND;
+const OFFLINE_PONG_MS = 2 * SECOND; // when the browser says that there is no network: a node on this machine answers yet
 const ANSWER_MS = 60 * SECOND; // for a message on a connection that is alive
 const HISTORY_MS = 20 * SECOND;
 const ACK_MS = 200;
@@ -631,7 +632,7 @@ export class Client extends EventTarget {
     };
     const page = typeof document === "undefined" ? null : document;
     hear(globalThis, "online", () => this.#hurry());
-    hear(globalThis, "offline", () => this.#doubt());
+    hear(globalThis, "offline", () => this.#doubt(OFFLINE_PONG_MS));
     hear(globalThis, "pageshow", () => this.#hurry());
     hear(globalThis, "pagehide", () => this.#save());
     hear(page, "visibilitychange", () => page.visibilityState === "visible" && this.#hurry());
@@ -644,8 +645,8 @@ export class Client extends EventTarget {
   }
 
   /** Something says that the connection may be gone. */
-  #doubt() {
-    if (this.#connected) this.#ping();
+  #doubt(withinMs) {
+    if (this.#connected) this.#ping(withinMs);
   }
 
   // -- the slot
@@ -1131,10 +1132,10 @@ export class Client extends EventTarget {
     });
   }
 
-  #ping() {
+  #ping(withinMs = this.#options.pongSeconds * SECOND) {
     if (this.#timers.has("pong")) return;
     this.#write({ type: "ping" });
-    this.#timers.set("pong", this.#options.pongSeconds * SECOND, () => this.#lost(undefined, "a ping was not answered"));
+    this.#timers.set("pong", withinMs, () => this.#lost(undefined, "a ping was not answered"));
   }
 
   // -- tokens
