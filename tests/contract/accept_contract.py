@@ -135,17 +135,17 @@ class AcceptContract(InboxHarness):
 
     async def test_client_message_ids_are_forgotten(self) -> None:
         """A clientMsgId is remembered for dedup_seconds after its last use, and no longer."""
-        await self.begin(dedup_seconds=4)
+        await self.begin(dedup_seconds=30)
 
         async def again() -> Any:
             return (await self.send(self.message("alice", "bob", client_msg_id="c-1")))[0]
 
         self.assertIsInstance(await again(), Placed)
-        await self.advance(2)
+        await self.advance(20)
         self.assertIsInstance(await again(), Duplicate)
-        await self.advance(2)
+        await self.advance(20)
         self.assertIsInstance(await again(), Duplicate)
-        await self.advance(5.5)
+        await self.advance(45)
         self.assertIsInstance(await again(), Placed)
 
     # the bound

@@ -88,11 +88,11 @@ class DeskContract(InboxHarness):
 
     async def test_renewal_keeps_an_agent_online(self) -> None:
         """An agent is online as long as its channel is renewed."""
-        await self.begin(lease_seconds=4)
+        await self.begin(lease_seconds=40)
         await self.agent("anna")
-        await self.advance(2)
+        await self.advance(20)
         await self.renew("anna", answers=True)
-        await self.advance(2.5)
+        await self.advance(25)
         self.assertEqual((await self.ask("visitor-1"))[1].agent, "anna")
 
     async def test_agent_with_two_devices(self) -> None:

@@ -98,7 +98,7 @@ class InboxHarness(Writing, Waiting):
         raise NotImplementedError
 
     async def advance(self, seconds: float) -> None:
-        """Let time go by for the backend: by its clock, or really."""
+        """Let time go by for the backend."""
         raise NotImplementedError
 
     # words
