@@ -117,7 +117,6 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
 
 encode_message = msgspec.json.Encoder().encode
 decode_message = msgspec.json.Decoder(IMessage).decode
-decode_messages = msgspec.json.Decoder(list[IMessage]).decode
 
 
 def is_usable_id(text: str) -> bool:

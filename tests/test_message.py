@@ -15,7 +15,6 @@ from imd.message import (
     conversation_id,
     conversation_members,
     decode_message,
-    decode_messages,
     encode_message,
     from_user_type,
     is_usable_id,
@@ -116,10 +115,9 @@ class IMessageTests(unittest.TestCase):
         )
     )
     def test_there_and_back(self, message: IMessage) -> None:
-        """Whatever is written can be read, one by one and as a list."""
+        """Whatever is written can be read."""
         body = encode_message(message)
         self.assertEqual(decode_message(body), message)
-        self.assertEqual(decode_messages(b"[" + body + b"," + body + b"]"), [message, message])
 
 
 class ContentTests(unittest.TestCase):
