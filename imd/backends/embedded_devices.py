@@ -45,8 +45,9 @@ class Devices:
         newest = device.attempt if device is not None else None
         # SQLite's integers have 64 bits; a client's have as many as it likes.
         attempt = newest if request.attempt is None else max(0, min(request.attempt, 2**63 - 1))
-        older = newest is not None and attempt is not None and attempt < newest
-        if (older and (replaced or request.resume)) or (replaced and request.resume):
+        later = 0 if newest is None or attempt is None else attempt - newest
+        # A channel that registers again yields to the one that is there, unless that has an older attempt.
+        if (later < 0 and (replaced or request.resume)) or (later == 0 and replaced and request.resume):
             return Superseded()
         if len(live) >= state.options.channels_per_user:
             return TooManyChannels()

@@ -325,17 +325,28 @@ class DeviceContract(InboxHarness):
         self.assertIsInstance(await self.connect("bob", attempt=9), Registered)
 
     async def test_resuming(self) -> None:
-        """A channel that was registered before gets its device back only from nobody, and not after a
-        newer attempt."""
+        """A channel that was registered before does not get its device back from one with the same or a newer
+        attempt, nor after one."""
         await self.begin()
         await self.connect("bob", channel="one", attempt=5)
         await self.connect("bob", channel="two", attempt=6)
         self.assertEqual(await self.connect("bob", channel="one", attempt=5, resume=True), Superseded())
-        self.assertEqual(await self.connect("bob", channel="x", attempt=7, resume=True), Superseded())
+        self.assertEqual(await self.connect("bob", channel="x", attempt=6, resume=True), Superseded())
+        self.assertEqual(await self.connect("bob", channel="x", resume=True), Superseded())
         self.assertIsInstance(await self.connect("bob", channel="two", attempt=6, resume=True), Registered)
         await self.leave("bob")
         self.assertEqual(await self.connect("bob", channel="one", attempt=5, resume=True), Superseded())
         self.assertIsInstance(await self.connect("bob", channel="two", attempt=6, resume=True), Registered)
+
+    async def test_resume_after_an_old_connect_frame(self) -> None:
+        """Whoever came with an older attempt while the device had no channel yields to the newer one that
+        registers again, and does not take it back."""
+        await self.begin()
+        await self.connect("bob", channel="new", attempt=7)
+        await self.leave("bob")
+        self.assertIsInstance(await self.connect("bob", channel="old", attempt=6), Registered)
+        self.assertIsInstance(await self.connect("bob", channel="new", attempt=7, resume=True), Registered)
+        self.assertEqual(await self.connect("bob", channel="old", attempt=6, resume=True), Superseded())
 
     async def test_number_of_channels(self) -> None:
         """A user has no more than channels_per_user; a device that has one may always replace it."""

@@ -45,8 +45,10 @@ local function connect(item)
   local _, info_epoch, last_attempt = device_info(redis.call('HGET', key(user, 'devices'), device))
   local current, ends = split_channel(redis.call('HGET', channels, device))
   local replaced = ends > now_s and current ~= channel and current or ''
-  local older = attempt ~= '-' and last_attempt ~= '-' and tonumber(last_attempt) > tonumber(attempt)
-  if older and (replaced ~= '' or item[10]) or replaced ~= '' and item[10] then return {1} end
+  local later = attempt ~= '-' and last_attempt ~= '-' and tonumber(attempt) - tonumber(last_attempt) or 0
+  -- A channel that registers again yields to the one that is there, unless that came with an older attempt:
+  -- an old connect frame, which a node that hung got through while the lease had run out.
+  if later < 0 and (replaced ~= '' or item[10]) or later == 0 and replaced ~= '' and item[10] then return {1} end
 
   local others = 0
   local all = redis.call('HGETALL', channels)
