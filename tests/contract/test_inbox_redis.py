@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -207,6 +209,47 @@ class RedisFaultTests(RedisHarness):
         self.assertEqual(await self.redis.command("HGET", key, "left"), b"1")
         await self.fill(inbox, "u7", 3)
         self.assertEqual(await self.redis.command("KEYS", "imd:shared:*"), [])
+
+    async def test_messages_to_many_are_counted(self) -> None:
+        """Whatever happens, each says how many inboxes hold it, and is there as long as one does."""
+        chance = random.Random(1)
+        inbox = await self.make(max_messages=20, devices=2, channels_per_user=4)
+        users = [f"u{number}" for number in range(12)]
+        channels: dict[tuple[str, str], tuple[str, str, int]] = {}
+        sent: list[Submission] = []
+        for step in range(150):
+            at = chance.choice(users), chance.choice("abcd")
+            what = chance.choice(("send", "send", "connect", "ack", "ack", "leave", "desk"))
+            if what == "send":
+                batch = [submission("visitor-1", [])] if chance.random() < 0.3 else []
+                for _ in range(3):
+                    to = chance.sample(users, chance.choice((1, 7, 8, 12)))
+                    batch.append(submission(chance.choice(users), to, client_msg_id=f"{step}"))
+                sent += batch
+                await inbox.accept([*batch, chance.choice(sent)])
+            elif what == "connect":
+                registered = await self.register(
+                    inbox, at[0], f"c{step}", at[1], ephemeral=step % 3 == 0, answers_visitors=step % 4 == 0
+                )
+                channels[at] = (f"c{step}", registered.page.epoch, registered.page.head)
+            elif what == "desk":
+                await inbox.serve_desk()
+            elif channels:
+                (user, device), (channel, epoch, head) = chance.choice(list(channels.items()))
+                if what == "ack":
+                    await inbox.ack(Ack(user, device, channel, epoch, chance.randint(0, head + 20)))
+                else:
+                    del channels[user, device]
+                    await inbox.leave(Leave(user, device, channel, epoch, head, step % 2 == 0))
+        held: Counter[bytes] = Counter()
+        for key in await self.redis.command("KEYS", "imd:{*}:inbox"):
+            held.update(m for m in await self.redis.command("ZRANGE", key, 0, -1) if m.startswith(b"@"))
+        left = {
+            b"@" + key.removeprefix(b"imd:shared:"): int(await self.redis.command("HGET", key, "left"))
+            for key in await self.redis.command("KEYS", "imd:shared:*")
+        }
+        self.assertTrue(left)
+        self.assertEqual(left, dict(held))
 
     async def test_message_to_many_that_has_expired(self) -> None:
         """Pages end where one is gone, and begin behind it: a hole that a session sees."""
