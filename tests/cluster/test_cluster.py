@@ -68,6 +68,8 @@ class ClusterTests(Rules, unittest.TestCase):
         sender = await self.login(self.name("alice"), url=self.at(0), device="desk")
         to = bob.connected["userId"]
         unseen = await sender.say(to, "before")
+        # Its last step, or that would be seen.
+        await self.archived(sender, 1, **{"with": to})
         for node in three_nodes():
             on = await deferToThread(node.control, "POST", user=to)
             self.assertEqual((on["on"], on["users"]), (True, [to]))
