@@ -1,6 +1,6 @@
 #!lua
 -- Items, four for each message, in one flat array: sent key or ''; value "id time content"; the recipient, or
--- {recipients}, or for a visitor's {visitor, visitor's id, visitor's `to` or ''}; body.
+-- {recipients}, or for a visitor's {'', visitor, its `to` or ''}; body.
 -- Reply: {now_ms, inboxes, placed, others, overflown}. An inbox is {epoch, channels}. `placed` has two numbers
 -- for each message, its inbox and its number in there, or 0, 0 for the next of `others`:
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
@@ -12,42 +12,25 @@ local overflown = 0
 -- Inboxes that this call has touched: read once, written once.
 local inboxes, touched, changed = {}, {}, {}
 
--- Reads all that a delivery depends on, so that a user whose keys are broken fails the message here.
 local function inbox_of(user)
   local inbox = touched[user]
   if not inbox then
-    local epoch, seq, stale = head(user)
-    inbox = {
-      user = user, seq = seq, stale = stale, size = redis.call('ZCARD', key(user, 'inbox')), added = {},
-      n = #inboxes + 1
-    }
-    inboxes[inbox.n] = {epoch, live_channels(user)}
+    inbox = open_inbox(user)
+    inbox.n = #inboxes + 1
+    inboxes[inbox.n] = {inbox.epoch, inbox.channels}
     touched[user] = inbox
   end
   return inbox
 end
 
-local function add(inbox, body)
-  local added = inbox.added
-  if #added == 0 then changed[#changed + 1] = inbox end
-  inbox.seq = inbox.seq + 1
-  added[#added + 1] = inbox.seq
-  added[#added + 1] = body
-  return inbox.seq
-end
-
-local function write(inbox)
-  local at, added = key(inbox.user, 'inbox'), inbox.added
-  -- As many as Lua can pass at once.
-  for i = 1, #added, 4000 do redis.call('ZADD', at, unpack(added, i, math.min(i + 3999, #added))) end
-  redis.call('HSET', key(inbox.user, 'head'), 'seq', inbox.seq)
-  overflown = overflown + cap(at, inbox.size + #added / 2)
-  see_to_expiry(inbox.user, inbox.stale, inbox.size)
+local function put(inbox, member)
+  if #inbox.added == 0 then changed[#changed + 1] = inbox end
+  return add(inbox, member)
 end
 
 -- The desk reads inboxes and writes them itself: what is known of them ends there.
 local function write_all()
-  for _, inbox in ipairs(changed) do write(inbox) end
+  for _, inbox in ipairs(changed) do overflown = overflown + write(inbox) end
   touched, changed = {}, {}
 end
 
@@ -92,7 +75,7 @@ local function place(sent, value, to, body)
     local inbox = inbox_of(to)
     local before = sent ~= '' and sent_before(sent, value, '')
     if before then return before end
-    return inbox.n, add(inbox, body)
+    return inbox.n, put(inbox, body)
   end
   if to[1] == '' then
     local before = sent ~= '' and sent_before(sent, value, to[2])
@@ -110,7 +93,7 @@ local function place(sent, value, to, body)
   if #to >= SHARED_FROM then member = share(string.match(value, '^%S+'), body, #to) end
   for i = 1, #to do
     outcome[2 * i] = those[i].n
-    outcome[2 * i + 1] = add(those[i], member)
+    outcome[2 * i + 1] = put(those[i], member)
   end
   return outcome
 end

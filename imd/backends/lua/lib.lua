@@ -153,17 +153,42 @@ local function see_to_expiry(user, stale, size)
   end
 end
 
--- Put a message into an inbox. Gives epoch, seq and the channels that may be told.
-local function deliver(user, body)
+-- An inbox to be written to. Reads all that a delivery depends on: a user whose keys are broken fails here,
+-- before anything is written.
+local function open_inbox(user)
   local epoch, seq, stale = head(user)
-  local inbox = key(user, 'inbox')
-  seq = seq + 1
-  redis.call('HSET', key(user, 'head'), 'seq', seq)
-  redis.call('ZADD', inbox, seq, body)
-  local size = redis.call('ZCARD', inbox)
-  cap(inbox, size)
-  see_to_expiry(user, stale, size - 1)
-  return {epoch, seq, live_channels(user)}
+  return {
+    user = user, epoch = epoch, seq = seq, stale = stale, size = redis.call('ZCARD', key(user, 'inbox')),
+    channels = live_channels(user), added = {}
+  }
+end
+
+-- Give a message the next number in an open inbox.
+local function add(inbox, member)
+  local added = inbox.added
+  inbox.seq = inbox.seq + 1
+  added[#added + 1] = inbox.seq
+  added[#added + 1] = member
+  return inbox.seq
+end
+
+-- Write what was added to an open inbox. Gives how many messages had to leave for it.
+local function write(inbox)
+  local at, added = key(inbox.user, 'inbox'), inbox.added
+  -- As many as Lua can pass at once.
+  for i = 1, #added, 4000 do redis.call('ZADD', at, unpack(added, i, math.min(i + 3999, #added))) end
+  redis.call('HSET', key(inbox.user, 'head'), 'seq', inbox.seq)
+  local left = cap(at, inbox.size + #added / 2)
+  see_to_expiry(inbox.user, inbox.stale, inbox.size)
+  return left
+end
+
+-- Put one message into an inbox. Gives epoch, seq and the channels that may be told.
+local function deliver(user, body)
+  local inbox = open_inbox(user)
+  add(inbox, body)
+  write(inbox)
+  return {inbox.epoch, inbox.seq, inbox.channels}
 end
 
 -- Forget what every device has; devices that nobody has seen for long no longer count.
