@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from tests.drill.crowd import Client, Crowd
-from tests.drill.stage import Stage, raise_file_limit, rss_mb, say
-from tests.drill.storm import show
+from tests.drill.stage import Stage, perform, raise_file_limit, rss_mb, say
 from tests.servers import ServerError
 
 TALKING_PAIRS, MESSAGES_A_SECOND = 20, 200.0
@@ -167,17 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "websocket": {"ping_seconds": 3600, "pong_seconds": 3600},
     }
     with Stage(2, ini) as stage:
-        slow = Slow(stage, options.clients, options.messages, options.bytes)
-        try:
-            asyncio.run(slow.run())
-        except (TimeoutError, ServerError) as error:
-            say(str(error))
-            slow.report["failed"] = str(error)
-    if options.json:
-        print(json.dumps(slow.report))
-    else:
-        show(slow.report)
-    return 1 if "failed" in slow.report or slow.crowd.wrong else 0
+        return perform(Slow(stage, options.clients, options.messages, options.bytes), options.json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import resource
 import shutil
 import signal
@@ -14,7 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 import pymongo
@@ -40,6 +42,38 @@ def raise_file_limit(clients: int) -> None:
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+class Scene(Protocol):
+    """A run of a drill: what it found out is in `report`; `crowd.wrong` are broken promises."""
+
+    report: dict[str, Any]
+    crowd: Any
+
+    async def run(self) -> None: ...
+
+
+def perform(scene: Scene, as_json: bool) -> int:
+    """Run it and print its report. Gives the exit code."""
+    try:
+        asyncio.run(scene.run())
+    except (TimeoutError, ServerError) as error:
+        say(str(error))
+        scene.report["failed"] = str(error)
+    if as_json:
+        print(json.dumps(scene.report))
+    else:
+        show(scene.report)
+    return 1 if "failed" in scene.report or scene.crowd.wrong else 0
+
+
+def show(report: dict[str, Any], indent: str = "") -> None:
+    for name, value in report.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}:")
+            show(value, indent + "    ")
+        else:
+            print(f"{indent}{name}: {value}")
 
 
 class Stage:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.drill.crowd import Client, Crowd
-from tests.drill.stage import Stage, difference, raise_file_limit, say
+from tests.drill.stage import Stage, difference, perform, raise_file_limit, say
 from tests.nodes import NodeServer
 
 TALKING_PAIRS, MESSAGES_A_SECOND = 20, 200.0
@@ -104,15 +103,6 @@ class Storm:
         say(f"all are back after {back - begin:.1f} s")
 
 
-def show(report: dict[str, Any], indent: str = "") -> None:
-    for name, value in report.items():
-        if isinstance(value, dict):
-            print(f"{indent}{name}:")
-            show(value, indent + "    ")
-        else:
-            print(f"{indent}{name}: {value}")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/drill storm", description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=5000, metavar="N", help="on the node that goes (5000)")
@@ -120,17 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     raise_file_limit(options.clients)
     with Stage(3, {"limits": {"messages_per_second": 0}}) as stage:
-        storm = Storm(stage, options.clients)
-        try:
-            asyncio.run(storm.run())
-        except TimeoutError as error:
-            say(str(error))
-            storm.report["failed"] = str(error)
-    if options.json:
-        print(json.dumps(storm.report))
-    else:
-        show(storm.report)
-    return 1 if "failed" in storm.report or storm.crowd.wrong else 0
+        return perform(Storm(stage, options.clients), options.json)
 
 
 if __name__ == "__main__":

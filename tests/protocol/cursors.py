@@ -21,6 +21,21 @@ class CursorRules(Rules):
         await sender.close()
         return user
 
+    async def trimmed(self, user: str) -> None:
+        """25 more messages for a user of the node whose inboxes hold few: the oldest leave."""
+        sender = await self.login(self.name("sender"), "small")
+        for number in range(25):
+            await sender.say(user, f"later {number}")
+
+    async def trimmed_behind_a_device(self) -> tuple[str, str]:
+        """A user whose device stopped before what the inbox still holds, and the node's address."""
+        user, url = await self.filled(5, "small"), self.url("small")
+        first = await self.login(user, url=url, ack=True)
+        await first.messages(2)
+        await first.close()
+        await self.trimmed(user)
+        return user, url
+
     async def test_new_device_starts_before_the_oldest(self) -> None:
         """Without a cursor of any kind a device gets all that the inbox holds, from 1 on."""
         user = await self.filled(5)
@@ -93,9 +108,7 @@ class CursorRules(Rules):
         await first.messages(2)
         await first.quiet()
         await self.dropped(first)
-        sender = await self.login(self.name("sender"), "small")
-        for number in range(25):
-            await sender.say(user, f"later {number}")
+        await self.trimmed(user)
         client = await self.login(user, "small", ack=True, cursor={"epoch": epoch, "seq": 2})
         self.assertIs(client.connected["recovered"], False)
         self.assertEqual(client.connected["seq"], 10)
@@ -105,14 +118,7 @@ class CursorRules(Rules):
 
     async def test_trimmed_under_the_servers_cursor(self) -> None:
         """The server's own cursor, too, may have been trimmed away: recovered: false."""
-        user = await self.filled(5, "small")
-        url = self.url("small")
-        first = await self.login(user, url=url, ack=True)
-        await first.messages(2)
-        await first.close()
-        sender = await self.login(self.name("sender"), "small")
-        for number in range(25):
-            await sender.say(user, f"later {number}")
+        user, url = await self.trimmed_behind_a_device()
         client = await self.login(user, url=url, ack=True)
         self.assertIs(client.connected["recovered"], False)
         self.assertEqual(client.connected["seq"], 10)
@@ -121,14 +127,7 @@ class CursorRules(Rules):
     async def test_told_until_it_was_read(self) -> None:
         """A device without a cursor of its own is told `recovered: false` until it acknowledges something,
         be it only the number that it begins at."""
-        user = await self.filled(5, "small")
-        url = self.url("small")
-        first = await self.login(user, url=url, ack=True)
-        await first.messages(2)
-        await first.close()
-        sender = await self.login(self.name("sender"), "small")
-        for number in range(25):
-            await sender.say(user, f"later {number}")
+        user, url = await self.trimmed_behind_a_device()
         for ending in ("drop", "close", "acknowledge", ""):
             client = await self.open(url)
             client.acks = False
