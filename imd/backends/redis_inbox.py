@@ -73,11 +73,11 @@ def _encode(text: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def _sent_prefix(user: str, device: str) -> str:
-    return f"imd:{{{_encode(user)}}}:sent:{_encode(device)}:"
+    return f"{_encode(user)}:{_encode(device)}:"
 
 
-def sent_key(user: str, device: str, client_msg_id: str) -> str:
-    """The key that remembers a clientMsgId."""
+def sent_name(user: str, device: str, client_msg_id: str) -> str:
+    """What a clientMsgId is remembered under."""
     # Each is new, so none goes through a cache.
     return _sent_prefix(user, device) + _encode(client_msg_id)
 
@@ -294,22 +294,21 @@ def _visitor_key(visitor: str) -> str:
 
 
 def _accept_items(batch: Sequence[Submission]) -> list[Any]:
-    items: list[Any] = []
-    for s in batch:
-        to: Any
-        if len(s.recipients) == 1:
-            to = encode_id(s.recipients[0])
-        elif s.recipients:
-            to = [encode_id(user) for user in s.recipients]
-        else:
-            to = ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
-        items += (
-            sent_key(s.sender, s.device, s.client_msg_id) if s.client_msg_id is not None else "",
-            f"{s.message_id} {s.send_time} {s.content}",
-            to,
-            s.body.decode(),
-        )
-    return items
+    return [
+        [
+            "" if s.client_msg_id is None else sent_name(s.sender, s.device, s.client_msg_id) for s in batch
+        ],
+        [f"{s.message_id} {s.send_time} {s.content}" for s in batch],
+        [encode_id(s.recipients[0]) if len(s.recipients) == 1 else _recipients(s) for s in batch],
+        [s.body.decode() for s in batch],
+    ]
+
+
+def _recipients(s: Submission) -> list[str]:
+    """Of a message to several, or of a visitor's."""
+    if s.recipients:
+        return [encode_id(user) for user in s.recipients]
+    return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
 
 
 def _read_delivery(reply: Any) -> Delivery:

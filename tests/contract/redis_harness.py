@@ -18,19 +18,27 @@ from imd.interfaces import InboxOptions
 from tests.contract.support import InboxHarness
 from tests.servers import RedisServer
 
-# Expiries, the ends of leases, when devices were last seen, until when agents are online.
+# Expiries, the ends of leases, when devices were last seen, until when agents are online, when clientMsgIds
+# were used, and when the turns that hold them began.
 _GROW_OLDER = """
 local seconds = tonumber(ARGV[1])
-local function each_value(key, pattern)
+local function each_value(key, pattern, unit)
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
-    local older = string.gsub(all[i + 1], pattern, function(t) return string.format('%d', t - seconds) end)
+    local older = string.gsub(all[i + 1], pattern, function(before, t)
+      return string.format('%s%.0f', before, t - seconds * (unit or 1))
+    end)
     redis.call('HSET', key, all[i], older)
   end
 end
 for _, key in ipairs(redis.call('KEYS', '*')) do
-  if string.find(key, ':channels$') then each_value(key, '%d+$') end
-  if string.find(key, ':devices$') then each_value(key, '^%d+') end
+  if string.find(key, ':channels$') then each_value(key, '^(.* )(%d+)$') end
+  if string.find(key, ':devices$') then each_value(key, '^(%s*)(%d+)') end
+  if string.find(key, '^imd:sent:') then
+    each_value(key, '^(%s*)(%d+)$')
+    each_value(key, '^(%S+ )(%d+)', 1000)
+    each_value(key, '^(%S+ %S+ %S+ )(%d+)$', 1000)
+  end
   local left = redis.call('PTTL', key)
   if left >= 0 then redis.call('PEXPIRE', key, left - 1000 * seconds) end
 end

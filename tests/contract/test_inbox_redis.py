@@ -17,7 +17,18 @@ from imd.backends import redis_connection
 from imd.backends.redis_inbox import RedisInbox
 from imd.errors import Unavailable
 from imd.ids import ServerClock
-from imd.interfaces import Ack, ConnectRequest, Failed, InboxOptions, Lease, Leave, Page, Placed, Submission
+from imd.interfaces import (
+    Ack,
+    ConnectRequest,
+    Duplicate,
+    Failed,
+    InboxOptions,
+    Lease,
+    Leave,
+    Page,
+    Placed,
+    Submission,
+)
 from imd.message import IMessage, encode_message
 from tests.contract.accept_contract import AcceptContract
 from tests.contract.desk_contract import DeskContract
@@ -183,7 +194,7 @@ class RedisFaultTests(RedisHarness):
         keys = sorted(await self.redis.command("KEYS", "*"))
         expected = ["channels", "cursors", "devices", "head", "inbox"]
         of_bob = [f"imd:{{bob}}:{name}".encode() for name in expected]
-        self.assertEqual(keys, sorted([*of_bob, b"imd:{al%20ice}:sent:d%201:c%2F1"]))
+        self.assertEqual(keys, sorted([*of_bob, b"imd:sent", b"imd:sent:1"]))
         channel, ends = (await self.redis.command("HGET", "imd:{bob}:channels", "phone")).split()
         self.assertEqual(channel, b"chan")
         self.assertGreater(int(ends), 1_700_000_000)
@@ -193,7 +204,53 @@ class RedisFaultTests(RedisHarness):
         scores = await self.redis.command("ZRANGE", "imd:{bob}:inbox", 0, -1, "WITHSCORES")
         self.assertEqual(scores[1], b"1")
         self.assertEqual(await self.redis.command("HGET", "imd:{bob}:cursors", "phone"), b"0")
-        self.assertGreater(await self.redis.command("TTL", "imd:{al%20ice}:sent:d%201:c%2F1"), 3500)
+        self.assertEqual(await self.redis.command("GET", "imd:sent"), b"1")
+        remembered = await self.redis.command("HGET", "imd:sent:1", "al%20ice:d%201:c%2F1")
+        self.assertEqual(len(remembered.split()), 3)
+
+    async def test_client_message_ids_in_turns(self) -> None:
+        """Whatever is sent again and when, each is known for as long as promised, and two hashes hold all."""
+        chance = random.Random(1)
+        inbox = await self.make(dedup_seconds=100)
+        now = 0
+        used: dict[str, int] = {}
+        for _ in range(120):
+            step = chance.choice((0, 0, 7, 30, 60))
+            await self.advance(step)
+            now += step
+            names = [f"c{chance.randrange(12)}" for _ in range(3)]
+            outcomes = await inbox.accept(
+                [submission("alice", ["bob"], client_msg_id=name, msg=name) for name in names]
+            )
+            for name, outcome in zip(names, outcomes, strict=True):
+                age = now - used.get(name, -1000)
+                # Redis' own clock goes on meanwhile, and times are told in whole milliseconds.
+                if abs(age - 100) > 20:
+                    self.assertEqual(type(outcome), Duplicate if age < 100 else Placed, (name, age))
+                used[name] = now
+            keys = await self.redis.command("KEYS", "imd:sent:*")
+            self.assertLessEqual(len(keys), 2)
+            for key in [*keys, b"imd:sent"]:
+                self.assertGreater(await self.redis.command("TTL", key), 0)
+
+    async def test_thousands_of_client_message_ids(self) -> None:
+        """More of them in one call than Lua passes at once are remembered, and found again."""
+        inbox = await self.make(max_messages=100)
+        batch = [submission("alice", [f"u{i % 9}"], client_msg_id=f"c{i}") for i in range(4500)]
+        self.assertEqual({type(outcome) for outcome in await inbox.accept(batch)}, {Placed})
+        self.assertEqual(
+            await inbox.accept(batch), [Duplicate(s.message_id, s.send_time) for s in batch]
+        )
+
+    async def test_broken_memory_of_client_message_ids(self) -> None:
+        """Rubbish where they are remembered fails those that have one, not the others."""
+        inbox = await self.make()
+        await self.redis.command("SET", "imd:sent:0", "rubbish")
+        broken, good = await inbox.accept(
+            [submission("alice", ["bob"], client_msg_id="c-1"), submission("alice", ["bob"])]
+        )
+        self.assertIsInstance(broken, Failed)
+        self.assertIsInstance(good, Placed)
 
     async def test_message_to_many_is_kept_once(self) -> None:
         """It goes with the last inbox that holds it, however it leaves."""

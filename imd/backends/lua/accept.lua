@@ -1,12 +1,13 @@
 #!lua
--- Items, four for each message, in one flat array: sent key or ''; value "id time content"; the recipient, or
--- {recipients}, or for a visitor's {'', visitor, its `to` or ''}; body.
+-- Items: four arrays, with a place for each message: what its clientMsgId is remembered under or ''; value "id time
+-- content"; the recipient, or {recipients}, or for a visitor's {'', visitor, its `to` or ''}; body.
 -- Reply: {now_ms, inboxes, placed, others, overflown}. An inbox is {epoch, channels}. `placed` has two numbers
 -- for each message, its inbox and its number in there, or 0, 0 for the next of `others`:
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
 -- | {5, agent, deliveries with user and body}. `overflown` messages have left full inboxes.
 -- The first line makes a full Redis refuse the whole call: what is written comes last, and must not fail.
 local SHARED_FROM = 8 -- recipients
+local names, values, recipients, bodies = items[1], items[2], items[3], items[4]
 local overflown = 0
 
 -- Inboxes that this call has touched: read once, written once.
@@ -59,36 +60,99 @@ local function place_at_desk(visitor, to, body)
   return {5, '', deliveries}
 end
 
--- The outcome for a message sent before under this key; otherwise nil, and it is remembered.
-local function sent_before(sent, value, visitor)
-  local first = redis.call('SET', sent, value, 'NX', 'GET', 'EX', dedup_s)
+-- ---- clientMsgIds that were used lately
+--
+-- 'imd:sent:<turn>' is a hash: sender, device and clientMsgId -> "id time content", and the time of the last use
+-- if it was used again, both in ms; '' -> when its turn began, in s. A turn takes dedup_s, so the present one
+-- and the one before it hold all that counts. 'imd:sent' is the present turn. To many messages this is a handful
+-- of commands, and a few bytes each, where a key with an expiry for each would be the dearest part of them.
+
+local function sent_key(turn)
+  return 'imd:sent:' .. turn
+end
+
+-- What was remembered under these in one turn is put into `known`. Gives when that turn began, nil for never.
+local function recall(known, turn, names)
+  for first = 1, #names, PASSED do
+    local last = math.min(first + PASSED - 1, #names)
+    local found = redis.call('HMGET', sent_key(turn), unpack(names, first, last))
+    for i = 1, last - first + 1 do
+      if found[i] then known[names[first + i - 1]] = found[i] end
+    end
+  end
+  return tonumber(redis.call('HGET', sent_key(turn), ''))
+end
+
+-- What is known of these, and the turn to remember more in.
+local function recall_all(names)
+  local known, turn = {}, tonumber(redis.call('GET', 'imd:sent') or '0')
+  local began = recall(known, turn, names)
+  if began and math.abs(now_s - began) < dedup_s then
+    local newer = known
+    known = {}
+    recall(known, turn - 1, names)
+    for name, value in pairs(newer) do known[name] = value end
+    return known, turn
+  end
+  local kept_s = 2 * dedup_s + 60
+  redis.call('UNLINK', sent_key(turn - 1))
+  redis.call('SET', 'imd:sent', turn + 1, 'EX', kept_s)
+  redis.call('HSET', sent_key(turn + 1), '', now_s)
+  redis.call('EXPIRE', sent_key(turn + 1), kept_s)
+  return known, turn + 1
+end
+
+local all_known, known, turn = pcall(recall_all, names)
+local remembered = {}
+
+local function remember(name, value)
+  known[name] = value
+  remembered[#remembered + 1] = name
+  remembered[#remembered + 1] = value
+end
+
+local function write_remembered()
+  for i = 1, #remembered, PASSED do
+    redis.call('HSET', sent_key(turn), unpack(remembered, i, math.min(i + PASSED - 1, #remembered)))
+  end
+end
+
+-- The outcome for a message that was sent before, or nil.
+local function sent_before(name, value, visitor)
+  if name == '' then return nil end
+  if not all_known then error(known, 0) end
+  local first = known[name]
   if not first then return nil end
-  local id, at, content = string.match(first, '^(%S+) (%S+) (%S+)$')
+  local id, at, content, used = string.match(first, '^(%S+) (%S+) (%S+) ?(%S*)$')
+  if tonumber(used ~= '' and used or at) + 1000 * dedup_s <= now_ms then return nil end
   if content ~= string.match(value, '%S+$') then return {2} end
-  redis.call('EXPIRE', sent, dedup_s)
+  remember(name, string.format('%s %s %s %.0f', id, at, content, now_ms))
   return {1, id, tonumber(at), visitor ~= '' and present_agent(visitor) or ''}
 end
 
+-- ---- messages
+
 -- Gives an outcome, or inbox and number of a message to one.
-local function place(sent, value, to, body)
+local function place(name, value, to, body)
   if type(to) == 'string' then
     local inbox = inbox_of(to)
-    local before = sent ~= '' and sent_before(sent, value, '')
+    local before = sent_before(name, value, '')
     if before then return before end
+    if name ~= '' then remember(name, value) end
     return inbox.n, put(inbox, body)
   end
   if to[1] == '' then
-    local before = sent ~= '' and sent_before(sent, value, to[2])
+    local before = sent_before(name, value, to[2])
     if before then return before end
-    local ok, outcome = pcall(place_at_desk, to[2], to[3], body)
-    if sent ~= '' and (not ok or outcome[1] == 3) then redis.call('DEL', sent) end
-    if not ok then error(outcome, 0) end
+    local outcome = place_at_desk(to[2], to[3], body)
+    if name ~= '' and outcome[1] ~= 3 then remember(name, value) end
     return outcome
   end
   local those = {}
   for i = 1, #to do those[i] = inbox_of(to[i]) end
-  local before = sent ~= '' and sent_before(sent, value, '')
+  local before = sent_before(name, value, '')
   if before then return before end
+  if name ~= '' then remember(name, value) end
   local outcome, member = {0}, body
   if #to >= SHARED_FROM then member = share(string.match(value, '^%S+'), body, #to) end
   for i = 1, #to do
@@ -99,8 +163,8 @@ local function place(sent, value, to, body)
 end
 
 local placed, others, n = {}, {}, 0
-for i = 1, #items, 4 do
-  local ok, outcome, seq = pcall(place, items[i], items[i + 1], items[i + 2], items[i + 3])
+for i = 1, #names do
+  local ok, outcome, seq = pcall(place, names[i], values[i], recipients[i], bodies[i])
   if not ok then outcome = {4, type(outcome) == 'table' and outcome.err or tostring(outcome)} end
   if seq then
     placed[n + 1], placed[n + 2] = outcome, seq
@@ -111,4 +175,5 @@ for i = 1, #items, 4 do
   n = n + 2
 end
 write_all()
+write_remembered()
 return reply(inboxes, placed, others, overflown)

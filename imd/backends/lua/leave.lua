@@ -26,7 +26,7 @@ return reply(each(function(item)
     if item[6] then
       redis.call('HDEL', key(user, 'cursors'), device)
       redis.call('HDEL', key(user, 'devices'), device)
-      trim(user)
+      trim(user, cursors_of(user))
     else
       set_device_info(user, device, (told or cursor_epoch == '') and epoch or cursor_epoch, attempt, flags)
     end

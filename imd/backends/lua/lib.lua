@@ -6,6 +6,9 @@ local options, items = request[1], request[2]
 local max_messages, dedup_s, keep_s, lease_s = options[1], options[2], options[3], options[4]
 local max_devices, max_channels, grace_s = options[5], options[6], options[7]
 
+-- As many arguments as Lua can pass at once.
+local PASSED = 4000
+
 local time = redis.call('TIME')
 local now_s = tonumber(time[1])
 local now_ms = now_s * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -127,21 +130,22 @@ local function reply(...)
   return cmsgpack.pack({now_ms, ...})
 end
 
--- Take the oldest out of an inbox; a few at a time, since they may be large.
-local function drop_oldest(inbox, count)
-  while count > 0 do
-    local some = math.min(count, 256)
-    release(redis.call('ZRANGE', inbox, 0, some - 1))
-    redis.call('ZREMRANGEBYRANK', inbox, 0, some - 1)
-    count = count - some
+-- Take everything up to a number out of an inbox; gives how many that were. Only what may be a message to many
+-- is looked at first, a few at a time: the head knows the number of the last one.
+local function drop_up_to(user, last)
+  local inbox = key(user, 'inbox')
+  local shared = tonumber(redis.call('HGET', key(user, 'head'), 'shared') or '0')
+  local dropped = 0
+  while shared > 0 do
+    local some = redis.call('ZRANGEBYSCORE', inbox, '-inf', math.min(shared, last), 'LIMIT', 0, 256)
+    if #some == 0 then
+      if shared <= last then redis.call('HDEL', key(user, 'head'), 'shared') end
+      break
+    end
+    release(some)
+    dropped = dropped + redis.call('ZREMRANGEBYRANK', inbox, 0, #some - 1)
   end
-end
-
--- Keep an inbox within max_messages, now that it has `size`. Gives how many had to leave.
-local function cap(inbox, size)
-  local surplus = math.max(0, size - max_messages)
-  drop_oldest(inbox, surplus)
-  return surplus
+  return dropped + redis.call('ZREMRANGEBYSCORE', inbox, '-inf', last)
 end
 
 -- Messages were put into an inbox that had `size` before. Emptied, its key and its expiry had gone.
@@ -169,18 +173,24 @@ local function add(inbox, member)
   inbox.seq = inbox.seq + 1
   added[#added + 1] = inbox.seq
   added[#added + 1] = member
+  if is_shared(member) then inbox.shared = inbox.seq end
   return inbox.seq
 end
 
 -- Write what was added to an open inbox. Gives how many messages had to leave for it.
 local function write(inbox)
-  local at, added = key(inbox.user, 'inbox'), inbox.added
-  -- As many as Lua can pass at once.
-  for i = 1, #added, 4000 do redis.call('ZADD', at, unpack(added, i, math.min(i + 3999, #added))) end
-  redis.call('HSET', key(inbox.user, 'head'), 'seq', inbox.seq)
-  local left = cap(at, inbox.size + #added / 2)
-  see_to_expiry(inbox.user, inbox.stale, inbox.size)
-  return left
+  local user, added, head_at = inbox.user, inbox.added, key(inbox.user, 'head')
+  for i = 1, #added, PASSED do
+    redis.call('ZADD', key(user, 'inbox'), unpack(added, i, math.min(i + PASSED - 1, #added)))
+  end
+  if inbox.shared then
+    redis.call('HSET', head_at, 'seq', inbox.seq, 'shared', inbox.shared)
+  else
+    redis.call('HSET', head_at, 'seq', inbox.seq)
+  end
+  see_to_expiry(user, inbox.stale, inbox.size)
+  -- An inbox has no holes: so many are left.
+  return inbox.size + #added / 2 > max_messages and drop_up_to(user, inbox.seq - max_messages) or 0
 end
 
 -- Put one message into an inbox. Gives epoch, seq and the channels that may be told.
@@ -191,9 +201,9 @@ local function deliver(user, body)
   return {inbox.epoch, inbox.seq, inbox.channels}
 end
 
--- Forget what every device has; devices that nobody has seen for long no longer count.
-local function trim(user)
-  local cursors = redis.call('HGETALL', key(user, 'cursors'))
+-- Forget what every device has; devices that nobody has seen for long no longer count. `cursors` as HGETALL gives
+-- them.
+local function trim(user, cursors)
   local least
   if #cursors == 2 then
     least = tonumber(cursors[2])
@@ -212,10 +222,7 @@ local function trim(user)
       end
     end
   end
-  if least then
-    local inbox = key(user, 'inbox')
-    drop_oldest(inbox, redis.call('ZCOUNT', inbox, '-inf', least))
-  end
+  if least then drop_up_to(user, least) end
 end
 
 -- Up to `limit` messages after a number, and no more than about 256 KiB, flat: seq, body, seq, body...
@@ -240,13 +247,20 @@ local function page(user, after, limit)
   return flat
 end
 
+local function cursors_of(user)
+  return redis.call('HGETALL', key(user, 'cursors'))
+end
+
 -- Move a device's cursor. Never back, and never past what exists.
 local function acknowledge(user, device, acked, seq)
-  local cursor = redis.call('HGET', key(user, 'cursors'), device)
+  local cursors = cursors_of(user)
+  local own = 1
+  while own < #cursors and cursors[own] ~= device do own = own + 2 end
   acked = math.min(acked, seq)
-  if not cursor or acked > tonumber(cursor) then
+  if not cursors[own] or acked > tonumber(cursors[own + 1]) then
     redis.call('HSET', key(user, 'cursors'), device, acked)
-    trim(user)
+    cursors[own], cursors[own + 1] = device, acked
+    trim(user, cursors)
   end
 end
 
