@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.trial import unittest
 
-from imd.backends import archive_document
-from imd.backends.archive_document import Unfit, to_bson, to_json
+from imd.backends import archive_document, mongo_write
+from imd.backends.archive_cover import cover_lists
+from imd.backends.archive_document import Unfit, to_document, to_json
 from imd.backends.mongo_archive import MongoArchive
 from imd.errors import ConfigurationError, Unavailable
 from imd.interfaces import HistoryQuery
@@ -23,6 +26,7 @@ from tests.rabbit import own_mongo, until
 from tests.servers import free_port, shared
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+NOW_MS = 1_767_323_045_678
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 SENDERS = st.sampled_from(["CUSTOMER_SERVICE", "USER_TYPE", "CUSTOMER_TYPE", "VISITOR_TYPE"])
 
@@ -43,7 +47,7 @@ def with_agent(plain: bytes, agent: str) -> bytes:
 
 def document(plain: bytes) -> dict[str, Any]:
     codec = bson.CodecOptions(tz_aware=True)  # type: ignore[attr-defined]
-    return bson.decode(to_bson(plain, NOW)[1], codec)  # type: ignore[no-any-return]
+    return bson.decode(to_document(plain, NOW_MS).encoded, codec)  # type: ignore[no-any-return]
 
 
 class DocumentTests(unittest.TestCase):
@@ -116,7 +120,7 @@ class DocumentTests(unittest.TestCase):
     def test_any_bytes(self, plain: bytes) -> None:
         """What is no message is Unfit, never another exception."""
         with self.assertRaises(Unfit):
-            to_bson(plain, NOW)
+            to_document(plain, NOW_MS)
 
     def test_unfit(self) -> None:
         """What can be decoded but never be stored is Unfit, and the reason does not show it."""
@@ -132,7 +136,7 @@ class DocumentTests(unittest.TestCase):
         ]
         for plain in unfit:
             with self.assertRaises(Unfit) as error:
-                to_bson(plain, NOW)
+                to_document(plain, NOW_MS)
             self.assertNotIn("secret", str(error.exception))
 
 
@@ -172,13 +176,117 @@ class MongoArchiveTests(unittest.TestCase):
         self.assertEqual(page.messages, [odd])
 
     async def test_indexes(self) -> None:
-        """The seed's index and those of history are made."""
+        """The seed's index and those of history are made; a message between two is in three beside `_id`."""
         archive = await self.started()
         await until(lambda: archive._indexed, "the indexes")
-        keys = {tuple(index["key"]) for index in self.collection.index_information().values()}
-        self.assertLessEqual({"userId", "conversation", "participants"}, {key[0][0] for key in keys})
-        self.assertIn((("conversation", 1), ("_id", 1)), keys)
-        self.assertIn((("participants", 1), ("_id", 1)), keys)
+        found = {tuple(index["key"]): index for index in self.collection.index_information().values()}
+        by_id = ("_id", 1)
+        self.assertEqual(
+            set(found),
+            {(by_id,), *(((name, 1), by_id) for name in ("userId", "to", "conversation", "participants"))},
+        )
+        partial = {keys[0][0]: index.get("partialFilterExpression") for keys, index in found.items()}
+        self.assertEqual(partial.pop("participants"), {"covers": {"$exists": True}})
+        self.assertEqual(set(partial.values()), {None})
+
+    async def test_pages_are_read_by_indexes(self) -> None:
+        """No page sorts in memory or looks at more than what it gives, however much there is."""
+        archive = await self.started()
+        await until(lambda: archive._indexed, "the indexes")
+        batch = []
+        for number in range(1, 600):
+            other = f"u{number % 7}"
+            batch.append(body(3 * number, to=other))
+            batch.append(body(3 * number + 1, other, to="alice"))
+            batch.append(body(3 * number + 2, other, group=["alice", "bob", f"u{number % 5}"]))
+        await archive.insert(batch)
+        database = self.collection.database
+        database.command("profile", 2)
+        pair = conversation_id(["alice", "u3"])
+        pages = [
+            await archive.history(HistoryQuery("alice", conversation, before=before, limit=20))
+            for conversation in (pair, None)
+            for before in (None, f"{900:028x}", f"{901:028x}", f"{902:028x}")
+        ]
+        database.command("profile", 0)
+        self.assertEqual([len(page.messages) for page in pages], [20] * 8)
+        asked = list(database["system.profile"].find({"op": "query", "ns": self.collection.full_name}))
+        self.assertGreater(len(asked), 16)
+        for one in asked:
+            self.assertTrue(one["planSummary"].startswith("IXSCAN"), one["planSummary"])
+            self.assertFalse(one.get("hasSortStage"), one["command"])
+            self.assertLessEqual(one["docsExamined"], 60, one["command"])
+
+    async def test_lists_in_any_order(self) -> None:
+        """Whatever is written together, again, or late: each page of everything is what the ids say."""
+        chance = random.Random(3)
+        archive = await self.started()
+        await until(lambda: archive._indexed, "the indexes")
+        people = ["alice", "bob", "carol", "dora", "emil"]
+        made: dict[str, tuple[bytes, set[str]]] = {}
+        at_ms = 1_764_000_000_000
+        for number in range(400):
+            at_ms += chance.choice((0, 1, 50, 4000, 60_000))
+            sender, *others = chance.sample(people, chance.choice((2, 3, 3, 4)))
+            to = {"to": others[0]} if chance.random() < 0.3 else {"group": others}
+            message_id = f"{at_ms:012x}{number:016x}"
+            plain = encode_message(
+                IMessage(
+                    id=message_id, user_id=sender, from_user_type="USER_TYPE", msg="x", send_time=at_ms, **to
+                )
+            )
+            made[message_id] = plain, {sender, *([others[0]] if "to" in to else others)}
+        waiting = [plain for plain, _ in made.values()]
+        given: list[bytes] = []
+        while waiting:
+            size = chance.randrange(1, 40)
+            batch, waiting = waiting[:size], waiting[size:]
+            chance.shuffle(batch)
+            if chance.random() < 0.5:
+                # A write that was cut off: some of it is there, and all of it comes again, in other company.
+                self.write_some(batch, chance.random())
+                size = len(batch) // 2
+                batch, waiting[:0] = batch[:size], batch[size:]
+            again = chance.sample(given, min(len(given), 5))
+            self.assertEqual((await archive.insert([*batch, *again])).refused, [])
+            given += batch
+        for viewer in people:
+            mine = [plain for _, (plain, who) in sorted(made.items()) if viewer in who]
+            for limit in (1, 7, 50):
+                for _ in range(12):
+                    before = chance.choice([None, *sorted(made)])
+                    page = await archive.history(HistoryQuery(viewer, None, before=before, limit=limit))
+                    earlier = [one for one in mine if before is None or json.loads(one)["id"] < before]
+                    self.assertEqual(page.messages, earlier[-limit:], (viewer, before))
+                    self.assertEqual(page.more, len(earlier) > limit)
+
+    def write_some(self, batch: list[bytes], part: float) -> None:
+        """The beginning of what would be written for a batch, and no more."""
+        documents = [to_document(plain, NOW_MS) for plain in batch]
+        cover_lists(documents)
+        some = documents[: 1 + int(part * len(documents))]
+        mongo_write._write(self.collection, [one.encoded for one in some])
+
+    async def test_refused_newest_of_a_list(self) -> None:
+        """Those that it was to stand for are found all the same."""
+        archive = await self.started()
+        await until(lambda: archive._indexed, "the collection is there")
+        self.collection.database.command("collMod", "im_message", validator={"msg": {"$ne": "bad"}})
+        good = [body(number, group=["bob", "carol"]) for number in range(1, 4)]
+        result = await archive.insert([*good, body(4, group=["bob", "carol"], msg="bad")])
+        self.assertEqual((result.written, len(result.refused)), (3, 1))
+        for viewer in ("alice", "carol"):
+            self.assertEqual((await archive.history(HistoryQuery(viewer, None))).messages, good)
+
+    async def test_large_batch_is_divided(self) -> None:
+        """A batch of more bytes than one command may have is written all the same, its errors told apart."""
+        self.patch(mongo_write, "INSERT_BYTES", 3000)
+        archive = await self.started()
+        await archive.insert([body(7, to="bob")])
+        batch = [body(number, to="bob", msg="x" * (5000 if number == 3 else 400)) for number in range(1, 20)]
+        result = await archive.insert(batch)
+        self.assertEqual((result.written, result.duplicates), (18, 1))
+        self.assertEqual(self.collection.count_documents({}), 19)
 
     async def test_refused(self) -> None:
         """What MongoDB refuses is told apart from its neighbours, which are written."""

@@ -18,14 +18,13 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.backends.archive_document import to_json
+from imd.backends.mongo_history import make_indexes, read_page
 from imd.backends.mongo_write import Inserted, write_messages
 from imd.errors import ConfigurationError, Unavailable
 from imd.interfaces import History, HistoryQuery
 
 COLLECTION = "im_message"
 DATABASE = "imd"
-INDEXES = ([("userId", 1)], [("conversation", 1), ("_id", 1)], [("participants", 1), ("_id", 1)])
 
 READ_THREADS = 3
 WRITE_THREADS = 3
@@ -164,17 +163,8 @@ class MongoArchive:
         seconds = give_up_at - time.monotonic()
         if seconds <= 0:
             raise Unavailable("MongoDB: too many pages of history are asked for")
-        wanted: dict[str, Any] = {}
-        if query.conversation is not None:
-            wanted["conversation"] = query.conversation
-        if query.conversation is None or query.only_own:
-            wanted["participants"] = query.viewer
-        if query.before is not None:
-            wanted["_id"] = {"$lt": query.before}
         with pymongo.timeout(seconds):
-            found = list(self._collection.find(wanted).sort("_id", -1).limit(query.limit + 1))
-        page = found[: query.limit]
-        return History([to_json(document) for document in reversed(page)], len(found) > query.limit)
+            return read_page(self._collection, query)
 
     def _connect(self) -> None:
         """Make the client; it connects when it is first used. Raises ConfigurationError."""
@@ -205,8 +195,7 @@ class MongoArchive:
 
     def _make_indexes(self) -> None:
         # No deadline but the socket's: on a collection that is already large this takes its time.
-        for keys in INDEXES:
-            self._collection.create_index(keys)
+        make_indexes(self._collection)
 
     # its health
 

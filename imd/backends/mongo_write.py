@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import pymongo
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import OperationFailure
 
-from imd.backends.archive_document import Unfit, to_bson
+from imd.backends.archive_cover import cover_lists, covered_by
+from imd.backends.archive_document import Document, Unfit, to_document
 from imd.errors import Unavailable
+
+# One insert command: the driver does not divide commands, and the server takes 48 MB.
+INSERT_BYTES = 16 << 20
 
 _DUPLICATE_KEY = 11000
 # What the server says of one document, whatever state it is in itself.
@@ -49,48 +53,72 @@ def write_messages(
 
     Raises Unavailable or PyMongoError: some may be written; give all of them again.
     """
-    now = datetime.now(UTC)
-    documents: list[tuple[str, bytes, bytes | msgspec.Raw]] = []
+    now_ms = time.time_ns() // 1_000_000
+    documents: list[Document] = []
+    fit: list[bytes | msgspec.Raw] = []
     refused: list[Refused] = []
     for body in bodies:
         try:
-            message_id, encoded = to_bson(body, now)
+            documents.append(to_document(body, now_ms))
+            fit.append(body)
         except Unfit as error:
             refused.append(Refused(bytes(body), "", str(error)))
-        else:
-            documents.append((message_id, encoded, body))
     if not documents:
         return Inserted(0, 0, refused)
+    covered = cover_lists(documents)
     with pymongo.timeout(timeout_seconds):
+        encoded = [document.encoded for document in documents]
         try:
-            errors = _write(collection, [encoded for _, encoded, _ in documents])
+            errors = _write(collection, encoded)
         except OperationFailure as failure:
             # The whole batch failed: one document's fault, or the server's?
-            errors = _write_one_by_one(collection, [encoded for _, encoded, _ in documents], failure)
-        _add_agents(collection, [documents[i][:2] for i, one in errors.items() if _is_duplicate(one)])
+            errors = _write_one_by_one(collection, encoded, failure)
+        if errors:
+            _mend(collection, documents, errors, covered)
     bad = {index: one for index, one in errors.items() if not _is_duplicate(one)}
     for index, one in bad.items():
-        message_id, _, body = documents[index]
         code = one.get("code")
         # A code that is in neither list tells of the document only if another one got through.
         if code in _PASSING or (code not in _REFUSALS and len(bad) == len(documents)):
             raise Unavailable(f"MongoDB: writes fail with code {code}")
-        refused.append(Refused(bytes(body), message_id, f"code {code}: {one.get('errmsg', '')}"))
+        reason = f"code {code}: {one.get('errmsg', '')}"
+        refused.append(Refused(bytes(fit[index]), documents[index].message_id, reason))
     return Inserted(len(documents) - len(errors), len(errors) - len(bad), refused)
 
 
 def _write(collection: Any, documents: list[bytes]) -> dict[int, dict[str, Any]]:
-    """Write errors by index. Raises PyMongoError when the batch as a whole is not known to be durable."""
-    try:
-        collection.bulk_write(
-            [pymongo.InsertOne(RawBSONDocument(document)) for document in documents], ordered=False
+    """Write errors by index. Raises PyMongoError when the batch as a whole is not known to be durable.
+
+    A command of its own: bulk writes of the driver cost twice as much for each document.
+    """
+    errors: dict[int, dict[str, Any]] = {}
+    for first, part in _parts(documents):
+        reply = collection.database.command(
+            {
+                "insert": collection.name,
+                "ordered": False,
+                "writeConcern": collection.write_concern.document,
+                "documents": part,
+            }
         )
-    except BulkWriteError as error:
-        details = error.details or {}
-        if details.get("writeConcernErrors"):
-            raise Unavailable("MongoDB: the write concern was not met") from None
-        return {one["index"]: one for one in details.get("writeErrors", ())}
-    return {}
+        if "writeConcernError" in reply:
+            raise Unavailable("MongoDB: the write concern was not met")
+        for one in reply.get("writeErrors", ()):
+            errors[first + one["index"]] = one
+    return errors
+
+
+def _parts(documents: list[bytes]) -> Iterator[tuple[int, list[RawBSONDocument]]]:
+    """Documents in portions of at most INSERT_BYTES, or of one; with the index of the first."""
+    part: list[RawBSONDocument] = []
+    first = size = 0
+    for index, document in enumerate(documents):
+        size += len(document)
+        if part and size > INSERT_BYTES:
+            yield first, part
+            part, first, size = [], index, len(document)
+        part.append(RawBSONDocument(document))
+    yield first, part
 
 
 def _write_one_by_one(
@@ -113,15 +141,30 @@ def _write_one_by_one(
     return errors
 
 
-def _add_agents(collection: Any, duplicates: Sequence[tuple[str, bytes]]) -> None:
-    """A visitor's message comes again when another agent gets it, who then takes part as well."""
-    updates = []
-    for message_id, encoded in duplicates:
-        agent = RawBSONDocument(encoded).get("agent")
-        if agent:
-            updates.append(pymongo.UpdateOne({"_id": message_id}, {"$addToSet": {"participants": agent}}))
+def _mend(
+    collection: Any, documents: list[Document], errors: dict[int, dict[str, Any]], covered: dict[str, str]
+) -> None:
+    """What is there already may have to say more now.
+
+    A visitor's message comes again when another agent gets it, who then takes part as well. One to a list
+    may stand for others this time, which came in with it; if it was refused, they stand for themselves.
+    """
+    updates: list[tuple[str, dict[str, Any]]] = []
+    for index, one in errors.items():
+        document = documents[index]
+        if not _is_duplicate(one):
+            if document.list_id:
+                alone = covered_by(document, documents, covered)
+                updates += [(message_id, {"$min": {"covers": message_id}}) for message_id in alone]
+        elif document.list_id:
+            if oldest := covered.get(document.message_id):
+                updates.append((document.message_id, {"$min": {"covers": oldest}}))
+        elif agent := RawBSONDocument(document.encoded).get("agent"):
+            updates.append((document.message_id, {"$addToSet": {"participants": agent}}))
     if updates:
-        collection.bulk_write(updates, ordered=False)
+        collection.bulk_write(
+            [pymongo.UpdateOne({"_id": message_id}, update) for message_id, update in updates], ordered=False
+        )
 
 
 def _is_duplicate(error: dict[str, Any]) -> bool:

@@ -10,7 +10,8 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from imd.backends.mongo_archive import COLLECTION, DATABASE, INDEXES
+from imd.backends.mongo_archive import COLLECTION, DATABASE
+from imd.backends.mongo_history import INDEXES
 from imd.command.look import certificate, clock, note, ok, problem, say, warning
 from imd.command.output import Finding
 from imd.settings import Mongodb
@@ -99,7 +100,7 @@ def _writes(client: Any, database: Any) -> Iterator[Finding]:
     there = COLLECTION in database.list_collection_names()
     count = database[COLLECTION].estimated_document_count() if there else 0
     keys = [index["key"] for index in database[COLLECTION].index_information().values()] if there else []
-    missing = [wanted for wanted in INDEXES if wanted not in [list(key) for key in keys]]
+    missing = [index.keys for index in INDEXES if index.keys not in [list(key) for key in keys]]
     names = "; ".join(", ".join(field for field, _ in wanted) for wanted in missing)
     if not there:
         yield note(

@@ -340,7 +340,8 @@ class ClusterTests(Rules, unittest.TestCase):
         self.assertFalse(found[group_id]["to"])
         indexes = cluster().archive()[1]
         for keys in (
-            [("userId", 1)],
+            [("userId", 1), ("_id", 1)],
+            [("to", 1), ("_id", 1)],
             [("conversation", 1), ("_id", 1)],
             [("participants", 1), ("_id", 1)],
         ):
