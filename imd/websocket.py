@@ -17,6 +17,7 @@ from imd.fastframes import take_text_frames
 from imd.handshake import Denied, check_request
 from imd.heartbeat import Heartbeat
 from imd.lean import slim
+from imd.prompt import write_now
 from imd.services import Services
 
 BLOCKED = Gauge("imd_blocked_connections", "Connections whose socket does not take what was written.")
@@ -288,7 +289,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         if out is None:
             return
         size, self._out_bytes = self._out_bytes, 0
-        self.transport.write(b"".join(out))
+        write_now(self.transport, b"".join(out))
         if not self.writable:
             self._blocked_bytes += size
             BLOCKED_BYTES.inc(size)

@@ -77,9 +77,8 @@ def _sent_prefix(user: str, device: str) -> str:
 
 
 def sent_name(user: str, device: str, client_msg_id: str) -> str:
-    """What a clientMsgId is remembered under."""
-    # Each is new, so none goes through a cache.
-    return _sent_prefix(user, device) + _encode(client_msg_id)
+    """What a clientMsgId is remembered under. The first two colons end user and device, whatever follows."""
+    return _sent_prefix(user, device) + client_msg_id
 
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -74,7 +74,7 @@ class QuickInbox(InboxDouble):
         return answer
 
     def ack(self, ack: Ack) -> Deferred[Head]:
-        return succeed(Head(self.places[ack.user][0], self.seqs[ack.user], True))
+        return succeed(Head(True, self.places[ack.user][0], self.seqs[ack.user]))
 
 
 class QuickQueue(QueueDouble):

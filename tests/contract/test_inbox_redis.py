@@ -205,7 +205,7 @@ class RedisFaultTests(RedisHarness):
         self.assertEqual(scores[1], b"1")
         self.assertEqual(await self.redis.command("HGET", "imd:{bob}:cursors", "phone"), b"0")
         self.assertEqual(await self.redis.command("GET", "imd:sent"), b"1")
-        remembered = await self.redis.command("HGET", "imd:sent:1", "al%20ice:d%201:c%2F1")
+        remembered = await self.redis.command("HGET", "imd:sent:1", "al%20ice:d%201:c/1")
         self.assertEqual(len(remembered.split()), 3)
 
     async def test_client_message_ids_in_turns(self) -> None:

@@ -8,10 +8,10 @@ import hmac
 import json
 import os
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import bson
 import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,7 +30,7 @@ from imd.message import IMessage, encode_message
 from imd.values import endpoint, is_loopback
 
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOW_MS = 1_767_225_600_000
 
 numbers = st.integers() | st.integers(1, 400).map(lambda digits: 10**digits) | st.floats(allow_nan=False)
 scalars = st.none() | st.booleans() | numbers | st.text(max_size=12)
@@ -164,12 +164,14 @@ class ArchiveTests(unittest.SynchronousTestCase):
 
     def check(self, body: bytes) -> None:
         try:
-            message_id, document = archive_document.to_bson(body, NOW)
+            document = archive_document.to_document(body, NOW_MS)
         except archive_document.Unfit as error:
             str(error).encode()
         else:
-            self.assertTrue(message_id)
-            self.assertTrue(document)
+            read = bson.decode(document.encoded)
+            self.assertEqual(bson.encode(read), document.encoded)
+            message = msgspec.json.decode(body, type=archive_document.ArchivedMessage)
+            self.assertEqual((read["_id"], read["msg"]), (message.id, message.msg))
 
     @fuzz
     @given(st.binary())
@@ -202,7 +204,7 @@ class ArchiveTests(unittest.SynchronousTestCase):
 
     def test_extremes(self) -> None:
         for body in (b"[" * 100_000, b'{"id":' + b"[" * 100_000, b'{"id":"\xff"}'):
-            self.assertRaises(archive_document.Unfit, archive_document.to_bson, body, NOW)
+            self.assertRaises(archive_document.Unfit, archive_document.to_document, body, NOW_MS)
         for time in (2**63 - 1, -(2**63), 253_402_300_800_000, -62_135_596_800_001):
             message = IMessage("1f", user_id="a", from_user_type="USER_TYPE", to="b", msg="x", send_time=time)
             self.check(encode_message(message))

@@ -1,0 +1,126 @@
+"""Writing at once, on real sockets: every byte, in order, whatever the socket does."""
+
+from __future__ import annotations
+
+import random
+import socket
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import StringTransport
+from twisted.trial import unittest
+
+from imd.prompt import write_now
+from tests.rabbit import until
+
+loop: Any = reactor
+
+
+class PromptTests(unittest.TestCase):
+    timeout = 30
+
+    async def connected(self) -> tuple[Any, socket.socket]:
+        """A transport of Twisted's, and the blocking socket at its other end."""
+        made: Deferred[Any] = Deferred()
+        self.lost: list[Any] = []
+        test = self
+
+        class Server(Protocol):
+            def connectionMade(self) -> None:
+                made.callback(self.transport)
+
+            def connectionLost(self, reason: Any = None) -> None:
+                test.lost.append(reason)
+
+        port = loop.listenTCP(0, Factory.forProtocol(Server), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        client = socket.create_connection(("127.0.0.1", port.getHost().port))
+        self.addCleanup(client.close)
+        return await made, client
+
+    async def all_of(self, client: socket.socket, size: int) -> bytes:
+        """What the other end reads, up to that many bytes, while the reactor goes on."""
+        client.setblocking(False)
+        read = bytearray()
+
+        def enough() -> bool:
+            try:
+                while len(read) < size:
+                    read.extend(client.recv(1 << 20))
+            except BlockingIOError:
+                pass
+            return len(read) >= size
+
+        await until(enough, "all is there")
+        return bytes(read)
+
+    async def test_at_once(self) -> None:
+        """It is at the other end before the reactor comes round."""
+        transport, client = await self.connected()
+        write_now(transport, b"now")
+        client.settimeout(5)
+        self.assertEqual(client.recv(10), b"now")
+
+    async def test_behind_what_waits(self) -> None:
+        """What was written before and waits is not overtaken."""
+        transport, client = await self.connected()
+        transport.write(b"one,")
+        write_now(transport, b"two,")
+        transport.write(b"three,")
+        write_now(transport, b"four")
+        self.assertEqual(await self.all_of(client, 18), b"one,two,three,four")
+
+    async def test_socket_that_takes_part(self) -> None:
+        """What a full socket does not take follows when it does; the producer is paused meanwhile."""
+        transport, client = await self.connected()
+        paused: list[bool] = []
+
+        class Producer:
+            def pauseProducing(self) -> None:
+                paused.append(True)
+
+            def resumeProducing(self) -> None:
+                paused.append(False)
+
+            def stopProducing(self) -> None: ...
+
+        transport.registerProducer(Producer(), True)
+        chance = random.Random(1)
+        whole = b"".join(chance.randbytes(chance.randrange(1, 300_000)) for _ in range(100))
+        position = 0
+        while position < len(whole):
+            size = chance.randrange(1, 300_000)
+            write_now(transport, whole[position : position + size])
+            position += size
+        self.assertTrue(paused and all(paused))
+        self.assertEqual(await self.all_of(client, len(whole)), whole)
+        await until(lambda: not paused[-1], "the producer goes on")
+        write_now(transport, b"more")
+        self.assertEqual(await self.all_of(client, 4), b"more")
+
+    async def test_peer_that_is_gone(self) -> None:
+        """The transport finds out and ends."""
+        transport, client = await self.connected()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        for _ in range(3):
+            write_now(transport, b"x" * 100_000)
+        await until(lambda: bool(self.lost), "the loss is noticed")
+        write_now(transport, b"too late")
+
+    async def test_closing(self) -> None:
+        """A connection that is being closed still sends what it has, in order, and then ends."""
+        transport, client = await self.connected()
+        transport.write(b"before")
+        transport.loseConnection()
+        write_now(transport, b", after")
+        self.assertEqual(await self.all_of(client, 13), b"before, after")
+        await until(lambda: bool(self.lost), "it is closed")
+
+    def test_other_transports(self) -> None:
+        """Whatever is no TCP connection of Twisted's is written to as ever."""
+        transport = StringTransport()
+        write_now(transport, b"text")
+        self.assertEqual(transport.value(), b"text")
