@@ -30,6 +30,7 @@ from imd.interfaces import (
     NotAllowed,
     Outcome,
     Placed,
+    Record,
     Submission,
 )
 from imd.message import decode_message, encode_message
@@ -67,24 +68,48 @@ class Sender(Protocol):
     def message_refused(self, client_msg_id: str | None, refused: Refused) -> None: ...
 
 
-class Pending(msgspec.Struct, gc=False):
-    """A message frame that waits for its answer; without a submission it is refused already, but in turn."""
+class Refusal(msgspec.Struct, gc=False):
+    """A message frame that is refused already, but answered in its turn."""
 
-    sender: Any
+    origin: Any
     client_msg_id: str | None
-    submission: Submission | None
-    refused: Refused | None = None
-    first: Duplicate | None = None
-    """what it was answered with when it came first"""
+    refused: Refused
+
+
+Entry = Submission | Refusal
 
 
 class _Batch:
-    __slots__ = ("born", "done", "entries")
+    """`others` has, by their place, the answers that are not simply `accepted`."""
 
-    def __init__(self, entries: list[Pending], born: float) -> None:
+    __slots__ = ("born", "done", "entries", "others", "submissions")
+
+    def __init__(self, entries: list[Entry], born: float) -> None:
         self.entries = entries
+        self.submissions = [entry for entry in entries if type(entry) is Submission]
+        self.others: dict[int, Refused | Duplicate] = {}
         self.born = born
         self.done = False
+        if len(self.submissions) != len(entries):
+            for index, entry in enumerate(entries):
+                if type(entry) is Refusal:
+                    self.others[index] = entry.refused
+
+    def places(self) -> Sequence[int]:
+        """Of the submissions among the entries."""
+        if len(self.submissions) == len(self.entries):
+            return range(len(self.entries))
+        return [index for index, entry in enumerate(self.entries) if type(entry) is Submission]
+
+    def refuse(self, index: int, code: str, reason: str) -> None:
+        """The first refusal counts."""
+        if not isinstance(self.others.get(index), Refused):
+            self.others[index] = Refused(code, reason, retry_after_ms=1000 if code == UNAVAILABLE else None)
+
+    def refuse_all(self, reason: str) -> None:
+        """As `unavailable`."""
+        for index in range(len(self.entries)):
+            self.refuse(index, UNAVAILABLE, reason)
 
 
 class Acceptor:
@@ -105,7 +130,7 @@ class Acceptor:
         self._deliver = deliver
         self._clock = clock
         self._call_soon = call_soon
-        self._waiting: deque[Pending] = deque()
+        self._waiting: deque[Entry] = deque()
         self._waiting_bytes = 0
         self._oldest = 0.0
         self._scheduled = False
@@ -115,18 +140,18 @@ class Acceptor:
 
     # from connections
 
-    def submit(self, pending: Pending) -> None:
+    def submit(self, entry: Entry) -> None:
         """Take a message frame; its sender gets exactly one answer."""
-        submission = pending.submission
-        if submission is not None:
-            if len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
-                pending.submission = None
-                pending.refused = Refused(UNAVAILABLE, "too many messages are waiting", retry_after_ms=1000)
+        waiting = self._waiting
+        if type(entry) is Submission:
+            if len(waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
+                refused = Refused(UNAVAILABLE, "too many messages are waiting", retry_after_ms=1000)
+                entry = Refusal(entry.origin, entry.client_msg_id, refused)
             else:
-                self._waiting_bytes += len(submission.body)
-        if not self._waiting:
+                self._waiting_bytes += len(entry.body)
+        if not waiting:
             self._oldest = self._clock.monotonic()
-        self._waiting.append(pending)
+        waiting.append(entry)
         if not self._scheduled and self._may_start():
             self._scheduled = True
             self._call_soon(self._flush)
@@ -160,35 +185,34 @@ class Acceptor:
         WAITING_BYTES.set(self._waiting_bytes)
         IN_FLIGHT.set(len(self._batches))
 
-    def _take(self) -> list[Pending]:
+    def _take(self) -> list[Entry]:
         """The next messages, up to the bounds of a batch; at least one."""
         waiting = self._waiting
-        entries: list[Pending] = []
+        entries: list[Entry] = []
         deliveries = size = 0
         while waiting:
-            submission = waiting[0].submission
-            if submission is not None:
-                deliveries += len(submission.recipients) or 1
-                size += len(submission.body)
+            entry = waiting[0]
+            if type(entry) is Submission:
+                deliveries += len(entry.recipients) or 1
+                size += len(entry.body)
                 if entries and (deliveries > BATCH_DELIVERIES or size > BATCH_BYTES):
+                    size -= len(entry.body)
                     break
-                self._waiting_bytes -= len(submission.body)
             entries.append(waiting.popleft())
+        self._waiting_bytes -= size
         return entries
 
     def _place(self, batch: _Batch) -> None:
         problem = self._inbox.problem() or self._queue.problem()
         if problem is not None:
             # What cannot be archived is not delivered over and over.
-            for entry in batch.entries:
-                self._refuse(entry, UNAVAILABLE, problem)
-        submissions = [entry.submission for entry in batch.entries if entry.submission is not None]
-        if not submissions:
+            batch.refuse_all(problem)
+        if problem is not None or not batch.submissions:
             batch.done = True
             return
-        BATCH_MESSAGES.observe(len(submissions))
+        BATCH_MESSAGES.observe(len(batch.submissions))
         self._scripts += 1
-        placed = self._inbox.accept(submissions)
+        placed = self._inbox.accept(batch.submissions)
         placed.addBoth(self._script_answered)
         placed.addCallback(self._placed, batch).addErrback(self._fail, batch)
 
@@ -197,31 +221,24 @@ class Acceptor:
         return result
 
     def _placed(self, outcomes: Sequence[Outcome], batch: _Batch) -> None:
-        placed = [entry for entry in batch.entries if entry.submission is not None]
         if TRACE.on:
-            TRACE.placed([entry.submission for entry in placed if entry.submission], outcomes)
+            TRACE.placed(batch.submissions, outcomes)
         deliveries: list[Delivery] = []
-        records: list[ArchiveRecord] = []
-        for entry, outcome in zip(placed, outcomes, strict=True):
-            submission = entry.submission
-            assert submission is not None
+        records: list[Record] = []
+        for index, submission, outcome in zip(batch.places(), batch.submissions, outcomes, strict=True):
             if type(outcome) is Placed:
                 deliveries += outcome.deliveries
-                records.append(ArchiveRecord(submission.body, outcome.agent))
                 if outcome.agent:
-                    # What the visitor had waiting came along: its agent takes part in that, too.
-                    records += [
-                        ArchiveRecord(delivery.body, outcome.agent)
-                        for delivery in outcome.deliveries
-                        if delivery.body != submission.body
-                    ]
+                    records += _records_of_agent(submission, outcome)
+                else:
+                    records.append(submission.body)
             elif type(outcome) is Duplicate:
                 # The first copy may have missed the archive. It goes there under its first id.
-                entry.first = outcome
+                batch.others[index] = outcome
                 records.append(_first_copy(submission.body, outcome))
             else:
-                self._refuse_outcome(entry, outcome)
-        failed = [outcome.reason for outcome in outcomes if isinstance(outcome, Failed)]
+                self._refuse_outcome(batch, index, outcome)
+        failed = [outcome.reason for outcome in outcomes if type(outcome) is Failed]
         if failed:
             self.log.error("{n} messages could not be placed: {reason}", n=len(failed), reason=failed[0])
         self._deliver(deliveries)
@@ -245,23 +262,17 @@ class Acceptor:
             self.log.failure("a batch failed", failure)
         if batch.done:
             return
-        for entry in batch.entries:
-            self._refuse(entry, UNAVAILABLE, failure.getErrorMessage())
+        batch.refuse_all(failure.getErrorMessage())
         batch.done = True
         self._flush()
 
-    def _refuse(self, entry: Pending, code: str, reason: str) -> None:
-        if entry.refused is None:
-            entry.refused = Refused(code, reason, retry_after_ms=1000 if code == UNAVAILABLE else None)
-        entry.submission = None
-
-    def _refuse_outcome(self, entry: Pending, outcome: Outcome) -> None:
+    def _refuse_outcome(self, batch: _Batch, index: int, outcome: Outcome) -> None:
         if isinstance(outcome, Conflict):
-            self._refuse(entry, INVALID_MESSAGE, "the clientMsgId was used for another message")
+            batch.refuse(index, INVALID_MESSAGE, "the clientMsgId was used for another message")
         elif isinstance(outcome, NotAllowed):
-            self._refuse(entry, FORBIDDEN, outcome.reason)
+            batch.refuse(index, FORBIDDEN, outcome.reason)
         elif isinstance(outcome, Failed):
-            self._refuse(entry, UNAVAILABLE, outcome.reason)
+            batch.refuse(index, UNAVAILABLE, outcome.reason)
 
     def _answer_done(self) -> None:
         """Answer the oldest batches, as far as they are done."""
@@ -276,34 +287,38 @@ class Acceptor:
                 done.callback(None)
 
     def _answer(self, batch: _Batch) -> None:
-        fresh = again = 0
+        others = batch.others
+        accepted = again = 0
         if TRACE.on:
-            TRACE.answered([(entry.submission, entry.first) for entry in batch.entries if entry.submission])
-        for entry in batch.entries:
+            TRACE.answered(batch.entries, others)
+        for index, entry in enumerate(batch.entries):
+            other = others.get(index) if others else None
             try:
-                submission = entry.submission
-                if submission is None:
-                    assert entry.refused is not None
-                    entry.sender.message_refused(entry.client_msg_id, entry.refused)
-                    continue
-                first = entry.first
-                if first is not None:
+                if isinstance(other, Refused):
+                    entry.origin.message_refused(entry.client_msg_id, other)
+                elif other is not None:
                     again += 1
-                    entry.sender.message_accepted(entry.client_msg_id, first.message_id, first.send_time)
+                    entry.origin.message_accepted(entry.client_msg_id, other.message_id, other.send_time)
                 else:
-                    fresh += 1
-                    entry.sender.message_accepted(
-                        entry.client_msg_id, submission.message_id, submission.send_time
-                    )
+                    assert type(entry) is Submission
+                    accepted += 1
+                    entry.origin.message_accepted(entry.client_msg_id, entry.message_id, entry.send_time)
             except Exception:
                 # One that cannot take its answer costs nobody else an answer.
                 self.log.failure("a sender could not be answered")
-        _ACCEPTED_NEW.inc(fresh)
+        _ACCEPTED_NEW.inc(accepted)
         _ACCEPTED_AGAIN.inc(again)
 
 
-def _first_copy(body: bytes, first: Duplicate) -> ArchiveRecord:
+def _records_of_agent(submission: Submission, placed: Placed) -> list[Record]:
+    """A visitor's message, and what it had waiting and came along: its agent takes part in that, too."""
+    waited = [delivery.body for delivery in placed.deliveries if delivery.body != submission.body]
+    return [ArchiveRecord(body, placed.agent) for body in [submission.body, *waited]]
+
+
+def _first_copy(body: bytes, first: Duplicate) -> Record:
     message = decode_message(body)
     message.id = first.message_id
     message.send_time = first.send_time
-    return ArchiveRecord(encode_message(message), first.agent)
+    body = encode_message(message)
+    return ArchiveRecord(body, first.agent) if first.agent else body

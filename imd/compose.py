@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from imd.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.frames import MessageFrame
 from imd.ids import MessageIds
@@ -13,13 +11,17 @@ from imd.message import FromUserType, IMessage, check_id, encode_message
 MAX_CONTENT_TYPE_CHARS = 128
 
 
-@dataclass(frozen=True, slots=True)
 class Author:
-    """Whose connection the frame came on."""
+    """Whose connection a frame came on."""
 
-    user: str
-    device: str
-    type: FromUserType
+    __slots__ = ("device", "is_visitor", "type", "type_name", "user")
+
+    def __init__(self, user: str, device: str, type: FromUserType) -> None:
+        self.user = user
+        self.device = device
+        self.type = type
+        self.type_name = type.value
+        self.is_visitor = type is FromUserType.VISITOR_TYPE
 
 
 def compose(
@@ -30,44 +32,44 @@ def compose(
     Raises Refused: `forbidden` for another's userId or a recipient that a visitor may not have,
     `too_large` past a limit, `invalid_message` for what fails the seed's rules.
     """
-    if frame.user_id is not None and frame.user_id != author.user:
+    user = author.user
+    if frame.user_id is not None and frame.user_id != user:
         raise Refused(FORBIDDEN, "userId: only one's own")
-    message = IMessage(
-        client_msg_id=frame.client_msg_id,
-        user_id=author.user,
-        from_user_type=author.type.value,
-        msg=frame.msg or "",
-        content_type=frame.content_type,
-        is_visitor=author.type is FromUserType.VISITOR_TYPE,
-    )
-    if frame.to:
-        check_id("to", frame.to)
-        message.to = frame.to
+    to = frame.to or ""
+    msg = frame.msg or ""
+    group = None
+    if to:
+        check_id("to", to)
     elif frame.group:
         _check_group(frame.group, group_members)
-        message.group = frame.group
-    if message.is_visitor and frame.group:
+        group = frame.group
+    if author.is_visitor and frame.group:
         raise Refused(FORBIDDEN, "group: a visitor writes to the desk and its agent only")
+    content_type = frame.content_type
+    client_msg_id = frame.client_msg_id
+    message = IMessage(
+        "", client_msg_id, user, author.type_name, to, group, msg, content_type, 0, author.is_visitor
+    )
     if not message.is_msg_ok():
-        missing = "to or group" if message.msg else "msg"
+        missing = "to or group" if msg else "msg"
         raise Refused(INVALID_MESSAGE, f"{missing}: must not be empty")
-    size = len(message.msg) if message.msg.isascii() else len(message.msg.encode())
-    if size > message_bytes:
+    # A character has four bytes at most.
+    if 4 * len(msg) > message_bytes and len(msg.encode()) > message_bytes:
         raise Refused(TOO_LARGE, f"msg: at most {message_bytes} bytes")
-    if message.content_type is not None and len(message.content_type) > MAX_CONTENT_TYPE_CHARS:
+    if content_type is not None and len(content_type) > MAX_CONTENT_TYPE_CHARS:
         raise Refused(INVALID_MESSAGE, f"contentType: at most {MAX_CONTENT_TYPE_CHARS} characters")
     message.id, now_ms = ids.next()
     message.set_now_as_send_time(now_ms)
     return Submission(
-        sender=author.user,
-        device=author.device,
-        client_msg_id=frame.client_msg_id,
-        content=message.content() if frame.client_msg_id is not None else "-",
-        message_id=message.id,
-        send_time=now_ms,
-        recipients=message.recipients(),
-        body=encode_message(message),
-        visitor_to=message.to if message.is_visitor else "",
+        user,
+        author.device,
+        client_msg_id,
+        message.content() if client_msg_id is not None else "-",
+        message.id,
+        now_ms,
+        message.recipients(),
+        encode_message(message),
+        to if author.is_visitor else "",
     )
 
 

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd import frames
-from imd.accept import Pending
+from imd.accept import Entry, Refusal
 from imd.admission import Admission, admit, check_visitor, connect_request, connected
 from imd.auth import Identity
 from imd.compose import compose, cost
@@ -81,6 +81,7 @@ class Connection:
         "_services",
         "_state",
         "_wire",
+        "send",
         "session",
     )
 
@@ -93,6 +94,8 @@ class Connection:
         limits = services.settings.limits
         self._services = services
         self._wire = wire
+        self.send = wire.send
+        """write a frame; a session's way to its device, too"""
         self._bearer = bearer
         self._state = self.NEW
         self._early: list[bytes] = []
@@ -165,12 +168,16 @@ class Connection:
     # from the acceptor
 
     def message_accepted(self, client_msg_id: str | None, message_id: str, send_time: int) -> None:
-        self._answered()
+        self._pending -= 1
+        if self._paused:
+            self._read_on_if_answered()
         if self._state == self.OPEN:
-            self._wire.send(frames.accepted(client_msg_id, message_id, send_time))
+            self.send(frames.accepted(client_msg_id, message_id, send_time))
 
     def message_refused(self, client_msg_id: str | None, refused: Refused) -> None:
-        self._answered()
+        self._pending -= 1
+        if self._paused:
+            self._read_on_if_answered()
         if self._state != self.CLOSED:
             self._send_error(refused, client_msg_id)
 
@@ -184,7 +191,7 @@ class Connection:
     def leaving(self, reconnect_ms: int) -> None:
         """The node stops: nothing more is read, what is under way is still answered."""
         if self._state == self.OPEN:
-            self._wire.send(frames.encode(frames.Leaving(reconnect_ms)))
+            self.send(frames.encode(frames.Leaving(reconnect_ms)))
         self._leaving = True
         self._wire.pause_reading()
 
@@ -201,9 +208,6 @@ class Connection:
     @property
     def writable(self) -> bool:
         return self._state == self.OPEN and self._wire.writable
-
-    def send(self, payload: bytes) -> None:
-        self._wire.send(payload)
 
     def ping(self) -> None:
         self._wire.ping()
@@ -243,7 +247,8 @@ class Connection:
             return
         if TRACE.on and self.session is not None:
             TRACE.received(submission, self.session.channel)
-        self._submit(Pending(self, frame.client_msg_id, submission))
+        submission.origin = self
+        self._submit(submission)
 
     def _bad_frame(self, bad: frames.BadFrame) -> None:
         self._refuse_message(bad.client_msg_id, bad)
@@ -255,20 +260,19 @@ class Connection:
     def _refuse_message(self, client_msg_id: str | None, refused: Refused) -> None:
         """Answer with an error, after the answers that earlier messages still wait for."""
         if self._pending:
-            self._submit(Pending(self, client_msg_id, None, refused))
+            self._submit(Refusal(self, client_msg_id, refused))
         else:
             self._send_error(refused, client_msg_id)
 
-    def _submit(self, pending: Pending) -> None:
+    def _submit(self, entry: Entry) -> None:
         self._pending += 1
         if self._pending >= MAX_PENDING and not self._paused:
             self._paused = True
             self._wire.pause_reading()
-        self._services.acceptor.submit(pending)
+        self._services.acceptor.submit(entry)
 
-    def _answered(self) -> None:
-        self._pending -= 1
-        if self._paused and self._pending <= MAX_PENDING // 2:
+    def _read_on_if_answered(self) -> None:
+        if self._pending <= MAX_PENDING // 2:
             self._paused = False
             self._read_on()
 
@@ -281,7 +285,7 @@ class Connection:
             self.session.acknowledge(frame.seq, frame.epoch)
 
     def _ping(self, frame: frames.PingFrame) -> None:
-        self._wire.send(frames.encode(frames.Pong(self._services.clock.now_ms())))
+        self.send(frames.encode(frames.Pong(self._services.clock.now_ms())))
 
     def _history(self, frame: frames.HistoryFrame) -> None:
         limits = self._services.settings.limits
@@ -304,7 +308,7 @@ class Connection:
 
     def _wire_send_if_open(self, payload: bytes) -> None:
         if self._state == self.OPEN:
-            self._wire.send(payload)
+            self.send(payload)
 
     def _history_failed(self, failure: Failure, ref: str | None) -> None:
         if failure.check(Unavailable) is None:
@@ -316,7 +320,7 @@ class Connection:
     def _token(self, frame: frames.TokenFrame) -> None:
         identity = self._services.authenticator.renew(frame.token, self._admission.identity)
         self._watch_expiry(identity)
-        self._wire.send(frames.encode(frames.TokenRenewed(int((identity.exp or 0) * 1000))))
+        self.send(frames.encode(frames.TokenRenewed(int((identity.exp or 0) * 1000))))
 
     # the connect signal
 
@@ -370,7 +374,7 @@ class Connection:
         self._state = self.OPEN
         self._opening = None
         self._wire.logged_in()
-        self._wire.send(
+        self.send(
             connected(admission, session, registered, services.settings, services.clock.now_ms())
         )
         self._watch_expiry(admission.identity)
@@ -445,7 +449,7 @@ class Connection:
         self, refused: Refused, client_msg_id: str | None = None, ref: str | None = None
     ) -> None:
         ERRORS.labels(refused.code).inc()
-        self._wire.send(frames.error(refused, client_msg_id, ref))
+        self.send(frames.error(refused, client_msg_id, ref))
 
     _HANDLERS: dict[type, tuple[str, Callable[[Connection, Any], None]]] = {
         frames.ConnectFrame: ("connect", _connect),

@@ -53,6 +53,8 @@ class MessageIds:
     def __init__(self, clock: ServerClock) -> None:
         self._clock = clock
         self._node = secrets.token_hex(5)
+        # More than these are hardly ever made in a millisecond.
+        self._tails = [f"{count:06x}{self._node}" for count in range(256)]
         self._last_ms = 0
         self._prefix = ""
         self._count = 0
@@ -66,7 +68,9 @@ class MessageIds:
             self._count = 0
         else:
             self._count += 1
-        return f"{self._prefix}{self._count:06x}{self._node}", self._last_ms
+            if self._count >= len(self._tails):
+                return f"{self._prefix}{self._count:06x}{self._node}", self._last_ms
+        return self._prefix + self._tails[self._count], self._last_ms
 
 
 def new_channel_id() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -69,6 +69,8 @@ class Submission(msgspec.Struct, gc=False):
     """the message's JSON, as inboxes and the archive keep it"""
     visitor_to: str = ""
     """for a visitor's message: the agent it names, if it names one"""
+    origin: Any = None
+    """who gets the answer; no business of an inbox"""
 
 
 class Delivery(msgspec.Struct, gc=False):
@@ -256,10 +258,14 @@ class Inbox(Backend, Protocol):
 
 
 class ArchiveRecord(msgspec.Struct, gc=False):
-    """A message to keep for ever. `agent` is who got a visitor's message."""
+    """A visitor's message to keep for ever. `agent` is who got it, if anybody has."""
 
     body: bytes
     agent: str = ""
+
+
+Record = bytes | ArchiveRecord
+"""a message to keep for ever: its JSON, or with who got it"""
 
 
 @dataclass(slots=True)
@@ -285,7 +291,7 @@ class History:
 class ArchiveQueue(Backend, Protocol):
     """Takes messages towards the archive."""
 
-    def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
+    def publish(self, records: Sequence[Record]) -> Deferred[None]:
         """Fires when the records are safe. Unavailable: they may or may not be."""
 
 

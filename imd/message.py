@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from zlib import crc32
 
@@ -107,12 +108,9 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
         It finds a client's mistakes, and nobody gains by a collision with a message of one's own. A group
         list is a set, so its order does not count.
         """
-        if self.to:
-            target: object = self.to
-        else:
-            target = sorted(set(self.group or ()))
-        parts = encode_message([target, self.msg, self.content_type])
-        return f"{len(parts):x}-{crc32(parts):x}"
+        target = self.to or sorted(set(self.group or ()))
+        written = f"{target}\0{self.msg}\0{self.content_type}"
+        return f"{crc32(written.encode()):x}"
 
 
 encode_message = msgspec.json.Encoder().encode
@@ -121,12 +119,18 @@ decode_message = msgspec.json.Decoder(IMessage).decode
 
 def is_usable_id(text: str) -> bool:
     """True for a user id or device that the protocol allows."""
+    # Nothing long is remembered: strangers choose it.
+    return len(text) <= MAX_ID_CHARS and _is_usable(text)
+
+
+@lru_cache(maxsize=10_000)
+def _is_usable(text: str) -> bool:
     return _USABLE_ID(text) is not None
 
 
 def check_id(name: str, text: str) -> None:
     """Refuse (`invalid_message`) a user id or device that the protocol does not allow."""
-    if _USABLE_ID(text) is None:
+    if not is_usable_id(text):
         raise Refused(
             INVALID_MESSAGE,
             f"{name}: 1 to {MAX_ID_CHARS} characters are expected, without control characters",

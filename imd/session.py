@@ -214,9 +214,10 @@ class Session:
             return False
         if seq > self.known:
             self.known = seq
-        if seq <= self.sent:
+        sent = self.sent
+        if seq <= sent:
             return False
-        if body is not None and seq == self.sent + 1 and not self._pulling and self._room() > 0:
+        if body is not None and seq == sent + 1 and not self._pulling and self._room() > 0:
             self._send(seq, body)
             if TRACE.on:
                 TRACE.sent("pushed", self, seq, body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -16,7 +16,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from imd.interfaces import ArchiveRecord, Duplicate, Hint, Outcome, Placed, Submission
+from imd.interfaces import Duplicate, Hint, Outcome, Placed, Record, Submission
 
 # Past this the rest of a second's lines are left out: a log must not stop a node.
 MAX_LINES_PER_SECOND = 1000
@@ -146,9 +146,10 @@ class Trace:
             self._awaiting -= 1
             self._session_line("not acked", message_id, session, epoch, number)
 
-    def publishing(self, records: Sequence[ArchiveRecord], confirmed: Deferred[None]) -> None:
+    def publishing(self, records: Sequence[Record], confirmed: Deferred[None]) -> None:
         """A batch goes to the archive queue; also tells what comes of it."""
-        ids = [message_id for r in records if (message_id := self._followed(r.body, r.agent))]
+        both = [(r, "") if isinstance(r, bytes) else (r.body, r.agent) for r in records]
+        ids = [message_id for body, agent in both if (message_id := self._followed(body, agent))]
         for message_id in ids:
             self._line("published", message_id)
 
@@ -163,12 +164,15 @@ class Trace:
         if ids:
             confirmed.addCallbacks(lambda _: lines("confirmed"), failed)
 
-    def answered(self, answers: Iterable[tuple[Submission, Duplicate | None]]) -> None:
-        """`accepted` went to the sender, with the id of the first copy if there was one."""
-        for s, first in answers:
+    def answered(self, entries: Iterable[object], others: Mapping[int, object]) -> None:
+        """`accepted` went to the senders, but for `others`; if one of these came again, with its first id."""
+        for index, s in enumerate(entries):
+            other = others.get(index)
+            if not isinstance(s, Submission) or not isinstance(other, Duplicate | None):
+                continue
             if message_id := self._followed(s.body):
-                if first is not None:
-                    message_id = first.message_id
+                if other is not None:
+                    message_id = other.message_id
                 self._line("accepted", message_id, user=s.sender, device=s.device)
 
     def archived(self, bodies: Iterable[bytes], refused: Collection[str]) -> None:

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred, succeed
 from imd.errors import Unavailable
 from imd.interfaces import (
     Ack,
-    ArchiveRecord,
     Conflict,
     ConnectOutcome,
     ConnectRequest,
@@ -31,6 +30,7 @@ from imd.interfaces import (
     Outcome,
     Page,
     Placed,
+    Record,
     Registered,
     Submission,
     Superseded,
@@ -306,9 +306,14 @@ class QueueDouble(Backed):
     """imd.interfaces.ArchiveQueue: batches in `published`, each with the Deferred that waits for it."""
 
     def __init__(self) -> None:
-        self.published: list[tuple[list[ArchiveRecord], Deferred[None]]] = []
+        self.published: list[tuple[list[Record], Deferred[None]]] = []
 
-    def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
+    def bodies(self, which: int = 0) -> list[bytes]:
+        """The messages in the batch with this number."""
+        records, _ = self.published[which]
+        return [record if isinstance(record, bytes) else record.body for record in records]
+
+    def publish(self, records: Sequence[Record]) -> Deferred[None]:
         confirmed: Deferred[None] = Deferred()
         self.published.append((list(records), confirmed))
         return confirmed

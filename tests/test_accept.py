@@ -9,12 +9,12 @@ from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
 from imd import accept
-from imd.accept import Acceptor, Pending
+from imd.accept import Acceptor, Refusal
 from imd.compose import Author, compose
 from imd.errors import FORBIDDEN, INVALID_MESSAGE, UNAVAILABLE, Refused
 from imd.frames import MessageFrame
 from imd.ids import MessageIds, ServerClock
-from imd.interfaces import ArchiveRecord, Delivery, Failed, NotAllowed, Submission
+from imd.interfaces import Delivery, Failed, NotAllowed, Record, Submission
 from imd.message import FromUserType, decode_message
 from tests.doubles import InboxDouble, QueueDouble
 
@@ -34,17 +34,19 @@ class Writer:
     def send(self, client_msg_id: str | None, to: str = "bob", msg: str = "hi") -> Submission:
         frame = MessageFrame(client_msg_id=client_msg_id, to=to, msg=msg)
         submission = compose(frame, self._author, self._ids, message_bytes=1 << 21, group_members=10_000)
-        self._acceptor.submit(Pending(self, client_msg_id, submission))
+        submission.origin = self
+        self._acceptor.submit(submission)
         return submission
 
     def send_group(self, members: int) -> None:
         frame = MessageFrame(group=[f"user{n}" for n in range(members)], msg="hi")
         submission = compose(frame, self._author, self._ids, message_bytes=100, group_members=10_000)
-        self._acceptor.submit(Pending(self, None, submission))
+        submission.origin = self
+        self._acceptor.submit(submission)
 
     def send_refused(self, client_msg_id: str) -> None:
         """A frame that was refused already, and waits for its turn to be told."""
-        self._acceptor.submit(Pending(self, client_msg_id, None, Refused(INVALID_MESSAGE, "no")))
+        self._acceptor.submit(Refusal(self, client_msg_id, Refused(INVALID_MESSAGE, "no")))
 
     def message_accepted(self, client_msg_id: str | None, message_id: str, send_time: int) -> None:
         self.answers.append((client_msg_id, "accepted"))
@@ -73,7 +75,7 @@ class AcceptorTestCase(unittest.TestCase):
         self.log.append("hints")
         self.delivered += deliveries
 
-    def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
+    def publish(self, records: Sequence[Record]) -> Deferred[None]:
         self.log.append("archive")
         return QueueDouble.publish(self.queue, records)
 
@@ -98,7 +100,7 @@ class AcceptorTestCase(unittest.TestCase):
 
     def bodies(self, which: int = 0) -> list[Any]:
         """The messages that a batch brought to the archive."""
-        return [decode_message(record.body) for record in self.queue.published[which][0]]
+        return [decode_message(body) for body in self.queue.bodies(which)]
 
 
 class PathTests(AcceptorTestCase):
@@ -112,7 +114,7 @@ class PathTests(AcceptorTestCase):
         self.assertEqual((self.delivered, self.queue.published), ([], []), "before the script's answer")
         self.inbox.answer()
         self.assertEqual([(d.user, d.seq, d.body) for d in self.delivered], [("bob", 1, sent.body)])
-        self.assertEqual([record.body for record in self.queue.published[0][0]], [sent.body])
+        self.assertEqual(self.queue.bodies(), [sent.body])
         self.assertEqual(self.log, ["hints", "archive"])
         self.assertEqual(self.alice.answers, [], "before the confirm")
         self.queue.confirm()

@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial import unittest
 
-from imd.errors import Unavailable
+from imd.accept import Refusal
+from imd.errors import INVALID_MESSAGE, Refused, Unavailable
 from imd.interfaces import (
     ArchiveRecord,
     Conflict,
@@ -151,7 +152,9 @@ class StepTests(TraceTestCase):
 
     def test_answered(self) -> None:
         """The answer to a resend is under the first id."""
-        self.trace.answered([(self.submission, None), (self.submission, Duplicate("m0", 5))])
+        refusal = Refusal(None, None, Refused(INVALID_MESSAGE, "no"))
+        entries = [self.submission, self.submission, refusal, self.submission]
+        self.trace.answered(entries, {1: Duplicate("m0", 5), 2: refusal.refused, 3: refusal.refused})
         lines = [(event["message_id"], event["step"]) for event in self.events]
         self.assertEqual(lines, [("m1", "accepted"), ("m0", "accepted")])
 

@@ -27,7 +27,6 @@ from imd.errors import ConfigurationError
 from imd.ids import ServerClock
 from imd.interfaces import (
     Ack,
-    ArchiveRecord,
     ConnectOutcome,
     ConnectRequest,
     Delivery,
@@ -39,6 +38,7 @@ from imd.interfaces import (
     Leave,
     Outcome,
     Page,
+    Record,
     Submission,
 )
 
@@ -175,7 +175,7 @@ class EmbeddedStore:
 
     # ArchiveQueue
 
-    def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
+    def publish(self, records: Sequence[Record]) -> Deferred[None]:
         """Nothing is left to do: what `accept` placed, it archived in the same transaction, and so it did
         with the first copy of what it called a duplicate. The desk sees to who may read a message."""
         return succeed(None)

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from imd.backends.rabbit_connection import RabbitConnection
 from imd.backends.rabbit_link import Link, reason_of
 from imd.errors import Unavailable
-from imd.interfaces import ArchiveRecord
+from imd.interfaces import Record
 
 ARCHIVE_QUEUE = "imd.archive"
 DEAD_QUEUE = "imd.archive.dead"
@@ -40,14 +40,16 @@ _log = Logger()
 _warned: set[str] = set()
 
 
-def encode_records(records: Sequence[ArchiveRecord]) -> bytes:
+def encode_records(records: Sequence[Record]) -> bytes:
     """A JSON array of the records' bodies, `agent` put last into those that have one."""
-    return b"[%b]" % b",".join(
-        [
-            b'%b,"agent":%b}' % (record.body[:-1], _json(record.agent)) if record.agent else record.body
-            for record in records
-        ]
-    )
+    bodies = [record if type(record) is bytes else _with_agent(record) for record in records]
+    return b"[%b]" % b",".join(bodies)
+
+
+def _with_agent(record: Record) -> bytes:
+    if isinstance(record, bytes):
+        return record
+    return b'%b,"agent":%b}' % (record.body[:-1], _json(record.agent)) if record.agent else record.body
 
 
 async def declare_archive_queues(link: Link, queue_bytes: int) -> None:
@@ -160,7 +162,7 @@ class RabbitArchiveQueue:
 
     # from accept
 
-    def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
+    def publish(self, records: Sequence[Record]) -> Deferred[None]:
         problem = self.problem()
         if problem is not None:
             FAILURES.labels("down").inc()

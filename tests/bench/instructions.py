@@ -24,7 +24,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from imd.ids import ServerClock
-from imd.interfaces import Ack, ArchiveRecord, Delivery, Head, Outcome, Placed, Submission
+from imd.interfaces import Ack, Delivery, Head, Outcome, Placed, Record, Submission
 from imd.listener import ChannelFactory
 from imd.node import Backends, Node
 from imd.settings import Limits, Settings
@@ -66,9 +66,8 @@ class QuickInbox(InboxDouble):
             [user] = submission.recipients
             self.seqs[user] += 1
             epoch, channels = self.places[user]
-            outcomes.append(
-                Placed([Delivery(user, epoch, self.seqs[user], channels, submission.body)], agent="")
-            )
+            delivery = Delivery(user, epoch, self.seqs[user], channels, submission.body)
+            outcomes.append(Placed([delivery], agent=""))
         answer: Deferred[list[Outcome]] = Deferred()
         self.placed.append(lambda: answer.callback(outcomes))
         return answer
@@ -78,7 +77,7 @@ class QuickInbox(InboxDouble):
 
 
 class QuickQueue(QueueDouble):
-    def publish(self, records: Sequence[ArchiveRecord]) -> Deferred[None]:
+    def publish(self, records: Sequence[Record]) -> Deferred[None]:
         return succeed(None)
 
 

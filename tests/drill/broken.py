@@ -28,18 +28,16 @@ class _Nobody:
 
 
 def _accepted_early() -> None:
-    from imd.accept import Acceptor, Pending
+    from imd.accept import Acceptor, Entry
+    from imd.interfaces import Submission
 
     submit = Acceptor.submit
 
-    def answered_first(self: Acceptor, pending: Pending) -> None:
-        submission = pending.submission
-        if submission is not None:
-            pending.sender.message_accepted(
-                pending.client_msg_id, submission.message_id, submission.send_time
-            )
-            pending.sender = _Nobody()
-        submit(self, pending)
+    def answered_first(self: Acceptor, entry: Entry) -> None:
+        if isinstance(entry, Submission):
+            entry.origin.message_accepted(entry.client_msg_id, entry.message_id, entry.send_time)
+            entry.origin = _Nobody()
+        submit(self, entry)
 
     Acceptor.submit = answered_first  # type: ignore[method-assign]
 

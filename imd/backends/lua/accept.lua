@@ -24,9 +24,9 @@ local function inbox_of(user)
   return inbox
 end
 
-local function put(inbox, member)
-  if #inbox.added == 0 then changed[#changed + 1] = inbox end
-  return add(inbox, member)
+local function put(inbox, member, shared)
+  if inbox.count == 0 then changed[#changed + 1] = inbox end
+  return add(inbox, member, shared)
 end
 
 -- The desk reads inboxes and writes them itself: what is known of them ends there.
@@ -103,76 +103,91 @@ local function recall_all(names)
 end
 
 local all_known, known, turn = pcall(recall_all, names)
-local remembered = {}
+local remembered, remembered_count = {}, 0
 
 local function remember(name, value)
   known[name] = value
-  remembered[#remembered + 1] = name
-  remembered[#remembered + 1] = value
+  remembered[remembered_count + 1], remembered[remembered_count + 2] = name, value
+  remembered_count = remembered_count + 2
 end
 
 local function write_remembered()
-  for i = 1, #remembered, PASSED do
-    redis.call('HSET', sent_key(turn), unpack(remembered, i, math.min(i + PASSED - 1, #remembered)))
+  for i = 1, remembered_count, PASSED do
+    redis.call('HSET', sent_key(turn), unpack(remembered, i, math.min(i + PASSED - 1, remembered_count)))
   end
 end
 
--- The outcome for a message that was sent before, or nil.
+local function failed(why)
+  return {4, type(why) == 'table' and why.err or tostring(why)}
+end
+
+-- The outcome for a message that was sent before, or nil. Not asked for those without a name.
 local function sent_before(name, value, visitor)
-  if name == '' then return nil end
-  if not all_known then error(known, 0) end
+  if not all_known then return failed(known) end
   local first = known[name]
   if not first then return nil end
   local id, at, content, used = string.match(first, '^(%S+) (%S+) (%S+) ?(%S*)$')
   if tonumber(used ~= '' and used or at) + 1000 * dedup_s <= now_ms then return nil end
   if content ~= string.match(value, '%S+$') then return {2} end
-  remember(name, string.format('%s %s %s %.0f', id, at, content, now_ms))
-  return {1, id, tonumber(at), visitor ~= '' and present_agent(visitor) or ''}
+  remember(name, format('%s %s %s %.0f', id, at, content, now_ms))
+  return {1, id, tonumber(at), visitor and present_agent(visitor) or ''}
 end
 
 -- ---- messages
 
--- Gives an outcome, or inbox and number of a message to one.
-local function place(name, value, to, body)
-  if type(to) == 'string' then
-    local inbox = inbox_of(to)
-    local before = sent_before(name, value, '')
-    if before then return before end
-    if name ~= '' then remember(name, value) end
-    return inbox.n, put(inbox, body)
+-- Nearly every message has one recipient. Gives inbox and number, or an outcome; never an error.
+local function place_for_one(name, value, user, body)
+  local inbox = touched[user]
+  if not inbox then
+    local ok
+    ok, inbox = pcall(inbox_of, user)
+    if not ok then return failed(inbox) end
   end
+  if name ~= '' then
+    local before = sent_before(name, value)
+    if before then return before end
+    remember(name, value)
+  end
+  return inbox.n, put(inbox, body)
+end
+
+-- A visitor's message, or one to a list. Gives an outcome.
+local function place_for_others(name, value, to, body)
   if to[1] == '' then
-    local before = sent_before(name, value, to[2])
+    local before = name ~= '' and sent_before(name, value, to[2])
     if before then return before end
     local outcome = place_at_desk(to[2], to[3], body)
     if name ~= '' and outcome[1] ~= 3 then remember(name, value) end
     return outcome
   end
   local those = {}
-  for i = 1, #to do those[i] = inbox_of(to[i]) end
-  local before = sent_before(name, value, '')
+  for i = 1, #to do those[i] = touched[to[i]] or inbox_of(to[i]) end
+  local before = name ~= '' and sent_before(name, value)
   if before then return before end
   if name ~= '' then remember(name, value) end
-  local outcome, member = {0}, body
-  if #to >= SHARED_FROM then member = share(string.match(value, '^%S+'), body, #to) end
+  local outcome, member, shared = {0}, body, #to >= SHARED_FROM
+  if shared then member = share(string.match(value, '^%S+'), body, #to) end
   for i = 1, #to do
-    outcome[2 * i] = those[i].n
-    outcome[2 * i + 1] = put(those[i], member)
+    outcome[2 * i], outcome[2 * i + 1] = those[i].n, put(those[i], member, shared)
   end
   return outcome
 end
 
-local placed, others, n = {}, {}, 0
+local placed, others = {}, {}
 for i = 1, #names do
-  local ok, outcome, seq = pcall(place, names[i], values[i], recipients[i], bodies[i])
-  if not ok then outcome = {4, type(outcome) == 'table' and outcome.err or tostring(outcome)} end
-  if seq then
-    placed[n + 1], placed[n + 2] = outcome, seq
+  local to, outcome, seq = recipients[i], nil, nil
+  if type(to) == 'string' then
+    outcome, seq = place_for_one(names[i], values[i], to, bodies[i])
   else
-    placed[n + 1], placed[n + 2] = 0, 0
-    others[#others + 1] = outcome
+    local ok
+    ok, outcome = pcall(place_for_others, names[i], values[i], to, bodies[i])
+    if not ok then outcome = failed(outcome) end
   end
-  n = n + 2
+  if not seq then
+    others[#others + 1] = outcome
+    outcome, seq = 0, 0
+  end
+  placed[2 * i - 1], placed[2 * i] = outcome, seq
 end
 write_all()
 write_remembered()
