@@ -47,7 +47,7 @@ BATCH_MESSAGES = Histogram(
 )
 WAITING = Gauge("imd_accept_waiting_messages", "Messages that wait to go into a batch (bound: 50,000).")
 WAITING_BYTES = Gauge("imd_accept_waiting_bytes", "Size of the messages that wait (bound: 64 MiB).")
-IN_FLIGHT = Gauge("imd_accept_batches_in_flight", "Batches that are not answered yet (bound: 66).")
+IN_FLIGHT = Gauge("imd_accept_batches_in_flight", "Batches that are not answered yet (bound: 68).")
 
 _ACCEPTED_NEW = ACCEPTED.labels("new")
 _ACCEPTED_AGAIN = ACCEPTED.labels("resent")
@@ -56,8 +56,8 @@ BATCH_DELIVERIES = 5_000
 BATCH_BYTES = 1 << 20
 MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 << 20
-MAX_SCRIPTS_IN_FLIGHT = 2
-MAX_BATCHES_IN_FLIGHT = 66
+MAX_SCRIPTS_IN_FLIGHT = 4
+MAX_BATCHES_IN_FLIGHT = 68
 
 
 class Sender(Protocol):

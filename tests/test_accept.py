@@ -201,16 +201,17 @@ class BatchTests(AcceptorTestCase):
 
     def test_while_scripts_are_under_way(self) -> None:
         """A few calls are in flight; what arrives meanwhile is the next batch."""
-        for number in range(7):
+        few = accept.MAX_SCRIPTS_IN_FLIGHT
+        for number in range(few + 5):
             self.alice.send(f"c-{number}")
             self.turn()
-        self.assertEqual(self.batches(), [1] * accept.MAX_SCRIPTS_IN_FLIGHT)
+        self.assertEqual(self.batches(), [1] * few)
         self.inbox.perform()
         self.inbox.answer()
-        self.assertEqual(self.batches(), [1, 1, 5])
+        self.assertEqual(self.batches(), [*[1] * few, 5])
         self.place()
         self.confirm_all()
-        self.assertEqual(self.alice.answers, [(f"c-{n}", "accepted") for n in range(7)])
+        self.assertEqual(self.alice.answers, [(f"c-{n}", "accepted") for n in range(few + 5)])
 
     def test_confirms_hold_nothing_back(self) -> None:
         """The next batch is placed and delivered while the last one's confirm is still to come."""
@@ -241,6 +242,7 @@ class BatchTests(AcceptorTestCase):
     def test_bound_of_the_queue(self) -> None:
         """Past what may wait, messages are refused, in their turn."""
         self.patch(accept, "MAX_WAITING", 5)
+        self.patch(accept, "MAX_SCRIPTS_IN_FLIGHT", 2)
         for number in range(4):
             self.alice.send(f"c-{number}")
             self.turn()
