@@ -274,3 +274,8 @@ def error(refusal: Refused, client_msg_id: str | None = None, ref: str | None = 
 def delivered(seq: int, body: bytes) -> bytes:
     """A message's JSON (an object, not empty) with its number in the recipient's inbox put first."""
     return b'{"seq":%d,%b' % (seq, body[1:])
+
+
+def numbered(seq: int) -> bytes:
+    """What `delivered` puts in place of the first byte of a message's JSON."""
+    return b'{"seq":%d,' % seq

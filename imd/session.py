@@ -34,6 +34,8 @@ PULLED = Counter("imd_pulled_messages_total", "Messages delivered by reading the
 RESETS = Counter("imd_session_resets_total", "Times that a connected device had to be told `reset`.")
 
 PAGE_MESSAGES = 100
+# So much is not copied for each device that gets it.
+LARGE_BYTES = 1024
 # A device that does not acknowledge is pinged when so many messages wait for a sign of life.
 UNACKED_PING = 64
 
@@ -45,7 +47,8 @@ class Outlet(Protocol):
     def writable(self) -> bool:
         """False while what was sent last is still waiting for the socket."""
 
-    def send(self, payload: bytes) -> None: ...
+    def send(self, payload: bytes, rest: memoryview | None = None) -> None:
+        """Send a frame: `payload`, and what follows it, if that is kept apart."""
 
     def ping(self) -> None:
         """Send a WebSocket ping that carries `Session.ping_mark()`."""
@@ -273,7 +276,10 @@ class Session:
         self.sent = seq
         if seq > self.ceiling:
             self.ceiling = seq
-        self._outlet.send(frames.delivered(seq, body))
+        if len(body) < LARGE_BYTES:
+            self._outlet.send(frames.delivered(seq, body))
+        else:
+            self._outlet.send(frames.numbered(seq), memoryview(body)[1:])
         if not self.acknowledges and seq - self._pinged >= UNACKED_PING:
             self._pinged = seq
             self._outlet.ping()

@@ -88,7 +88,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     _blocked = False
     _blocked_bytes = 0
     _ping: bytes | None = None
-    _out: list[bytes] | None = None
+    _out: list[bytes | memoryview] | None = None
     _out_bytes = 0
     _all_read = False
     _handshaking = False
@@ -271,15 +271,22 @@ class ChannelProtocol(WebSocketServerProtocol):
     def logged_in(self) -> None:
         self.factory.services.gate.gone(self)
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes, rest: memoryview | None = None) -> None:
         if self.state != self.STATE_OPEN:
             return
-        if self._out is None:
-            self._out = []
+        out = self._out
+        if out is None:
+            out = self._out = []
             self.factory.flush_soon(self)
-        size = len(payload)
-        self._out += (text_header(size), payload)
-        self._out_bytes += size
+        if rest is None:
+            size = len(payload)
+            header = text_header(size)
+            out += (header, payload)
+        else:
+            size = len(payload) + len(rest)
+            header = text_header(size)
+            out += (header, payload, rest)
+        self._out_bytes += len(header) + size
         if self._out_bytes > MAX_GATHERED_BYTES:
             self.flush()
 
@@ -289,7 +296,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         if out is None:
             return
         size, self._out_bytes = self._out_bytes, 0
-        write_now(self.transport, b"".join(out))
+        write_now(self.transport, out, size)
         if not self.writable:
             self._blocked_bytes += size
             BLOCKED_BYTES.inc(size)

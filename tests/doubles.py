@@ -433,9 +433,9 @@ class WireDouble:
     def last(self) -> dict[str, Any]:
         return self.frames[-1]
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes, rest: memoryview | None = None) -> None:
         assert self.closed is None, "nothing is sent after a close"
-        self.payloads.append(payload)
+        self.payloads.append(payload + bytes(rest or b""))
 
     def ping(self) -> None:
         self.pings += 1

@@ -18,6 +18,10 @@ from tests.rabbit import until
 loop: Any = reactor
 
 
+def now(transport: Any, data: bytes) -> None:
+    write_now(transport, [data], len(data))
+
+
 class PromptTests(unittest.TestCase):
     timeout = 30
 
@@ -59,7 +63,7 @@ class PromptTests(unittest.TestCase):
     async def test_at_once(self) -> None:
         """It is at the other end before the reactor comes round."""
         transport, client = await self.connected()
-        write_now(transport, b"now")
+        now(transport, b"now")
         client.settimeout(5)
         self.assertEqual(client.recv(10), b"now")
 
@@ -67,9 +71,9 @@ class PromptTests(unittest.TestCase):
         """What was written before and waits is not overtaken."""
         transport, client = await self.connected()
         transport.write(b"one,")
-        write_now(transport, b"two,")
+        now(transport, b"two,")
         transport.write(b"three,")
-        write_now(transport, b"four")
+        now(transport, b"four")
         self.assertEqual(await self.all_of(client, 18), b"one,two,three,four")
 
     async def test_socket_that_takes_part(self) -> None:
@@ -92,12 +96,15 @@ class PromptTests(unittest.TestCase):
         position = 0
         while position < len(whole):
             size = chance.randrange(1, 300_000)
-            write_now(transport, whole[position : position + size])
+            piece = whole[position : position + size]
+            cuts = sorted(chance.randrange(size + 1) for _ in range(chance.choice((0, 3, 600))))
+            pieces = [piece[a:b] for a, b in zip([0, *cuts], [*cuts, size], strict=True)]
+            write_now(transport, pieces, len(piece))
             position += size
         self.assertTrue(paused and all(paused))
         self.assertEqual(await self.all_of(client, len(whole)), whole)
         await until(lambda: not paused[-1], "the producer goes on")
-        write_now(transport, b"more")
+        now(transport, b"more")
         self.assertEqual(await self.all_of(client, 4), b"more")
 
     async def test_peer_that_is_gone(self) -> None:
@@ -106,21 +113,21 @@ class PromptTests(unittest.TestCase):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
         for _ in range(3):
-            write_now(transport, b"x" * 100_000)
+            now(transport, b"x" * 100_000)
         await until(lambda: bool(self.lost), "the loss is noticed")
-        write_now(transport, b"too late")
+        now(transport, b"too late")
 
     async def test_closing(self) -> None:
         """A connection that is being closed still sends what it has, in order, and then ends."""
         transport, client = await self.connected()
         transport.write(b"before")
         transport.loseConnection()
-        write_now(transport, b", after")
+        now(transport, b", after")
         self.assertEqual(await self.all_of(client, 13), b"before, after")
         await until(lambda: bool(self.lost), "it is closed")
 
     def test_other_transports(self) -> None:
         """Whatever is no TCP connection of Twisted's is written to as ever."""
         transport = StringTransport()
-        write_now(transport, b"text")
+        now(transport, b"text")
         self.assertEqual(transport.value(), b"text")

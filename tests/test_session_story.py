@@ -77,7 +77,8 @@ class Link:
 
     # what a session needs
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes, rest: memoryview | None = None) -> None:
+        assert rest is None, "nothing is that large here"
         assert self.closed is None, "nothing is sent after a close"
         frame = json.loads(payload)
         if "type" in frame:

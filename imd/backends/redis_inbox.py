@@ -82,7 +82,7 @@ def sent_name(user: str, device: str, client_msg_id: str) -> str:
 
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_accept = msgspec.msgpack.Decoder(tuple[int, Any, list[int], Any, int]).decode
+_unpack_accept = msgspec.msgpack.Decoder(tuple[int, list[str], list[int], Any, int]).decode
 _unpack_desk = msgspec.msgpack.Decoder(tuple[int, list[Any], int]).decode
 _unpack_list = msgspec.msgpack.Decoder(tuple[int, list[Any]]).decode
 
@@ -293,26 +293,29 @@ def _visitor_key(visitor: str) -> str:
 
 
 def _accept_items(batch: Sequence[Submission]) -> list[Any]:
+    lists: dict[tuple[str, ...], int] = {}
     return [
-        [
-            "" if s.client_msg_id is None else sent_name(s.sender, s.device, s.client_msg_id) for s in batch
-        ],
+        ["" if s.client_msg_id is None else sent_name(s.sender, s.device, s.client_msg_id) for s in batch],
         [f"{s.message_id} {s.send_time} {s.content}" for s in batch],
-        [encode_id(s.recipients[0]) if len(s.recipients) == 1 else _recipients(s) for s in batch],
+        [
+            encode_id(s.recipients[0]) if len(s.recipients) == 1 else _recipients(s, place, lists)
+            for place, s in enumerate(batch, 1)
+        ],
         [s.body.decode() for s in batch],
     ]
 
 
-def _recipients(s: Submission) -> list[str]:
-    """Of a message to several, or of a visitor's."""
-    if s.recipients:
-        return [encode_id(user) for user in s.recipients]
-    return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
+def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) -> list[str] | int:
+    """Of a visitor's message, or of one to several; the place of an earlier one, if that has the same."""
+    if not s.recipients:
+        return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
+    first = lists.setdefault(tuple(s.recipients), place)
+    return [encode_id(user) for user in s.recipients] if first == place else first
 
 
 def _read_delivery(reply: Any) -> Delivery:
     user, epoch, seq, channels, body = reply
-    return Delivery(unquote(user), epoch, seq, channels, body.encode())
+    return Delivery(unquote(user), epoch, seq, channels.split(), body.encode())
 
 
 # By the first element of an outcome in which nothing was placed, or at the desk.
@@ -334,29 +337,40 @@ def _read_served(content: list[Any]) -> list[Delivery]:
 def _read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outcome]:
     inboxes, placed, others, overflown = content
     OVERFLOWN.inc(overflown)
+    # By the place of its epoch, counted from 1: every other one.
+    channels_of = [channels.split() for channels in inboxes]
     outcomes: list[Outcome] = []
+    lists: dict[int, list[int]] = {}
     numbers = iter(placed)
     other = iter(others)
-    for inbox, seq, s in zip(numbers, numbers, batch, strict=True):
-        if inbox:
-            epoch, channels = inboxes[inbox - 1]
-            outcomes.append(Placed([Delivery(s.recipients[0], epoch, seq, channels, s.body)], ""))
+    for place, at, seq, s in zip(range(1, len(batch) + 1), numbers, numbers, batch, strict=True):
+        if at:
+            delivery = Delivery(s.recipients[0], inboxes[at - 1], seq, channels_of[at], s.body)
+            outcomes.append(Placed([delivery], ""))
             continue
         reply = next(other)
-        if reply[0]:
-            outcomes.append(_OUTCOMES[reply[0]](reply))
+        if reply[0] == 0:
+            lists[place] = reply[1::2]
+            outcomes.append(_in_list(s, inboxes, channels_of, reply[1::2], reply[2::2]))
+        elif reply[0] == 6:
+            outcomes.append(_in_list(s, inboxes, channels_of, lists[reply[1]], reply[2:]))
         else:
-            outcomes.append(Placed(_read_deliveries(reply, inboxes, s), ""))
+            outcomes.append(_OUTCOMES[reply[0]](reply))
     return outcomes
 
 
-def _read_deliveries(reply: list[int], inboxes: list[Any], s: Submission) -> list[Delivery]:
-    """Of a message to several: `reply` has inbox and number for each, behind its first element."""
-    deliveries = []
-    for i, user in enumerate(s.recipients):
-        epoch, channels = inboxes[reply[2 * i + 1] - 1]
-        deliveries.append(Delivery(user, epoch, reply[2 * i + 2], channels, s.body))
-    return deliveries
+def _in_list(
+    s: Submission, inboxes: list[str], channels_of: list[list[str]], places: list[int], seqs: list[int]
+) -> Placed:
+    """A message to several: the inboxes that it is in, and its number in each."""
+    body = s.body
+    return Placed(
+        [
+            Delivery(user, inboxes[at - 1], seq, channels_of[at], body)
+            for user, at, seq in zip(s.recipients, places, seqs, strict=True)
+        ],
+        "",
+    )
 
 
 def _read_messages(flat: list[Any]) -> list[tuple[int, bytes]]:

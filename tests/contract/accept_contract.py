@@ -187,6 +187,31 @@ class AcceptContract(InboxHarness):
             ["before", message.msg, "after"],
         )
 
+    async def test_one_list_again_and_again(self) -> None:
+        """Messages to the same list, new ones and resends and other things between them, in one batch."""
+        await self.begin()
+        members = [f"member{i}" for i in range(9)]
+        first = self.message("alice", group=members, client_msg_id="c-1")
+        await self.send(first)
+        again = self.message("alice", group=members, client_msg_id="c-1")
+        other = self.message("alice", group=members[:5])
+        single = self.message("alice", "member3")
+        visitor = self.message("visitor-1", msg="hello?")
+        new = [self.message("alice", group=members, client_msg_id=f"c-{n}") for n in (2, 3, 3, 4)]
+        outcomes = await self.send(again, new[0], single, new[1], visitor, other, new[2], new[3])
+        self.assertEqual(outcomes[0], Duplicate(first.id, first.send_time))
+        self.assertEqual(outcomes[6], Duplicate(new[1].id, new[1].send_time))
+        self.assertEqual([type(o) for o in outcomes].count(Placed), 6)
+        for number, member in enumerate(members):
+            mine = [first, new[0], *([single] if number == 3 else []), new[1]]
+            mine += [*([other] if number < 5 else []), new[3]]
+            page = await self.read(member)
+            self.assertEqual(ids_of(page), [message.id for message in mine])
+            self.assertEqual(numbers_of(page), list(range(1, len(mine) + 1)))
+        told = outcomes[7].deliveries
+        self.assertEqual([d.user for d in told], members)
+        self.assertEqual([d.seq for d in told], [6 if n == 3 else 5 if n < 5 else 4 for n in range(9)])
+
     async def test_pull_of_another_epoch(self) -> None:
         """A page of an epoch that is not the inbox's is empty, and names the one that is."""
         await self.begin()

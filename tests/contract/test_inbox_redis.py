@@ -412,10 +412,12 @@ class RedisFaultTests(RedisHarness):
         """A recipient whose keys hold rubbish fails that message, whole, and not its batch."""
         inbox = await self.make()
         await self.redis.command("SET", "imd:{bad}:inbox", "rubbish")
+        bad = ["bob", "bad"]
         outcomes = await inbox.accept(
-            [submission("a", ["bob"]), submission("a", ["bob", "bad"]), submission("a", ["bob"])]
+            [submission("a", ["bob"]), submission("a", bad), submission("b", bad), submission("a", ["bob"])]
         )
-        self.assertEqual([type(o) for o in outcomes], [Placed, Failed, Placed])
+        self.assertEqual([type(o) for o in outcomes], [Placed, Failed, Failed, Placed])
+        del outcomes[2]
         self.assertEqual(outcomes[2].deliveries[0].seq, 2)
 
     async def test_eviction_policy_is_not_ready(self) -> None:

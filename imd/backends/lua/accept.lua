@@ -1,24 +1,27 @@
 #!lua
 -- Items: four arrays, with a place for each message: what its clientMsgId is remembered under or ''; value "id time
--- content"; the recipient, or {recipients}, or for a visitor's {'', visitor, its `to` or ''}; body.
--- Reply: {now_ms, inboxes, placed, others, overflown}. An inbox is {epoch, channels}. `placed` has two numbers
--- for each message, its inbox and its number in there, or 0, 0 for the next of `others`:
+-- content"; the recipient, or {recipients}, or the place of an earlier message with the same ones, or for a visitor's
+-- {'', visitor, its `to` or ''}; body.
+-- Reply: {now_ms, inboxes, placed, others, overflown}. `inboxes` is flat: epoch, channels (a text), epoch...; an inbox is
+-- named by the place of its epoch. `placed` has two numbers for each message, its inbox and its number in there,
+-- or 0, 0 for the next of `others`:
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
--- | {5, agent, deliveries with user and body}. `overflown` messages have left full inboxes.
+-- | {5, agent, deliveries with user and body} | {6, place, seq, seq...}: in the inboxes of the message at that place.
+-- `overflown` messages have left full inboxes.
 -- The first line makes a full Redis refuse the whole call: what is written comes last, and must not fail.
 local SHARED_FROM = 8 -- recipients
 local names, values, recipients, bodies = items[1], items[2], items[3], items[4]
 local overflown = 0
 
--- Inboxes that this call has touched: read once, written once.
-local inboxes, touched, changed = {}, {}, {}
+-- Inboxes that this call has touched: read once, written once. `opened`: those of a list, by its message's place.
+local inboxes, touched, changed, opened = {}, {}, {}, {}
 
 local function inbox_of(user)
   local inbox = touched[user]
   if not inbox then
     inbox = open_inbox(user)
     inbox.n = #inboxes + 1
-    inboxes[inbox.n] = {inbox.epoch, inbox.channels}
+    inboxes[inbox.n], inboxes[inbox.n + 1] = inbox.epoch, inbox.channels
     touched[user] = inbox
   end
   return inbox
@@ -32,7 +35,7 @@ end
 -- The desk reads inboxes and writes them itself: what is known of them ends there.
 local function write_all()
   for _, inbox in ipairs(changed) do overflown = overflown + write(inbox) end
-  touched, changed = {}, {}
+  touched, changed, opened = {}, {}, {}
 end
 
 local function place_at_desk(visitor, to, body)
@@ -151,24 +154,38 @@ local function place_for_one(name, value, user, body)
   return inbox.n, put(inbox, body)
 end
 
--- A visitor's message, or one to a list. Gives an outcome.
-local function place_for_others(name, value, to, body)
-  if to[1] == '' then
-    local before = name ~= '' and sent_before(name, value, to[2])
-    if before then return before end
-    local outcome = place_at_desk(to[2], to[3], body)
-    if name ~= '' and outcome[1] ~= 3 then remember(name, value) end
-    return outcome
+local function place_for_visitor(name, value, to, body)
+  local before = name ~= '' and sent_before(name, value, to[2])
+  if before then return before end
+  local outcome = place_at_desk(to[2], to[3], body)
+  if name ~= '' and outcome[1] ~= 3 then remember(name, value) end
+  return outcome
+end
+
+-- A message to a list; the one at `first` has the same. The inboxes are named once for all with that list.
+local function place_for_list(i, first)
+  local name, value, users, those = names[i], values[i], recipients[first], opened[first]
+  if not those then
+    those = {}
+    for n = 1, #users do those[n] = touched[users[n]] or inbox_of(users[n]) end
+    opened[first] = those
   end
-  local those = {}
-  for i = 1, #to do those[i] = touched[to[i]] or inbox_of(to[i]) end
   local before = name ~= '' and sent_before(name, value)
   if before then return before end
   if name ~= '' then remember(name, value) end
-  local outcome, member, shared = {0}, body, #to >= SHARED_FROM
-  if shared then member = share(string.match(value, '^%S+'), body, #to) end
-  for i = 1, #to do
-    outcome[2 * i], outcome[2 * i + 1] = those[i].n, put(those[i], member, shared)
+  local member, shared = bodies[i], #users >= SHARED_FROM
+  if shared then member = share(string.match(value, '^%S+'), member, #users) end
+  local outcome, width = {6, those.named}, 1
+  if not those.named then
+    those.named, outcome, width = i, {0}, 2
+  end
+  local at = #outcome
+  for n = 1, #users do
+    local inbox = those[n]
+    if inbox.count == 0 then changed[#changed + 1] = inbox end
+    if width == 2 then outcome[at + 1] = inbox.n end
+    outcome[at + width] = add(inbox, member, shared)
+    at = at + width
   end
   return outcome
 end
@@ -180,7 +197,11 @@ for i = 1, #names do
     outcome, seq = place_for_one(names[i], values[i], to, bodies[i])
   else
     local ok
-    ok, outcome = pcall(place_for_others, names[i], values[i], to, bodies[i])
+    if type(to) == 'table' and to[1] == '' then
+      ok, outcome = pcall(place_for_visitor, names[i], values[i], to, bodies[i])
+    else
+      ok, outcome = pcall(place_for_list, i, type(to) == 'table' and i or to)
+    end
     if not ok then outcome = failed(outcome) end
   end
   if not seq then

@@ -54,15 +54,13 @@ local function split_channel(value)
   return string.sub(value, 1, blank - 1), tonumber(string.sub(value, blank + 1))
 end
 
+-- The ids of a user's live channels, in one text: nearly always there is one, or none.
 local function live_channels(user)
-  local live, n = {}, 0
+  local live = ''
   local all = redis.call('HGETALL', key(user, 'channels'))
   for i = 2, #all, 2 do
     local channel, ends = split_channel(all[i])
-    if ends > now_s then
-      n = n + 1
-      live[n] = channel
-    end
+    if ends > now_s then live = live == '' and channel or live .. ' ' .. channel end
   end
   return live
 end
@@ -138,14 +136,15 @@ local function drop_up_to(user, last)
   local inbox = key(user, 'inbox')
   local shared = tonumber(redis.call('HGET', key(user, 'head'), 'shared') or '0')
   local dropped = 0
-  while shared > 0 do
-    local some = redis.call('ZRANGEBYSCORE', inbox, '-inf', math.min(shared, last), 'LIMIT', 0, 256)
-    if #some == 0 then
-      if shared <= last then redis.call('HDEL', key(user, 'head'), 'shared') end
-      break
-    end
-    release(some)
-    dropped = dropped + redis.call('ZREMRANGEBYRANK', inbox, 0, #some - 1)
+  if shared > 0 then
+    local some
+    repeat
+      some = redis.call('ZRANGEBYSCORE', inbox, '-inf', math.min(shared, last), 'LIMIT', 0, 256)
+      release(some)
+      if #some > 0 then dropped = dropped + redis.call('ZREMRANGEBYRANK', inbox, 0, #some - 1) end
+    until #some < 256
+    if shared > last then return dropped end
+    redis.call('HDEL', key(user, 'head'), 'shared')
   end
   return dropped + redis.call('ZREMRANGEBYSCORE', inbox, '-inf', last)
 end
@@ -165,7 +164,7 @@ local function open_inbox(user)
   local epoch, seq, stale = head(user)
   return {
     user = user, epoch = epoch, seq = seq, stale = stale, size = redis.call('ZCARD', key(user, 'inbox')),
-    channels = live_channels(user), added = {}, count = 0
+    channels = live_channels(user), added = {0, 0}, count = 0, shared = false, n = 0
   }
 end
 
