@@ -134,6 +134,7 @@ class Acceptor:
         self._waiting_bytes = 0
         self._oldest = 0.0
         self._scheduled = False
+        self._starting = False
         self._scripts = 0
         self._batches: deque[_Batch] = deque()
         self._idle: list[Deferred[None]] = []
@@ -174,13 +175,22 @@ class Acceptor:
     def _flush(self) -> None:
         self._scheduled = False
         self._answer_done()
-        # What has been answered makes room, and what is refused at once needs none: until nothing moves.
-        while self._waiting and self._may_start():
-            batch = _Batch(self._take(), self._oldest)
-            self._oldest = self._clock.monotonic()
-            self._batches.append(batch)
-            self._place(batch)
-            self._answer_done()
+        self._start()
+
+    def _start(self) -> None:
+        """Place what waits, as far as may be. What is refused at once makes room: until nothing moves."""
+        if self._starting:
+            return
+        self._starting = True
+        try:
+            while self._waiting and self._may_start():
+                batch = _Batch(self._take(), self._oldest)
+                self._oldest = self._clock.monotonic()
+                self._batches.append(batch)
+                self._place(batch)
+                self._answer_done()
+        finally:
+            self._starting = False
         WAITING.set(len(self._waiting))
         WAITING_BYTES.set(self._waiting_bytes)
         IN_FLIGHT.set(len(self._batches))
@@ -218,6 +228,8 @@ class Acceptor:
 
     def _script_answered(self, result: Any) -> Any:
         self._scripts -= 1
+        # Before its hints go out: the inbox has something to do while this node is busy with them.
+        self._start()
         return result
 
     def _placed(self, outcomes: Sequence[Outcome], batch: _Batch) -> None:

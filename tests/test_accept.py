@@ -213,6 +213,18 @@ class BatchTests(AcceptorTestCase):
         self.confirm_all()
         self.assertEqual(self.alice.answers, [(f"c-{n}", "accepted") for n in range(few + 5)])
 
+    def test_next_batch_goes_before_the_hints(self) -> None:
+        """The inbox is given what waits before this node delivers what it has just placed."""
+        self.patch(accept, "MAX_SCRIPTS_IN_FLIGHT", 1)
+        for number in range(3):
+            self.alice.send(f"c-{number}")
+            self.turn()
+        asked_when_told: list[list[int]] = []
+        self.acceptor._deliver = lambda deliveries: asked_when_told.append(self.batches())
+        self.inbox.perform()
+        self.inbox.answer()
+        self.assertEqual(asked_when_told, [[1, 2]])
+
     def test_confirms_hold_nothing_back(self) -> None:
         """The next batch is placed and delivered while the last one's confirm is still to come."""
         for number in range(3):
