@@ -7,13 +7,15 @@ oldest, and the index holds what has that field. No I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from imd.backends.archive_document import Document, covering
 
 # A message never stands for one that is older by more: a page may begin between the two.
 COVERED_MS = 10_000
 
 
-def cover_lists(documents: list[Document]) -> dict[str, str]:
+def cover_lists(documents: Sequence[Document]) -> dict[str, str]:
     """Put `covers` into those that stand for others, or for themselves; gives their ids → oldest id."""
     lists: dict[str, list[str]] = {}
     for document in documents:
@@ -27,13 +29,13 @@ def cover_lists(documents: list[Document]) -> dict[str, str]:
                 newest = message_id
             covered[newest] = message_id
     if covered:
-        for index, document in enumerate(documents):
+        for document in documents:
             if oldest := covered.get(document.message_id):
-                documents[index] = document._replace(encoded=covering(document.encoded, oldest))
+                document.encoded = covering(document.encoded, oldest)
     return covered
 
 
-def covered_by(bad: Document, documents: list[Document], covered: dict[str, str]) -> list[str]:
+def covered_by(bad: Document, documents: Sequence[Document], covered: dict[str, str]) -> list[str]:
     """The ids of those that `bad`, which could not be written, was to stand for."""
     oldest = covered.get(bad.message_id, bad.message_id)
     return [

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import bson
 import msgspec
@@ -39,7 +39,7 @@ class ArchivedMessage(IMessage):
     agent: str = ""
 
 
-class Document(NamedTuple):
+class Document(msgspec.Struct, gc=False):
     """A message, encoded for MongoDB."""
 
     message_id: str
@@ -57,7 +57,7 @@ _VISITOR = FromUserType.VISITOR_TYPE.value
 _decode = msgspec.json.Decoder(ArchivedMessage).decode
 _encode_bson = bson.encode
 _int32 = struct.Struct("<i").pack
-_int64 = struct.Struct("<q").pack
+_named_int64 = struct.Struct("<10sq").pack
 
 
 def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
@@ -81,24 +81,23 @@ def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
     except (bson.errors.BSONError, OverflowError, ValueError, TypeError) as error:
         raise Unfit(f"{type(error).__name__} while encoding") from None
     # What differs from message to message is encoded here: bsonspec.org, version 1.1.
-    elements = [
-        b"\x02_id\0",
-        _text(message.id),
+    message_id, text = message.id.encode(), message.msg.encode()
+    elements = b"\x02_id\0%b%b\0%b\x02msg\0%b%b\0%b%b" % (
+        _int32(len(message_id) + 1),
+        message_id,
         shared,
-        b"\x02msg\0",
-        _text(message.msg),
-        b"\x09sendTime\0",
-        _int64(message.send_time),
-        b"\x09createTime\0",
-        _int64(now_ms),
-    ]
+        _int32(len(text) + 1),
+        text,
+        _named_int64(b"\x09sendTime\0", message.send_time),
+        _created(now_ms),
+    )
     if message.client_msg_id is not None:
-        elements += (b"\x02clientMsgId\0", _text(message.client_msg_id))
+        elements += _string(b"clientMsgId", message.client_msg_id)
     if message.content_type is not None:
-        elements += (b"\x02contentType\0", _text(message.content_type))
-    encoded = _document(b"".join(elements))
+        elements += _string(b"contentType", message.content_type)
     if message.is_visitor or message.from_user_type == _VISITOR:
-        encoded = covering(encoded, message.id)
+        elements += _string(b"covers", message.id)
+    encoded = _document(elements)
     # The server's own limit; the driver would fail the whole batch.
     if len(encoded) > MAX_DOCUMENT_BYTES:
         raise Unfit(f"a document of {len(encoded)} bytes")
@@ -107,16 +106,22 @@ def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
 
 def covering(encoded: bytes, oldest: str) -> bytes:
     """The same document, with the field `covers`."""
-    return _document(b"%b\x02covers\0%b" % (encoded[4:-1], _text(oldest)))
+    return _document(encoded[4:-1] + _string(b"covers", oldest))
 
 
-def _text(value: str) -> bytes:
+def _string(name: bytes, value: str) -> bytes:
     text = value.encode()
-    return b"%b%b\0" % (_int32(len(text) + 1), text)
+    return b"\x02%b\0%b%b\0" % (name, _int32(len(text) + 1), text)
 
 
 def _document(elements: bytes) -> bytes:
     return b"%b%b\0" % (_int32(len(elements) + 5), elements)
+
+
+@lru_cache(maxsize=1)
+def _created(now_ms: int) -> bytes:
+    """The same for all of a batch."""
+    return b"\x09createTime\0" + struct.pack("<q", now_ms)
 
 
 def _fields_of_pair(message: ArchivedMessage) -> bytes:
