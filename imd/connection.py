@@ -38,7 +38,7 @@ from imd.interfaces import Registered, TooManyChannels
 from imd.metrics import Tally
 from imd.ratelimit import TokenBucket
 from imd.services import Services
-from imd.session import Outlet, Session
+from imd.session import Session
 from imd.trace import TRACE
 
 ERRORS = Counter("imd_errors_total", "Error frames sent, by code.", ["code"])
@@ -53,8 +53,22 @@ MAX_PENDING = 512
 MAX_HISTORY_PENDING = 4
 
 
-class Wire(Outlet, Protocol):
+class Outgoing(Protocol):
+    """Where a connection's frames go."""
+
+    @property
+    def writable(self) -> bool:
+        """False while what was sent last is still waiting for the socket."""
+
+    def send(self, payload: bytes, rest: memoryview | None = None) -> None: ...
+
+
+class Wire(Protocol):
     """What a connection needs of its WebSocket."""
+
+    def ping(self) -> None: ...
+
+    def close(self, code: int, reason: str) -> None: ...
 
     def logged_in(self) -> None: ...
 
@@ -76,6 +90,7 @@ class Connection:
         "_histories",
         "_leaving",
         "_opening",
+        "_outgoing",
         "_paused",
         "_pending",
         "_services",
@@ -90,11 +105,12 @@ class Connection:
     # the states
     NEW, OPENING, OPEN, CLOSED = range(4)
 
-    def __init__(self, services: Services, wire: Wire, bearer: str | None) -> None:
+    def __init__(self, services: Services, wire: Wire, outgoing: Outgoing, bearer: str | None) -> None:
         limits = services.settings.limits
         self._services = services
         self._wire = wire
-        self.send = wire.send
+        self._outgoing = outgoing
+        self.send = outgoing.send
         """write a frame; a session's way to its device, too"""
         self._bearer = bearer
         self._state = self.NEW
@@ -207,7 +223,7 @@ class Connection:
 
     @property
     def writable(self) -> bool:
-        return self._state == self.OPEN and self._wire.writable
+        return self._state == self.OPEN and self._outgoing.writable
 
     def ping(self) -> None:
         self._wire.ping()
@@ -230,7 +246,7 @@ class Connection:
 
     def _message(self, frame: frames.MessageFrame) -> None:
         limits = self._services.settings.limits
-        early = self._bucket.take(cost(frame))
+        early = self._bucket.take(cost(frame)) if limits.messages_per_second else 0.0
         if early:
             self._refuse_message(frame.client_msg_id, _too_fast(limits.messages_per_second, early))
             return

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from imd.heartbeat import Heartbeat
 from imd.lean import lean_class
+from imd.outgoing import Outgoing
 from imd.services import Services
 from imd.websocket import CLOSE_HANDSHAKE_SECONDS, ChannelProtocol
 
@@ -34,7 +35,7 @@ class ChannelFactory(WebSocketServerFactory):
         self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
         self._per_address: Tally[str] = Tally()
         self._emptied: list[Deferred[None]] = []
-        self._unflushed: list[ChannelProtocol] = []
+        self._unflushed: list[Outgoing] = []
         frame_bytes = 2 * limits.message_bytes + 65536
         self.setProtocolOptions(
             versions=[13],
@@ -66,16 +67,16 @@ class ChannelFactory(WebSocketServerFactory):
             return "too many connections from this address"
         return None
 
-    def flush_soon(self, protocol: ChannelProtocol) -> None:
+    def flush_soon(self, outgoing: Outgoing) -> None:
         if not self._unflushed:
             self.reactor.callLater(0, self._flush_all)
-        self._unflushed.append(protocol)
+        self._unflushed.append(outgoing)
 
     def _flush_all(self) -> None:
         unflushed, self._unflushed = self._unflushed, []
-        for protocol in unflushed:
+        for outgoing in unflushed:
             try:
-                protocol.flush()
+                outgoing.flush()
             except Exception:
                 # One that cannot be written to costs nobody else a frame.
                 self._log.failure("a write")

@@ -17,7 +17,7 @@ from imd.fastframes import take_text_frames
 from imd.handshake import Denied, check_request
 from imd.heartbeat import Heartbeat
 from imd.lean import slim
-from imd.prompt import write_now
+from imd.outgoing import Outgoing
 from imd.services import Services
 
 BLOCKED = Gauge("imd_blocked_connections", "Connections whose socket does not take what was written.")
@@ -28,25 +28,12 @@ HANDSHAKES = Counter("imd_handshakes_total", "WebSocket handshakes, by how they 
 MAX_HANDSHAKE_BYTES = 16_384
 # What may still be written to a socket that does not take it, before the node stops reading from it.
 MAX_BLOCKED_BYTES = 262_144
-# What is gathered for one write, at most.
-MAX_GATHERED_BYTES = 65_536
 CLOSE_HANDSHAKE_SECONDS = 3
 # A message may come in any number of pieces: so many are held apart, however small or empty they are.
 MAX_PIECES = 256
 # What a control frame may hold (RFC 6455, 5.5).
 MAX_CONTROL_BYTES = 125
-
-
-def text_header(size: int) -> bytes:
-    """What comes before the payload of a whole, unmasked text frame (RFC 6455, 5.2)."""
-    if size < 126:
-        return _SHORT[size]
-    if size < 65536:
-        return b"\x81\x7e" + size.to_bytes(2, "big")
-    return b"\x81\x7f" + size.to_bytes(8, "big")
-
-
-_SHORT = [bytes((0x81, size)) for size in range(126)]
+_OPEN = WebSocketServerProtocol.STATE_OPEN
 
 
 def _join_many(pieces: list[bytes]) -> None:
@@ -64,7 +51,7 @@ class Factory(Protocol):
     def opened(self, protocol: ChannelProtocol) -> str | None:
         """A handshake is through; gives the reason if there is no room for it."""
 
-    def flush_soon(self, protocol: ChannelProtocol) -> None:
+    def flush_soon(self, outgoing: Outgoing) -> None:
         """Have `flush` called in the reactor's next turn: one write for all that is sent until then."""
 
     def closed(self, protocol: ChannelProtocol) -> None:
@@ -72,13 +59,14 @@ class Factory(Protocol):
 
 
 class ChannelProtocol(WebSocketServerProtocol):
-    """One WebSocket. It is the outlet of its Connection, and its transport's producer."""
+    """One WebSocket: the wire of its Connection, and its transport's producer."""
 
     factory: Factory
     transport: Any
 
     connection: Connection | None = None
-    writable = True
+    outgoing: Outgoing | None = None
+    """there while it is open"""
     pong_due = 0.0
     _slot = -1
     _address = ""
@@ -88,8 +76,6 @@ class ChannelProtocol(WebSocketServerProtocol):
     _blocked = False
     _blocked_bytes = 0
     _ping: bytes | None = None
-    _out: list[bytes | memoryview] | None = None
-    _out_bytes = 0
     _all_read = False
     _handshaking = False
     _dropping: Cancellable | None = None
@@ -98,17 +84,19 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         # Between two messages whole text frames are taken from here; the rest is Autobahn's.
-        if self.state != self.STATE_OPEN or self.inside_message or self.current_frame is not None:
+        if self.state != _OPEN or self.inside_message or self.current_frame is not None:
             self._dataReceived(data)
             return
         if self.data:
             data = self.data + data
         payloads, position = take_text_frames(data, self.maxFramePayloadSize)
+        # Kept first: what a frame brings about may look at it.
         self.data = data[position:]
         for payload in payloads:
-            if self.connection is None:
+            connection = self.connection
+            if connection is None:
                 return
-            self.connection.frame_received(payload)
+            connection.frame_received(payload)
         if self.data:
             self.consumeData()
 
@@ -152,7 +140,7 @@ class ChannelProtocol(WebSocketServerProtocol):
             slim(self)
 
     def onOpen(self) -> None:
-        self.transport.registerProducer(self, True)
+        outgoing = self._begin_to_write()
         why = self.factory.opened(self)
         if why is not None:
             HANDSHAKES.labels("overloaded").inc()
@@ -160,7 +148,12 @@ class ChannelProtocol(WebSocketServerProtocol):
             return
         HANDSHAKES.labels("opened").inc()
         self._slot = self.factory.heartbeat.add(self)
-        self.connection = Connection(self.factory.services, self, self._bearer)
+        self.connection = Connection(self.factory.services, self, outgoing, self._bearer)
+
+    def _begin_to_write(self) -> Outgoing:
+        outgoing = self.outgoing = Outgoing(self.transport, self.factory.flush_soon, self._stuck)
+        self.transport.registerProducer(self, True)
+        return outgoing
 
     def onFrameData(self, payload: bytes) -> bool | None:
         if self.failedByMe and self.current_frame.length > MAX_CONTROL_BYTES:
@@ -185,14 +178,23 @@ class ChannelProtocol(WebSocketServerProtocol):
         else:
             self.connection.frame_received(payload)
 
+    def sendCloseFrame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+        # Whoever made Autobahn close: no frame follows that one.
+        if self.outgoing is not None:
+            self.outgoing.close()
+
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         # Autobahn's own frames keep their place among ours.
-        self.flush()
+        if self.outgoing is not None:
+            self.outgoing.flush()
         super().sendData(data, sync, chopsize)
 
     def onPing(self, payload: bytes) -> None:
         # Who pings without reading gets no heap of pongs; the last one will do (RFC 6455, 5.5.3).
-        if self.writable:
+        if self.outgoing is None or self.outgoing.writable:
             self.sendPong(payload)
         else:
             self._ping = payload
@@ -204,11 +206,14 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         # Asked now: whoever looks later finds a transport that takes nothing any more.
-        self.flush()
+        outgoing = self.outgoing
+        if outgoing is not None:
+            outgoing.flush()
         # The answer to our own close frame says that all before it was read. One that the peer began with may
         # have been sent long before we wrote the last messages, and the peer may be gone.
         answered = self.closedByMe and code == self.localCloseCode
-        self._all_read = self.writable and (answered or all_arrived(self.transport))
+        writable = outgoing is not None and outgoing.writable
+        self._all_read = writable and (answered or all_arrived(self.transport))
         if self.connection is not None:
             self.connection.peer_leaves()
         return super().onCloseFrame(code, reasonRaw)
@@ -221,7 +226,9 @@ class ChannelProtocol(WebSocketServerProtocol):
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.lost(wasClean and self._all_read and not self.failedByMe)
-        self._out = None
+        if self.outgoing is not None:
+            self.outgoing.forget()
+            self.outgoing = None
         self._unblock()
         self._choke(False)
         self.factory.services.gate.gone(self)
@@ -247,13 +254,14 @@ class ChannelProtocol(WebSocketServerProtocol):
     # from the transport, whose producer this is
 
     def pauseProducing(self) -> None:
-        self.writable = False
+        self.stopProducing()
         if not self._blocked:
             self._blocked = True
             BLOCKED.inc()
 
     def resumeProducing(self) -> None:
-        self.writable = True
+        if self.outgoing is not None:
+            self.outgoing.writable = True
         self._unblock()
         if self._choke(False):
             self._read_if_wanted()
@@ -264,45 +272,20 @@ class ChannelProtocol(WebSocketServerProtocol):
             self.connection.writable_again()
 
     def stopProducing(self) -> None:
-        self.writable = False
+        if self.outgoing is not None:
+            self.outgoing.writable = False
 
     # from the connection
 
     def logged_in(self) -> None:
         self.factory.services.gate.gone(self)
 
-    def send(self, payload: bytes, rest: memoryview | None = None) -> None:
-        if self.state != self.STATE_OPEN:
-            return
-        out = self._out
-        if out is None:
-            out = self._out = []
-            self.factory.flush_soon(self)
-        if rest is None:
-            size = len(payload)
-            header = text_header(size)
-            out += (header, payload)
-        else:
-            size = len(payload) + len(rest)
-            header = text_header(size)
-            out += (header, payload, rest)
-        self._out_bytes += len(header) + size
-        if self._out_bytes > MAX_GATHERED_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what has been sent in this turn of the reactor."""
-        out, self._out = self._out, None
-        if out is None:
-            return
-        size, self._out_bytes = self._out_bytes, 0
-        write_now(self.transport, out, size)
-        if not self.writable:
-            self._blocked_bytes += size
-            BLOCKED_BYTES.inc(size)
-            # It asks and does not listen to the answers.
-            if self._blocked_bytes > MAX_BLOCKED_BYTES and self._choke(True):
-                self._read_if_wanted()
+    def _stuck(self, size: int) -> None:
+        self._blocked_bytes += size
+        BLOCKED_BYTES.inc(size)
+        # It asks and does not listen to the answers.
+        if self._blocked_bytes > MAX_BLOCKED_BYTES and self._choke(True):
+            self._read_if_wanted()
 
     def ping(self) -> None:
         session = self.connection.session if self.connection is not None else None

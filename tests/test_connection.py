@@ -35,7 +35,7 @@ class Client:
 
     def __init__(self, services: Services, bearer: str | None = None) -> None:
         self.wire = WireDouble()
-        self.connection = Connection(services, self.wire, bearer)
+        self.connection = Connection(services, self.wire, self.wire, bearer)
 
     def send(self, **frame: Any) -> None:
         """Send a frame; the name `with_` stands for `with`."""

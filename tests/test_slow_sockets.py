@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial import unittest
 
 from imd.gate import Gate
+from imd.outgoing import Outgoing
 from imd.websocket import MAX_BLOCKED_BYTES, ChannelProtocol
 
 
@@ -31,7 +32,7 @@ class TransportDouble:
 class FactoryDouble:
     services = SimpleNamespace(gate=Gate(lambda: 0.0, Clock().callLater))
 
-    def flush_soon(self, protocol: Any) -> None:
+    def flush_soon(self, outgoing: Any) -> None:
         """The test flushes."""
 
     def closed(self, protocol: Any) -> None:
@@ -44,7 +45,8 @@ class SlowSocketTests(unittest.TestCase):
         self.transport = TransportDouble()
         self.protocol.transport = self.transport
         self.protocol.factory = FactoryDouble()  # type: ignore[assignment]
-        self.protocol.state = ChannelProtocol.STATE_OPEN
+        self.outgoing = Outgoing(self.transport, self.protocol.factory.flush_soon, self.protocol._stuck)
+        self.protocol.outgoing = self.outgoing
         self.before = self.counted()
 
     def counted(self) -> list[float]:
@@ -56,8 +58,8 @@ class SlowSocketTests(unittest.TestCase):
         return [now - then for now, then in zip(self.counted(), self.before, strict=True)]
 
     def send(self, size: int) -> None:
-        self.protocol.send(b"x" * size)
-        self.protocol.flush()
+        self.outgoing.send(b"x" * size)
+        self.outgoing.flush()
 
     def test_takes_everything(self) -> None:
         """A socket that takes all is read from, however much it gets."""
@@ -69,7 +71,7 @@ class SlowSocketTests(unittest.TestCase):
         """Past the bound nothing more is asked of us, until all is taken."""
         self.protocol.pauseProducing()
         self.protocol.pauseProducing()
-        self.assertEqual((self.more(), self.protocol.writable), ([1, 0, 0], False))
+        self.assertEqual((self.more(), self.outgoing.writable), ([1, 0, 0], False))
         self.send(100)
         self.assertEqual((self.more(), self.transport.reading), ([1, 102, 0], True))
         self.send(MAX_BLOCKED_BYTES)
@@ -93,7 +95,7 @@ class SlowSocketTests(unittest.TestCase):
     def test_flushed_after_the_end(self) -> None:
         """What was sent in the turn in which the connection ended is neither written nor counted."""
         self.protocol.pauseProducing()
-        self.protocol.send(b"x" * 100)
+        self.outgoing.send(b"x" * 100)
         self.protocol.onClose(False, None, None)
-        self.protocol.flush()
+        self.outgoing.flush()
         self.assertEqual((self.more(), self.transport.written), ([0, 0, 0], 0))

@@ -34,7 +34,8 @@ class Recorder:
 
     def frame_received(self, payload: bytes) -> None:
         self.events.append(payload)
-        self.protocol.send(b"got %d bytes" % len(payload))
+        if self.protocol.outgoing is not None:
+            self.protocol.outgoing.send(b"got %d bytes" % len(payload))
         if payload == b"please close":
             self.protocol.close(4000, "as asked")
         elif payload == b"please pause":
@@ -58,7 +59,7 @@ class RecordedProtocol(ChannelProtocol):
     """As on a node, with a Recorder behind it."""
 
     def onOpen(self) -> None:
-        self.transport.registerProducer(self, True)
+        self._begin_to_write()
         self.connection = Recorder(self)  # type: ignore[assignment]
 
 

@@ -1,9 +1,10 @@
-"""Writing at once, on real sockets: every byte, in order, whatever the socket does."""
+"""What a WebSocket sends, on real sockets: every byte, in order, at once, whatever the socket does."""
 
 from __future__ import annotations
 
 import random
 import socket
+import struct
 from typing import Any
 
 from twisted.internet import reactor
@@ -12,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.trial import unittest
 
-from imd.prompt import write_now
+from imd.outgoing import Outgoing, write_now
 from tests.rabbit import until
 
 loop: Any = reactor
@@ -22,7 +23,7 @@ def now(transport: Any, data: bytes) -> None:
     write_now(transport, [data], len(data))
 
 
-class PromptTests(unittest.TestCase):
+class OutgoingTests(unittest.TestCase):
     timeout = 30
 
     async def connected(self) -> tuple[Any, socket.socket]:
@@ -125,6 +126,55 @@ class PromptTests(unittest.TestCase):
         now(transport, b", after")
         self.assertEqual(await self.all_of(client, 13), b"before, after")
         await until(lambda: bool(self.lost), "it is closed")
+
+    def test_frames_of_a_turn(self) -> None:
+        """All that is sent in a turn goes out with one write, in order; nothing after the end."""
+        transport = StringTransport()
+        soon: list[Outgoing] = []
+        outgoing = Outgoing(transport, soon.append, lambda size: None)
+        sizes = [0, 1, 125, 126, 1023, 1024, 65_535, 65_536, 5]
+        for number, size in enumerate(sizes):
+            whole = bytes([number + 65]) * size
+            if number % 2:
+                outgoing.send(whole[:1], memoryview(whole)[1:])
+            else:
+                outgoing.send(whole)
+        outgoing.close()
+        outgoing.send(b"too late")
+        self.assertLessEqual(len(soon), 3, "a turn's, and one for each that was too much to gather")
+        outgoing.flush()
+        wanted = b"".join(
+            b"\x81" + self.length(size) + bytes([number + 65]) * size for number, size in enumerate(sizes)
+        )
+        self.assertEqual(transport.value(), wanted)
+
+    def length(self, size: int) -> bytes:
+        """As RFC 6455, 5.2 has it."""
+        if size < 126:
+            return struct.pack("!B", size)
+        return struct.pack("!BH", 126, size) if size < 65536 else struct.pack("!BQ", 127, size)
+
+    def test_stuck(self) -> None:
+        """Who owns it is told of what is written while the socket takes nothing."""
+        stuck: list[int] = []
+        outgoing = Outgoing(StringTransport(), lambda outgoing: None, stuck.append)
+        outgoing.send(b"taken")
+        outgoing.flush()
+        outgoing.writable = False
+        outgoing.send(b"not taken")
+        outgoing.flush()
+        outgoing.flush()
+        self.assertEqual(stuck, [11])
+
+    def test_forgotten(self) -> None:
+        """What was not written when the connection went is not written any more."""
+        transport = StringTransport()
+        outgoing = Outgoing(transport, lambda outgoing: None, lambda size: None)
+        outgoing.send(b"x")
+        outgoing.forget()
+        outgoing.send(b"y")
+        outgoing.flush()
+        self.assertEqual(transport.value(), b"")
 
     def test_other_transports(self) -> None:
         """Whatever is no TCP connection of Twisted's is written to as ever."""
