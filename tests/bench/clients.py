@@ -89,6 +89,8 @@ class Client(WSListener):
                 websocket_handshake_timeout=CONNECT_SECONDS,
                 logger_name="bench",
                 read_buffer_init_size=self.read_bytes,
+                # A ping that it answered by itself would hide that the frame before it was the last of a read.
+                enable_auto_pong=False,
             )
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._ready
@@ -120,6 +122,8 @@ class Client(WSListener):
                 self.arrived(payload)
             else:
                 self._answered(payload)
+        elif frame.msg_type == WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE and not self._closing:
             self.watch.fail(f"{self.user} was closed with {frame.get_close_code()}")
         if frame.last_in_buffer:
