@@ -72,12 +72,24 @@ def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
         raise Unfit("a sender of no known type")
     if not 0 <= message.send_time <= _LAST_MS:
         raise Unfit("a time that is no date")
-    is_list = bool(message.group) and not message.to
     try:
-        if is_list:
-            shared, list_id = _shared_fields(message), conversation_id(conversation_members(message))
+        group = None if message.group is None else tuple(message.group)
+        if group and not message.to:
+            shared, list_id = _list(
+                message.user_id, message.from_user_type, message.is_visitor, message.agent, group
+            )
         else:
-            shared, list_id = _fields_of_pair(message), ""
+            shared, list_id = (
+                _pair(
+                    message.user_id,
+                    message.to,
+                    message.from_user_type,
+                    message.is_visitor,
+                    message.agent,
+                    group,
+                ),
+                "",
+            )
     except (bson.errors.BSONError, OverflowError, ValueError, TypeError) as error:
         raise Unfit(f"{type(error).__name__} while encoding") from None
     # What differs from message to message is encoded here: bsonspec.org, version 1.1.
@@ -124,17 +136,6 @@ def _created(now_ms: int) -> bytes:
     return b"\x09createTime\0" + struct.pack("<q", now_ms)
 
 
-def _fields_of_pair(message: ArchivedMessage) -> bytes:
-    return _pair(
-        message.user_id,
-        message.to,
-        message.from_user_type,
-        message.is_visitor,
-        message.agent,
-        tuple(message.group) if message.group is not None else None,
-    )
-
-
 @lru_cache(maxsize=50_000)
 def _pair(
     user_id: str, to: str, kind: str, is_visitor: bool, agent: str, group: tuple[str, ...] | None
@@ -150,6 +151,15 @@ def _pair(
             group=None if group is None else list(group),
         )
     )
+
+
+@lru_cache(maxsize=256)
+def _list(user_id: str, kind: str, is_visitor: bool, agent: str, group: tuple[str, ...]) -> tuple[bytes, str]:
+    """The same for all messages from one to a list; and the conversation."""
+    message = ArchivedMessage(
+        user_id=user_id, from_user_type=kind, is_visitor=is_visitor, agent=agent, group=list(group)
+    )
+    return _shared_fields(message), conversation_id(conversation_members(message))
 
 
 def _shared_fields(message: ArchivedMessage) -> bytes:

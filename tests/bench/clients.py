@@ -89,7 +89,7 @@ class Client(WSListener):
                 websocket_handshake_timeout=CONNECT_SECONDS,
                 logger_name="bench",
                 read_buffer_init_size=self.read_bytes,
-                # A ping that it answered by itself would hide that the frame before it was the last of a read.
+                # Answered by itself, a ping would hide that the frame before it was the last of a read.
                 enable_auto_pong=False,
             )
             async with asyncio.timeout(CONNECT_SECONDS):
