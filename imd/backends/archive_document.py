@@ -74,22 +74,15 @@ def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
         raise Unfit("a time that is no date")
     try:
         group = None if message.group is None else tuple(message.group)
-        if group and not message.to:
-            shared, list_id = _list(
-                message.user_id, message.from_user_type, message.is_visitor, message.agent, group
-            )
-        else:
-            shared, list_id = (
-                _pair(
-                    message.user_id,
-                    message.to,
-                    message.from_user_type,
-                    message.is_visitor,
-                    message.agent,
-                    group,
-                ),
-                "",
-            )
+        shared_fields = _of_list if group and not message.to else _of_pair
+        shared, list_id = shared_fields(
+            message.user_id,
+            message.from_user_type,
+            message.is_visitor,
+            message.agent,
+            message.to,
+            group,
+        )
     except (bson.errors.BSONError, OverflowError, ValueError, TypeError) as error:
         raise Unfit(f"{type(error).__name__} while encoding") from None
     # What differs from message to message is encoded here: bsonspec.org, version 1.1.
@@ -136,35 +129,34 @@ def _created(now_ms: int) -> bytes:
     return b"\x09createTime\0" + struct.pack("<q", now_ms)
 
 
-@lru_cache(maxsize=50_000)
-def _pair(
-    user_id: str, to: str, kind: str, is_visitor: bool, agent: str, group: tuple[str, ...] | None
-) -> bytes:
-    """The same for all messages from one to another, of which there tend to be many."""
-    return _shared_fields(
-        ArchivedMessage(
-            user_id=user_id,
-            to=to,
-            from_user_type=kind,
-            is_visitor=is_visitor,
-            agent=agent,
-            group=None if group is None else list(group),
-        )
-    )
-
-
-@lru_cache(maxsize=256)
-def _list(user_id: str, kind: str, is_visitor: bool, agent: str, group: tuple[str, ...]) -> tuple[bytes, str]:
-    """The same for all messages from one to a list; and the conversation."""
+def _shared(
+    user_id: str,
+    kind: str,
+    is_visitor: bool,
+    agent: str,
+    to: str,
+    group: tuple[str, ...] | None,
+) -> tuple[bytes, str]:
+    """What all messages of one sender to the same recipients share, and the conversation if it is a list's."""
     message = ArchivedMessage(
-        user_id=user_id, from_user_type=kind, is_visitor=is_visitor, agent=agent, group=list(group)
+        user_id=user_id,
+        from_user_type=kind,
+        is_visitor=is_visitor,
+        agent=agent,
+        to=to,
+        group=None if group is None else list(group),
     )
-    return _shared_fields(message), conversation_id(conversation_members(message))
+    is_list = bool(group) and not to
+    return _shared_fields(message), conversation_id(conversation_members(message)) if is_list else ""
+
+
+# Of pairs there tend to be many messages; lists may be large.
+_of_pair = lru_cache(maxsize=50_000)(_shared)
+_of_list = lru_cache(maxsize=256)(_shared)
 
 
 def _shared_fields(message: ArchivedMessage) -> bytes:
-    """What all messages of one sender to the same recipients share: of the seed's fields, and those that
-    history is found by."""
+    """Of the seed's fields, and those that history is found by."""
     conversation, participants = _found_by(message)
     fields: dict[str, Any] = {
         "userId": message.user_id,
