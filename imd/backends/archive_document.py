@@ -137,7 +137,7 @@ def _shared(
     to: str,
     group: tuple[str, ...] | None,
 ) -> tuple[bytes, str]:
-    """What all messages of one sender to the same recipients share, and the conversation if it is a list's."""
+    """What all messages of one sender to the same recipients share. And the conversation of a list."""
     message = ArchivedMessage(
         user_id=user_id,
         from_user_type=kind,

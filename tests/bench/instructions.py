@@ -40,7 +40,8 @@ _HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:9000\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-FEW, MANY = 500, 1500
+# Whole rounds of acknowledgements.
+FEW, MANY = PAIRS * ACK_EVERY, 3 * PAIRS * ACK_EVERY
 COUNT_SECONDS = 300
 
 
