@@ -47,9 +47,9 @@ class WatchedArchive(MongoArchive):
 
     def insert(self, bodies: Sequence[Any]) -> Deferred[Inserted]:
         self.inserts += 1
-        return super().insert(bodies).addCallback(self._written)
+        return super().insert(bodies).addCallback(self._written, self.inserts)
 
-    def _written(self, result: Inserted) -> Inserted:
+    def _written(self, result: Inserted, number: int) -> Inserted | Deferred[Inserted]:
         self.after_write()
         return result
 
@@ -146,6 +146,48 @@ class ArchiveWriterTests(unittest.TestCase):
         await until(lambda: archive_writer.WAITING._value.get() == 1, "one more has arrived")
         await writer.stop()
         await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 1, "it goes back to the queue")
+
+    async def held_writes(self) -> tuple[ArchiveWriter, WatchedArchive, dict[int, Deferred[None]]]:
+        """A writer whose first two writes are durable, but whose archive has not said so yet; 12 messages."""
+        queue = await self.publisher()
+        writer, archive = await self.writer(batch=4)
+        held: dict[int, Deferred[None]] = {}
+
+        def hold(result: Inserted, number: int) -> Deferred[Inserted]:
+            held[number] = Deferred()
+            return held[number].addCallback(lambda _: result)
+
+        archive._written = hold  # type: ignore[method-assign]
+        for start in range(0, 12, 4):
+            await queue.publish(records(range(start, start + 4)))
+        await writer.start()
+        await until(lambda: len(held) == 2, "two writes are under way")
+        await until(lambda: archive_writer.WAITING._value.get() == 1, "the rest waits")
+        self.assertEqual((archive.inserts, self.count()), (2, 8))
+        return writer, archive, held
+
+    async def test_two_writes(self) -> None:
+        """Few are under way at a time; the later one is acknowledged with the earlier one."""
+        writer, archive, held = await self.held_writes()
+        held[2].callback(None)
+        await until(lambda: len(held) == 3, "the third is under way")
+        assert writer._run is not None
+        self.assertEqual(len(writer._run.writes), 3)
+        held[3].callback(None)
+        held[1].callback(None)
+        self.assertEqual((archive.inserts, self.count(), len(writer._run.writes)), (3, 12, 0))
+        await self.everything_acknowledged(writer)
+
+    async def test_later_write_is_no_ack_of_the_earlier(self) -> None:
+        """What is durable behind something that is not stays in the queue with it."""
+        self.patch(archive_writer, "STOP_SECONDS", 0.1)
+        writer, _, held = await self.held_writes()
+        held[2].callback(None)
+        await until(lambda: len(held) == 3, "the third is under way")
+        await writer.stop()
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 3, "all are back in the queue")
+        held[1].callback(None)
+        held[3].callback(None)
 
     async def test_lost_between_write_and_ack(self) -> None:
         """A batch that was written but not acknowledged comes again, and stays once."""

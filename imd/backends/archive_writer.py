@@ -24,6 +24,9 @@ from imd.errors import Unavailable
 from imd.trace import TRACE
 
 PREFETCH = 64
+# MongoDB has the next one before it has answered the last: on a busy machine its share of the processor is
+# that of the threads which work in it.
+WRITES_IN_FLIGHT = 2
 # Under load a write waits for more to arrive: until so long after the last one, so many AMQP messages, or a
 # full batch. MongoDB, the thread and this node's reactor pay for each write more than for what is in it.
 GATHER_SECONDS = 0.1
@@ -64,10 +67,30 @@ class _Run:
         self.arrived: deque[_Arrived] = deque()
         self.documents = 0
         """in all that has arrived"""
+        self.writes: deque[_Write] = deque()
+        """not acknowledged yet, in the order of their tags"""
+
+
+class _Write:
+    """What goes to MongoDB together, until it is durable or its channel is lost."""
+
+    def __init__(self, run: _Run, gathered: list[_Arrived]) -> None:
+        self.run = run
+        self.gathered = gathered
+        self.durable = False
+        self.failures = 0
+        self.reason: str | None = None
+        """why it failed last"""
+        self.pause: Deferred[None] | None = None
+
+    def end_pause(self) -> None:
+        pause, self.pause = self.pause, None
+        if pause is not None:
+            pause.callback(None)
 
 
 class ArchiveWriter:
-    """Gathers what has arrived into one write at a time, and acknowledges what is durable.
+    """Gathers what has arrived into few writes at a time, and acknowledges what is durable.
 
     Nothing is ever given back to the broker: while MongoDB is down, what has arrived is held and tried
     again. What can never be written goes to `imd.archive.dead`, over the publishing connection: a
@@ -96,11 +119,10 @@ class ArchiveWriter:
         self._dead_channel: TwistedChannel | None = None
         self._working: Deferred[None] | None = None
         self._stopping = False
-        self._idle: Deferred[None] | None = None
-        self._gathering: Deferred[None] | None = None
+        self._waiting: Deferred[None] | None = None
+        self._writes: list[_Write] = []
         self._wrote_at = float("-inf")
-        self._pause: Deferred[None] | None = None
-        self._failing: str | None = None
+        self._broken: str | None = None
         consumer.add_user(self._set_up, self._lost)
         publisher.add_user(self._set_up_dead_letters, self._dead_letters_lost)
 
@@ -113,19 +135,18 @@ class ArchiveWriter:
         return gatherResults([self._consumer.start(), self._publisher.start()]).addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
-        """Finish and acknowledge the write under way; what else has arrived goes back to the queue."""
+        """Finish and acknowledge the writes under way; what else has arrived goes back to the queue."""
         return ensureDeferred(self._stop()).addErrback(
             lambda failure: self.log.failure("archive writer: did not stop in good order", failure)
         )
 
     def problem(self) -> str | None:
-        if self._failing is not None:
-            return f"archive writer: {self._failing}"
-        return self._consumer.problem()
+        reason = self._broken or self._failing()
+        return self._consumer.problem() if reason is None else f"archive writer: {reason}"
 
     async def _stop(self) -> None:
         self._stopping = True
-        self._wake()
+        self._end_waits()
         if self._working is not None and not self._working.called:
             self._working.addTimeout(STOP_SECONDS, self._clock, onTimeoutCancel=lambda *_: None)
             await self._working
@@ -145,7 +166,7 @@ class ArchiveWriter:
         # The broker delivers again, to us or to another, what was not acknowledged.
         self._run = None
         WAITING.set(0)
-        self._wake()
+        self._end_waits()
 
     async def _consume(self, run: _Run, queue: Any) -> None:
         while True:
@@ -154,10 +175,8 @@ class ArchiveWriter:
             run.arrived.append(arrived)
             run.documents += len(arrived.bodies)
             WAITING.set(len(run.arrived))
-            if self._idle is not None:
-                self._wake_idle()
-            elif self._gathering is not None and self._is_enough(run):
-                self._wake_gathering()
+            if len(run.arrived) == 1 or self._is_enough(run):
+                self._wake()
 
     def _consumer_gone(self, failure: Failure, run: _Run) -> None:
         # When the channel closed, the link knows. A queue that was deleted leaves it open.
@@ -169,41 +188,57 @@ class ArchiveWriter:
     # its work
 
     async def _work(self) -> None:
-        while not self._stopping:
-            run = self._run
-            if run is None or not run.arrived:
-                self._idle = Deferred()
-                await self._idle
-                continue
-            await self._let_gather(run)
-            if self._run is not run or self._stopping:
-                continue
-            gathered = self._gather(run)
-            if any(arrived.bodies for arrived in gathered):
-                self._wrote_at = self._clock.seconds()
-            if await self._write(run, gathered) and self._run is run and run.channel.is_open:
-                # One write at a time and in order: everything before the last tag is done as well.
-                run.channel.basic_ack(gathered[-1].tag, multiple=True)
+        while not self._stopping and self._broken is None:
+            seconds = self._seconds_until_write()
+            if seconds is not None and seconds <= 0:
+                self._begin_write()
+            else:
+                await self._wait(seconds)
+        while self._writes:
+            await self._wait(None)
 
     def _work_ended(self, failure: Failure) -> None:
         if not (self._stopping and failure.check(CancelledError)):
-            self._failing = reason_of(failure)
+            self._broken = reason_of(failure)
             self.log.failure("archive writer: stopped working", failure)
+
+    def _seconds_until_write(self) -> float | None:
+        """How long to let more arrive; None until something has."""
+        run = self._run
+        if run is None or not run.arrived or len(self._writes) >= WRITES_IN_FLIGHT:
+            return None
+        if self._is_enough(run):
+            return 0
+        # While one is under way a second one has to be worth it.
+        return None if self._writes else self._wrote_at + GATHER_SECONDS - self._clock.seconds()
 
     def _is_enough(self, run: _Run) -> bool:
         return len(run.arrived) >= GATHER_ARRIVED or run.documents >= self._batch
 
-    async def _let_gather(self, run: _Run) -> None:
-        """Wait for more if the last write was just now."""
-        left = self._wrote_at + GATHER_SECONDS - self._clock.seconds()
-        if left <= 0 or self._is_enough(run):
-            return
-        gathering: Deferred[None] = Deferred()
-        self._gathering = gathering
-        call = self._clock.callLater(left, self._wake_gathering)
-        await gathering
-        if call.active():
-            call.cancel()
+    def _begin_write(self) -> None:
+        run = self._run
+        assert run is not None
+        write = _Write(run, self._gather(run))
+        if any(arrived.bodies for arrived in write.gathered):
+            self._wrote_at = self._clock.seconds()
+        self._writes.append(write)
+        run.writes.append(write)
+        ensureDeferred(self._write(write)).addCallback(self._acknowledge, write).addErrback(
+            self._work_ended
+        ).addBoth(self._write_ended, write)
+
+    def _acknowledge(self, durable: bool, write: _Write) -> None:
+        write.durable = durable
+        run, last = write.run, None
+        while run.writes and run.writes[0].durable:
+            last = run.writes.popleft()
+        if last is not None and self._run is run and run.channel.is_open:
+            # Everything before its last tag is done as well.
+            run.channel.basic_ack(last.gathered[-1].tag, multiple=True)
+
+    def _write_ended(self, _: None, write: _Write) -> None:
+        self._writes.remove(write)
+        self._wake()
 
     def _gather(self, run: _Run) -> list[_Arrived]:
         """What has arrived, up to the size of a batch; one AMQP message is never divided."""
@@ -216,23 +251,19 @@ class ArchiveWriter:
         WAITING.set(len(run.arrived))
         return gathered
 
-    async def _write(self, run: _Run, gathered: list[_Arrived]) -> bool:
+    async def _write(self, write: _Write) -> bool:
         """True when all of it is durable, in MongoDB or among the dead; False if the channel is lost."""
-        bodies = [body for arrived in gathered for body in arrived.bodies]
-        refused = [arrived.unfit for arrived in gathered if arrived.unfit is not None]
+        bodies = [body for arrived in write.gathered for body in arrived.bodies]
+        refused = [arrived.unfit for arrived in write.gathered if arrived.unfit is not None]
         # A large message is written in slices, so that a thread's work stays short.
         for start in range(0, len(bodies), self._batch):
             part = bodies[start : start + self._batch]
-            failures = 0
             while True:
                 try:
                     inserted = await self._archive.insert(part)
                 except Unavailable as error:
-                    failures += 1
                     RETRIES.inc()
-                    self._failed(str(error))
-                    await self._back_off(failures)
-                    if self._run is not run or self._stopping:
+                    if not await self._try_again(write, str(error)):
                         return False
                 else:
                     break
@@ -240,26 +271,22 @@ class ArchiveWriter:
             if TRACE.on:
                 TRACE.archived(part, {dead.message_id for dead in inserted.refused})
             refused += inserted.refused
-            self._succeeded()
-        return not refused or await self._bury(run, refused)
+            self._succeeded(write)
+        return not refused or await self._bury(write, refused)
 
-    async def _bury(self, run: _Run, refused: list[Refused]) -> bool:
+    async def _bury(self, write: _Write, refused: list[Refused]) -> bool:
         """Move documents to the dead-letter queue; True when all of them are confirmed there."""
         for dead in refused:
-            failures = 0
             while True:
                 try:
                     await self._publish_dead(dead)
                 except (AMQPError, Unavailable, TimeoutError) as error:
-                    failures += 1
-                    self._failed(f"{DEAD_QUEUE}: {reason_of(error)}")
-                    await self._back_off(failures)
-                    if self._run is not run or self._stopping:
+                    if not await self._try_again(write, f"{DEAD_QUEUE}: {reason_of(error)}"):
                         return False
                 else:
                     break
             DEAD.inc()
-            self._succeeded()
+            self._succeeded(write)
             # The reason may quote what somebody wrote: it is in the queue, beside the document, not in a log.
             self.log.error(
                 "archive: message {message_id} cannot be written and is in {queue}",
@@ -296,47 +323,57 @@ class ArchiveWriter:
     def _dead_letters_lost(self) -> None:
         self._dead_channel = None
 
+    # failures
+
+    def _failing(self) -> str | None:
+        """Why a write failed that is tried again."""
+        return next((write.reason for write in self._writes if write.reason is not None), None)
+
+    def _succeeded(self, write: _Write) -> None:
+        write.failures = 0
+        if write.reason is not None:
+            write.reason = None
+            if self._failing() is None:
+                self.log.info("archive writer: writes again")
+
+    async def _try_again(self, write: _Write, reason: str) -> bool:
+        """After a while; False when there is no use: the channel is lost, or the writer stops."""
+        if self._failing() is None:
+            self.log.warn("archive writer: {reason}; holding what has arrived", reason=reason)
+        write.reason = reason
+        write.failures += 1
+        if self._is_of_use(write):
+            # Longer each time, with jitter; ended early by a lost channel and by the stop.
+            delay = min(_MAX_DELAY_SECONDS, _FIRST_DELAY_SECONDS * _DELAY_FACTOR ** min(write.failures, 20))
+            write.pause = pause = Deferred[None]()
+            call = self._clock.callLater(delay * random.uniform(0.5, 1), write.end_pause)
+            await pause
+            if call.active():
+                call.cancel()
+        return self._is_of_use(write)
+
+    def _is_of_use(self, write: _Write) -> bool:
+        return self._run is write.run and not self._stopping
+
     # waiting
 
-    def _failed(self, reason: str) -> None:
-        if self._failing is None:
-            self.log.warn("archive writer: {reason}; holding what has arrived", reason=reason)
-        self._failing = reason
-
-    def _succeeded(self) -> None:
-        if self._failing is not None:
-            self.log.info("archive writer: writes again")
-        self._failing = None
-
-    async def _back_off(self, failures: int) -> None:
-        """Wait longer each time, with jitter; ended early by a lost channel and by the stop."""
-        if self._stopping:
-            return
-        delay = min(_MAX_DELAY_SECONDS, _FIRST_DELAY_SECONDS * _DELAY_FACTOR ** min(failures, 20))
-        pause: Deferred[None] = Deferred()
-        self._pause = pause
-        call = self._clock.callLater(delay * random.uniform(0.5, 1), pause.callback, None)
-        await pause
-        self._pause = None
-        if call.active():
+    async def _wait(self, seconds: float | None) -> None:
+        """Until something is different, at most so long."""
+        self._waiting = waiting = Deferred[None]()
+        call = None if seconds is None else self._clock.callLater(seconds, self._wake)
+        await waiting
+        if call is not None and call.active():
             call.cancel()
 
     def _wake(self) -> None:
-        self._wake_idle()
-        self._wake_gathering()
-        pause, self._pause = self._pause, None
-        if pause is not None and not pause.called:
-            pause.callback(None)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
 
-    def _wake_gathering(self) -> None:
-        gathering, self._gathering = self._gathering, None
-        if gathering is not None:
-            gathering.callback(None)
-
-    def _wake_idle(self) -> None:
-        idle, self._idle = self._idle, None
-        if idle is not None:
-            idle.callback(None)
+    def _end_waits(self) -> None:
+        for write in self._writes[:]:
+            write.end_pause()
+        self._wake()
 
 
 def _read(tag: int, body: bytes) -> _Arrived:

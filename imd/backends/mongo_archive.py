@@ -27,7 +27,8 @@ COLLECTION = "im_message"
 DATABASE = "imd"
 
 READ_THREADS = 3
-WRITE_THREADS = 3
+# Two writes, a ping, and indexes that are made.
+WRITE_THREADS = 4
 MAX_READS = 256
 PING_SECONDS = 2.0
 SELECTION_SECONDS = 2.0
@@ -107,7 +108,7 @@ class MongoArchive:
     # from the writer
 
     def insert(self, bodies: Sequence[bytes | msgspec.Raw]) -> Deferred[Inserted]:
-        """Write messages, in any order, each once however often it is given. One call at a time.
+        """Write messages, in any order, each once however often it is given.
 
         Unavailable: some may be written; give all of them again.
         """

@@ -39,6 +39,8 @@ class Ran:
     """of the whole run, warm-up included"""
     measured: int = 0
     """of the measured time"""
+    seconds: float = 0.0
+    """of the measured time"""
     sent_until: float = 0.0
     """on the monotonic clock: when the last one was answered"""
     cpu: dict[str, float] = field(default_factory=dict)
@@ -110,6 +112,7 @@ async def saturate(
     await _drain(watch, pairs)
     ran.sent_until = time.monotonic()
     ran.per_second = (after - before) / took
+    ran.seconds = took
     ran.messages = _both(pairs)
     ran.spent(cpu_before, cpu_after, after - before, took)
     await _close(watch, pairs)
