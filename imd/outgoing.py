@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from twisted.internet.tcp import Connection
+
 # What is gathered for one write, at most.
 MAX_GATHERED_BYTES = 65_536
 # Pieces that are larger, on average, are left where they are: the kernel gathers them. As many as it takes.
@@ -114,7 +116,8 @@ def write_now(transport: Any, pieces: Sequence[bytes | memoryview], size: int) -
 
 def _nothing_waits(transport: Any) -> bool:
     """True for an open TCP connection of Twisted's with empty buffers, no TLS, and not about to be closed."""
-    return (
+    # What wraps a connection, as TLS does, answers for it in all but its class.
+    return isinstance(transport, Connection) and bool(
         getattr(transport, "_tempDataLen", None) == 0
         and not transport.dataBuffer
         and transport.connected

@@ -5,15 +5,19 @@ from __future__ import annotations
 import random
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, serverFromString, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.testing import StringTransport
 from twisted.trial import unittest
 
 from imd.outgoing import Outgoing, write_now
+from tests.certificate import tls_endpoint
 from tests.rabbit import until
 
 loop: Any = reactor
@@ -175,6 +179,36 @@ class OutgoingTests(unittest.TestCase):
         outgoing.send(b"y")
         outgoing.flush()
         self.assertEqual(transport.value(), b"")
+
+    async def test_tls(self) -> None:
+        """What an endpoint wraps a connection into is not gone round: all of it is encrypted."""
+        answered: Deferred[bytes] = Deferred()
+
+        class Server(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                for piece in (b"one,", b"two,", b"x" * 100_000):
+                    now(self.transport, piece)
+
+        class Client(Protocol):
+            read = b""
+
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.write(b"go")
+
+            def dataReceived(self, data: bytes) -> None:
+                self.read += data
+                if len(self.read) == 100_008:
+                    answered.callback(self.read)
+
+        listen = tls_endpoint(Path(self.mktemp()), 0)
+        port = await serverFromString(reactor, listen).listen(Factory.forProtocol(Server))
+        self.addCleanup(port.stopListening)
+        connect = TCP4ClientEndpoint(loop, "127.0.0.1", port.getHost().port)
+        client: Any = await wrapClientTLS(CertificateOptions(), connect).connect(Factory.forProtocol(Client))
+        self.addCleanup(client.transport.abortConnection)
+        answered.addTimeout(10, loop)
+        self.assertEqual(await answered, b"one,two," + b"x" * 100_000)
 
     def test_other_transports(self) -> None:
         """Whatever is no TCP connection of Twisted's is written to as ever."""

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.ssl import CertificateOptions
 
 WAIT_SECONDS = 20
 
@@ -56,13 +57,18 @@ class WsClient:
     async def open(
         cls, url: str, headers: dict[str, str] | None = None, origin: str | None = None
     ) -> WsClient:
-        """An open WebSocket; nothing sent yet. Raises ConnectionError if the handshake is refused."""
+        """An open WebSocket; nothing sent yet. Raises ConnectionError if the handshake is refused.
+
+        Of `wss:` the certificate is not looked at.
+        """
         client = cls()
         factory = WebSocketClientFactory(url, headers=headers, origin=origin)
         factory.protocol = _Protocol
         factory.setProtocolOptions(openHandshakeTimeout=WAIT_SECONDS)
         parts = urlsplit(url)
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", parts.port or 80)
+        endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", parts.port or 80)
+        if parts.scheme == "wss":
+            endpoint = wrapClientTLS(CertificateOptions(), endpoint)
         build = factory.buildProtocol
 
         def with_client(address: Any) -> Any:

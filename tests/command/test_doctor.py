@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
@@ -20,6 +16,7 @@ from imd.command import look_mongo, look_node, look_rabbit, look_redis
 from imd.command.look import all_within, clock, expiry
 from imd.command.output import Finding, Level
 from imd.settings import Mongodb, Rabbitmq, Redis, Settings, Websocket
+from tests.certificate import tls_endpoint
 from tests.command import here, imd, write_ini
 from tests.nodes import NodeServer
 from tests.rabbit import Broker
@@ -111,15 +108,7 @@ class LookTests(unittest.TestCase):
 
     def test_certificate_of_the_node(self) -> None:
         """One that has expired is a problem."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-        then = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=9)
-        made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), then)
-        certificate = made.not_valid_after(then + timedelta(days=1)).sign(key, hashes.SHA256())
-        folder = Path(self.mktemp())
-        folder.mkdir()
-        (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        listen = f"ssl:9000:privateKey=x:certKey={folder}/cert.pem"
+        listen = tls_endpoint(Path(self.mktemp()), 9000, timedelta(days=-9))
         found = look_node.certificates(Settings(websocket=Websocket(listen=listen)))
         self.assertIn("expired", self.worst(found, Level.PROBLEM))
 

@@ -9,9 +9,12 @@ from twisted.internet.defer import TimeoutError
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
+from tests.certificate import tls_endpoint
 from tests.nodes import NodeServer
+from tests.protocol.auth import token
 from tests.protocol.rules import ProtocolRules
 from tests.protocol.support import KINDS, new_folder, started
+from tests.servers import free_port
 
 
 @cache
@@ -28,6 +31,23 @@ class EmbeddedNodeTests(ProtocolRules, unittest.TestCase):
 
     def spare_node(self) -> NodeServer:
         return NodeServer(new_folder(), KINDS["plain"])
+
+    async def test_tls(self) -> None:
+        """A node with TLS of its own: both ways, small and large, and a page of what waited."""
+        folder, port = new_folder(), free_port()
+        node = NodeServer(folder, {**KINDS["jwt"], "websocket": {"listen": tls_endpoint(folder, port)}}, port)
+        self.addCleanup(deferToThread, node.kill)
+        await deferToThread(node.start)
+        url = f"wss://localhost:{port}/ws"
+        alice, bob = self.name("alice"), self.name("bob")
+        sender = await self.login(alice, url=url, token=token(alice))
+        texts = [str(number) * (1 if number % 3 else 5_000) for number in range(30)]
+        for text in texts:
+            await sender.say(bob, text)
+        recipient = await self.login(bob, url=url, token=token(bob), ack=True)
+        self.assertEqual([message["msg"] for message in await recipient.messages(30)], texts)
+        answer = await recipient.say(alice, "thanks")
+        self.assertEqual((await sender.take("message"))["id"], answer["id"])
 
     async def test_kill(self) -> None:
         """kill -9 in the middle of a stream: nothing accepted is lost, nothing comes twice."""
