@@ -35,6 +35,7 @@ def look(redis: Redis, seconds: float) -> Iterator[Finding]:
             return
         yield from _server(info, where)
         yield from _memory(info)
+        yield from _expiry(client)
         yield from _persistence(client, info, redis.lossless)
         yield from _time(client)
 
@@ -76,6 +77,12 @@ def _memory(info: dict[str, str]) -> Iterator[Finding]:
         yield warning(PART, f"{_mib(used)} of {_mib(limit)} are used", advice)
     else:
         yield ok(PART, f"{_mib(used)} of {_mib(limit)} are used, {policy}")
+
+
+def _expiry(client: RedisClient) -> Iterator[Finding]:
+    if client.config("lazyfree-lazy-expire") == "no":
+        advice = "CONFIG SET lazyfree-lazy-expire yes, and in its file."
+        yield note(PART, "what expires is freed while everybody waits: after a lull, for seconds", advice)
 
 
 def _persistence(client: RedisClient, info: dict[str, str], lossless: bool) -> Iterator[Finding]:

@@ -72,6 +72,7 @@ class LookTests(unittest.TestCase):
         good = shared().redis_url()
         found = list(look_redis.look(Redis(url=good), SECONDS))
         self.assertEqual([f.what for f in found if f.level in (Level.WARNING, Level.PROBLEM)], [])
+        self.assertIn("what expires is freed while everybody waits", self.worst(found, Level.NOTE))
         found = list(look_redis.look(Redis(url=good, lossless=True), SECONDS))
         self.assertIn("appendfsync is everysec", self.worst(found, Level.PROBLEM))
         found = list(look_redis.look(Redis(url=f"redis://127.0.0.1:{free_port()}"), SECONDS))

@@ -28,14 +28,15 @@ local function each_value(key, pattern, unit)
     local older = string.gsub(all[i + 1], pattern, function(before, t)
       return string.format('%s%.0f', before, t - seconds * (unit or 1))
     end)
-    redis.call('HSET', key, all[i], older)
+    if all[i] ~= '' then redis.call('HSET', key, all[i], older) end
   end
 end
 for _, key in ipairs(redis.call('KEYS', '*')) do
   if string.find(key, ':channels$') then each_value(key, '^(.* )(%d+)$') end
   if string.find(key, ':devices$') then each_value(key, '^(%s*)(%d+)') end
   if string.find(key, '^imd:sent:') then
-    each_value(key, '^(%s*)(%d+)$')
+    local began, kept_for = string.match(redis.call('HGET', key, ''), '^(%d+)( %d+)$')
+    redis.call('HSET', key, '', string.format('%.0f', began - seconds) .. kept_for)
     each_value(key, '^(%S+ )(%d+)', 1000)
     each_value(key, '^(%S+ %S+ %S+ )(%d+)$', 1000)
   end

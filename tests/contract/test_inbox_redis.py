@@ -233,14 +233,38 @@ class RedisFaultTests(RedisHarness):
             for key in [*keys, b"imd:sent"]:
                 self.assertGreater(await self.redis.command("TTL", key), 0)
 
+    async def test_client_message_ids_for_longer(self) -> None:
+        """When dedup_seconds is raised, the turn that has begun is kept for longer as well."""
+        inbox = await self.make(dedup_seconds=60)
+        old, new = (submission("alice", ["bob"], client_msg_id=name) for name in ("old", "new"))
+        self.assertIsInstance((await inbox.accept([old]))[0], Placed)
+        await self.advance(40)
+        inbox = await self.make(dedup_seconds=3600)
+        await self.advance(130)
+        self.assertEqual([type(outcome) for outcome in await inbox.accept([new, old])], [Placed, Duplicate])
+        await self.advance(3500)
+        self.assertEqual(
+            [type(outcome) for outcome in await inbox.accept([new, old])], [Duplicate, Duplicate]
+        )
+
+    async def test_turn_without_an_end(self) -> None:
+        """A turn that is over goes when the one after the next begins, in a thread of Redis'; or by itself."""
+        inbox = await self.make(dedup_seconds=60)
+        for turn in range(1, 4):
+            await inbox.accept([submission("alice", ["bob"], client_msg_id=str(turn))])
+            keys = await self.redis.command("KEYS", "imd:sent:*")
+            wanted = {b"imd:sent:%d" % of for of in range(max(1, turn - 1), turn + 1)}
+            self.assertEqual(set(keys), wanted)
+            await self.advance(110)
+        await self.advance(200)
+        self.assertEqual(await self.redis.command("KEYS", "imd:sent*"), [])
+
     async def test_thousands_of_client_message_ids(self) -> None:
         """More of them in one call than Lua passes at once are remembered, and found again."""
         inbox = await self.make(max_messages=100)
         batch = [submission("alice", [f"u{i % 9}"], client_msg_id=f"c{i}") for i in range(4500)]
         self.assertEqual({type(outcome) for outcome in await inbox.accept(batch)}, {Placed})
-        self.assertEqual(
-            await inbox.accept(batch), [Duplicate(s.message_id, s.send_time) for s in batch]
-        )
+        self.assertEqual(await inbox.accept(batch), [Duplicate(s.message_id, s.send_time) for s in batch])
 
     async def test_broken_memory_of_client_message_ids(self) -> None:
         """Rubbish where they are remembered fails those that have one, not the others."""
@@ -251,6 +275,23 @@ class RedisFaultTests(RedisHarness):
         )
         self.assertIsInstance(broken, Failed)
         self.assertIsInstance(good, Placed)
+
+    async def test_body_that_cannot_be_shared(self) -> None:
+        """A message that fails so is not remembered: it may come again."""
+        inbox = await self.make()
+        message = submission("a", [f"u{i}" for i in range(8)], client_msg_id="c-1")
+        await self.redis.command("SET", f"imd:shared:{message.message_id}", "rubbish")
+        self.assertIsInstance((await inbox.accept([message]))[0], Failed)
+        await self.redis.command("DEL", f"imd:shared:{message.message_id}")
+        self.assertIsInstance((await inbox.accept([message]))[0], Placed)
+
+    async def test_rubbish_for_the_last_shared_message(self) -> None:
+        """A broken head costs nobody a message, when inboxes overflow."""
+        inbox = await self.make(max_messages=2)
+        await inbox.accept([submission("a", ["bob"]) for _ in range(2)])
+        await self.redis.command("HSET", "imd:{bob}:head", "shared", "rubbish")
+        outcomes = await inbox.accept([submission("a", [user]) for user in ("carol", "bob", "dave")])
+        self.assertEqual([type(outcome) for outcome in outcomes], [Placed] * 3)
 
     async def test_message_to_many_is_kept_once(self) -> None:
         """It goes with the last inbox that holds it, however it leaves."""

@@ -66,15 +66,16 @@ end
 -- ---- clientMsgIds that were used lately
 --
 -- 'imd:sent:<turn>' is a hash: sender, device and clientMsgId -> "id time content", and the time of the last use
--- if it was used again, both in ms; '' -> when its turn began, in s. A turn takes dedup_s, so the present one
--- and the one before it hold all that counts. 'imd:sent' is the present turn. To many messages this is a handful
+-- if it was used again, both in ms; '' -> when its turn began and the dedup_s it is kept for, in s. A turn takes
+-- dedup_s, so the present one and the one before it hold all that counts. 'imd:sent' is the present turn. To many messages this is a handful
 -- of commands, and a few bytes each, where a key with an expiry for each would be the dearest part of them.
 
 local function sent_key(turn)
   return 'imd:sent:' .. turn
 end
 
--- What was remembered under these in one turn is put into `known`. Gives when that turn began, nil for never.
+-- What was remembered under these in one turn is put into `known`. Gives when that turn began and the dedup_s it is
+-- kept for; nil for never.
 local function recall(known, turn, names)
   for first = 1, #names, PASSED do
     local last = math.min(first + PASSED - 1, #names)
@@ -83,25 +84,33 @@ local function recall(known, turn, names)
       if found[i] then known[names[first + i - 1]] = found[i] end
     end
   end
-  return tonumber(redis.call('HGET', sent_key(turn), ''))
+  local began, kept_for = string.match(redis.call('HGET', sent_key(turn), '') or '', '^(%d+) (%d+)$')
+  return tonumber(began), tonumber(kept_for)
+end
+
+-- A turn is unlinked when the one after the next begins, or goes by itself some time after that would have been.
+local function keep(turn, began)
+  redis.call('HSET', sent_key(turn), '', format('%d %d', began, dedup_s))
+  for _, at in ipairs({'imd:sent', sent_key(turn - 1), sent_key(turn)}) do
+    redis.call('EXPIRE', at, 3 * dedup_s + 60)
+  end
 end
 
 -- What is known of these, and the turn to remember more in.
 local function recall_all(names)
   local known, turn = {}, tonumber(redis.call('GET', 'imd:sent') or '0')
-  local began = recall(known, turn, names)
+  local began, kept_for = recall(known, turn, names)
   if began and math.abs(now_s - began) < dedup_s then
     local newer = known
     known = {}
     recall(known, turn - 1, names)
     for name, value in pairs(newer) do known[name] = value end
+    if kept_for < dedup_s then keep(turn, began) end
     return known, turn
   end
-  local kept_s = 2 * dedup_s + 60
   redis.call('UNLINK', sent_key(turn - 1))
-  redis.call('SET', 'imd:sent', turn + 1, 'EX', kept_s)
-  redis.call('HSET', sent_key(turn + 1), '', now_s)
-  redis.call('EXPIRE', sent_key(turn + 1), kept_s)
+  redis.call('SET', 'imd:sent', turn + 1)
+  keep(turn + 1, now_s)
   return known, turn + 1
 end
 
@@ -172,9 +181,9 @@ local function place_for_list(i, first)
   end
   local before = name ~= '' and sent_before(name, value)
   if before then return before end
-  if name ~= '' then remember(name, value) end
   local member, shared = bodies[i], #users >= SHARED_FROM
   if shared then member = share(string.match(value, '^%S+'), member, #users) end
+  if name ~= '' then remember(name, value) end
   local outcome, width = {6, those.named}, 1
   if not those.named then
     those.named, outcome, width = i, {0}, 2

@@ -134,7 +134,7 @@ end
 -- is looked at first, a few at a time: the head knows the number of the last one.
 local function drop_up_to(user, last)
   local inbox = key(user, 'inbox')
-  local shared = tonumber(redis.call('HGET', key(user, 'head'), 'shared') or '0')
+  local shared = tonumber(redis.call('HGET', key(user, 'head'), 'shared')) or 0
   local dropped = 0
   if shared > 0 then
     local some
