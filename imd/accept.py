@@ -47,7 +47,7 @@ BATCH_MESSAGES = Histogram(
 )
 WAITING = Gauge("imd_accept_waiting_messages", "Messages that wait to go into a batch (bound: 50,000).")
 WAITING_BYTES = Gauge("imd_accept_waiting_bytes", "Size of the messages that wait (bound: 64 MiB).")
-IN_FLIGHT = Gauge("imd_accept_batches_in_flight", "Batches that are not answered yet (bound: 68).")
+IN_FLIGHT = Gauge("imd_accept_batches_in_flight", "Batches that are not answered yet (bound: 64).")
 
 _ACCEPTED_NEW = ACCEPTED.labels("new")
 _ACCEPTED_AGAIN = ACCEPTED.labels("resent")
@@ -57,7 +57,9 @@ BATCH_BYTES = 1 << 20
 MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 << 20
 MAX_SCRIPTS_IN_FLIGHT = 4
-MAX_BATCHES_IN_FLIGHT = 68
+# As many as the archive queue takes without a confirm, and fewer bytes: what is in an inbox has room there.
+MAX_BATCHES_IN_FLIGHT = 64
+MAX_BYTES_IN_FLIGHT = 12 << 20
 
 
 class Sender(Protocol):
@@ -82,10 +84,11 @@ Entry = Submission | Refusal
 class _Batch:
     """`others` has, by their place, the answers that are not simply `accepted`."""
 
-    __slots__ = ("born", "done", "entries", "others", "submissions")
+    __slots__ = ("born", "done", "entries", "others", "size", "submissions")
 
-    def __init__(self, entries: list[Entry], born: float) -> None:
+    def __init__(self, entries: list[Entry], size: int, born: float) -> None:
         self.entries = entries
+        self.size = size
         self.submissions = [entry for entry in entries if type(entry) is Submission]
         self.others: dict[int, Refused | Duplicate] = {}
         self.born = born
@@ -137,6 +140,7 @@ class Acceptor:
         self._starting = False
         self._scripts = 0
         self._batches: deque[_Batch] = deque()
+        self._bytes_in_flight = 0
         self._idle: list[Deferred[None]] = []
 
     # from connections
@@ -170,7 +174,11 @@ class Acceptor:
     # from within
 
     def _may_start(self) -> bool:
-        return self._scripts < MAX_SCRIPTS_IN_FLIGHT and len(self._batches) < MAX_BATCHES_IN_FLIGHT
+        return (
+            self._scripts < MAX_SCRIPTS_IN_FLIGHT
+            and len(self._batches) < MAX_BATCHES_IN_FLIGHT
+            and self._bytes_in_flight < MAX_BYTES_IN_FLIGHT
+        )
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -184,9 +192,9 @@ class Acceptor:
         self._starting = True
         try:
             while self._waiting and self._may_start():
-                batch = _Batch(self._take(), self._oldest)
-                self._oldest = self._clock.monotonic()
+                batch = self._take()
                 self._batches.append(batch)
+                self._bytes_in_flight += batch.size
                 self._place(batch)
                 self._answer_done()
         finally:
@@ -195,7 +203,7 @@ class Acceptor:
         WAITING_BYTES.set(self._waiting_bytes)
         IN_FLIGHT.set(len(self._batches))
 
-    def _take(self) -> list[Entry]:
+    def _take(self) -> _Batch:
         """The next messages, up to the bounds of a batch; at least one."""
         waiting = self._waiting
         entries: list[Entry] = []
@@ -210,7 +218,9 @@ class Acceptor:
                     break
             entries.append(waiting.popleft())
         self._waiting_bytes -= size
-        return entries
+        batch = _Batch(entries, size, self._oldest)
+        self._oldest = self._clock.monotonic()
+        return batch
 
     def _place(self, batch: _Batch) -> None:
         problem = self._inbox.problem() or self._queue.problem()
@@ -291,6 +301,7 @@ class Acceptor:
         batches = self._batches
         while batches and batches[0].done:
             batch = batches.popleft()
+            self._bytes_in_flight -= batch.size
             self._answer(batch)
             ACCEPT_SECONDS.observe(self._clock.monotonic() - batch.born)
         if not batches and not self._waiting:

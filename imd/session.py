@@ -34,7 +34,7 @@ PULLED = Counter("imd_pulled_messages_total", "Messages delivered by reading the
 RESETS = Counter("imd_session_resets_total", "Times that a connected device had to be told `reset`.")
 
 PAGE_MESSAGES = 100
-# So much is not copied for each device that gets it.
+# So much is not copied into a frame of each device that gets it.
 LARGE_BYTES = 1024
 # A device that does not acknowledge is pinged when so many messages wait for a sign of life.
 UNACKED_PING = 64

@@ -10,6 +10,7 @@ from twisted.trial import unittest
 
 from imd import accept
 from imd.accept import Acceptor, Refusal
+from imd.backends import rabbit_archive_queue
 from imd.compose import Author, compose
 from imd.errors import FORBIDDEN, INVALID_MESSAGE, UNAVAILABLE, Refused
 from imd.frames import MessageFrame
@@ -266,7 +267,6 @@ class BatchTests(AcceptorTestCase):
         expected = [(f"c-{n}", "accepted" if n < 7 else UNAVAILABLE) for n in range(10)]
         self.assertEqual(self.alice.answers, expected)
 
-
     def test_bound_of_the_queue_by_bytes(self) -> None:
         """So it is when those that wait are large; there is room again when they are on their way."""
         self.patch(accept, "MAX_WAITING_BYTES", 1500)
@@ -377,6 +377,24 @@ class BreakerTests(AcceptorTestCase):
         self.queue.fail()
         self.assertEqual(self.alice.answers, [(f"c-{n}", UNAVAILABLE) for n in range(count)])
         self.successResultOf(drained)
+
+    def test_all_that_is_placed_has_room_in_the_archive_queue(self) -> None:
+        """While confirms are slow nothing goes to an inbox that the queue would then not take."""
+        self.assertLessEqual(accept.MAX_BATCHES_IN_FLIGHT, rabbit_archive_queue.IN_FLIGHT_BATCHES)
+        text = "x" * (accept.BATCH_BYTES - 1000)
+        for number in range(20):
+            self.alice.send(f"c-{number}", msg=text)
+            self.turn()
+            self.place()
+        placed = sum(
+            len(body) for which in range(len(self.queue.published)) for body in self.queue.bodies(which)
+        )
+        self.assertLess(placed + accept.BATCH_BYTES, rabbit_archive_queue.IN_FLIGHT_BYTES)
+        self.assertLess(len(self.queue.published), 20)
+        while len(self.alice.answers) < 20:
+            self.confirm_all()
+            self.place()
+        self.assertEqual(self.alice.answers, [(f"c-{n}", "accepted") for n in range(20)])
 
     def test_confirms_from_last_to_first(self) -> None:
         """With as many batches in flight as may be, the last confirm to come lets the waiting ones in."""

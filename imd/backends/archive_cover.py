@@ -46,9 +46,12 @@ def covered_by(bad: Document, documents: Sequence[Document], covered: dict[str, 
 
 
 def made_ms(message_id: str) -> int | None:
-    """When an id was made (imd.ids), in ms since the epoch; None for what is no id of a node."""
+    """When an id was made (imd.ids), in ms since the epoch; of less than an id, the first that begins so.
+
+    None for what is no id of a node.
+    """
     try:
-        return int(message_id[:12], 16)
+        return int(f"{message_id[:12]:0<12}", 16)
     except ValueError:
         return None
 

@@ -150,9 +150,9 @@ def _shared(
     return _shared_fields(message), conversation_id(conversation_members(message)) if is_list else ""
 
 
-# Of pairs there tend to be many messages; lists may be large.
-_of_pair = lru_cache(maxsize=50_000)(_shared)
-_of_list = lru_cache(maxsize=256)(_shared)
+# Of those who talk there tend to be many messages. With the longest ids and lists either takes up to 40 MB.
+_of_pair = lru_cache(maxsize=10_000)(_shared)
+_of_list = lru_cache(maxsize=64)(_shared)
 
 
 def _shared_fields(message: ArchivedMessage) -> bytes:

@@ -55,7 +55,8 @@ async def embedded_turn(rig: Rig, plan: Plan) -> Ran:
 async def cluster_turn(rig: Rig, plan: Plan, consume: bool = True) -> Ran:
     """Until the archive is complete; its note says how that went.
 
-    `per_second` leaves out what the archive's queue grew by in the measured time.
+    Rate and CPU are those of messages that are archived: what the archive's queue grew by in the measured
+    time is left out.
     """
     nodes = rig.cluster(archive={"consume": "yes" if consume else "no"})
     try:
@@ -74,6 +75,7 @@ async def cluster_turn(rig: Rig, plan: Plan, consume: bool = True) -> Ran:
         behind, further = ran.marks
         accepted = ran.per_second
         ran.per_second -= max(0.0, further - behind) / ran.seconds
+        ran.cpu = {name: micros * accepted / ran.per_second for name, micros in ran.cpu.items()}
         ran.note = (
             f"accepted {accepted:,.0f}/s; archive: {behind:,.0f} behind after the warm-up, "
             f"{further:,.0f} after the measured time, complete {seconds:.1f} s after the last message"

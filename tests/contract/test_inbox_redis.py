@@ -248,7 +248,7 @@ class RedisFaultTests(RedisHarness):
         )
 
     async def test_turn_without_an_end(self) -> None:
-        """A turn that is over goes when the one after the next begins, in a thread of Redis'; or by itself."""
+        """A turn that is over goes when the one after the next begins, or by itself."""
         inbox = await self.make(dedup_seconds=60)
         for turn in range(1, 4):
             await inbox.accept([submission("alice", ["bob"], client_msg_id=str(turn))])
