@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd import frames
+from imd.ahead import Ahead
 from imd.errors import CLOSE_OVERLOADED, CLOSE_REPLACED, INVALID_MESSAGE, Refused, Unavailable
 from imd.interfaces import (
     Ack,
@@ -60,6 +61,7 @@ class Session:
     """`acknowledges` is False for seed clients, who never do: pongs and clean closes count instead."""
 
     __slots__ = (
+        "_ahead",
         "_early",
         "_inbox",
         "_left",
@@ -130,6 +132,8 @@ class Session:
         self._reset_unread = False
         """acknowledgements that name no epoch may still be about the numbers before the reset"""
         self._pulling = False
+        self._ahead: Ahead | None = None
+        """what came since the inbox was asked"""
         self._storing_ack = False
         self._early: tuple[str, int] | None = None
         """the highest number heard of before the session began"""
@@ -225,6 +229,10 @@ class Session:
             if TRACE.on:
                 TRACE.sent("pushed", self, seq, body)
             return True
+        if self._pulling and body is not None:
+            if self._ahead is None:
+                self._ahead = Ahead()
+            self._ahead.keep(seq, body)
         self.pull_if_behind()
         return False
 
@@ -301,7 +309,7 @@ class Session:
         page.addCallback(self._pulled, self.epoch, self.known).addErrback(self._pull_failed)
 
     def _pulled(self, page: Page, asked_epoch: str, asked_known: int) -> None:
-        self._pulling = False
+        ahead = self._answered()
         if self.ended or asked_epoch != self.epoch:
             return
         if page.epoch != self.epoch:
@@ -317,7 +325,14 @@ class Session:
             # The inbox was trimmed under a device that did not keep up: the archive has the rest.
             self._reset(page.epoch, first - 1, page.head)
         self._push(page.messages)
+        self._push_ahead(ahead)
         self.pull_if_behind()
+
+    def _answered(self) -> Sequence[tuple[int, bytes]]:
+        """The inbox has answered what it was asked; gives what came meanwhile."""
+        self._pulling = False
+        ahead, self._ahead = self._ahead, None
+        return () if ahead is None else ahead.take()
 
     def _push(self, messages: Sequence[tuple[int, bytes]]) -> None:
         pushed = 0
@@ -329,9 +344,16 @@ class Session:
                     TRACE.sent("pulled", self, seq, body)
         PULLED.inc(pushed)
 
+    def _push_ahead(self, messages: Sequence[tuple[int, bytes]]) -> None:
+        for seq, body in messages:
+            if seq == self.sent + 1 and self._room() > 0:
+                self._send(seq, body)
+                if TRACE.on:
+                    TRACE.sent("pushed", self, seq, body)
+
     def _pull_failed(self, failure: Failure) -> None:
         # Reconciling asks again.
-        self._pulling = False
+        self._answered()
         if failure.check(Unavailable) is None:
             self.log.failure("pull for {user}", failure, user=self.user)
 
@@ -363,7 +385,8 @@ class Session:
         self._inbox.connect(request).addCallback(self._registered_again).addErrback(self._pull_failed)
 
     def _registered_again(self, outcome: ConnectOutcome) -> None:
-        self._pulling = False
+        # What came meanwhile may be of an epoch that is over.
+        self._answered()
         if self.ended:
             if self._left and isinstance(outcome, Registered):
                 # Its leaving may have come before this.

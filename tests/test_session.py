@@ -6,6 +6,8 @@ from typing import Any
 
 from twisted.trial import unittest
 
+from imd import ahead
+from imd.ahead import Ahead
 from imd.errors import INVALID_MESSAGE, Refused
 from imd.interfaces import ConnectRequest, Head, Registered
 from imd.session import PAGE_MESSAGES, UNACKED_PING, Session
@@ -77,15 +79,75 @@ class HintTests(SessionTestCase):
         self.assertEqual(self.wire.seqs(), [1])
 
     def test_while_pulling(self) -> None:
-        """What comes while a page is read is not pushed past it; its number is not forgotten."""
+        """What comes while a page is read is not pushed past it, but behind it; it is not read again."""
         session = self.begin()
         hints = self.place(2)
         session.hint(*hints[1])
         self.inbox.perform()
-        [third] = self.place()
-        self.assertFalse(session.hint(*third))
+        for hint in self.place(3):
+            self.assertFalse(session.hint(*hint))
+        self.assertEqual(self.wire.seqs(), [])
+        self.inbox.answer()
+        self.assertEqual((self.wire.seqs(), self.inbox.names()), ([1, 2, 3, 4, 5], []))
+        [sixth] = self.place()
+        self.assertTrue(session.hint(*sixth))
+        self.assertEqual(Ahead.total_bytes, 0)
+
+    def test_while_pulling_with_a_hole(self) -> None:
+        """What does not follow what was read is read again, and nothing is left behind."""
+        session = self.begin()
+        hints = self.place(2)
+        session.hint(*hints[1])
+        self.inbox.perform()
+        [third, fourth, fifth] = self.place(3)
+        for epoch, seq, body in (third, (fourth[0], fourth[1], None), fifth):
+            session.hint(epoch, seq, body)
+        self.inbox.settle()
+        self.assertEqual(self.wire.seqs(), [1, 2, 3, 4, 5])
+        self.assertEqual(Ahead.total_bytes, 0)
+
+    def test_while_pulling_into_a_closed_window(self) -> None:
+        """Nothing is pushed that the device's window, or its socket, has no room for."""
+        session = self.begin(window=3)
+        hints = self.place(2)
+        session.hint(*hints[1])
+        self.inbox.perform()
+        for hint in self.place(3):
+            session.hint(*hint)
         self.inbox.settle()
         self.assertEqual(self.wire.seqs(), [1, 2, 3])
+        session.acknowledge(3)
+        self.inbox.settle()
+        self.assertEqual(self.wire.seqs(), [1, 2, 3, 4, 5])
+
+    def test_while_pulling_more_than_is_kept(self) -> None:
+        """What there is no room for comes from the inbox."""
+        self.patch(ahead, "MAX_MESSAGES", 4)
+        session = self.begin(window=1000)
+        session.hint(*self.place(2)[1])
+        self.inbox.perform()
+        for hint in self.place(10):
+            session.hint(*hint)
+        self.inbox.answer()
+        self.assertEqual((self.wire.seqs(), self.inbox.names()), ([*range(1, 7)], ["pull"]))
+        self.inbox.settle()
+        self.assertEqual(self.wire.seqs(), [*range(1, 13)])
+        self.patch(ahead, "MAX_BYTES", 1)
+        session.hint(*self.place(2)[1])
+        self.inbox.perform()
+        session.hint(*self.place()[0])
+        self.assertEqual(Ahead.total_bytes, 0)
+        self.inbox.settle()
+        self.assertEqual(self.wire.seqs(), [*range(1, 16)])
+
+    def test_failed_while_ahead(self) -> None:
+        """A pull that fails lets go of what came meanwhile."""
+        session = self.begin()
+        session.hint(*self.place(2)[1])
+        session.hint(*self.place()[0])
+        self.assertGreater(Ahead.total_bytes, 0)
+        self.inbox.refuse()
+        self.assertEqual(Ahead.total_bytes, 0)
 
     def test_before_the_beginning(self) -> None:
         """Hints that come while the inbox still registers the channel count when that is through."""

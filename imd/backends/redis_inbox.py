@@ -340,7 +340,7 @@ def _read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outc
     # By the place of its epoch, counted from 1: every other one.
     channels_of = [channels.split() for channels in inboxes]
     outcomes: list[Outcome] = []
-    lists: dict[int, list[int]] = {}
+    lists: dict[int, tuple[list[int], list[int]]] = {}
     numbers = iter(placed)
     other = iter(others)
     for place, at, seq, s in zip(range(1, len(batch) + 1), numbers, numbers, batch, strict=True):
@@ -349,13 +349,16 @@ def _read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outc
             outcomes.append(Placed([delivery], ""))
             continue
         reply = next(other)
-        if reply[0] == 0:
-            lists[place] = reply[1::2]
-            outcomes.append(_in_list(s, inboxes, channels_of, reply[1::2], reply[2::2]))
-        elif reply[0] == 6:
-            outcomes.append(_in_list(s, inboxes, channels_of, lists[reply[1]], reply[2:]))
+        kind = reply[0]
+        if kind not in (0, 6, 7):
+            outcomes.append(_OUTCOMES[kind](reply))
+            continue
+        if kind == 0:
+            lists[place] = reply[1::2], reply[2::2]
         else:
-            outcomes.append(_OUTCOMES[reply[0]](reply))
+            places, seqs = lists[reply[1]]
+            lists[place] = places, reply[2:] if kind == 6 else [seq + reply[2] for seq in seqs]
+        outcomes.append(_in_list(s, inboxes, channels_of, *lists[place]))
     return outcomes
 
 

@@ -6,7 +6,8 @@
 -- named by the place of its epoch. `placed` has two numbers for each message, its inbox and its number in there,
 -- or 0, 0 for the next of `others`:
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
--- | {5, agent, deliveries with user and body} | {6, place, seq, seq...}: in the inboxes of the message at that place.
+-- | {5, agent, deliveries with user and body} | {6, place, seq, seq...}: in the inboxes of the message at that place
+-- | {7, place, n}: in its inboxes, with numbers that are n higher.
 -- `overflown` messages have left full inboxes.
 -- The first line makes a full Redis refuse the whole call: what is written comes last, and must not fail.
 local SHARED_FROM = 8 -- recipients
@@ -139,6 +140,7 @@ local function sent_before(name, value, visitor)
   local first = known[name]
   if not first then return nil end
   local id, at, content, used = string.match(first, '^(%S+) (%S+) (%S+) ?(%S*)$')
+  if not id then return failed('not as it was remembered: ' .. name) end
   if tonumber(used ~= '' and used or at) + 1000 * dedup_s <= now_ms then return nil end
   if content ~= string.match(value, '%S+$') then return {2} end
   remember(name, format('%s %s %s %.0f', id, at, content, now_ms))
@@ -171,53 +173,70 @@ local function place_for_visitor(name, value, to, body)
   return outcome
 end
 
--- A message to a list; the one at `first` has the same. The inboxes are named once for all with that list.
-local function place_for_list(i, first)
-  local name, value, users, those = names[i], values[i], recipients[first], opened[first]
+-- Messages that follow each other to the same list, that of the one at `first`. They go into its inboxes together: the
+-- numbers of one say those of the others. Gives their outcomes, by their places.
+local function place_for_list(from, last, first)
+  local users, those, outcomes = recipients[first], opened[first], {}
   if not those then
     those = {}
     for n = 1, #users do those[n] = touched[users[n]] or inbox_of(users[n]) end
     opened[first] = those
   end
-  local before = name ~= '' and sent_before(name, value)
-  if before then return before end
-  local member, shared = bodies[i], #users >= SHARED_FROM
-  if shared then member = share(string.match(value, '^%S+'), member, #users) end
-  if name ~= '' then remember(name, value) end
+  local members, leader, shared = {}, nil, #users >= SHARED_FROM
+  for i = from, last do
+    local name, value, member, ok = names[i], values[i], bodies[i], true
+    local outcome = name ~= '' and sent_before(name, value)
+    if not outcome and shared then
+      ok, member = pcall(share, string.match(value, '^%S+'), member, #users)
+      outcome = not ok and failed(member)
+    end
+    if not outcome then
+      if name ~= '' then remember(name, value) end
+      if leader then outcome = {7, leader, #members} else leader = i end
+      members[#members + 1] = member
+    end
+    outcomes[i] = outcome
+  end
+  if not leader then return outcomes end
   local outcome, width = {6, those.named}, 1
   if not those.named then
-    those.named, outcome, width = i, {0}, 2
+    those.named, outcome, width = leader, {0}, 2
   end
   local at = #outcome
   for n = 1, #users do
     local inbox = those[n]
     if inbox.count == 0 then changed[#changed + 1] = inbox end
     if width == 2 then outcome[at + 1] = inbox.n end
-    outcome[at + width] = add(inbox, member, shared)
+    outcome[at + width] = add_all(inbox, members, shared)
     at = at + width
   end
-  return outcome
+  outcomes[leader] = outcome
+  return outcomes
 end
 
 local placed, others = {}, {}
-for i = 1, #names do
-  local to, outcome, seq = recipients[i], nil, nil
+
+local function tell(i, outcome)
+  others[#others + 1] = outcome
+  placed[2 * i - 1], placed[2 * i] = 0, 0
+end
+
+local i = 1
+while i <= #names do
+  local to, last = recipients[i], i
   if type(to) == 'string' then
-    outcome, seq = place_for_one(names[i], values[i], to, bodies[i])
+    local outcome, seq = place_for_one(names[i], values[i], to, bodies[i])
+    if seq then placed[2 * i - 1], placed[2 * i] = outcome, seq else tell(i, outcome) end
+  elseif type(to) == 'table' and to[1] == '' then
+    local ok, outcome = pcall(place_for_visitor, names[i], values[i], to, bodies[i])
+    tell(i, ok and outcome or failed(outcome))
   else
-    local ok
-    if type(to) == 'table' and to[1] == '' then
-      ok, outcome = pcall(place_for_visitor, names[i], values[i], to, bodies[i])
-    else
-      ok, outcome = pcall(place_for_list, i, type(to) == 'table' and i or to)
-    end
-    if not ok then outcome = failed(outcome) end
+    local first = type(to) == 'table' and i or to
+    while recipients[last + 1] == first do last = last + 1 end
+    local ok, outcomes = pcall(place_for_list, i, last, first)
+    for place = i, last do tell(place, ok and outcomes[place] or failed(outcomes)) end
   end
-  if not seq then
-    others[#others + 1] = outcome
-    outcome, seq = 0, 0
-  end
-  placed[2 * i - 1], placed[2 * i] = outcome, seq
+  i = last + 1
 end
 write_all()
 write_remembered()

@@ -95,9 +95,18 @@ local function is_shared(member)
   return string.byte(member) == 64
 end
 
--- The message that an inbox's member stands for; false if it was kept for longer than keep_days.
+-- The message that an inbox's member stands for; false if it was kept for longer than keep_days. Many inboxes may be
+-- read in one call, and hold the same ones.
+local shared_bodies = {}
+
 local function body_of(member)
-  return is_shared(member) and redis.call('HGET', shared_key(member), 'body') or not is_shared(member) and member
+  if not is_shared(member) then return member end
+  local body = shared_bodies[member]
+  if body == nil then
+    body = redis.call('HGET', shared_key(member), 'body')
+    shared_bodies[member] = body
+  end
+  return body
 end
 
 -- These leave an inbox. How many inboxes each message has left is told at the end of the script, at once.
@@ -178,6 +187,17 @@ local function add(inbox, member, shared)
   return seq
 end
 
+-- The same for several. Gives the first one's number.
+local function add_all(inbox, members, shared)
+  local added, at, seq, count = inbox.added, 2 * inbox.count, inbox.seq, #members
+  for i = 1, count do
+    added[at + 2 * i - 1], added[at + 2 * i] = format('%d', seq + i), members[i]
+  end
+  inbox.count, inbox.seq = inbox.count + count, seq + count
+  if shared then inbox.shared = inbox.seq end
+  return seq + 1
+end
+
 -- Write what was added to an open inbox. Gives how many messages had to leave for it.
 local function write(inbox)
   local user, added, last, head_at = inbox.user, inbox.added, 2 * inbox.count, key(inbox.user, 'head')
@@ -185,7 +205,7 @@ local function write(inbox)
     redis.call('ZADD', key(user, 'inbox'), unpack(added, i, math.min(i + PASSED - 1, last)))
   end
   if inbox.shared then
-    redis.call('HSET', head_at, 'seq', format('%d', inbox.seq), 'shared', inbox.shared)
+    redis.call('HSET', head_at, 'seq', format('%d', inbox.seq), 'shared', format('%d', inbox.shared))
   else
     redis.call('HSET', head_at, 'seq', format('%d', inbox.seq))
   end
