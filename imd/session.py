@@ -63,6 +63,7 @@ class Session:
     __slots__ = (
         "_ahead",
         "_early",
+        "_head_at_ack",
         "_inbox",
         "_left",
         "_other_epoch",
@@ -135,6 +136,8 @@ class Session:
         self._ahead: Ahead | None = None
         """what came since the inbox was asked"""
         self._storing_ack = False
+        self._head_at_ack = 0
+        """how far the inbox reached when it last took an acknowledgement"""
         self._early: tuple[str, int] | None = None
         """the highest number heard of before the session began"""
         self._other_epoch = False
@@ -269,6 +272,7 @@ class Session:
         self.told = told
         self.stored = seq if told else -1
         self._starts += 1
+        self._head_at_ack = 0
         self.known = max(seq, head, heard_of)
         self.ceiling = max(self.ceiling, seq)
 
@@ -426,6 +430,10 @@ class Session:
         self._storing_ack = False
         if starts == self._starts and head.held and head.epoch == ack.epoch:
             self.stored = max(self.stored, ack.seq)
+            # The hints of what came since the last acknowledgement may still be under way. What was there by
+            # then and is not here is not.
+            before, self._head_at_ack = self._head_at_ack, head.seq
+            head = head._replace(seq=before)
         self.head_seen(head)
 
     def _ack_failed(self, failure: Failure) -> None:

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.errors import Unavailable
-from imd.interfaces import Delivery, Inbox
+from imd.interfaces import Delivery, Head, Inbox
 from imd.session import Session
 
 RECONCILED = Counter("imd_reconciled_sessions_total", "Sessions compared with their inbox.")
@@ -48,9 +48,13 @@ class Upkeep:
         self._desk_served = desk_served
         self._bus_problem = bus_problem
         self._reconcile_seconds = min(reconcile_seconds, lease_seconds / 3)
+        # Found a pass and a tick after it was lost, a message still is not later than promised.
+        self._patience = TICK_SECONDS if self._reconcile_seconds >= 5 * TICK_SECONDS else 0.0
         self._renew_seconds = lease_seconds / 3
         self._reconciled_at = self._renewed_at = clock.seconds()
         self._once_more = False
+        self._late: list[tuple[Session, Head]] = []
+        """what was in an inbox at the last pass, and may have been under way to here"""
         self._passing: Deferred[None] | None = None
         self._serving: Deferred[None] | None = None
         self._serve_again = False
@@ -88,20 +92,25 @@ class Upkeep:
     def _tick(self) -> None:
         now = self._clock.seconds()
         SESSIONS.set(len(self._sessions))
+        self._look_for_late()
         down = self._bus_problem() is not None
         # Once more after the bus came back: the last hints may have gone into the void.
         every_second = down or self._once_more
         self._once_more = down
         if self._passing is not None:
             return
-        if every_second or now - self._reconciled_at >= self._reconcile_seconds - TICK_SECONDS / 2:
+        if every_second or self._is_due(now):
             renew = now - self._renewed_at >= self._renew_seconds - TICK_SECONDS / 2 or not every_second
+            hints_lost = every_second or not self._patience or self._reconciled_at == float("-inf")
             self._reconciled_at = now
             if renew:
                 self._renewed_at = now
-            self._passing = Deferred.fromCoroutine(self._pass(renew))
+            self._passing = Deferred.fromCoroutine(self._pass(renew, hints_lost))
             self._passing.addBoth(self._passed)
             self.serve_desk()
+
+    def _is_due(self, now: float) -> bool:
+        return now - self._reconciled_at >= self._reconcile_seconds - self._patience - TICK_SECONDS / 2
 
     def _look(self) -> None:
         if self._looking is None:
@@ -122,13 +131,14 @@ class Upkeep:
         self._looking = None
         self._note(result, "looking at the store's era")
 
-    async def _pass(self, renew: bool) -> None:
+    async def _pass(self, renew: bool, hints_lost: bool) -> None:
+        seen = self._behind if hints_lost else self._seen
         sessions = [session for session in self._sessions.values() if session.epoch]
         for start in range(0, len(sessions), SLICE):
             waits = []
             for session in sessions[start : start + SLICE]:
                 if not session.ended:
-                    waits.append(self._inbox.renew(session.lease(renew)).addCallback(self._seen, session))
+                    waits.append(self._inbox.renew(session.lease(renew)).addCallback(seen, session))
             results: list[tuple[bool, Any]] = await DeferredList(waits, consumeErrors=True)
             failed = [result for ok, result in results if not ok]
             RECONCILED.inc(len(waits) - len(failed))
@@ -139,10 +149,23 @@ class Upkeep:
                 return
             await deferLater(self._clock, 0)
 
-    def _seen(self, head: Any, session: Session) -> None:
-        if head.epoch == session.epoch and head.seq > session.known:
+    def _seen(self, head: Head, session: Session) -> None:
+        if _is_behind(session, head):
+            # On a busy node the hint may be on its way: reading what comes by itself would make it busier.
+            self._late.append((session, head))
+            head = head._replace(seq=session.known)
+        session.head_seen(head)
+
+    def _behind(self, head: Head, session: Session) -> None:
+        if _is_behind(session, head):
             FOUND_BEHIND.inc()
         session.head_seen(head)
+
+    def _look_for_late(self) -> None:
+        late, self._late = self._late, []
+        for session, head in late:
+            if _is_behind(session, head):
+                self._behind(head, session)
 
     def _passed(self, result: Any) -> None:
         self._passing = None
@@ -165,3 +188,7 @@ class Upkeep:
         # Cancelled is what is under way when the node stops.
         if isinstance(result, Failure) and result.check(Unavailable, CancelledError) is None:
             self.log.failure("{what} failed", result, what=what)
+
+
+def _is_behind(session: Session, head: Head) -> bool:
+    return head.epoch == session.epoch and head.seq > session.known

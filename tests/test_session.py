@@ -140,6 +140,19 @@ class HintTests(SessionTestCase):
         self.inbox.settle()
         self.assertEqual(self.wire.seqs(), [*range(1, 16)])
 
+    def test_hint_later_than_an_acknowledgement(self) -> None:
+        """What the inbox got since the last acknowledgement is on its way; what it had by then is lost."""
+        session = self.begin()
+        first, second, _ = self.place(3)
+        session.hint(*first)
+        session.acknowledge(1)
+        self.inbox.settle()
+        session.hint(*second)
+        self.assertEqual(self.wire.seqs(), [1, 2])
+        session.acknowledge(2)
+        self.inbox.settle()
+        self.assertEqual(self.wire.seqs(), [1, 2, 3])
+
     def test_failed_while_ahead(self) -> None:
         """A pull that fails lets go of what came meanwhile."""
         session = self.begin()

@@ -65,8 +65,20 @@ class ReconcilingTests(UpkeepTestCase):
         self.inbox.place("bob")
         self.run_for(10)
         self.assertEqual(wire.seqs(), [])
-        self.run_for(6)
+        self.run_for(5)
         self.assertEqual(wire.seqs(), [1])
+
+    def test_late_hint(self) -> None:
+        """A hint that is only late comes by itself, and the inbox is not read."""
+        session, wire = self.connect()
+        self.run_for(13.5)
+        delivery = self.inbox.place("bob")
+        self.run_for(0.5)
+        self.assertEqual(len(self.leases()), 1)
+        session.hint(delivery.epoch, delivery.seq, delivery.body)
+        self.run_for(5)
+        self.assertEqual(wire.seqs(), [1])
+        self.assertNotIn("pull", [name for name, _ in self.inbox.asked])
 
     def test_store_forgot(self) -> None:
         """When the store's era changes, all channels are compared at once: they may be forgotten."""
