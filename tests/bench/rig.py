@@ -12,11 +12,13 @@ from pathlib import Path
 
 from pymongo import MongoClient
 
+from imd.command.redis_client import RedisClient
 from tests.bench.load import BUSY_LOAD, BUSY_NODE
 from tests.bench.machine import LOAD_CORE, NODE_CORE, busy_seconds, cpu_seconds, pinned
 from tests.nodes import Ini, NodeServer
 from tests.servers import HOST, MongoServer, RabbitServer, RedisServer, Server, ServerType
 
+CLEAR_SECONDS = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -82,9 +84,11 @@ class Rig:
     ) -> list[PinnedNode]:
         """Running nodes of one cluster, whose databases and virtual host nobody has used before.
 
-        `module` is run in place of twistd.
+        What the last one has left in Redis and MongoDB goes first: one cluster runs at a time. `module` is run
+        in place of twistd.
         """
         self.start_services()
+        self._clear()
         number = next(self._numbers)
         self.database = f"bench{number}"
         base = {
@@ -101,6 +105,12 @@ class Rig:
         node = self._node(self._base, {"archive": {"consume": "yes"}}, LOAD_CORE)
         node.label = "archiver"
         return node
+
+    def _clear(self) -> None:
+        with RedisClient(self.redis.url, CLEAR_SECONDS) as redis:
+            redis("FLUSHALL")
+        if self._client is not None:
+            self._client.drop_database(self.database)
 
     def start_services(self) -> None:
         for server in (self.redis, self.rabbit, self.mongo):
