@@ -84,8 +84,8 @@ class Rig:
     ) -> list[PinnedNode]:
         """Running nodes of one cluster, whose databases and virtual host nobody has used before.
 
-        What the last one has left in Redis and MongoDB goes first: one cluster runs at a time. `module` is run
-        in place of twistd.
+        What the last one has left in Redis and MongoDB goes first: one cluster runs at a time. `module` is
+        run in place of twistd.
         """
         self.start_services()
         self._clear()
