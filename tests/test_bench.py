@@ -73,6 +73,12 @@ class ReportTests(unittest.TestCase):
 
 
 class DocumentTests(unittest.TestCase):
+    def test_one_figure(self) -> None:
+        """A figure that is measured alone renews its line in the table, and nothing else."""
+        old = markdown([Row("group", "a list", "ms", [1.0]), Row("across", "two nodes", "ms", [2.0])])
+        rows = [Row("group", "a list", "ms", [7.0]), Row("x", "no such", "ms", [3.0])]
+        self.assertEqual(update(old, rows, "", [], False), old.replace("1.00", "7.00"))
+
     def test_sections(self) -> None:
         """The table comes from a whole run only, the stages whenever there are some; the rest stays."""
         text = (ROOT / "docs" / "performance.md").read_text()

@@ -47,11 +47,22 @@ def disturbance(foreign: list[tuple[float, float]]) -> str:
     )
 
 
+def renewed(text: str, rows: list[Row]) -> str:
+    """The document with these rows in place of the lines that the table has of the same figures."""
+    for row in rows:
+        line = markdown([row]).splitlines()[-1]
+        text = re.sub(rf"(?m)^\| {re.escape(row.what)} \|.*$", lambda _, line=line: line, text)
+    return text
+
+
 def update(text: str, rows: list[Row], about: str, foreign: list[tuple[float, float]], complete: bool) -> str:
-    """The document with what these rows give: the table if `complete`, the stages if they were looked at."""
+    """The document with what these rows give: the table if `complete`, else their lines in it; the stages if
+    they were looked at."""
     profile = [row for row in rows if _PROFILE.fullmatch(row.name)]
-    if complete:
-        figures = [row for row in rows if row not in profile]
+    figures = [row for row in rows if row not in profile]
+    if not complete:
+        text = renewed(text, figures)
+    else:
         text = put(text, "machine", f"{about}\n{disturbance(foreign)}")
         text = put(text, "figures", markdown(figures))
     if profile:
