@@ -29,7 +29,7 @@ JWT_SECRET = "a secret of the tests, 32 bytes or more"
 KINDS: dict[str, Ini] = {
     "plain": {},
     "small": {
-        "websocket": {"connect_seconds": 1, "ping_seconds": 1, "pong_seconds": 1},
+        "websocket": {"connect_seconds": 2, "ping_seconds": 1, "pong_seconds": 1},
         "limits": {
             "message_bytes": 256,
             "group_members": 5,
