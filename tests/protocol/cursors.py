@@ -151,6 +151,8 @@ class CursorRules(Rules):
         await self.dropped(client)
         client = await self.login(user, url=url)
         self.assertIs(client.connected["recovered"], False)
+        # After the first the node's ping is here and answered, after the second the node has read the answer.
+        await client.quiet()
         await client.quiet()
         await self.dropped(client)
         client = await self.login(user, url=url)
