@@ -329,7 +329,8 @@ class Session:
             # The inbox was trimmed under a device that did not keep up: the archive has the rest.
             self._reset(page.epoch, first - 1, page.head)
         self._push(page.messages)
-        self._push_ahead(ahead)
+        for seq, body in ahead:
+            self.hint(page.epoch, seq, body)
         self.pull_if_behind()
 
     def _answered(self) -> Sequence[tuple[int, bytes]]:
@@ -347,13 +348,6 @@ class Session:
                 if TRACE.on:
                     TRACE.sent("pulled", self, seq, body)
         PULLED.inc(pushed)
-
-    def _push_ahead(self, messages: Sequence[tuple[int, bytes]]) -> None:
-        for seq, body in messages:
-            if seq == self.sent + 1 and self._room() > 0:
-                self._send(seq, body)
-                if TRACE.on:
-                    TRACE.sent("pushed", self, seq, body)
 
     def _pull_failed(self, failure: Failure) -> None:
         # Reconciling asks again.

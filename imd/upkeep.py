@@ -164,7 +164,8 @@ class Upkeep:
     def _look_for_late(self) -> None:
         late, self._late = self._late, []
         for session, head in late:
-            if _is_behind(session, head):
+            # It is a second old: of an epoch that is over it tells nothing.
+            if head.epoch == session.epoch:
                 self._behind(head, session)
 
     def _passed(self, result: Any) -> None:

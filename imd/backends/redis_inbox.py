@@ -350,7 +350,7 @@ def _read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outc
             continue
         reply = next(other)
         kind = reply[0]
-        if kind not in (0, 6, 7):
+        if kind in _OUTCOMES:
             outcomes.append(_OUTCOMES[kind](reply))
             continue
         if kind == 0:

@@ -60,11 +60,11 @@ def update(text: str, rows: list[Row], about: str, foreign: list[tuple[float, fl
     they were looked at."""
     profile = [row for row in rows if _PROFILE.fullmatch(row.name)]
     figures = [row for row in rows if row not in profile]
-    if not complete:
-        text = renewed(text, figures)
-    else:
+    if complete:
         text = put(text, "machine", f"{about}\n{disturbance(foreign)}")
         text = put(text, "figures", markdown(figures))
+    else:
+        text = renewed(text, figures)
     if profile:
         text = put(text, "stages", stages(profile))
     return text

@@ -28,9 +28,8 @@ local function inbox_of(user)
   return inbox
 end
 
-local function put(inbox, member, shared)
+local function will_change(inbox)
   if inbox.count == 0 then changed[#changed + 1] = inbox end
-  return add(inbox, member, shared)
 end
 
 -- The desk reads inboxes and writes them itself: what is known of them ends there.
@@ -68,8 +67,9 @@ end
 --
 -- 'imd:sent:<turn>' is a hash: sender, device and clientMsgId -> "id time content", and the time of the last use
 -- if it was used again, both in ms; '' -> when its turn began and the dedup_s it is kept for, in s. A turn takes
--- dedup_s, so the present one and the one before it hold all that counts. 'imd:sent' is the present turn. To many messages this is a handful
--- of commands, and a few bytes each, where a key with an expiry for each would be the dearest part of them.
+-- dedup_s, so the present one and the one before it hold all that counts. 'imd:sent' is the present turn. To many
+-- messages this is a handful of commands, and a few bytes each, where a key with an expiry for each would be the
+-- dearest part of them.
 
 local function sent_key(turn)
   return 'imd:sent:' .. turn
@@ -162,7 +162,8 @@ local function place_for_one(name, value, user, body)
     if before then return before end
     remember(name, value)
   end
-  return inbox.n, put(inbox, body)
+  will_change(inbox)
+  return inbox.n, add(inbox, body)
 end
 
 local function place_for_visitor(name, value, to, body)
@@ -205,7 +206,7 @@ local function place_for_list(from, last, first)
   local at = #outcome
   for n = 1, #users do
     local inbox = those[n]
-    if inbox.count == 0 then changed[#changed + 1] = inbox end
+    will_change(inbox)
     if width == 2 then outcome[at + 1] = inbox.n end
     outcome[at + width] = add_all(inbox, members, shared)
     at = at + width

@@ -177,17 +177,16 @@ local function open_inbox(user)
   }
 end
 
--- Give a message the next number in an open inbox. `shared`: the member stands for a message to many.
-local function add(inbox, member, shared)
+-- Give a message the next number in an open inbox.
+local function add(inbox, member)
   local added, at, seq = inbox.added, 2 * inbox.count, inbox.seq + 1
   -- As text: what Lua passes as a number Redis writes with 17 digits first, which takes it much longer.
   added[at + 1], added[at + 2] = format('%d', seq), member
   inbox.count, inbox.seq = inbox.count + 1, seq
-  if shared then inbox.shared = seq end
   return seq
 end
 
--- The same for several. Gives the first one's number.
+-- The same for several; gives the first one's number. `shared`: the members stand for messages to many.
 local function add_all(inbox, members, shared)
   local added, at, seq, count = inbox.added, 2 * inbox.count, inbox.seq, #members
   for i = 1, count do
