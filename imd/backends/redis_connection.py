@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from prometheus_client import Counter
 from twisted.application.internet import ClientService, backoffPolicy
-from twisted.internet.defer import Deferred, fail, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
@@ -19,20 +19,28 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from txredisapi import HiredisProtocol
+from txredisapi import HiredisProtocol, ResponseError
 
-from imd.errors import Unavailable
+from imd.errors import ConfigurationError, Unavailable
 
 RECONNECTS = Counter("imd_redis_connects_total", "Connections made to Redis.", ["connection"])
 
-SCRIPTS = ("accept", "connect", "pull", "ack", "renew", "leave", "desk")
+SCRIPTS = ("accept", "connect", "pull", "ack", "renew", "leave", "desk", "run")
 
 # Between two looks at settings that an operator may change while Redis runs.
 SETTINGS_SECONDS = 60.0
 
+# repl-backlog-ttl, in seconds, where it may not be asked for.
+UNKNOWN_BACKLOG_TTL = b"10"
+_ASK_SETTINGS = ("INFO", "memory", "replication")
+_ASK_BACKLOG_TTL = ("CONFIG", "GET", "repl-backlog-ttl")
+
 _backoff = backoffPolicy(0.1, 10.0, 1.5)
 
+NO_CLUSTER = "this is a Redis Cluster: a batch touches many users, so one primary is needed"
+
 # Answers that mean: this server will not do, look for another (or wait for this one to change).
+_OWN = (ConfigurationError, Unavailable)
 _DROP_ON = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
 
 
@@ -64,6 +72,20 @@ class _RedisFactory(Factory):
         return protocol
 
 
+class Owner:
+    """Has connections, and a say in their lives. This one lets them be."""
+
+    def admit(self, connection: RedisConnection) -> Deferred[None]:
+        """May this new connection be used? Fires then, or fails if it is to be dropped."""
+        return succeed(None)
+
+    def gone(self, connection: RedisConnection) -> None:
+        """A connection that was to be admitted, or in use, is lost or dropped."""
+
+    def looked(self, info: Mapping[bytes, bytes]) -> None:
+        """What INFO says of memory and replication: of a new connection, and now and then."""
+
+
 class RedisConnection:
     """`url` is redis[s]://[user:password@]host[:port][/db].
 
@@ -73,7 +95,14 @@ class RedisConnection:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, url: str, name: str, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        url: str,
+        name: str,
+        timeout_seconds: float,
+        owner: Owner | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self._reactor = reactor
         self._name = name
@@ -85,7 +114,11 @@ class RedisConnection:
         self._timeout_seconds = timeout_seconds
         self._scripts = load_scripts()
         self._hashes = {name: sha1(text).hexdigest() for name, text in self._scripts.items()}
+        self._owner = owner or Owner()
+        self._prepared: Any = None
+        """the protocol of a connection that is made ready"""
         self._protocol: Any = None
+        """the same once it is admitted"""
         self._problem = "not connected yet"
         self._ready: Deferred[None] = Deferred()
         self._stopping = False
@@ -93,6 +126,8 @@ class RedisConnection:
         """how many connections on end were made and then of no use"""
         self.run_id = b""
         """of the Redis process that this connection talks to; another one after a restart or failover"""
+        self.backlog_ttl = UNKNOWN_BACKLOG_TTL
+        """its repl-backlog-ttl, in seconds"""
         endpoint: Any = HostnameEndpoint(reactor, self._host, self._port, timeout=timeout_seconds)
         if parts.scheme == "rediss":
             endpoint = wrapClientTLS(optionsForClientTLS(self._host), endpoint)
@@ -107,7 +142,10 @@ class RedisConnection:
         self._looking.clock = reactor
 
     def start(self) -> Deferred[None]:
-        """Fires when a connection is ready for the first time."""
+        """Fires when a connection is ready for the first time.
+
+        Fails with ConfigurationError if the server is one that can never be used.
+        """
         self._service.startService()
         self._looking.start(SETTINGS_SECONDS, now=False).addErrback(
             lambda f: self.log.failure("redis {name}: no more looks at its settings", f, name=self._name)
@@ -119,7 +157,7 @@ class RedisConnection:
         if self._looking.running:
             self._looking.stop()
         self._problem = "stopped"
-        self._protocol = None
+        self._prepared = self._protocol = None
         stopped: Deferred[None] = self._service.stopService()
         stopped.addTimeout(self._timeout_seconds, self._reactor)
         stopped.addErrback(
@@ -147,27 +185,42 @@ class RedisConnection:
             if self._db:
                 yield redis.select(self._db)
             info = _parse_info((yield redis.execute_command("INFO", "server")))
-            info.update(_parse_info((yield redis.execute_command("INFO", "memory"))))
+            if info.get(b"redis_mode") == b"cluster":
+                raise ConfigurationError(NO_CLUSTER)
+            info.update(_parse_info((yield redis.execute_command(*_ASK_SETTINGS))))
+            try:
+                self._note_backlog_ttl((yield redis.execute_command(*_ASK_BACKLOG_TTL)))
+            except ResponseError:
+                self.backlog_ttl = UNKNOWN_BACKLOG_TTL
             for text in self._scripts.values():
                 yield redis.execute_command("SCRIPT", "LOAD", text)
+            self.run_id = info.get(b"run_id", b"")
+            self._prepared = redis
+            # The service hands out a proxy; the protocol itself would not be known again.
+            redis.whenDisconnected().addCallback(lambda _: self._lost(redis))
+            yield self._owner.admit(self)
         except Exception as error:
             self._unprepared += 1
+            if self._prepared is redis:
+                self._prepared = None
             if not self._stopping:
-                self._note_problem(f"{type(error).__name__}: {error}")
+                kind = "" if isinstance(error, _OWN) else f"{type(error).__name__}: "
+                self._note_problem(f"{kind}{error}")
+                if isinstance(error, ConfigurationError) and not self._ready.called:
+                    self._ready.errback(Failure(error))
             redis.transport.abortConnection()
             return
         self._unprepared = 0
-        self.run_id = info.get(b"run_id", b"")
-        redis.whenDisconnected().addCallback(self._lost)
         self._protocol = redis
         RECONNECTS.labels(self._name).inc()
-        self.log.info("redis {name}: connected, run {run}", name=self._name, run=self.run_id.decode())
+        self.log.info("redis {name}: connected, run id {run}", name=self._name, run=self.run_id.decode())
         self._judge(info)
         if not self._ready.called:
             self._ready.callback(None)
 
     def _judge(self, info: Mapping[bytes, bytes]) -> None:
         """Whether this Redis, connected and well, may be used."""
+        self._owner.looked(info)
         policy = info.get(b"maxmemory_policy", b"noeviction").decode()
         if policy != "noeviction":
             self._note_problem(f"maxmemory-policy is {policy}; with anything but noeviction messages vanish")
@@ -186,13 +239,30 @@ class RedisConnection:
                 self._judge(_parse_info(reply))
 
         # What failed says so by itself, and the next look will tell.
-        return self.command("INFO", "memory").addCallback(looked).addErrback(lambda f: f.trap(Unavailable))
+        self.command(*_ASK_BACKLOG_TTL).addCallback(self._note_backlog_ttl).addErrback(
+            lambda f: f.trap(Unavailable)
+        )
+        return self.command(*_ASK_SETTINGS).addCallback(looked).addErrback(lambda f: f.trap(Unavailable))
+
+    def _note_backlog_ttl(self, found: list[bytes]) -> None:
+        self.backlog_ttl = found[1] if found else UNKNOWN_BACKLOG_TTL
 
     def _lost(self, protocol: Any) -> None:
-        if self._protocol is protocol:
-            self._protocol = None
+        if self._prepared is protocol:
+            self._let_go("the connection was lost")
+
+    def drop(self, why: str) -> None:
+        """End the connection, if there is one; the next comes by itself."""
+        protocol = self._prepared
+        if protocol is not None:
+            self._let_go(why)
+            protocol.transport.abortConnection()
+
+    def _let_go(self, why: str) -> None:
+        self._prepared = self._protocol = None
         if not self._stopping:
-            self._note_problem("the connection was lost")
+            self._note_problem(why)
+        self._owner.gone(self)
 
     def _note_problem(self, why: str) -> None:
         if why != self._problem:
@@ -212,14 +282,17 @@ class RedisConnection:
 
     def run_script(self, name: str, *arguments: bytes) -> Deferred[bytes]:
         """Run a script by its file's name; its keys are made inside. Fails with Unavailable."""
-        return self.command("EVALSHA", self._hashes[name], 0, self.run_id, *arguments)
+        return self.command("EVALSHA", self._hashes[name], 0, *arguments)
+
+    def run_script_first(self, name: str, *arguments: bytes) -> Deferred[bytes]:
+        """The same on a connection that waits to be admitted. Fails with what Redis or the driver says."""
+        done: Deferred[bytes] = self._prepared.execute_command("EVALSHA", self._hashes[name], 0, *arguments)
+        return done
 
     def _command_failed(self, failure: Failure, protocol: Any) -> Failure:
         text = failure.getErrorMessage()
         if text.startswith(_DROP_ON) and self._protocol is protocol:
-            self._protocol = None
-            self._note_problem(text)
-            protocol.transport.abortConnection()
+            self.drop(text)
         return Failure(Unavailable(f"redis: {plain_reason(text)}"))
 
 

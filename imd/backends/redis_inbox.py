@@ -13,12 +13,13 @@ from urllib.parse import quote, unquote
 
 import msgspec
 from prometheus_client import Gauge, Histogram
-from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.backends.fullness import OVERFLOWN, VISITORS_WAITING
-from imd.backends.redis_connection import RedisConnection, plain_reason
+from imd.backends.redis_connection import plain_reason
+from imd.backends.redis_pair import RedisPair
 from imd.errors import Unavailable
 from imd.ids import ServerClock
 from imd.interfaces import (
@@ -51,11 +52,12 @@ SCRIPT_SECONDS = Histogram(
 )
 WAITING_CALLS = Gauge("imd_redis_waiting_items", "Items that wait for a script call, by script.", ["script"])
 
-ERA_KEY = "imd:era"
 MAX_WAITING_ITEMS = 200_000
 # Redis does nothing else while a script runs: calls stay short. A connect and a pull also bring a page each.
 MAX_ITEMS_PER_CALL = {"connect": 50, "pull": 50, "ack": 250, "renew": 250, "leave": 100}
 MAX_CALLS_IN_FLIGHT = 2
+# Which part of these scripts' answers is empty when they have put nothing into inboxes.
+_PLACED_BY = {"accept": 1, "desk": 0}
 
 _is_plain = re.compile("[A-Za-z0-9._@-]*").fullmatch
 _SAFE = "@"  # beside letters, digits and "._-", which quote always leaves alone
@@ -82,9 +84,10 @@ def sent_name(user: str, device: str, client_msg_id: str) -> str:
 
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_accept = msgspec.msgpack.Decoder(tuple[int, list[str], list[int], Any, int]).decode
-_unpack_desk = msgspec.msgpack.Decoder(tuple[int, list[Any], int]).decode
-_unpack_list = msgspec.msgpack.Decoder(tuple[int, list[Any]]).decode
+_unpack_accept = msgspec.msgpack.Decoder(tuple[int, int, list[str], list[int], Any, int]).decode
+_unpack_desk = msgspec.msgpack.Decoder(tuple[int, int, list[Any], int]).decode
+_unpack_run = msgspec.msgpack.Decoder(tuple[int, int]).decode
+_unpack_list = msgspec.msgpack.Decoder(tuple[int, int, list[Any]]).decode
 
 
 class _ScriptCalls:
@@ -143,11 +146,7 @@ class _ScriptCalls:
 
 
 class RedisInbox:
-    """Implements imd.interfaces.Inbox.
-
-    Two connections: messages on their way in have one of their own, so that a large page that
-    somebody pulls is never parsed in front of their answer.
-    """
+    """Implements imd.interfaces.Inbox."""
 
     log = Logger()
 
@@ -164,9 +163,6 @@ class RedisInbox:
         self.reactor = reactor
         self._clock = clock
         self._options = options
-        self._lossless = b"1" if lossless else b""
-        self._accepting = RedisConnection(reactor, url, "accept", timeout_seconds)
-        self._general = RedisConnection(reactor, url, "general", timeout_seconds)
         self._packed_options = [
             options.max_messages,
             math.ceil(options.dedup_seconds),
@@ -176,6 +172,10 @@ class RedisInbox:
             options.channels_per_user,
             math.ceil(options.desk_grace_seconds),
         ]
+        nothing = _pack([self._packed_options, []])
+        self._redis = RedisPair(
+            reactor, url, clock, nothing, lossless=lossless, timeout_seconds=timeout_seconds
+        )
         self._connect = _ScriptCalls(self, "connect", _read_connect)
         self._pull = _ScriptCalls(self, "pull", _read_page)
         self._ack = _ScriptCalls(self, "ack", _read_head)
@@ -185,29 +185,26 @@ class RedisInbox:
     # Backend
 
     def start(self) -> Deferred[None]:
-        both = gatherResults([self._accepting.start(), self._general.start()])
-        return both.addCallback(lambda _: None)
+        return self._redis.start()
 
     def stop(self) -> Deferred[None]:
-        both = gatherResults([self._accepting.stop(), self._general.stop()])
-        return both.addCallback(lambda _: None)
+        return self._redis.stop()
 
     def problem(self) -> str | None:
-        return self._accepting.problem() or self._general.problem()
+        return self._redis.problem()
 
     def call(self, script: str, items: Sequence[Any], decode: Callable[[bytes], Any]) -> Deferred[Any]:
-        """Run a script; gives what follows the time in its reply. The time has set the clock right."""
-        connection = self._accepting if script == "accept" else self._general
+        """Run a script; gives what follows time and run in its reply. The time has set the clock right."""
         asked_at = self._clock.monotonic()
-        done = connection.run_script(
-            script, self._lossless, secrets.token_hex(6).encode(), _pack([self._packed_options, items])
-        )
+        done = self._redis.run_script(script, _pack([self._packed_options, items]))
         return done.addCallback(self._read_reply, script, asked_at, decode)
 
     def _read_reply(self, reply: bytes, script: str, asked_at: float, decode: Callable[[bytes], Any]) -> Any:
         SCRIPT_SECONDS.labels(script).observe(self._clock.monotonic() - asked_at)
-        now_ms, *content = decode(reply)
+        now_ms, run, *content = decode(reply)
         self._clock.correct(now_ms, asked_at)
+        place = _PLACED_BY.get(script)
+        self._redis.answered(run, placed=place is not None and bool(content[place]))
         return content
 
     # messages on their way in
@@ -253,12 +250,8 @@ class RedisInbox:
         )
 
     def era(self) -> Deferred[str]:
-        # Lost together with everything else; and another run of Redis may have lost some of it.
-        chance = secrets.token_hex(6).encode()
-        run = b"" if self._lossless else self._general.run_id
-        found = self._general.command("GET", ERA_KEY)
-        found.addCallback(lambda old: old or self._general.command("SET", ERA_KEY, chance, "NX", "GET"))
-        return found.addCallback(lambda old: (run + (old or chance)).decode())
+        # Another run may have forgotten some of what the last one was told.
+        return self.call("run", [], _unpack_run).addCallback(lambda _: str(self._redis.run))
 
     # the desk and its visitors
 
@@ -266,12 +259,12 @@ class RedisInbox:
         return self.call("desk", [], _unpack_desk).addCallback(_read_served)
 
     def agent_of(self, visitor: str) -> Deferred[str]:
-        return self._general.command("GET", f"imd:{{{encode_id(visitor)}}}:agent").addCallback(
+        return self._redis.general.command("GET", f"imd:{{{encode_id(visitor)}}}:agent").addCallback(
             lambda agent: unquote(agent.decode()) if agent else ""
         )
 
     def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]:
-        return self._general.command(
+        return self._redis.general.command(
             "SET", _visitor_key(visitor), token_hash, "EX", self._visitor_seconds()
         ).addCallback(lambda _: None)
 
@@ -279,10 +272,10 @@ class RedisInbox:
         def compare(stored: bytes | None) -> bool | Deferred[bool]:
             if stored is None or not secrets.compare_digest(stored, token_hash.encode()):
                 return False
-            used = self._general.command("EXPIRE", _visitor_key(visitor), self._visitor_seconds())
+            used = self._redis.general.command("EXPIRE", _visitor_key(visitor), self._visitor_seconds())
             return used.addCallback(lambda _: True)
 
-        return self._general.command("GET", _visitor_key(visitor)).addCallback(compare)
+        return self._redis.general.command("GET", _visitor_key(visitor)).addCallback(compare)
 
     def _visitor_seconds(self) -> int:
         return math.ceil(self._options.visitor_days * 86400)

@@ -49,7 +49,8 @@ def _server(info: dict[str, str], where: str) -> Iterator[Finding]:
             PART, f"{where}: version {version}, up for {int(info.get('uptime_in_seconds', 0)) // 3600} hours"
         )
     if info.get("cluster_enabled") == "1":
-        yield problem(PART, "Redis Cluster: a batch touches many users, so one primary is needed")
+        advice = "Give the url of a Redis that is no part of a cluster: a batch touches many users."
+        yield problem(PART, "this is a Redis Cluster: nodes refuse to start", advice)
     if info.get("role") != "master":
         yield problem(PART, "this is a replica: nothing can be written", "Give the url of the primary.")
     if info.get("loading") == "1":
@@ -115,7 +116,7 @@ def _persistence(client: RedisClient, info: dict[str, str], lossless: bool) -> I
             yield problem(PART, f"its last {what} could not be written: is the disk full?")
     replicas = int(info.get("connected_slaves", 0))
     if lossless and replicas:
-        advice = "Right only if nothing makes one of them the primary by itself."
+        advice = "Right only if none ever becomes the primary: a restarted one hides what it had not got."
         yield warning(PART, f"lossless = yes, and {replicas} replicas follow asynchronously", advice)
 
 

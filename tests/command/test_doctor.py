@@ -15,12 +15,13 @@ from twisted.trial import unittest
 from imd.command import look_mongo, look_node, look_rabbit, look_redis
 from imd.command.look import all_within, clock, expiry
 from imd.command.output import Finding, Level
+from imd.command.redis_client import RedisClient
 from imd.settings import Mongodb, Rabbitmq, Redis, Settings, Websocket
 from tests.certificate import tls_endpoint
 from tests.command import here, imd, write_ini
 from tests.nodes import NodeServer
 from tests.rabbit import Broker
-from tests.servers import RedisServer, free_port, shared
+from tests.servers import RedisServer, free_port, shared, wait_until
 
 SECRET = "a secret that only this test knows of"
 SECONDS = 20.0
@@ -77,6 +78,27 @@ class LookTests(unittest.TestCase):
         self.assertIn("appendfsync is everysec", self.worst(found, Level.PROBLEM))
         found = list(look_redis.look(Redis(url=f"redis://127.0.0.1:{free_port()}"), SECONDS))
         self.assertIn("cannot be used", self.worst(found, Level.PROBLEM))
+
+    def test_redis_with_company(self) -> None:
+        """A part of a cluster; a replica that follows one of which nothing may be lost."""
+        folder = Path.cwd() / self.mktemp()
+        cluster = RedisServer(folder / "cluster", databases=1, options=["--cluster-enabled", "yes"])
+        primary = RedisServer(folder / "primary", appendfsync="always")
+        replica = RedisServer(
+            folder / "replica",
+            options=["--replicaof", f"127.0.0.1 {primary.port}", "--repl-diskless-sync-delay", "0"],
+        )
+        for server in (cluster, primary, replica):
+            self.addCleanup(server.kill)
+            server.start()
+        found = list(look_redis.look(Redis(url=cluster.url), SECONDS))
+        self.assertIn("Redis Cluster", self.worst(found, Level.PROBLEM))
+        with RedisClient(primary.url, SECONDS) as client:
+            wait_until(lambda: client.info()["connected_slaves"] == "1", 20, "no replica")
+        found = list(look_redis.look(Redis(url=primary.url, lossless=True), SECONDS))
+        self.assertIn("1 replicas follow", self.worst(found, Level.WARNING))
+        found = list(look_redis.look(Redis(url=primary.url), SECONDS))
+        self.assertEqual([f.what for f in found if f.level in (Level.WARNING, Level.PROBLEM)], [])
 
     def test_rabbitmq(self) -> None:
         """Gone; empty; a queue of another kind that nobody empties; dead letters."""

@@ -194,13 +194,16 @@ class RedisFaultTests(RedisHarness):
         keys = sorted(await self.redis.command("KEYS", "*"))
         expected = ["channels", "cursors", "devices", "head", "inbox"]
         of_bob = [f"imd:{{bob}}:{name}".encode() for name in expected]
-        self.assertEqual(keys, sorted([*of_bob, b"imd:sent", b"imd:sent:1"]))
+        self.assertEqual(keys, sorted([*of_bob, b"imd:run", b"imd:sent", b"imd:sent:1"]))
         channel, ends = (await self.redis.command("HGET", "imd:{bob}:channels", "phone")).split()
         self.assertEqual(channel, b"chan")
         self.assertGreater(int(ends), 1_700_000_000)
         head = dict(zip(*[iter(await self.redis.command("HGETALL", "imd:{bob}:head"))] * 2, strict=True))
         self.assertEqual(head[b"epoch"].decode(), registered.page.epoch)
-        self.assertEqual((head[b"seq"], head[b"run"]), (b"1", self.redis.run_id))
+        number, run_id, replid, at, began = (await self.redis.command("GET", "imd:run")).split()
+        self.assertEqual((head[b"seq"], head[b"n"]), (b"1", number))
+        self.assertEqual((run_id, len(replid)), (self.redis.run_id, 40))
+        self.assertLessEqual(int(began), int(at))
         scores = await self.redis.command("ZRANGE", "imd:{bob}:inbox", 0, -1, "WITHSCORES")
         self.assertEqual(scores[1], b"1")
         self.assertEqual(await self.redis.command("HGET", "imd:{bob}:cursors", "phone"), b"0")

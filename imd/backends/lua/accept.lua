@@ -2,7 +2,7 @@
 -- Items: four arrays, with a place for each message: what its clientMsgId is remembered under or ''; value "id time
 -- content"; the recipient, or {recipients}, or the place of an earlier message with the same ones, or for a visitor's
 -- {'', visitor, its `to` or ''}; body.
--- Reply: {now_ms, inboxes, placed, others, overflown}. `inboxes` is flat: epoch, channels (a text), epoch...; an inbox is
+-- Reply: {now_ms, run, inboxes, placed, others, overflown}. `inboxes` is flat: epoch, channels (a text), epoch...; an inbox is
 -- named by the place of its epoch. `placed` has two numbers for each message, its inbox and its number in there,
 -- or 0, 0 for the next of `others`:
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Items: {user, device, channel, attempt or '-', epoch or '', seq, ephemeral, answers visitors, page size,
 -- resume}.
--- Reply: {now_ms, outcomes}: {0, seq, recovered, replaced channel or '', epoch, head, page} | {1} superseded
+-- Reply: {now_ms, run, outcomes}: {0, seq, recovered, replaced channel or '', epoch, head, page} | {1} superseded
 -- | {2} too many channels.
 
 local function drop_surplus_devices(user, keep_device)

@@ -1,5 +1,5 @@
 -- No items. Takes visitors back from agents that are gone, and gives waiting ones to agents online,
--- first come first served, fifty at a time. Reply: {now_ms, deliveries, visitors that still wait}: {user, epoch, seq, channels, body}.
+-- first come first served, fifty at a time. Reply: {now_ms, run, deliveries, visitors that still wait}: {user, epoch, seq, channels, body}.
 local deliveries = {}
 
 local taken = 0

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Items: {user, device, channel, epoch, seq, ephemeral}. Reply: {now_ms, {held | why it failed}}.
+-- Items: {user, device, channel, epoch, seq, ephemeral}. Reply: {now_ms, run, {held | why it failed}}.
 
 -- The latest lease end of the user's channels that answer visitors; now if there is none.
 local function answers_until(user)

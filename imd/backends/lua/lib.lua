@@ -1,7 +1,11 @@
--- Put before every script. Arguments: Redis' run id, '1' if a restart keeps epochs, chance for new
--- epochs, and one MessagePack array {options, items}. Ids in keys are percent-encoded already.
-local run, lossless, chance = ARGV[1], ARGV[2] == '1', ARGV[3]
-local request = cmsgpack.unpack(ARGV[4])
+-- Put before every script. Arguments: the run id of Redis' process, '1' if its restarts lose nothing, its repl-backlog-ttl in
+-- seconds, the highest number of a run that the node has seen, chance for new epochs, and one MessagePack array
+-- {options, items}; only on a new connection also the number of the run that the node last had a write answered by, in
+-- another process, and how many ms ago. Ids in keys are percent-encoded already.
+local run_id, lossless, backlog_ttl_s = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
+local seen, chance = tonumber(ARGV[4]), ARGV[5]
+local request = cmsgpack.unpack(ARGV[6])
+local left_run, left_ms_ago = tonumber(ARGV[7] or ''), tonumber(ARGV[8] or '')
 local options, items = request[1], request[2]
 local max_messages, dedup_s, keep_s, lease_s = options[1], options[2], options[3], options[4]
 local max_devices, max_channels, grace_s = options[5], options[6], options[7]
@@ -17,6 +21,57 @@ local now_ms = now_s * 1000 + math.floor(tonumber(time[2]) / 1000)
 local today = math.floor(now_s / 86400)
 local drawn = 0
 
+-- ---- which run of Redis this is: within one, nothing that was written is ever forgotten
+--
+-- 'imd:run' is "n run-id replid at began", n being the run's number, the last two in ms of Redis' clock. A process that was a
+-- replica has another replid, and says so by a second one, until its backlog ends without replicas: not sooner than
+-- repl-backlog-ttl after, and `at` is renewed more often than that.
+
+local replication = redis.pcall('INFO', 'replication')
+if type(replication) ~= 'string' then
+  return redis.error_reply('NOPERM scripts may not run INFO, which tells whether Redis has gone back in time: ' ..
+    tostring(replication.err))
+elseif string.find(replication, 'role:slave', 1, true) then
+  return redis.error_reply('READONLY this is a replica, even if it may be written to')
+end
+
+local function determine_run()
+  local replid = string.match(replication, 'master_replid:(%x+)')
+  local was_replica = not string.find(replication, 'master_replid2:0000000000000000000000000000000000000000', 1, true)
+  local held = redis.pcall('GET', 'imd:run')
+  local n, id, last_replid, at, began =
+    string.match(type(held) == 'string' and held or '', '^(%d+) (%S+) (%S+) (%d+) (%d+)$')
+  n, at, began = tonumber(n), tonumber(at), tonumber(began)
+  local same
+  if not n or n < seen then
+    same = false
+  elseif id ~= run_id then
+    same = lossless and not was_replica
+  elseif replid ~= last_replid then
+    local age = now_ms - at
+    same = not was_replica and (backlog_ttl_s == 0 or age >= 0 and age < 1000 * backlog_ttl_s)
+  else
+    same = true
+  end
+  -- The node had a write answered by another primary, while this run had begun or was about to: who was told of a loss
+  -- by this run may have been told too early. When a clock was set back, nobody knows.
+  if same and left_run and left_run < n and (now_ms < began or left_ms_ago < now_ms - began + 1000) then
+    same = false
+  end
+  if not same then
+    n, began = math.max(now_ms, (n or 0) + 1, seen + 1), now_ms
+  elseif id == run_id and replid == last_replid and now_ms >= at and
+    now_ms - at < (backlog_ttl_s == 0 and 60000 or math.min(60000, 250 * backlog_ttl_s)) then
+    return n
+  end
+  -- It outlives every head: then there is nothing left to be wrong about.
+  redis.call('SET', 'imd:run', format('%.0f %s %s %.0f %.0f', n, run_id, replid, now_ms, began), 'EX', keep_s + 259200)
+  return n
+end
+
+local run = determine_run()
+local run_text = format('%.0f', run)
+
 local function key(user, name)
   return 'imd:{' .. user .. '}:' .. name
 end
@@ -30,20 +85,18 @@ local function postpone_expiry(user)
   end
 end
 
--- The inbox's epoch and last number. A head that another run of Redis wrote gets a new epoch: that run
--- may have given out numbers which this one does not know of.
+-- The inbox's epoch and last number. A head of another run of Redis gets a new epoch: numbers may have been given out
+-- that this run does not know of.
 local function head(user)
   local at = key(user, 'head')
-  local h = redis.call('HMGET', at, 'epoch', 'seq', 'run', 'day')
+  local h = redis.call('HMGET', at, 'epoch', 'seq', 'n', 'day')
   local epoch, seq = h[1], tonumber(h[2] or '0')
   if not seq then error('not a number: seq of ' .. at, 0) end
-  if not epoch or (h[3] ~= run and not lossless) then
+  if not epoch or h[3] ~= run_text then
     drawn = drawn + 1
     epoch = chance .. format('%x', drawn)
-    redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'run', run)
+    redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'n', run_text)
     redis.call('EXPIRE', at, keep_s + 172800)
-  elseif h[3] ~= run then
-    redis.call('HSET', at, 'run', run)
   end
   return epoch, seq, tonumber(h[4] or '0') ~= today
 end
@@ -136,7 +189,7 @@ local function reply(...)
       redis.call('DEL', shared_key(member))
     end
   end
-  return cmsgpack.pack({now_ms, ...})
+  return cmsgpack.pack({now_ms, run, ...})
 end
 
 -- Take everything up to a number out of an inbox; gives how many that were. Only what may be a message to many

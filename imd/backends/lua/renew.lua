@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Items: {user, device, channel, answers visitors, renew}.
--- Reply: {now_ms, heads}: {held, epoch, head}.
+-- Reply: {now_ms, run, heads}: {held, epoch, head}.
 return reply(each(function(item)
   local user, device, channel = item[1], item[2], item[3]
   local channels = key(user, 'channels')

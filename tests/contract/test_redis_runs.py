@@ -1,0 +1,522 @@
+"""Redis that fails over and back, restarts, reloads: whether it is the same run, and who is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.protocols.portforward import ProxyFactory, ProxyServer
+from twisted.trial import unittest
+
+from imd.backends import redis_connection
+from imd.backends.redis_inbox import RedisInbox
+from imd.errors import ConfigurationError, Unavailable
+from imd.ids import ServerClock
+from imd.interfaces import Ack, ConnectRequest, InboxOptions, Lease, Placed
+from tests.contract.test_inbox_redis import submission
+from tests.protocol.clusters import RawRedis
+from tests.protocol.support import new_folder
+from tests.rabbit import until
+from tests.servers import HOST, RedisServer, wait_until
+
+OPTIONS = (
+    *("--enable-debug-command", "yes", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"),
+    *("--repl-ping-replica-period", "1"),
+)
+
+
+class Primary(RedisServer):
+    """A Redis that may be a replica for some time."""
+
+    def __init__(self, *options: str, **more: Any) -> None:
+        super().__init__(new_folder(), appendfsync="always", options=[*OPTIONS, *options], **more)
+
+    def ask(self, *words: str | int) -> Any:
+        connection = RawRedis(self.url)
+        try:
+            return connection(*words)
+        finally:
+            connection.close()
+
+    def replication(self) -> dict[str, str]:
+        lines = self.ask("INFO", "replication").decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def follow(self, other: Primary) -> None:
+        """Become a replica, and have all that the other one has."""
+        self.ask("REPLICAOF", HOST, other.port)
+        wait_until(lambda: self.replication().get("master_link_status") == "up", 20, "no full sync")
+        self.catch_up(other)
+
+    def catch_up(self, other: Primary) -> None:
+        """A replica has all that the other one has."""
+
+        def caught_up() -> bool:
+            reached = int(self.replication()["slave_repl_offset"])
+            return reached >= int(other.replication()["master_repl_offset"])
+
+        wait_until(caught_up, 20, "the replica does not catch up")
+
+    def lead(self) -> None:
+        self.ask("REPLICAOF", "NO", "ONE")
+
+
+class Address(ProxyFactory):
+    """The address that nodes know; it leads to one server or another."""
+
+    class protocol(ProxyServer):  # noqa: N801 (Twisted's name)
+        def connectionMade(self) -> None:
+            self.factory.clients.append(self)
+            super().connectionMade()
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__(HOST, server.port)
+        self.noisy = False
+        self.clients: list[Any] = []
+        self.listening: Any = reactor.listenTCP(0, self, interface=HOST)
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.listening.getHost().port}/0"
+
+    def lead_to(self, server: RedisServer) -> None:
+        """New connections go there."""
+        self.port = server.port
+
+    def cut(self) -> None:
+        clients, self.clients = self.clients, []
+        for client in clients:
+            client.transport.abortConnection()
+
+    async def end(self) -> None:
+        self.cut()
+        await self.listening.stopListening()
+
+
+class RunHarness(unittest.TestCase):
+    """Two servers, the second one a replica that has stopped following when a story begins."""
+
+    timeout = 120
+
+    def server(self, *options: str, **more: Any) -> Primary:
+        server = Primary(*options, **more)
+        self.addCleanup(server.kill)
+        server.start()
+        return server
+
+    async def address(self, server: RedisServer) -> Address:
+        address = Address(server)
+        self.addCleanup(address.end)
+        return address
+
+    async def node(self, url: str, *, lossless: bool = False) -> RedisInbox:
+        inbox = RedisInbox(reactor, url, InboxOptions(), ServerClock(), lossless=lossless)
+        self.addCleanup(inbox.stop)
+        await inbox.start()
+        return inbox
+
+    async def connected(self, *inboxes: RedisInbox) -> None:
+        for inbox in inboxes:
+            await until(lambda inbox=inbox: inbox.problem() is None, "connected")
+
+    async def send(self, inbox: RedisInbox, user: str, count: int, first: int = 1) -> None:
+        batch = [submission("alice", [user], msg=str(n)) for n in range(first, first + count)]
+        for outcome in await inbox.accept(batch):
+            self.assertIsInstance(outcome, Placed)
+
+    async def register(self, inbox: RedisInbox, user: str, channel: str, **more: Any) -> Any:
+        return await inbox.connect(ConnectRequest(user, "phone", channel, **more))
+
+    async def has_read(self, inbox: RedisInbox, user: str, count: int) -> str:
+        """A device that gets so many messages, and acknowledges them; gives its epoch."""
+        epoch: str = (await self.register(inbox, user, "first")).page.epoch
+        await self.send(inbox, user, count)
+        head = await inbox.ack(Ack(user, "phone", "first", epoch, count, told=True))
+        self.assertEqual((head.epoch, head.seq), (epoch, count))
+        return epoch
+
+
+Story = Callable[[], Awaitable[None]]
+
+
+class StoryTests(RunHarness):
+    """Each story, with one node and with three, for devices that are away and for connected ones."""
+
+    nodes = 1
+    lossless = False
+
+    async def setUp(self) -> None:
+        self.r1, self.r2 = self.server(), self.server()
+        self.place = await self.address(self.r1)
+        self.inboxes = [await self.node(self.place.url, lossless=self.lossless) for _ in range(self.nodes)]
+
+    async def begin(self) -> None:
+        """r2 has half of what r1 has; a device of each node has read all of it."""
+        self.epochs = {}
+        for number, inbox in enumerate(self.inboxes):
+            for user in (f"away{number}", f"here{number}"):
+                await self.has_read(inbox, user, 5)
+        self.r2.follow(self.r1)
+        self.r2.lead()
+        for number, inbox in enumerate(self.inboxes):
+            for user in (f"away{number}", f"here{number}"):
+                await self.send(inbox, user, 5, 6)
+                epoch = (await inbox.pull(user, "", 0, 0)).epoch
+                await inbox.ack(Ack(user, "phone", "first", epoch, 10))
+                self.epochs[user] = epoch
+        self.era = await self.inboxes[0].era()
+
+    async def renew(self, number: int) -> Any:
+        inbox = self.inboxes[number]
+        return await inbox.renew(Lease(f"here{number}", "phone", "first", False, True))
+
+    async def all_are_told(self) -> None:
+        """Nobody takes the numbers of this run for those of another."""
+        await self.connected(*self.inboxes)
+        # The messages that would be missed come first, as from a client that is faster than all else.
+        for number, inbox in enumerate(self.inboxes):
+            await self.send(inbox, f"away{number}", 5, 11)
+        eras = {await inbox.era() for inbox in self.inboxes}
+        self.assertEqual(len(eras), 1)
+        self.assertNotIn(self.era, eras)
+        for number in range(len(self.inboxes)):
+            self.assertNotEqual((await self.renew(number)).epoch, self.epochs[f"here{number}"])
+            user = f"away{number}"
+            back = await self.register(
+                self.inboxes[number - 1], user, "again", epoch=self.epochs[user], seq=10
+            )
+            self.assertIs(back.recovered, False)
+            self.assertNotEqual(back.page.epoch, self.epochs[user])
+        self.assertEqual({await inbox.era() for inbox in self.inboxes}, eras)
+
+    async def nobody_is_told(self) -> None:
+        await self.connected(*self.inboxes)
+        self.assertEqual({await inbox.era() for inbox in self.inboxes}, {self.era})
+        for number, inbox in enumerate(self.inboxes):
+            user = f"away{number}"
+            await self.send(inbox, user, 5, 11)
+            head = await self.renew(number)
+            self.assertEqual((head.held, head.epoch, head.seq), (True, self.epochs[f"here{number}"], 10))
+            back = await self.register(inbox, user, "again", epoch=self.epochs[user], seq=10)
+            self.assertEqual((back.recovered, back.page.epoch), (True, self.epochs[user]))
+            self.assertEqual([seq for seq, _ in back.page.messages], list(range(11, 16)))
+
+    def fail_back(self) -> None:
+        """r1 takes over what r2 has, and is a primary again; a matter of milliseconds."""
+        self.r1.follow(self.r2)
+        self.r1.lead()
+
+    async def lost(self) -> None:
+        for inbox in self.inboxes:
+            await until(lambda inbox=inbox: inbox.problem() is not None, "the loss is noticed")
+
+    # the same run
+
+    async def test_first_replica_attaches(self) -> None:
+        await self.begin()
+        replid = self.r1.replication()["master_replid"]
+        r3 = self.server()
+        # The backlog that the first replica left has to go first.
+        self.r1.ask("CONFIG", "SET", "repl-backlog-ttl", "1")
+        await self.ask_until(lambda: self.r1.replication()["repl_backlog_active"] == "0")
+        r3.follow(self.r1)
+        self.assertNotEqual(self.r1.replication()["master_replid"], replid)
+        await self.nobody_is_told()
+
+    async def test_backlog_ends(self) -> None:
+        await self.begin()
+        replid = self.r1.replication()["master_replid"]
+        self.r1.ask("CONFIG", "SET", "repl-backlog-ttl", "1")
+        await self.ask_until(lambda: self.r1.replication()["master_replid"] != replid)
+        await self.nobody_is_told()
+
+    async def ask_until(self, condition: Callable[[], bool]) -> None:
+        """Twice a second, as nodes do."""
+        end = time.monotonic() + 30
+        while not condition():
+            self.assertLess(time.monotonic(), end)
+            for inbox in self.inboxes:
+                await inbox.era()
+            await deferLater(reactor, 0.05)
+
+    async def test_reloaded(self) -> None:
+        await self.begin()
+        self.r1.ask("DEBUG", "RELOAD")
+        await self.nobody_is_told()
+
+    async def test_file_loaded_again(self) -> None:
+        await self.begin()
+        self.r1.ask("DEBUG", "LOADAOF")
+        await self.nobody_is_told()
+
+    # another run
+
+    async def test_failback(self) -> None:
+        """Nodes have followed to r2, and come back."""
+        await self.begin()
+        self.place.lead_to(self.r2)
+        self.place.cut()
+        await self.lost()
+        await self.all_are_told()
+        self.era = await self.inboxes[0].era()
+        for number, inbox in enumerate(self.inboxes):
+            for user in (f"away{number}", f"here{number}"):
+                self.epochs[user] = (await inbox.pull(user, "", 0, 0)).epoch
+        self.r1.follow(self.r2)
+        self.place.lead_to(self.r1)
+        self.place.cut()
+        await self.lost()
+        self.r1.lead()
+        await self.all_are_told()
+
+    async def test_flip(self) -> None:
+        """Nodes notice nothing: their connections to r1 survive."""
+        await self.begin()
+        self.fail_back()
+        await self.all_are_told()
+
+    async def test_two_flips(self) -> None:
+        await self.begin()
+        self.fail_back()
+        self.fail_back()
+        await self.all_are_told()
+
+    async def test_failover(self) -> None:
+        await self.begin()
+        self.place.lead_to(self.r2)
+        self.r1.kill()
+        await self.lost()
+        await self.all_are_told()
+
+    async def test_failback_while_all_nodes_are_down(self) -> None:
+        await self.begin()
+        for inbox in self.inboxes:
+            await inbox.stop()
+        self.fail_back()
+        self.inboxes = [await self.node(self.place.url, lossless=self.lossless) for _ in self.inboxes]
+        await self.all_are_told()
+
+    async def test_promotion_hidden_by_the_end_of_the_backlog(self) -> None:
+        await self.begin()
+        for server in (self.r1, self.r2):
+            server.ask("CONFIG", "SET", "repl-backlog-ttl", "1")
+        for inbox in self.inboxes:
+            await inbox.stop()
+        self.fail_back()
+        await until(lambda: set(self.r1.replication()["master_replid2"]) == {"0"}, "the backlog ends", 30)
+        self.inboxes = [await self.node(self.place.url, lossless=self.lossless) for _ in self.inboxes]
+        await self.all_are_told()
+
+    async def test_flushall(self) -> None:
+        await self.begin()
+        self.r1.ask("FLUSHALL")
+        await self.all_are_told()
+
+    async def test_restart(self) -> None:
+        await self.begin()
+        await deferToThread(self.r1.restart)
+        await (self.nobody_is_told() if self.lossless else self.all_are_told())
+
+
+class ThreeNodesTests(StoryTests):
+    nodes = 3
+
+
+class LosslessTests(StoryTests):
+    """A failover shows although the operator says that there is none."""
+
+    lossless = True
+
+
+class LosslessThreeNodesTests(LosslessTests):
+    nodes = 3
+
+
+class TwoPrimariesTests(RunHarness):
+    """For a moment two servers take messages."""
+
+    async def setUp(self) -> None:
+        self.r1, self.r2 = self.server(), self.server()
+        self.to_a, self.to_b = await self.address(self.r1), await self.address(self.r1)
+        self.a, self.b = await self.node(self.to_a.url), await self.node(self.to_b.url)
+        self.epoch = await self.has_read(self.a, "bob", 5)
+        self.r2.follow(self.r1)
+
+    async def move(self, inbox: RedisInbox, address: Address, server: RedisServer) -> None:
+        address.lead_to(server)
+        address.cut()
+        await until(lambda: inbox.problem() is not None, "the loss is noticed")
+        await until(lambda: inbox.problem() is None, "connected again")
+
+    async def test_write_to_the_old_one(self) -> None:
+        """Bob has been told by r2 already when r1 accepts what r2 will never have: he is told again."""
+        self.r2.lead()
+        await self.move(self.b, self.to_b, self.r2)
+        told = await self.register(self.b, "bob", "chan", epoch=self.epoch, seq=5)
+        self.assertIs(told.recovered, False)
+        await self.send(self.a, "bob", 1)
+        era = await self.b.era()
+        await self.move(self.a, self.to_a, self.r2)
+        self.assertNotEqual(await self.b.era(), era)
+        head = await self.b.renew(Lease("bob", "phone", "chan", False, True))
+        self.assertNotEqual(head.epoch, told.page.epoch)
+        self.assertEqual(await self.a.era(), await self.b.era())
+
+    async def test_no_more_than_once(self) -> None:
+        """A node that has come writes, and moves nobody to yet another run."""
+        self.r2.lead()
+        await self.move(self.b, self.to_b, self.r2)
+        await self.send(self.a, "bob", 1)
+        await self.send(self.b, "bob", 1)
+        await self.move(self.a, self.to_a, self.r2)
+        era = await self.a.era()
+        for _ in range(3):
+            await self.send(self.a, "bob", 1)
+            await self.send(self.b, "bob", 1)
+        self.assertEqual((await self.a.era(), await self.b.era()), (era, era))
+
+    async def test_no_write_to_the_old_one(self) -> None:
+        """A node that was only slow to move is no reason to tell anybody anything."""
+        await self.send(self.a, "bob", 1)
+        await deferLater(reactor, 1.1)
+        self.r2.lead()
+        await self.move(self.b, self.to_b, self.r2)
+        era = await self.b.era()
+        await self.a.pull("bob", "", 0, 10)
+        await self.move(self.a, self.to_a, self.r2)
+        self.assertEqual((await self.a.era(), await self.b.era()), (era, era))
+
+    async def test_back_to_the_one_with_less(self) -> None:
+        """A node that has seen a later run takes an earlier one's data for what they are: old."""
+        self.r2.lead()
+        await self.move(self.b, self.to_b, self.r2)
+        await self.send(self.b, "bob", 3)
+        era, old = await self.b.era(), await self.a.era()
+        self.assertGreater(int(era), int(old))
+        await self.move(self.b, self.to_b, self.r1)
+        self.assertGreater(int(await self.b.era()), int(era))
+        self.assertEqual(await self.a.era(), await self.b.era())
+
+    async def test_connections_to_different_servers(self) -> None:
+        """Neither is used before both lead to the same; and when one goes, both go."""
+        self.r2.lead()
+        alone = self.to_b.clients[-1]
+        self.to_b.lead_to(self.r2)
+        alone.transport.abortConnection()
+        await until(lambda: self.b.problem() is not None, "the loss is noticed")
+        await until(lambda: self.b.problem() is None, "connected again")
+        await self.send(self.b, "bob", 1)
+        self.assertEqual(len((await self.a.pull("bob", self.epoch, 0, 10)).messages), 0)
+        self.assertEqual(int(self.r2.ask("HGET", "imd:{bob}:head", "seq")), 6)
+
+    async def test_url_that_leads_to_two(self) -> None:
+        """As behind a balancer that has both: nothing is accepted, and the problem says why."""
+        self.r2.lead()
+        ports = [self.r1.port, self.r2.port]
+
+        class Alternating(Address):
+            def buildProtocol(self, addr: Any) -> Any:
+                ports.reverse()
+                self.port = ports[0]
+                return super().buildProtocol(addr)
+
+        address = Alternating(self.r1)
+        self.addCleanup(address.end)
+        inbox = RedisInbox(reactor, address.url, InboxOptions(), ServerClock())
+        self.addCleanup(inbox.stop)
+        inbox.start()
+        await until(lambda: "leads to two servers" in (inbox.problem() or ""), "the problem is named")
+        await self.assertFailure(inbox.accept([submission("alice", ["bob"])]), Unavailable)
+
+
+class RefusedTests(RunHarness):
+    """What a Redis must be, and must let imd ask."""
+
+    async def test_cluster(self) -> None:
+        """It is refused at the start, in words."""
+        cluster = self.server("--cluster-enabled", "yes", databases=1)
+        inbox = RedisInbox(reactor, cluster.url, InboxOptions(), ServerClock())
+        self.addCleanup(inbox.stop)
+        error = await self.assertFailure(inbox.start(), ConfigurationError)
+        self.assertIn("Redis Cluster", str(error))
+
+    async def test_info_is_denied_to_scripts(self) -> None:
+        """The user that scripts run as may not ask: nothing is accepted, and the problem says why."""
+        server = self.server()
+        server.ask("ACL", "SETUSER", "imd", "on", ">pw", "~*", "+@all")
+        inbox = await self.node(f"redis://imd:pw@{HOST}:{server.port}/0")
+        await self.send(inbox, "bob", 1)
+        server.ask("ACL", "SETUSER", "imd", "-info")
+        error = await self.assertFailure(inbox.accept([submission("alice", ["bob"])]), Unavailable)
+        self.assertIn("INFO", str(error))
+        server.ask("ACL", "SETUSER", "imd", "+info")
+        await self.connected(inbox)
+        await self.send(inbox, "bob", 1)
+
+    async def test_config_is_denied(self) -> None:
+        """Then the backlog is taken to end soon."""
+        server = self.server()
+        server.ask("ACL", "SETUSER", "imd", "on", ">pw", "~*", "+@all", "-config")
+        inbox = await self.node(f"redis://imd:pw@{HOST}:{server.port}/0")
+        await self.send(inbox, "bob", 1)
+
+    async def test_replica_that_may_be_written_to(self) -> None:
+        """What it would accept is gone with the next synchronisation."""
+        r1, r2 = self.server(), self.server("--replica-read-only", "no")
+        inbox = await self.node(r2.url)
+        await self.send(inbox, "bob", 1)
+        r2.follow(r1)
+        error = await self.assertFailure(inbox.accept([submission("alice", ["bob"])]), Unavailable)
+        self.assertIn("READONLY", str(error))
+        r2.lead()
+        await self.connected(inbox)
+        await self.send(inbox, "bob", 1)
+
+    async def test_replicas_of_one_that_loses_nothing(self) -> None:
+        """One warning while they follow."""
+        self.patch(redis_connection, "SETTINGS_SECONDS", 0.05)
+        told: list[Any] = []
+        globalLogPublisher.addObserver(told.append)
+        self.addCleanup(globalLogPublisher.removeObserver, told.append)
+
+        def warnings() -> list[str]:
+            texts = [event["log_format"] for event in told if event.get("log_level") == LogLevel.warn]
+            return [text for text in texts if "lossless" in text]
+
+        server, replica = self.server(), self.server()
+        await self.node(server.url, lossless=True)
+        await self.node(server.url)
+        self.assertEqual(warnings(), [])
+        replica.follow(server)
+        await until(warnings, "the replica is seen")
+        await deferLater(reactor, 0.3)
+        self.assertEqual(len(warnings()), 1)
+
+    async def test_rubbish_for_a_run(self) -> None:
+        """Whatever stands there, it is another run then, and goes on."""
+        server = self.server()
+        inbox = await self.node(server.url)
+        await self.send(inbox, "bob", 1)
+        for rubbish in (("SET", "imd:run", "1 2 3"), ("SET", "imd:run", ""), ("HSET", "imd:run", "n", "1")):
+            era = await inbox.era()
+            server.ask("DEL", "imd:run")
+            server.ask(*rubbish)
+            self.assertGreater(int(await inbox.era()), int(era))
+
+    async def test_heads_of_the_version_before(self) -> None:
+        """They name Redis' run id, from which nothing follows: each gets a new epoch, once."""
+        server = self.server()
+        inbox = await self.node(server.url)
+        epoch = await self.has_read(inbox, "bob", 3)
+        server.ask("HDEL", "imd:{bob}:head", "n")
+        server.ask("HSET", "imd:{bob}:head", "run", "0" * 40)
+        back = await self.register(inbox, "bob", "again", epoch=epoch, seq=3)
+        self.assertIs(back.recovered, False)
+        self.assertEqual(back.seq, 3)
+        again = await self.register(inbox, "bob", "c3", epoch=back.page.epoch, seq=3)
+        self.assertEqual((again.recovered, again.page.epoch), (True, back.page.epoch))
