@@ -35,7 +35,7 @@ class Identity:
     """as given: imd.message.from_user_type tells whether anybody of that kind exists"""
     is_customer_service: bool
     exp: float | None
-    """seconds since the epoch; None: for ever"""
+    """seconds since the epoch, without any leeway; None: for ever"""
 
 
 class _Claims(msgspec.Struct, rename="camel"):
@@ -61,6 +61,7 @@ class Authenticator:
         self._now = now
         self._issuer = auth.issuer
         self._audience = auth.audience
+        self._leeway = auth.leeway_seconds
         self._open = auth.mode == "open"
         if self._open:
             return
@@ -108,11 +109,11 @@ class Authenticator:
             raise _unauthorized("token missing")
         claims = self._claims(token)
         now = self._now()
-        if claims.exp <= now:
+        if claims.exp + self._leeway <= now:
             raise _unauthorized("token expired")
         if claims.exp > _LATEST_EXP:
             raise _unauthorized("exp is not in seconds")
-        if claims.nbf is not None and claims.nbf > now:
+        if claims.nbf is not None and claims.nbf - self._leeway > now:
             raise _unauthorized("token not valid yet")
         if self._issuer and claims.iss != self._issuer:
             raise _unauthorized("token of another issuer")

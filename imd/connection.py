@@ -439,7 +439,8 @@ class Connection:
     def _watch_expiry(self, identity: Identity) -> None:
         self._cancel_call()
         if identity.exp is not None:
-            left = max(0.0, identity.exp - self._services.unix_seconds())
+            end = identity.exp + self._services.settings.auth.leeway_seconds
+            left = max(0.0, end - self._services.unix_seconds())
             self._exp_call = self._services.call_later(left, self._expired)
 
     def _expired(self) -> None:

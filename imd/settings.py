@@ -79,6 +79,8 @@ class Auth:
     """what `iss` must be; empty: anything"""
     audience: str = _key("", values.text("the tokens' aud"))
     """what must be in `aud`; empty: anything"""
+    leeway_seconds: float = _key(30.0, values.seconds())
+    """how far the clock of whoever makes the tokens may be off: counts for `nbf` and `exp`"""
     visitors: bool = _key(True, values.switch())
     """anonymous visitors may come"""
     visitor_days: float = _key(30.0, values.days())

@@ -204,14 +204,17 @@ class ClaimTests(AuthCase):
             self.refused(errors.FORBIDDEN, identify, frame(token=token(), user_id=user_id), None)
 
     def test_times(self) -> None:
-        """exp and nbf, to the moment, by the given clock; no leeway."""
-        identify = self.authenticator().identify
-        self.assertEqual(identify(frame(token=token(exp=NOW + 0.5, nbf=NOW)), None).exp, NOW + 0.5)
-        for exp in (NOW, NOW - 1, 0, -1):
-            self.assertEqual(self.unauthorized(token(exp=exp)), "unauthorized: token expired")
-        self.assertEqual(self.unauthorized(token(nbf=NOW + 1)), "unauthorized: token not valid yet")
-        self.assertIn("seconds", self.unauthorized(token(exp=(NOW + 60) * 1000)))
-        self.assertEqual(identify(frame(token=token(iat=NOW + 5)), None).user_id, "alice")
+        """exp and nbf, to the moment, by the given clock, with the leeway; iat is not looked at."""
+        for leeway, auth in ((30, {}), (0, {"leeway_seconds": 0.0}), (2.5, {"leeway_seconds": 2.5})):
+            identify = self.authenticator(**auth).identify
+            found = identify(frame(token=token(exp=NOW + 0.5 - leeway, nbf=NOW + leeway)), None)
+            self.assertEqual(found.exp, NOW + 0.5 - leeway, "without the leeway")
+            for exp in (NOW - leeway, NOW - leeway - 1, 0, -1):
+                self.assertEqual(self.unauthorized(token(exp=exp), **auth), "unauthorized: token expired")
+            early = self.unauthorized(token(nbf=NOW + leeway + 0.5), **auth)
+            self.assertEqual(early, "unauthorized: token not valid yet")
+            self.assertIn("seconds", self.unauthorized(token(exp=(NOW + 60) * 1000), **auth))
+            self.assertEqual(identify(frame(token=token(iat=NOW + 500)), None).user_id, "alice")
 
     def test_missing_claims(self) -> None:
         """sub and exp are needed."""
@@ -319,7 +322,7 @@ class RenewalTests(AuthCase):
 
     def test_bad_tokens(self) -> None:
         """What would not have been let in does not renew anything, and does not close anything either."""
-        for bad in ("", "x", token(exp=NOW), token(key="y" * 32), token(sub="visitor-1")):
+        for bad in ("", "x", token(exp=NOW - 31), token(key="y" * 32), token(sub="visitor-1")):
             self.refused(errors.FORBIDDEN, self.auth.renew, bad, self.alice)
 
 

@@ -238,15 +238,57 @@ class TokenTests(unittest.TestCase):
         pipe.open()
         self.assertEqual(pipe.take()[0]["token"], "two")
 
-    def test_refused_twice(self) -> None:
-        """The same token again after 4001 is the end."""
-        pipe = self.pipe()
-        pipe.core.token_given("one")
+    def refuse(self, pipe: Pipe, token: str) -> float:
+        """The node does not take it; how long the client waits before it asks for another."""
+        pipe.core.token_given(token)
         pipe.core.opened(pipe.core.connection)
         pipe.lose(4001)
-        pipe.wait(1)
+        pause: float = pipe.events(events.StateChanged)[-1].retry_seconds
+        pipe.wait(pause)
+        self.assertEqual(pipe.done[-1], effects.AskToken())
+        return pause
+
+    def test_refused(self) -> None:
+        """Others are tried for ever, at once and then backing off; one that was tried before is the end."""
+        pipe = self.pipe()
+        pauses = [self.refuse(pipe, f"t{n}") for n in range(60)]
+        self.assertEqual(pauses[:7], [0, 2, 4, 8, 16, 30, 30])
+        pipe.core.token_given("good")
+        pipe.open()
+        pipe.wait(6)
+        self.assertEqual([self.refuse(pipe, token) for token in ("good", "other")], [0, 2])
+        pipe.core.token_given("good")
+        end = pipe.events(events.StateChanged)[-1]
+        self.assertEqual((end.state, end.code, end.reason, end.permanent), (State.CLOSED, 4001, "gone", True))
+        self.assertIsNone(pipe.core.deadline())
+        # The program may begin anew with any of them, as a clock may have been set right.
+        pipe.core.start()
+        pipe.core.token_given("good")
+        pipe.open()
+        self.assertEqual(pipe.core.state, State.OPEN)
+
+    def test_renewal_refused(self) -> None:
+        """The old one stands, and a newer one is asked for again: the same may be good by then."""
+        pipe = self.pipe()
         pipe.core.token_given("one")
-        self.assertEqual((pipe.core.state, pipe.core.deadline()), (State.CLOSED, None))
+        pipe.open(exp=5_020_000, pingSeconds=1000)
+        pipe.wait(16)
+        pipe.core.token_given("two")
+        pipe.gets(type="error", code="forbidden", reason="unauthorized: token not valid yet")
+        pipe.take()
+        # It is over, and the node has a leeway.
+        for token, sent in (("two", 1), ("two", 1), ("one", 0), ("two", 1)):
+            asked = pipe.done.count(effects.AskToken())
+            pipe.wait(5)
+            self.assertEqual(pipe.done.count(effects.AskToken()), asked + 1)
+            pipe.core.token_given(token)
+            self.assertEqual(pipe.take(), [{"type": "token", "token": token}] * sent)
+            pipe.gets(type="error", code="forbidden", reason="unauthorized: token not valid yet")
+        pipe.lose(4001)
+        pipe.wait(0)
+        pipe.core.token_given("two")
+        pipe.open()
+        self.assertEqual(pipe.core.state, State.OPEN)
 
     def test_renewed(self) -> None:
         """Before it expires, a new one is handed in on the open connection."""

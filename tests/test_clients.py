@@ -151,6 +151,33 @@ async def tokens(make: Any, node: NodeServer, user: str) -> None:
     await alice.stop()
 
 
+async def clocks(make: Any, node: NodeServer, user: str) -> None:
+    """Tokens from a clock that is ahead: others are asked for until one is good; the same is the end."""
+    now, tokens = time.time(), []
+
+    def token() -> str:
+        claims = {"sub": user, "jti": len(tokens), "nbf": now + 4, "exp": now + 600, "loginType": "USER_TYPE"}
+        tokens.append(jwt.encode(claims, SECRET, "HS256"))
+        return tokens[-1]
+
+    alice = make(node.url, token=token, **QUICK)
+    alice.start()
+    await alice.connected()
+    assert len(tokens) >= 3, tokens
+    await alice.stop()
+
+    claims = {"sub": user, "nbf": now + 400, "exp": now + 600, "loginType": "USER_TYPE"}
+    late = jwt.encode(claims, SECRET, "HS256")
+    alice = make(node.url, token=lambda: late, **QUICK)
+    alice.start()
+    try:
+        await alice.connected()
+        raise AssertionError("before its time")
+    except Ended as ended:
+        assert (ended.code, ended.permanent) == (4001, True), ended
+        assert ended.reason == "unauthorized: token not valid yet", ended
+
+
 class ShellTests(unittest.TestCase):
     """Each story with each kind of client, on one node: Twisted's here, asyncio's in a thread."""
 
@@ -181,10 +208,11 @@ class ShellTests(unittest.TestCase):
             await self.in_asyncio(story, node)
 
     async def test_tokens(self) -> None:
-        node = await self.start_node(auth={"mode": "jwt", "secret": SECRET})
-        asyncios = self.in_asyncio(tokens, node, "bob")
-        await tokens(TwistedClient, node, "alice")
-        await asyncios
+        node = await self.start_node(auth={"mode": "jwt", "secret": SECRET, "leeway_seconds": 1})
+        for story in (tokens, clocks):
+            asyncios = self.in_asyncio(story, node, "bob")
+            await story(TwistedClient, node, "alice")
+            await asyncios
 
 
 class ExampleTests(unittest.TestCase):

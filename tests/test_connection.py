@@ -739,7 +739,7 @@ class NoVisitorTests(ConnectionTestCase):
 
 
 class TokenTests(ConnectionTestCase):
-    auth = Auth(mode="jwt", secret=SECRET)
+    auth = Auth(mode="jwt", secret=SECRET, leeway_seconds=5.0)
 
     def token(self, seconds: float, **claims: Any) -> str:
         """A token that expires so many seconds from now."""
@@ -771,7 +771,7 @@ class TokenTests(ConnectionTestCase):
 
     def test_unauthorized(self) -> None:
         """Without a good token it is closed with 4001: missing, bad, expired, another's."""
-        for fields in ({}, {"token": "nonsense"}, {"token": self.token(-1)}, {"token": self.token(60) + "x"},
+        for fields in ({}, {"token": "nonsense"}, {"token": self.token(-6)}, {"token": self.token(60) + "x"},
                        {"token": self.token(60), "userId": "bob"}):  # fmt: skip
             client = Client(self.services)
             client.send(isConnect=True, loginType="user", **fields)
@@ -780,12 +780,14 @@ class TokenTests(ConnectionTestCase):
         self.assertEqual((self.sessions, self.inbox.asked), ({}, []))
 
     def test_expires(self) -> None:
-        """At `exp` the connection is closed with 4001."""
-        client = self.with_token(60)
-        self.clock.advance(59.9)
-        self.assertIsNone(client.closed)
-        self.clock.advance(0.2)
-        self.assertEqual(client.closed, 4001)
+        """At `exp` plus the leeway it is closed with 4001; until then a token that is over lets one in."""
+        for seconds in (60, -3):
+            client = self.with_token(seconds)
+            self.assertEqual(client.take()[0]["exp"], (self.unix_seconds() + seconds) * 1000)
+            self.clock.advance(seconds + 4.9)
+            self.assertIsNone(client.closed)
+            self.clock.advance(0.2)
+            self.assertEqual(client.closed, 4001)
 
     def test_renewed(self) -> None:
         """A newer token before that keeps it open until its own `exp`."""
@@ -794,7 +796,7 @@ class TokenTests(ConnectionTestCase):
         self.clock.advance(50)
         client.send(type="token", token=self.token(60))
         self.assertEqual(client.take(), [{"type": "token", "exp": (START + 110) * 1000}])
-        self.clock.advance(59)
+        self.clock.advance(64)
         self.assertIsNone(client.closed)
         self.clock.advance(2)
         self.assertEqual(client.closed, 4001)
@@ -805,14 +807,14 @@ class TokenTests(ConnectionTestCase):
         client.take()
         for token in (
             "nonsense",
-            self.token(-1),
+            self.token(-6),
             self.token(90, sub="bob"),
             self.token(90, loginType="customer"),
             self.token(90, isCustomerService=True),
         ):
             client.send(type="token", token=token)
             self.assert_error(client, "forbidden")
-        self.clock.advance(61)
+        self.clock.advance(66)
         self.assertEqual(client.closed, 4001)
 
     def test_no_timer_left(self) -> None:

@@ -36,6 +36,7 @@ PROTOCOL = {
         "public_key": "",
         "issuer": "",
         "audience": "",
+        "leeway_seconds": 30,
         "visitors": True,
         "visitor_days": 30,
     },

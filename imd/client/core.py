@@ -24,7 +24,16 @@ from imd.client.receiving import Hole, Receiving
 from imd.client.reconnect import Backoff, Verdict, judge
 from imd.client.signal import connect_signal
 from imd.client.store import Store
-from imd.errors import BAD_FRAME, INVALID_MESSAGE, RATE_LIMITED, TOO_LARGE, UNAVAILABLE, UNKNOWN_TYPE
+from imd.client.tokens import AGAIN_SECONDS, Tokens
+from imd.errors import (
+    BAD_FRAME,
+    CLOSE_UNAUTHORIZED,
+    INVALID_MESSAGE,
+    RATE_LIMITED,
+    TOO_LARGE,
+    UNAVAILABLE,
+    UNKNOWN_TYPE,
+)
 
 EXPIRED = "expired"
 """the client's own code: whether the message was accepted cannot be found out any more"""
@@ -35,7 +44,6 @@ ACK_SECONDS = 0.1
 CLOSE_SECONDS = 3.0
 STABLE_SECONDS = 5.0
 """a connection that lasted so long begins the back-off anew"""
-TOKEN_AGAIN_SECONDS = 5.0
 
 
 class Core:
@@ -72,8 +80,7 @@ class Core:
         self._questions = Questions()
         self._replies: dict[str, int] = {}
         self._attempt = 0
-        self._token: str | None = None
-        self._refused_token: str | None = None
+        self._tokens = Tokens()
         self._opened_at = 0.0
         self._ping_seconds = 25.0
         self._server_ahead_ms = 0.0
@@ -111,6 +118,7 @@ class Core:
     def start(self) -> None:
         if self.state in (State.IDLE, State.CLOSED):
             self._stopping = False
+            self._tokens = Tokens()
             self._backoff.reset()
             self._connect()
 
@@ -192,21 +200,22 @@ class Core:
     # ---- from the shell: tokens
 
     def token_given(self, token: str) -> None:
-        if self.state is State.CONNECTING and self._token is None:
-            if token == self._refused_token:
-                self._end(4001, "the node has refused this token", permanent=True)
+        if self.state is State.CONNECTING and self._tokens.current is None:
+            if self._tokens.is_refused(token):
+                self._end(CLOSE_UNAUTHORIZED, self._tokens.why, permanent=True)
                 return
-            self._token = token
+            self._tokens.current = token
             self._effects.append(Dial(self.connection))
-        elif self.state is State.OPEN:
-            self._token = token
+        elif self.state is State.OPEN and self._tokens.offer(token):
             self._transmit({"type": "token", "token": token})
+        elif self.state is State.OPEN:
+            self._plan_token(AGAIN_SECONDS)
 
     def token_failed(self, reason: str) -> None:
-        if self.state is State.CONNECTING and self._token is None:
+        if self.state is State.CONNECTING and self._tokens.current is None:
             self._come_back(self._backoff.next(), None, f"no token: {reason}")
         elif self.state is State.OPEN:
-            self._timers["token"] = self._seconds() + TOKEN_AGAIN_SECONDS
+            self._timers["token"] = self._seconds() + AGAIN_SECONDS
 
     # ---- from the shell: one connection
 
@@ -217,7 +226,7 @@ class Core:
         self._attempt = max(self._attempt + 1, int(self._wall() * 1000))
         cursor = (self._receiving.epoch, self._receiving.seq)
         frame = connect_signal(
-            self.options, self.device, self._attempt, self._token, self._visitor_token, cursor
+            self.options, self.device, self._attempt, self._tokens.current, self._visitor_token, cursor
         )
         self._transmit(frame)
 
@@ -262,9 +271,10 @@ class Core:
 
     def _unauthorized(self, code: int | None, reason: str) -> None:
         if self.options.has_token:
-            # Expired, most likely; the very same one again would be of no use.
-            first, self._refused_token = self._refused_token is None, self._token
-            self._come_back(0.0 if first else self._backoff.next(), code, reason)
+            # Expired, most likely, or clocks differ: another is tried, the very same one would be of no use.
+            self._tokens.refused(reason)
+            first, pause = not self._backoff.failures, self._backoff.next()
+            self._come_back(0.0 if first else pause, code, reason)
         elif self.options.visitor and self._visitor_token is not None:
             # Not known any more: a new visitor.
             self._visitor_token = None
@@ -283,11 +293,12 @@ class Core:
         self.user_id = frame["userId"]
         self.limits = dict(frame.get("limits") or {})
         self._opened_at, self._server_ahead_ms = now, frame["serverTime"] - now * 1000
-        self._refused_token = None
         self._belongs_to(frame["userId"], frame.get("visitorToken"))
         self._receiving.start_at(frame["epoch"], frame["seq"])
         self._timers = {}
-        self._token_lasts_until(frame.get("exp"))
+        self._tokens.connected(frame.get("exp"))
+        if "exp" in frame:
+            self._plan_token()
         self._ping_seconds = self.options.ping_seconds or frame.get("pingSeconds") or 25.0
         self._set_state(State.OPEN)
         self._watch()
@@ -348,6 +359,9 @@ class Core:
             self._effects.append(Drop())
             self._end(None, f"{refusal.code}: {refusal.reason}", permanent=True)
         else:
+            if self._tokens.not_renewed():
+                # It answers nothing else: most likely the newer token. Clocks may differ; the old one stands.
+                self._plan_token(max((retry_ms or 0) / 1000, AGAIN_SECONDS))
             self._effects.append(Emit(refusal))
 
     def _not_accepted(
@@ -383,7 +397,8 @@ class Core:
         self._ask_questions()
 
     def _token_frame(self, frame: dict[str, Any]) -> None:
-        self._token_lasts_until(frame.get("exp"))
+        self._tokens.renewed(frame.get("exp"))
+        self._plan_token()
 
     def _leaving_frame(self, frame: dict[str, Any]) -> None:
         self._leaving = frame["reconnectMs"] / 1000
@@ -430,7 +445,7 @@ class Core:
 
     def _connect(self) -> None:
         self.connection += 1
-        self._token = None
+        self._tokens.begin()
         self._leaving = None
         self._timers = {"connect": self._seconds() + self.options.connect_seconds}
         self._set_state(State.CONNECTING)
@@ -513,12 +528,11 @@ class Core:
             self._unacked = 0
             self._transmit({"type": "ack", "seq": self._receiving.seq, "epoch": self._receiving.epoch})
 
-    def _token_lasts_until(self, exp_ms: int | None) -> None:
-        """Ask for a new token when four fifths of the time are over."""
-        if exp_ms is not None and self.options.has_token:
+    def _plan_token(self, least: float = 0.0) -> None:
+        """Ask for a newer token in good time, and not before `least` seconds are over."""
+        if self.options.has_token:
             now = self._seconds()
-            left = exp_ms / 1000 - (now + self._server_ahead_ms / 1000)
-            self._timers["token"] = now + max(1.0, 0.8 * left)
+            self._timers["token"] = now + max(least, self._tokens.ask_in(now * 1000 + self._server_ahead_ms))
 
 
 _FRAMES = frozenset({"connected", "reset", "accepted", "error", "history", "token", "leaving", "pong"})

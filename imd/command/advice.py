@@ -69,6 +69,9 @@ def _auth(settings: Settings) -> Iterator[Finding]:
     elif not settings.auth.audience and not settings.auth.issuer:
         advice = "If the same key signs tokens for other things, set audience or issuer."
         yield Finding(Level.NOTE, "auth", "tokens of any issuer and for any audience are taken", advice)
+    if settings.auth.mode == "jwt" and settings.auth.leeway_seconds > 300:
+        what = f"leeway_seconds = {settings.auth.leeway_seconds:g}: tokens count so long after they expired"
+        yield _warn("auth", what, "Clocks that are set by NTP differ by less than a second.")
 
 
 def _times(settings: Settings) -> Iterator[Finding]:

@@ -5,6 +5,10 @@
 const SECOND = 1000;
 const CONNECT_MS = 15 * SECOND;
 const TOKEN_MS = 30 * SECOND; // for the app's token()
+const TOKEN_AGAIN_MS = 5 * SECOND; // until a newer one is asked for once more
+const MAX_REFUSED_TOKENS = 16; // that are known again
+const HURRY_MS = SECOND; // for an attempt, once something says that the network is back
+const LOCK_MS = 10 * SECOND; // for the browser's answer, which takes none
 const PONG_MS = 10 * SECOND;
 const OFFLINE_PONG_MS = 2 * SECOND; // when the browser says that there is no network: a node on this machine answers yet
 const ANSWER_MS = 60 * SECOND; // for a message on a connection that is alive
@@ -40,6 +44,9 @@ function uuid() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
+
+/** Milliseconds that rise evenly, whatever the time of day is set to. */
+const clock = () => performance.now();
 
 const encoder = new TextEncoder();
 const bytesOf = (text) => encoder.encode(text).length;
@@ -167,17 +174,42 @@ function defaultStorage() {
 
 // ---- locks: which client holds which slot
 
-/** Among the tabs of a browser. */
+/** Among the tabs of a browser. Where storage is blocked it refuses them, and `others` makes what serves instead. */
 class WebLocks {
-  hold(name) {
-    return new Promise((resolve, reject) => {
+  #others;
+  #instead = null;
+
+  constructor(others) {
+    this.#others = others;
+  }
+
+  async hold(name) {
+    try {
+      if (!this.#instead) return await this.#request(name);
+    } catch (error) {
+      // A page that goes, or sleeps, has none for the moment only.
+      if (error?.name === "InvalidStateError") throw error;
+      this.#instead = this.#others();
+    }
+    return this.#instead.hold(name);
+  }
+
+  #request(name) {
+    let timer;
+    const asked = new Promise((resolve, reject) => {
+      let late = false;
+      timer = setTimeout(() => {
+        late = true;
+        reject(new Error("the browser does not say who has the lock"));
+      }, LOCK_MS);
       navigator.locks
         .request(name, { ifAvailable: true }, (lock) => {
-          if (lock === null) return resolve(null);
+          if (lock === null || late) return resolve(null);
           return new Promise((release) => resolve(release));
         })
         .catch(reject);
     });
+    return asked.finally(() => clearTimeout(timer));
   }
 }
 
@@ -199,10 +231,11 @@ class LocalLocks {
   }
 }
 
-/** Among the tabs of a browser that gives no locks to pages from plain http: a time in the storage. */
+/** Among the tabs of a browser that gives no locks, as to pages from plain http: a time in the storage. */
 class LeaseLocks {
   #store;
   #me = uuid();
+  #watched = new Map(); // key → a lease from the future, and since when it has been there
 
   constructor(store) {
     this.#store = store;
@@ -213,7 +246,7 @@ class LeaseLocks {
     const holder = () => this.#store.read(key);
     const write = () => this.#store.write(key, { by: this.#me, at: Date.now() });
     const lease = holder();
-    if (lease && lease.by !== this.#me && Math.abs(Date.now() - lease.at) < LEASE_MS) return null;
+    if (lease && lease.by !== this.#me && this.#lives(key, lease)) return null;
     write();
     // Whoever wrote last has it; the others see that when they look again.
     await new Promise((resolve) => setTimeout(resolve, 50));
@@ -228,12 +261,30 @@ class LeaseLocks {
     addEventListener("pagehide", hidden);
     return leave;
   }
+
+  /** Tabs share no clock but the time of day. After it was set back, a lease counts for as long as it changes. */
+  #lives(key, { by, at }) {
+    const age = Date.now() - at;
+    if (age >= 0) return age < LEASE_MS;
+    const seen = this.#watched.get(key);
+    if (seen?.by === by && seen.at === at) return clock() - seen.since < LEASE_MS;
+    this.#watched.set(key, { by, at, since: clock() });
+    return true;
+  }
+}
+
+function hasWebLocks() {
+  try {
+    return Boolean(globalThis.navigator?.locks);
+  } catch {
+    return false;
+  }
 }
 
 function locksOf(storage, store) {
   if (typeof document === "undefined") return new LocalLocks(storage);
-  if (globalThis.navigator?.locks) return new WebLocks();
-  return storage instanceof MemoryStorage ? new LocalLocks(storage) : new LeaseLocks(store);
+  const others = () => (storage instanceof MemoryStorage ? new LocalLocks(storage) : new LeaseLocks(store));
+  return hasWebLocks() ? new WebLocks(others) : others();
 }
 
 // ---- the slot: what one device keeps
@@ -349,7 +400,7 @@ class Slot {
   }
 
   #remember(entry, n, since) {
-    // `since`: when it was first sent without an answer that says it was not taken; null: it is in no inbox.
+    // `since`, by the node's clock: when it was first sent without an answer that says it was not taken; null: it is in no inbox.
     const item = { entry, n, since, sends: since === null ? 0 : 2, inFlight: false, sentAt: 0, bytes: 0 };
     item.conversation = JSON.stringify(entry.to ?? (entry.group ? [...entry.group].sort() : null));
     this.items.set(entry.clientMsgId, item);
@@ -367,7 +418,7 @@ class Slot {
 class Pace {
   #perSecond;
   #left;
-  #at = Date.now();
+  #at = clock();
 
   constructor(perSecond) {
     this.#perSecond = perSecond;
@@ -377,8 +428,8 @@ class Pace {
   /** Milliseconds until `cost` may be taken. */
   wait(cost) {
     if (!this.#perSecond) return 0;
-    const now = Date.now();
-    const earned = (Math.max(0, now - this.#at) / SECOND) * this.#perSecond;
+    const now = clock();
+    const earned = ((now - this.#at) / SECOND) * this.#perSecond;
     this.#left = Math.min(this.#perSecond, this.#left + earned);
     this.#at = now;
     const missing = Math.min(cost, this.#perSecond) - this.#left;
@@ -443,22 +494,27 @@ export class Client extends EventTarget {
   #limits = null;
   #heardAt = 0;
   #pingMs = 25 * SECOND;
-  #serverAhead = 0; // ms
+  #serverAhead = 0; // of clock()
+  #triedAt = 0; // the beginning of this attempt
   #openedAt = 0;
   #failures = 0;
   #leavingMs = null;
   #refusal = null; // an error before `connected`
   #asNewVisitor = false; // the stored token was refused
-  #unauthorized = false; // one 4001 since the last `connected`
-  #token = null;
-  #mayHurry = false;
+  #token = null; // of this connection, or attempt
+  #exp = 0;
+  #offered = null; // a newer token that the node has not answered
+  #refusedTokens = new Set(); // since the last `connected`
+  #refusedWhy = "";
+  #asks = 0;
+  #mayHurry = true;
 
   #era = {}; // another object with each break in the numbers
   #received = 0; // given to the app
   #linkSeq = 0; // sent on this connection
   #acked = 0;
   #savedSeq = 0;
-  #holes = 0;
+  #hole = null; // the number that a hole was seen after, in this epoch
   #returned = null; // promises of the listeners of one message
   #chain = Promise.resolve();
   #pending = 0;
@@ -531,8 +587,9 @@ export class Client extends EventTarget {
     this.#running = true;
     this.#turn++;
     this.#failures = 0;
-    this.#unauthorized = false;
+    this.#refusedTokens.clear();
     this.#asNewVisitor = false;
+    this.#mayHurry = true;
     if (!this.#stopping) this.#setState("connecting");
     this.#begin(this.#turn);
   }
@@ -640,8 +697,16 @@ export class Client extends EventTarget {
 
   /** Something says that the network is back. */
   #hurry() {
-    if (this.#timers.has("retry") && this.#mayHurry) this.#connect();
-    else this.#doubt();
+    if (this.#connected) this.#doubt();
+    else if (!this.#mayHurry) return;
+    else if (this.#timers.has("retry")) this.#connect();
+    else if (this.#state === "connecting" && this.#slot) {
+      // What was begun without a network may hang until its deadline; what was begun just now may be through yet.
+      this.#timers.set("hurry", HURRY_MS - (clock() - this.#triedAt), () => {
+        this.#hangUp();
+        this.#connect();
+      });
+    }
   }
 
   /** Something says that the connection may be gone. */
@@ -713,17 +778,21 @@ export class Client extends EventTarget {
   async #connect() {
     const turn = ++this.#turn;
     this.#timers.cancel("retry");
+    this.#triedAt = clock();
     this.#refusal = null;
     if (this.#state !== "connecting") this.#setState("connecting");
     if (turn !== this.#turn) return; // a listener stopped it
+    let token;
     try {
-      this.#token = await this.#askToken();
+      token = await this.#askToken();
     } catch (error) {
       if (turn !== this.#turn) return;
       this.#error("token", error?.message ?? error);
       return this.#lost(undefined, "no token");
     }
     if (turn !== this.#turn) return;
+    if (this.#refusedTokens.has(token)) return this.#close(4001, this.#refusedWhy);
+    this.#token = token;
     const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
     const { url } = this.#options;
     let ws;
@@ -745,11 +814,12 @@ export class Client extends EventTarget {
     if (!token) return null;
     let expired;
     const deadline = new Promise((_, reject) => (expired = reject));
-    this.#timers.set("asking", TOKEN_MS, () => expired(new Error("token() did not answer in time")));
+    const timer = `asking ${++this.#asks}`; // an attempt that was given up may have one running yet
+    this.#timers.set(timer, TOKEN_MS, () => expired(new Error("token() did not answer in time")));
     try {
       return (await Promise.race([token(), deadline])) ?? null;
     } finally {
-      this.#timers.cancel("asking");
+      this.#timers.cancel(timer);
     }
   }
 
@@ -776,18 +846,20 @@ export class Client extends EventTarget {
       return this.#lost(undefined, "bad frame");
     }
     this.#timers.cancel("connect");
+    this.#timers.cancel("hurry");
     const slot = this.#slot;
     const claimed = slot.epoch !== null;
     this.#connected = frame;
-    this.#openedAt = Date.now();
-    this.#unauthorized = this.#asNewVisitor = false;
+    this.#openedAt = clock();
+    this.#refusedTokens.clear();
+    this.#asNewVisitor = false;
     this.#leavingMs = null;
     this.#inFlight = 0;
     this.#pausedUntil = 0;
     this.#limits = frame.limits ?? null;
     this.#pace = new Pace(frame.limits?.messagesPerSecond ?? 0);
     this.#pingMs = (this.#options.pingSeconds ?? frame.pingSeconds ?? 25) * SECOND;
-    this.#serverAhead = (frame.serverTime ?? Date.now()) - Date.now();
+    this.#serverAhead = (frame.serverTime ?? Date.now()) - clock();
     if (frame.visitorToken != null) {
       const text = String(frame.visitorToken);
       if (text !== this.#visitorToken) this.#store.writeText(`${this.#base}:visitorToken`, text);
@@ -808,9 +880,9 @@ export class Client extends EventTarget {
       if (frame.seq > slot.seq) slot.seq = this.#savedSeq = frame.seq;
       this.#received = Math.max(this.#received, frame.seq);
     }
-    this.#heardAt = Date.now();
+    this.#heardAt = clock();
     this.#watch();
-    if (frame.exp != null) this.#planToken(frame.exp);
+    if (frame.exp != null) this.#onToken(frame);
     const turn = this.#turn;
     this.#setState("open");
     this.#emit("connected", frame);
@@ -826,6 +898,7 @@ export class Client extends EventTarget {
   /** The stored numbers mean nothing any more: go on from those of `connected` or `reset`. */
   #breakAt({ epoch, seq }) {
     this.#era = {};
+    this.#hole = null;
     this.#slot.epoch = epoch;
     this.#slot.seq = seq;
     this.#received = this.#linkSeq = this.#acked = this.#savedSeq = seq;
@@ -853,8 +926,9 @@ export class Client extends EventTarget {
       item.entry.state = "waiting";
     }
     for (const request of this.#requests.values()) request.sent = false;
-    if (wasOpen && Date.now() - this.#openedAt >= STEADY_MS) this.#failures = 0;
+    if (wasOpen && clock() - this.#openedAt >= STEADY_MS) this.#failures = 0;
     const refusal = this.#refusal;
+    if (code === 4001) this.#refusedWhy = refusal?.reason ?? reason;
     if (permanentCode(code) && !(code === 4001 && this.#mayAskAgain())) {
       return this.#close(code, refusal?.reason ?? reason);
     }
@@ -872,14 +946,16 @@ export class Client extends EventTarget {
   }
 
   #mayAskAgain() {
-    if (this.#unauthorized) return false;
-    this.#unauthorized = true;
-    if (this.#options.isVisitor && this.#visitorToken !== null) {
+    if (this.#options.isVisitor && this.#visitorToken !== null && !this.#asNewVisitor) {
       // Forgotten by the node. The token is kept until there is another: it may be that no visitor is let in now.
       this.#asNewVisitor = true;
       return true;
     }
-    return Boolean(this.#options.token);
+    if (!this.#options.token) return false;
+    // Expired, most likely, or clocks differ: another one may be good, the very same would be of no use.
+    this.#refusedTokens.add(this.#token);
+    if (this.#refusedTokens.size > MAX_REFUSED_TOKENS) this.#refusedTokens.delete(this.#refusedTokens.values().next().value);
+    return true;
   }
 
   /** For good, until the app calls `start` again. */
@@ -899,8 +975,8 @@ export class Client extends EventTarget {
     this.#turn++;
     const ws = this.#ws;
     this.#save();
-    this.#ws = this.#connected = null;
-    for (const name of ["connect", "ping", "pong", "ack", "save", "token", "pump", "answer", "ask", "courier"]) {
+    this.#ws = this.#connected = this.#offered = null;
+    for (const name of ["connect", "hurry", "ping", "pong", "ack", "save", "token", "pump", "answer", "ask", "courier"]) {
       this.#timers.cancel(name);
     }
     if (!ws) return;
@@ -964,7 +1040,7 @@ export class Client extends EventTarget {
   }
 
   #arrived(data) {
-    this.#heardAt = Date.now();
+    this.#heardAt = clock();
     this.#timers.cancel("pong");
     if (this.#connected && !this.#timers.has("ping")) this.#watch();
     const frame = typeof data === "string" ? parsed(data) : undefined;
@@ -978,7 +1054,7 @@ export class Client extends EventTarget {
     else if (type === "history") this.#onHistory(frame);
     else if (type === "reset") this.#onReset(frame);
     else if (type === "leaving") this.#onLeaving(frame);
-    else if (type === "token") frame.exp != null && this.#planToken(frame.exp);
+    else if (type === "token") this.#onToken(frame);
     // `pong` was heard, and that is all; types that nobody knows yet are skipped.
   }
 
@@ -988,15 +1064,16 @@ export class Client extends EventTarget {
     if (!this.#connected || !Number.isSafeInteger(seq)) return this.#error("bad_frame", "a message without its number");
     if (seq <= this.#linkSeq || this.#options[SLOT]) return;
     if (seq !== this.#linkSeq + 1) {
-      if (this.#holes++ === 0) {
+      if (this.#hole !== this.#linkSeq) {
+        this.#hole = this.#linkSeq;
         this.#error("hole", `${seq} came after ${this.#linkSeq}`);
         return this.#lost(undefined, "a hole in the numbers");
       }
       // It was there the last time, too.
-      this.#holes = 0;
       this.#emit("gap", {});
       if (!this.#connected) return;
     }
+    if (this.#hole === this.#linkSeq) this.#hole = null;
     this.#linkSeq = seq;
     if (seq <= this.#received) return this.#planAck(); // the app has it since the connection before
     this.#received = seq;
@@ -1103,16 +1180,21 @@ export class Client extends EventTarget {
       if (code === "rate_limited" && item.sends === 1) item.since = null;
       item.entry.state = "waiting";
       this.#slot.keep(item);
-      this.#pausedUntil = Date.now() + retryMs;
+      this.#pausedUntil = clock() + retryMs;
       this.#pauses++;
       this.#pump();
     } else if (this.#requests.has(ref)) {
       const request = this.#requests.get(ref);
       if (!frame.temporary) return request.reject(new ImdError(code, reason));
       request.sent = false;
-      request.notBefore = Date.now() + retryMs;
+      request.notBefore = clock() + retryMs;
       this.#askHistory();
     } else {
+      if (this.#offered !== null && clientMsgId == null && ref == null) {
+        // It answers nothing else: most likely the newer token. Clocks may differ; the old one stands.
+        this.#offered = null;
+        this.#planToken(Math.max(TOKEN_AGAIN_MS, retryMs));
+      }
       this.#error(code, reason);
     }
   }
@@ -1126,8 +1208,8 @@ export class Client extends EventTarget {
   // -- is the node there?
 
   #watch() {
-    this.#timers.set("ping", this.#heardAt + this.#pingMs - Date.now(), () => {
-      if (Date.now() - this.#heardAt < this.#pingMs) this.#watch();
+    this.#timers.set("ping", this.#heardAt + this.#pingMs - clock(), () => {
+      if (clock() - this.#heardAt < this.#pingMs) this.#watch();
       else this.#ping();
     });
   }
@@ -1140,13 +1222,18 @@ export class Client extends EventTarget {
 
   // -- tokens
 
+  #serverNow() {
+    return clock() + this.#serverAhead;
+  }
+
   /** Ask for a newer token a minute before the old one expires, or at half of a short life. */
-  #planToken(exp) {
+  #planToken(leastMs = 0) {
     if (!this.#options.token) return;
-    const left = exp - this.#serverAhead - Date.now();
-    if (left < SECOND) return; // the node will close, and the next attempt asks
+    const left = this.#exp - this.#serverNow();
+    // It may be over: a node has a leeway.
+    const due = left > SECOND ? Math.max(left - 60 * SECOND, left / 2) : TOKEN_AGAIN_MS;
     const turn = this.#turn;
-    this.#timers.set("token", Math.min(Math.max(left - 60 * SECOND, left / 2), LONGEST_TIMER_MS), async () => {
+    this.#timers.set("token", Math.max(leastMs, due), async () => {
       let token = null;
       try {
         token = await this.#askToken();
@@ -1154,10 +1241,18 @@ export class Client extends EventTarget {
         if (turn === this.#turn) this.#error("token", error?.message ?? error);
       }
       if (turn !== this.#turn || !this.#connected) return;
-      if (token === null || token === this.#token) return this.#planToken(exp);
-      this.#token = token;
+      if (token === null || token === this.#token) return this.#planToken(TOKEN_AGAIN_MS);
+      this.#offered = token;
       this.#write({ type: "token", token });
     });
+  }
+
+  #onToken({ exp }) {
+    this.#token = this.#offered ?? this.#token;
+    this.#offered = null;
+    if (exp == null) return;
+    this.#exp = exp;
+    this.#planToken();
   }
 
   // -- the outbox
@@ -1166,8 +1261,8 @@ export class Client extends EventTarget {
   #pump() {
     if (!this.#connected || this.#leavingMs !== null || !this.#slot) return;
     const { maxInFlight, ordered } = this.#options;
-    const now = Date.now();
-    if (now < this.#pausedUntil) return this.#pumpIn(this.#pausedUntil - now);
+    const paused = this.#pausedUntil - clock();
+    if (paused > 0) return this.#pumpIn(paused);
     const busy = new Set();
     for (const item of [...this.#slot.items.values()]) {
       if (this.#inFlight >= maxInFlight) return;
@@ -1178,7 +1273,7 @@ export class Client extends EventTarget {
         const wait = this.#pace.wait(cost);
         if (wait > 0) return this.#pumpIn(wait);
         this.#pace.take(cost);
-        this.#sendItem(item, now);
+        this.#sendItem(item);
         if (!this.#connected) return;
       }
       if (ordered) busy.add(item.conversation);
@@ -1193,7 +1288,7 @@ export class Client extends EventTarget {
   #fits(item) {
     const { entry, since } = item;
     const { messageBytes = Infinity, groupMembers = Infinity } = this.#limits ?? {};
-    const oldest = Date.now() - this.#options.dedupSeconds * 0.9 * SECOND;
+    const oldest = this.#serverNow() - this.#options.dedupSeconds * 0.9 * SECOND;
     item.bytes ||= bytesOf(JSON.stringify(entry));
     // A frame that is too large would end the connection, each time again.
     if (entry.msg.length > messageBytes || bytesOf(entry.msg) > messageBytes || item.bytes > 2 * messageBytes + 60_000) {
@@ -1208,16 +1303,16 @@ export class Client extends EventTarget {
     return false;
   }
 
-  #sendItem(item, now) {
+  #sendItem(item) {
     const { clientMsgId, to, group, msg, contentType } = item.entry;
     if (item.since === null) {
-      item.since = now;
+      item.since = Math.round(this.#serverNow()); // the clock of those who are to know it again
       item.sends = 0;
       this.#slot.keep(item); // before it goes out: after a crash it counts as sent
     }
     item.sends++;
     item.inFlight = true;
-    item.sentAt = now;
+    item.sentAt = clock();
     item.entry.state = "sent";
     this.#inFlight++;
     if (!this.#timers.has("answer")) this.#timers.set("answer", ANSWER_MS, () => this.#lookForAnswers());
@@ -1227,7 +1322,7 @@ export class Client extends EventTarget {
   #lookForAnswers() {
     const sent = [...this.#slot.items.values()].filter((item) => item.inFlight).map((item) => item.sentAt);
     if (sent.length === 0) return;
-    const oldest = Date.now() - Math.min(...sent);
+    const oldest = clock() - Math.min(...sent);
     if (oldest >= ANSWER_MS) return this.#lost(undefined, "a message was not answered");
     this.#timers.set("answer", ANSWER_MS - oldest, () => this.#lookForAnswers());
   }
@@ -1271,7 +1366,7 @@ export class Client extends EventTarget {
 
   #askHistory() {
     if (!this.#connected || this.#leavingMs !== null) return;
-    const now = Date.now();
+    const now = clock();
     let sent = [...this.#requests.values()].filter((request) => request.sent).length;
     for (const [ref, request] of this.#requests) {
       if (sent >= MAX_HISTORY) return;

@@ -340,7 +340,7 @@ class CredentialTests(unittest.SynchronousTestCase):
             if found is not None:
                 self.assertIsInstance(found.user_id, str)
                 assert found.exp is not None
-                self.assertGreater(found.exp, self.NOW)
+                self.assertGreater(found.exp, self.NOW - configuration.Auth().leeway_seconds)
 
     def test_extremes(self) -> None:
         """Depth and numbers without end, bytes that are no text, ids that nobody may have."""

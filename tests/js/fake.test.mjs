@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Client } from "../../imd/web/imd.js";
-import { accept, client, fakeNode, numbers, Storage, until, usual, WebSocket } from "./kit.mjs";
+import { accept, asPage, client, fakeNode, numbers, Storage, until, usual, WebSocket } from "./kit.mjs";
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const join = (fake, options) => client({ url: fake.url, userId: "bob", ...options });
@@ -156,22 +156,19 @@ test("back-off grows, with jitter, and a sign of the network ends it", async () 
   waits.forEach((wait, i) => assert.ok(wait <= Math.min(64, 4 * 2 ** i), `${waits}`));
   await b.stop();
 
-  // As a page has it.
-  const page = new EventTarget();
-  for (const method of ["addEventListener", "removeEventListener"]) globalThis[method] = page[method].bind(page);
-  const slow = join(fake, { minBackoffMs: 1e9, maxBackoffMs: 1e9, pongSeconds: 1e6 });
-  await until(() => slow.state === "waiting");
-  fake.onFrame = usual;
-  page.dispatchEvent(new Event("online"));
-  await slow.opened();
-  // Nobody answers: it does not wait for as long as with a network.
-  fake.onFrame = () => {};
-  page.dispatchEvent(new Event("offline"));
-  await until(() => fake.link.of("ping").length === 1);
-  await until(() => slow.state === "waiting");
-  await slow.stop();
-  delete globalThis.addEventListener;
-  delete globalThis.removeEventListener;
+  await asPage({}, async (page) => {
+    const slow = join(fake, { minBackoffMs: 1e9, maxBackoffMs: 1e9, pongSeconds: 1e6 });
+    await until(() => slow.state === "waiting");
+    fake.onFrame = usual;
+    page.dispatchEvent(new Event("online"));
+    await slow.opened();
+    // Nobody answers: it does not wait for as long as with a network.
+    fake.onFrame = () => {};
+    page.dispatchEvent(new Event("offline"));
+    await until(() => fake.link.of("ping").length === 1);
+    await until(() => slow.state === "waiting");
+    await slow.stop();
+  });
 });
 
 test("frames that make no sense change nothing", async () => {
@@ -203,6 +200,24 @@ test("a hole: it asks again; a second time it goes on, and says so", async () =>
   fake.link.message(2);
   await until(() => ids(b).length === 1);
   assert.equal(b.of("gap").length, 1);
+});
+
+test("a hole that was mended is forgotten: the next one is asked for, too", async () => {
+  const fake = await fakeNode();
+  const b = join(fake);
+  await b.opened();
+  for (const last of [1, 3, 5]) {
+    const { length } = fake.links;
+    fake.link.message(last);
+    await until(() => b.of("message").at(-1)?.seq === last);
+    fake.link.message(last + 2);
+    fake.onFrame = (frame, link) => frame.isConnect && link.welcome({ seq: frame.cursor.seq });
+    await until(() => fake.links.length > length && b.state === "open");
+    fake.link.message(last + 1);
+  }
+  await until(() => b.of("message").length === 6);
+  assert.deepEqual(ids(b), [1, 2, 3, 4, 5, 6].map((seq) => `id-${seq}`));
+  assert.deepEqual([b.of("gap").length, b.of("error").filter(({ code }) => code === "hole").length], [0, 3]);
 });
 
 test("1009 fails the largest, so that the others get through", async () => {
@@ -277,18 +292,7 @@ test("an outbox of a tab that is gone goes out as that tab's device", async () =
 for (const locks of ["Web Locks", "leases"]) {
   test(`tabs share their slots by ${locks}`, async (context) => {
     if (locks === "Web Locks" && !globalThis.navigator?.locks) return context.skip("this Node has none");
-    const page = new EventTarget();
-    const stubs = {
-      document: new EventTarget(),
-      navigator: locks === "leases" ? {} : navigator,
-      addEventListener: page.addEventListener.bind(page),
-      removeEventListener: page.removeEventListener.bind(page),
-    };
-    const kept = Object.keys(stubs).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]);
-    for (const [name, value] of Object.entries(stubs)) {
-      Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
-    }
-    try {
+    await asPage({ navigator: locks === "leases" ? {} : navigator }, async () => {
       const fake = await fakeNode();
       const storage = new Storage();
       const [one, two] = [join(fake, { storage }), join(fake, { storage })];
@@ -301,11 +305,6 @@ for (const locks of ["Web Locks", "leases"]) {
       assert.equal(three.device, device);
       await Promise.all([two.stop(), three.stop()]);
       assert.deepEqual([...storage.items.keys()].filter((key) => key.endsWith(":lease")), []);
-    } finally {
-      for (const [name, descriptor] of kept) {
-        if (descriptor) Object.defineProperty(globalThis, name, descriptor);
-        else delete globalThis[name];
-      }
-    }
+    });
   });
 }

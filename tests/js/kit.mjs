@@ -16,13 +16,43 @@ after(async () => {
 
 /** Wait for a condition, with a deadline. */
 export async function until(condition, what = condition.toString()) {
-  for (const end = Date.now() + WAIT_MS; ; ) {
+  for (const end = performance.now() + WAIT_MS; ; ) {
     const value = await condition();
     if (value) return value;
-    if (Date.now() > end) throw new Error(`not in time: ${what}`);
+    if (performance.now() > end) throw new Error(`not in time: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
+
+/** Run something as in a page: with these globals, and events of the window (the argument) and of `document`. */
+export async function asPage(globals, run) {
+  const page = new EventTarget();
+  const stubs = {
+    document: new EventTarget(),
+    addEventListener: page.addEventListener.bind(page),
+    removeEventListener: page.removeEventListener.bind(page),
+    ...globals,
+  };
+  const kept = Object.keys(stubs).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]);
+  for (const [name, value] of Object.entries(stubs)) {
+    const get = typeof value === "function" && value.isGetter;
+    Object.defineProperty(globalThis, name, get ? { get: value, configurable: true } : { value, configurable: true, writable: true });
+  }
+  try {
+    return await run(page);
+  } finally {
+    for (const [name, descriptor] of kept) {
+      if (descriptor) Object.defineProperty(globalThis, name, descriptor);
+      else delete globalThis[name];
+    }
+  }
+}
+
+/** For `asPage`: a global that cannot be looked at. */
+export function forbidden() {
+  throw new DOMException("Access is denied for this document.", "SecurityError");
+}
+forbidden.isGetter = true;
 
 // ---- real nodes
 

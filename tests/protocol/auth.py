@@ -7,7 +7,7 @@ from typing import Any
 
 import jwt
 
-from tests.protocol.support import JWT_SECRET, Rules
+from tests.protocol.support import JWT_SECRET, LEEWAY_SECONDS, Rules
 from tests.ws_client import WsClient
 
 
@@ -73,7 +73,7 @@ class TokenRules(Rules):
             "nonsense",
             "a.b.c",
             token(user, key="another secret, as long as the right one"),
-            token(user, -5),
+            token(user, -LEEWAY_SECONDS - 5),
             token(user, algorithm="HS512"),
             jwt.encode({"sub": user, "loginType": "user", "exp": time.time() + 60}, None, algorithm="none"),
             token(user, exp=None),
@@ -122,11 +122,24 @@ class TokenRules(Rules):
         raise AssertionError("no login before its token ended")
 
     async def test_expiry(self) -> None:
-        """A connection is closed with 4001 when its token expires, not earlier."""
+        """A connection is closed with 4001 at `exp` plus the leeway, not earlier; `connected` tells `exp`."""
         client, exp = await self.login_that_expires(self.name("alice"))
+        self.assertEqual(client.connected["exp"], exp * 1000)
         self.assertEqual(await client.wait_closed(), 4001)
-        self.assertGreaterEqual(time.time(), exp - 0.2)
-        self.assertLess(time.time(), exp + 10)
+        self.assertGreaterEqual(time.time(), exp + LEEWAY_SECONDS - 0.2)
+        self.assertLess(time.time(), exp + LEEWAY_SECONDS + 10)
+
+    async def test_clocks_that_differ(self) -> None:
+        """Within the leeway a token is good before `nbf` and after `exp`; `iat` is no matter."""
+        now = time.time()
+        for claims in (
+            {"nbf": now + LEEWAY_SECONDS * 0.9},
+            {"exp": now - LEEWAY_SECONDS * 0.1},
+            {"iat": now + 3600},
+        ):
+            user = self.name("alice")
+            client = await self.login(None, "jwt", token=token(user, **claims))
+            self.assertEqual(client.connected["userId"], user)
 
     async def test_renewal(self) -> None:
         """A token frame renews: the answer has the new exp, and the old one no longer counts."""
@@ -138,7 +151,7 @@ class TokenRules(Rules):
         self.assertEqual(answer["exp"], new * 1000)
 
         async def old_one_is_over() -> bool:
-            return time.time() > old + 0.5
+            return time.time() > old + LEEWAY_SECONDS + 0.5
 
         await self.eventually(old_one_is_over)
         await client.quiet()
@@ -148,7 +161,8 @@ class TokenRules(Rules):
         """A renewal with a bad token, or another user's, is an error; the old one counts, till its exp."""
         user = self.name("alice")
         client, _ = await self.login_that_expires(user, 4)
-        for bad in ("nonsense", token(self.name("bob")), token(user, -1), token(user, key="k" * 40)):
+        old = token(user, -LEEWAY_SECONDS - 1)
+        for bad in ("nonsense", token(self.name("bob")), old, token(user, key="k" * 40)):
             error = await self.refusal(client, {"type": "token", "token": bad})
             self.assertIn(error["code"], ("forbidden", "invalid_message"))
         await client.say(user, "still here")

@@ -25,6 +25,8 @@ else:
     Base = object
 
 JWT_SECRET = "a secret of the tests, 32 bytes or more"
+LEEWAY_SECONDS = 5
+"""of the node whose tokens are read: [auth] leeway_seconds"""
 
 KINDS: dict[str, Ini] = {
     "plain": {},
@@ -46,7 +48,7 @@ KINDS: dict[str, Ini] = {
         "inbox": {"dedup_seconds": 2},
     },
     "flow": {"limits": {"messages_per_second": 0, "ack_window": 100}},
-    "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET}},
+    "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET, "leeway_seconds": LEEWAY_SECONDS}},
     "desk": {},
     "grace": {"desk": {"grace_seconds": 1}, "inbox": {"reconcile_seconds": 1}},
 }
