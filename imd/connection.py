@@ -204,6 +204,11 @@ class Connection:
         """No connect signal has come yet."""
         return self._state == self.NEW
 
+    @property
+    def early_bytes(self) -> int:
+        """Size of the frames that wait until the login is through."""
+        return sum(map(len, self._early))
+
     def leaving(self, reconnect_ms: int) -> None:
         """The node stops: nothing more is read, what is under way is still answered."""
         if self._state == self.OPEN:

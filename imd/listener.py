@@ -14,6 +14,7 @@ from imd.heartbeat import Heartbeat
 from imd.lean import lean_class
 from imd.outgoing import Outgoing
 from imd.services import Services
+from imd.unfinished import Unfinished
 from imd.websocket import CLOSE_HANDSHAKE_SECONDS, ChannelProtocol
 
 CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
@@ -36,7 +37,9 @@ class ChannelFactory(WebSocketServerFactory):
         self._per_address: Tally[str] = Tally()
         self._emptied: list[Deferred[None]] = []
         self._unflushed: list[Outgoing] = []
-        frame_bytes = 2 * limits.message_bytes + 65536
+        # JSON may write any character as six bytes; the rest is room for a group list.
+        frame_bytes = 6 * limits.message_bytes + 65536
+        self.unfinished = Unfinished(max(limits.unfinished_bytes, frame_bytes))
         self.setProtocolOptions(
             versions=[13],
             webStatus=False,

@@ -19,6 +19,7 @@ from imd.heartbeat import Heartbeat
 from imd.lean import slim
 from imd.outgoing import Outgoing
 from imd.services import Services
+from imd.unfinished import Unfinished
 
 BLOCKED = Gauge("imd_blocked_connections", "Connections whose socket does not take what was written.")
 BLOCKED_BYTES = Gauge("imd_blocked_bytes", "Written to such sockets since they stopped taking it.")
@@ -29,17 +30,17 @@ MAX_HANDSHAKE_BYTES = 16_384
 # What may still be written to a socket that does not take it, before the node stops reading from it.
 MAX_BLOCKED_BYTES = 262_144
 CLOSE_HANDSHAKE_SECONDS = 3
-# A message may come in any number of pieces: so many are held apart, however small or empty they are.
-MAX_PIECES = 256
+# A message may come in any number of pieces: small ones are joined until they have this size.
+PIECE_BYTES = 4096
 # What a control frame may hold (RFC 6455, 5.5).
 MAX_CONTROL_BYTES = 125
 _OPEN = WebSocketServerProtocol.STATE_OPEN
 
 
-def _join_many(pieces: list[bytes]) -> None:
-    """Keep a list of pieces short."""
-    if len(pieces) >= MAX_PIECES:
-        pieces[:] = [b"".join(pieces)]
+def _join_small(pieces: list[bytes]) -> None:
+    """Keep a list of pieces short: an object for each byte would take forty times its size."""
+    if len(pieces) > 1 and len(pieces[-2]) < PIECE_BYTES:
+        pieces[-2:] = [pieces[-2] + pieces[-1]]
 
 
 class Factory(Protocol):
@@ -47,6 +48,7 @@ class Factory(Protocol):
 
     services: Services
     heartbeat: Heartbeat
+    unfinished: Unfinished
 
     def opened(self, protocol: ChannelProtocol) -> str | None:
         """A handshake is through; gives the reason if there is no room for it."""
@@ -78,6 +80,8 @@ class ChannelProtocol(WebSocketServerProtocol):
     _ping: bytes | None = None
     _all_read = False
     _handshaking = False
+    _logged_in = False
+    _held = 0
     _dropping: Cancellable | None = None
 
     # from the transport
@@ -86,19 +90,25 @@ class ChannelProtocol(WebSocketServerProtocol):
         # Between two messages whole text frames are taken from here; the rest is Autobahn's.
         if self.state != _OPEN or self.inside_message or self.current_frame is not None:
             self._dataReceived(data)
+            self._count_unfinished()
             return
         if self.data:
             data = self.data + data
         payloads, position = take_text_frames(data, self.maxFramePayloadSize)
         # Kept first: what a frame brings about may look at it.
         self.data = data[position:]
+        connection = self.connection
         for payload in payloads:
-            connection = self.connection
-            if connection is None:
+            if connection is None or self.state != _OPEN:
                 return
             connection.frame_received(payload)
         if self.data:
+            if self._held and payloads:
+                self._finished()
             self.consumeData()
+            self._count_unfinished()
+        elif self._held:
+            self._count_unfinished()
 
     # from Autobahn
 
@@ -116,6 +126,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     def _handshake(self) -> None:
         if self.state == self.STATE_CONNECTING:
             super().processHandshake()
+            self._count_unfinished()
 
     def onConnect(self, request: ConnectionRequest) -> None:
         peer = self.transport.getPeer()
@@ -156,22 +167,26 @@ class ChannelProtocol(WebSocketServerProtocol):
         return outgoing
 
     def onFrameData(self, payload: bytes) -> bool | None:
-        if self.failedByMe and self.current_frame.length > MAX_CONTROL_BYTES:
+        frame = self.current_frame
+        if self.state != _OPEN and (frame.opcode < 8 or frame.length > MAX_CONTROL_BYTES):
             # Read to its end to find the close frame behind it, and thrown away.
+            self.utf8validateIncomingCurrentMessage = False
             return None
         taken: bool | None = super().onFrameData(payload)
         return taken
 
     def onMessageFrameData(self, payload: bytes) -> None:
         super().onMessageFrameData(payload)
-        _join_many(self.frame_data)
+        _join_small(self.frame_data)
 
     def onMessageFrame(self, payload: Any) -> None:
         super().onMessageFrame(payload)
-        _join_many(self.message_data)
+        _join_small(self.message_data)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self.connection is None:
+        if self._held:
+            self._finished()
+        if self.connection is None or self.state != _OPEN:
             return
         if isBinary:
             self.connection.binary_received()
@@ -185,6 +200,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         # Whoever made Autobahn close: no frame follows that one.
         if self.outgoing is not None:
             self.outgoing.close()
+        self._let_go()
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         # Autobahn's own frames keep their place among ours.
@@ -231,6 +247,7 @@ class ChannelProtocol(WebSocketServerProtocol):
             self.outgoing = None
         self._unblock()
         self._choke(False)
+        self._let_go()
         self.factory.services.gate.gone(self)
         # Last: a node that stops goes on as soon as the last connection has left the registry.
         self.factory.closed(self)
@@ -278,7 +295,10 @@ class ChannelProtocol(WebSocketServerProtocol):
     # from the connection
 
     def logged_in(self) -> None:
+        self._logged_in = True
         self.factory.services.gate.gone(self)
+        if self._held:
+            self._count_unfinished()
 
     def _stuck(self, size: int) -> None:
         self._blocked_bytes += size
@@ -325,6 +345,45 @@ class ChannelProtocol(WebSocketServerProtocol):
             self.transport.resumeProducing()
         else:
             self.transport.pauseProducing()
+
+    # what is unfinished
+
+    def _count_unfinished(self) -> None:
+        held = self._unfinished_bytes()
+        if held != self._held:
+            self._held = held
+            self.factory.unfinished.hold(self, held, known=self._logged_in)
+
+    def _unfinished_bytes(self) -> int:
+        held = len(self.data)
+        if self.inside_message and self.state == _OPEN:
+            held += self.message_data_total_length
+            frame = self.current_frame
+            if frame is not None and frame.opcode < 8:
+                held -= frame.length - self.current_frame_masker.pointer()
+        if self.connection is not None and not self._logged_in:
+            held += self.connection.early_bytes
+        return held
+
+    def _finished(self) -> None:
+        self._held = 0
+        self.factory.unfinished.finished(self)
+
+    def _let_go(self) -> None:
+        """Nobody waits any more for the end of what is unfinished."""
+        if self.inside_message:
+            self.message_data = []
+            if self.current_frame is not None:
+                self.frame_data = []
+        if self._held:
+            self._finished()
+
+    def give_way(self) -> None:
+        self._held = 0
+        if self.state == self.STATE_CONNECTING:
+            self.transport.abortConnection()
+        elif self.connection is not None:
+            self.connection.close(CLOSE_OVERLOADED, "too much is unfinished on all connections together")
 
     # from the gate
 

@@ -86,6 +86,14 @@ async def refusals(make: Any, node: NodeServer) -> None:
     failed: list[Failed] = []
     alice.on(Failed, failed.append)
     alice.start()
+    zoe = make(node.url, user_id=f"zoe-{make.__module__}", **QUICK)
+    zoe.start()
+    await zoe.connected()
+    # JSON writes each of these characters as six bytes, both ways.
+    await alice.accepted(alice.send("\x01" * 65_536, to=zoe.user_id))
+    [escaped] = await take(zoe, 1)
+    assert escaped.msg == "\x01" * 65_536
+    await zoe.stop()
     outgoing = alice.send("x" * 70_000, to="bob")
     try:
         await alice.accepted(outgoing)

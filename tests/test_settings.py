@@ -49,6 +49,7 @@ PROTOCOL = {
         "connections": 100000,
         "connections_per_user": 32,
         "connections_per_address": 0,
+        "unfinished_bytes": 67108864,
         "devices": 16,
     },
     "inbox": {"keep_days": 30, "max_messages": 10000, "dedup_seconds": 3600, "reconcile_seconds": 15},

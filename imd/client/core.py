@@ -496,7 +496,7 @@ class Core:
                 continue
             frame = outgoing.frame()
             size = len(json.dumps(frame, ensure_ascii=False).encode())
-            if size > 2 * self.limits.get("messageBytes", 65536) + 65536:
+            if size > 6 * self.limits.get("messageBytes", 65536) + 65536:
                 # The node would close the connection, again and again.
                 self._fail(outgoing, Refusal(TOO_LARGE, f"a frame of {size} bytes"))
             else:

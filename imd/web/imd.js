@@ -1291,7 +1291,7 @@ export class Client extends EventTarget {
     const oldest = this.#serverNow() - this.#options.dedupSeconds * 0.9 * SECOND;
     item.bytes ||= bytesOf(JSON.stringify(entry));
     // A frame that is too large would end the connection, each time again.
-    if (entry.msg.length > messageBytes || bytesOf(entry.msg) > messageBytes || item.bytes > 2 * messageBytes + 60_000) {
+    if (entry.msg.length > messageBytes || bytesOf(entry.msg) > messageBytes || item.bytes > 6 * messageBytes + 60_000) {
       this.#fail(item, "too_large", `more than ${messageBytes} bytes`);
     } else if (entry.group?.length > groupMembers && entry.to === undefined) {
       this.#fail(item, "too_large", `more than ${groupMembers} members`);

@@ -27,6 +27,7 @@ class Recorder:
     """Notes what a Connection would be told; answers each text, and closes when it is told to."""
 
     session = None
+    early_bytes = 0
 
     def __init__(self, protocol: ChannelProtocol) -> None:
         self.protocol = protocol

@@ -48,6 +48,7 @@ KINDS: dict[str, Ini] = {
         "websocket": {"connect_seconds": 2, "ping_seconds": 1, "pong_seconds": 2},
         "limits": {"messages_per_second": 0},
     },
+    "tight": {"limits": {"messages_per_second": 0, "unfinished_bytes": 1 << 20}, "websocket": _PATIENT},
     "small": {
         "limits": {"connections": 8, "connections_per_address": 4, "connections_per_user": 2},
         "websocket": _PATIENT,

@@ -7,7 +7,7 @@ import weakref
 
 from twisted.trial import unittest
 
-from imd.websocket import CLOSE_HANDSHAKE_SECONDS, MAX_BLOCKED_BYTES, MAX_PIECES
+from imd.websocket import CLOSE_HANDSHAKE_SECONDS, MAX_BLOCKED_BYTES, PIECE_BYTES
 from tests.hostile.inprocess import InProcess
 from tests.hostile.raw import CLOSE, CONTINUATION, PING, TEXT, close_frame, frame, header
 
@@ -21,19 +21,20 @@ class BoundsTests(unittest.SynchronousTestCase):
         connection.receive(frame(TEXT, b"x", fin=False))
         for _ in range(20):
             connection.receive(frame(CONTINUATION, fin=False) * 100)
-            self.assertLess(len(connection.protocol.message_data), MAX_PIECES)
+            self.assertLess(len(connection.protocol.message_data), 3)
         connection.receive(frame(CONTINUATION, b"y"))
         self.assertEqual(connection.recorder.events, [b"xy"])
 
     def test_single_bytes(self) -> None:
         """A frame that comes byte by byte, too."""
         connection = InProcess().open()
-        connection.receive(header(TEXT, 2000) + b"\0\0\0\0")
-        for _ in range(1999):
+        size = 3 * PIECE_BYTES
+        connection.receive(header(TEXT, size) + b"\0\0\0\0")
+        for _ in range(size - 1):
             connection.receive(b"x")
-            self.assertLess(len(connection.protocol.frame_data), MAX_PIECES)
+            self.assertLess(len(connection.protocol.frame_data), 5)
         connection.receive(b"x")
-        self.assertEqual(connection.recorder.events, [b"x" * 2000])
+        self.assertEqual(connection.recorder.events, [b"x" * size])
 
     def test_nothing_is_left_for_the_garbage_collector(self) -> None:
         """A connection that has ended goes at once: a node looks for garbage seldom."""

@@ -23,7 +23,7 @@ from tests.hostile.raw import (
     mask,
 )
 
-MOST = 2 * MESSAGE_BYTES + 65536
+MOST = 6 * MESSAGE_BYTES + 65536
 
 texts = st.sampled_from(
     [

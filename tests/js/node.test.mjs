@@ -140,11 +140,15 @@ test("what can never be accepted fails, and can be tried again or taken out", as
   const bob = name("bob");
   const [a, b] = [join({ userId: name("alice") }), join({ userId: bob })];
   await a.opened();
+  const escaped = "\u0001".repeat(65_536); // six bytes each, in JSON
+  a.send({ to: bob, msg: escaped });
+  await until(() => b.texts().length === 1);
+  assert.equal(b.texts()[0], escaped);
   const large = a.send({ to: bob, msg: "x".repeat(3_000_000) });
   const wide = a.send({ group: numbers(501), msg: "hi" });
   const wrong = a.send({ to: "x".repeat(200), msg: "hi" });
   a.send({ to: bob, msg: "fine" });
-  await until(() => a.of("failed").length === 3 && b.texts().length === 1);
+  await until(() => a.of("failed").length === 3 && b.texts().length === 2);
   assert.equal(large.error.code, "too_large");
   assert.equal(wide.error.code, "too_large");
   assert.equal(wrong.error.code, "invalid_message");

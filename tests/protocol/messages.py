@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
 from typing import Any
 
 from twisted.trial.unittest import SkipTest
 
 from tests.protocol.support import Rules, pause, record_raw
+from tests.ws_client import WsClient
 
 
 class MessageRules(Rules):
@@ -235,6 +238,34 @@ class MessageRules(Rules):
             await client.take("accepted")
             self.assertEqual((await client.take("message"))["msg"], text)
 
+    async def test_escaped(self) -> None:
+        """A msg within message_bytes is accepted and delivered however JSON escapes it."""
+        bob, carol = self.name("bob"), self.name("carol")
+        recipient = await self.login(bob)
+        client = await self.login(self.name("alice"))
+        for text in ("😀" * 16384, "\x01" * 65536):
+            for other in (bob, carol):
+                frame = json.dumps({"clientMsgId": secrets.token_hex(8), "to": other, "msg": text})
+                self.assertGreater(len(frame), 3 * 65536)
+                client.send_raw(frame.encode())
+                await client.expect("accepted")
+            (message,) = await recipient.messages(1)
+            self.assertEqual(message["msg"], text)
+        # Of one that was away, the inbox has them; and the archive.
+        late = await self.login(carol)
+        self.assertEqual([len(message["msg"]) for message in await late.messages(2)], [16384, 65536])
+        await self.archived(client, carol, 65536)
+
+    async def archived(self, client: WsClient, other: str, length: int) -> None:
+        """Wait until the newest message of the conversation in the archive has this length."""
+        for _ in range(200):
+            client.send({"type": "history", "ref": "h", "with": other, "limit": 1})
+            page = await client.expect("history")
+            if [len(message["msg"]) for message in page["messages"]] == [length]:
+                return
+            await pause(0.1)
+        self.fail("not in the archive")
+
     async def test_group_too_large(self) -> None:
         """More members than groupMembers are too_large."""
         client = await self.login(self.name("alice"))
@@ -245,9 +276,9 @@ class MessageRules(Rules):
         await client.expect("accepted")
 
     async def test_huge_frames(self) -> None:
-        """A frame over twice message_bytes plus 64 KiB is closed with 1009; one just below is answered."""
+        """A frame over six times message_bytes plus 64 KiB is closed with 1009; one below is answered."""
         client = await self.login(self.name("alice"))
-        limit = 2 * 65536 + 65536
+        limit = 6 * 65536 + 65536
         shell = len(b'{"to":"bob","msg":""}')
         client.send_raw(b'{"to":"bob","msg":"' + b"x" * (limit - shell) + b'"}')
         self.assertEqual((await client.expect("error"))["code"], "too_large")
