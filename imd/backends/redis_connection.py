@@ -40,7 +40,7 @@ _backoff = backoffPolicy(0.1, 10.0, 1.5)
 NO_CLUSTER = "this is a Redis Cluster: a batch touches many users, so one primary is needed"
 
 # Answers that mean: this server will not do, look for another (or wait for this one to change).
-_OWN = (ConfigurationError, Unavailable)
+_PLAIN = (ConfigurationError, Unavailable, ResponseError)  # errors that say themselves what they are
 _DROP_ON = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
 
 
@@ -195,6 +195,8 @@ class RedisConnection:
             for text in self._scripts.values():
                 yield redis.execute_command("SCRIPT", "LOAD", text)
             self.run_id = info.get(b"run_id", b"")
+            if not self.run_id:
+                raise Unavailable("INFO has no run_id, so nothing tells one process from another")
             self._prepared = redis
             # The service hands out a proxy; the protocol itself would not be known again.
             redis.whenDisconnected().addCallback(lambda _: self._lost(redis))
@@ -204,10 +206,10 @@ class RedisConnection:
             if self._prepared is redis:
                 self._prepared = None
             if not self._stopping:
-                kind = "" if isinstance(error, _OWN) else f"{type(error).__name__}: "
-                self._note_problem(f"{kind}{error}")
+                kind = "" if isinstance(error, _PLAIN) else f"{type(error).__name__}: "
+                self._note_problem(f"{kind}{plain_reason(str(error))}")
                 if isinstance(error, ConfigurationError) and not self._ready.called:
-                    self._ready.errback(Failure(error))
+                    self._ready.errback(Failure(ConfigurationError(f"redis: {error}")))
             redis.transport.abortConnection()
             return
         self._unprepared = 0

@@ -69,7 +69,12 @@ class RedisPair(Owner):
         return both.addCallback(lambda _: None)
 
     def problem(self) -> str | None:
-        return self.accepting.problem() or self.general.problem()
+        # One that only waits for the other cannot say why.
+        waiting = self._waiting
+        for connection in sorted((self.accepting, self.general), key=lambda one: one in waiting):
+            if connection.problem() is not None:
+                return connection.problem()
+        return None
 
     def run_script(self, name: str, request: bytes) -> Deferred[bytes]:
         """Run a script on the connection that it belongs to. Fails with Unavailable."""
@@ -138,6 +143,9 @@ class RedisPair(Owner):
 
     def _met(self, reply: bytes) -> None:
         self.answered(_unpack_run(reply)[1], placed=False)
+        if self._wrote is not None and self._wrote.run_id != self.general.run_id:
+            # The script has seen to what another process accepted.
+            self._wrote = None
         waiting, self._waiting = self._waiting, {}
         # One that was lost meanwhile has taken the other with it.
         for admitted in waiting.values():

@@ -48,7 +48,7 @@ def _server(info: dict[str, str], where: str) -> Iterator[Finding]:
         yield ok(
             PART, f"{where}: version {version}, up for {int(info.get('uptime_in_seconds', 0)) // 3600} hours"
         )
-    if info.get("cluster_enabled") == "1":
+    if info.get("cluster_enabled") == "1" or info.get("redis_mode") == "cluster":
         advice = "Give the url of a Redis that is no part of a cluster: a batch touches many users."
         yield problem(PART, "this is a Redis Cluster: nodes refuse to start", advice)
     if info.get("role") != "master":

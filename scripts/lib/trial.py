@@ -23,6 +23,8 @@ SLOW = [
     "tests.contract.test_inbox_redis",
     "tests.web.test_pages",
     "tests.cluster.test_trouble",
+    "tests.contract.test_redis_runs",
+    "tests.cluster.test_failover",
     "tests.protocol.test_embedded_node",
     "tests.cluster.test_drill",
     "tests.hostile",

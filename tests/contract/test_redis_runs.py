@@ -10,7 +10,6 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, globalLogPublisher
-from twisted.protocols.portforward import ProxyFactory, ProxyServer
 from twisted.trial import unittest
 
 from imd.backends import redis_connection
@@ -19,83 +18,10 @@ from imd.errors import ConfigurationError, Unavailable
 from imd.ids import ServerClock
 from imd.interfaces import Ack, ConnectRequest, InboxOptions, Lease, Placed
 from tests.contract.test_inbox_redis import submission
-from tests.protocol.clusters import RawRedis
+from tests.primaries import Address, Primary
 from tests.protocol.support import new_folder
 from tests.rabbit import until
-from tests.servers import HOST, RedisServer, wait_until
-
-OPTIONS = (
-    *("--enable-debug-command", "yes", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"),
-    *("--repl-ping-replica-period", "1"),
-)
-
-
-class Primary(RedisServer):
-    """A Redis that may be a replica for some time."""
-
-    def __init__(self, *options: str, **more: Any) -> None:
-        super().__init__(new_folder(), appendfsync="always", options=[*OPTIONS, *options], **more)
-
-    def ask(self, *words: str | int) -> Any:
-        connection = RawRedis(self.url)
-        try:
-            return connection(*words)
-        finally:
-            connection.close()
-
-    def replication(self) -> dict[str, str]:
-        lines = self.ask("INFO", "replication").decode().splitlines()
-        return dict(line.split(":", 1) for line in lines if ":" in line)
-
-    def follow(self, other: Primary) -> None:
-        """Become a replica, and have all that the other one has."""
-        self.ask("REPLICAOF", HOST, other.port)
-        wait_until(lambda: self.replication().get("master_link_status") == "up", 20, "no full sync")
-        self.catch_up(other)
-
-    def catch_up(self, other: Primary) -> None:
-        """A replica has all that the other one has."""
-
-        def caught_up() -> bool:
-            reached = int(self.replication()["slave_repl_offset"])
-            return reached >= int(other.replication()["master_repl_offset"])
-
-        wait_until(caught_up, 20, "the replica does not catch up")
-
-    def lead(self) -> None:
-        self.ask("REPLICAOF", "NO", "ONE")
-
-
-class Address(ProxyFactory):
-    """The address that nodes know; it leads to one server or another."""
-
-    class protocol(ProxyServer):  # noqa: N801 (Twisted's name)
-        def connectionMade(self) -> None:
-            self.factory.clients.append(self)
-            super().connectionMade()
-
-    def __init__(self, server: RedisServer) -> None:
-        super().__init__(HOST, server.port)
-        self.noisy = False
-        self.clients: list[Any] = []
-        self.listening: Any = reactor.listenTCP(0, self, interface=HOST)
-
-    @property
-    def url(self) -> str:
-        return f"redis://{HOST}:{self.listening.getHost().port}/0"
-
-    def lead_to(self, server: RedisServer) -> None:
-        """New connections go there."""
-        self.port = server.port
-
-    def cut(self) -> None:
-        clients, self.clients = self.clients, []
-        for client in clients:
-            client.transport.abortConnection()
-
-    async def end(self) -> None:
-        self.cut()
-        await self.listening.stopListening()
+from tests.servers import HOST, RedisServer
 
 
 class RunHarness(unittest.TestCase):
@@ -104,7 +30,7 @@ class RunHarness(unittest.TestCase):
     timeout = 120
 
     def server(self, *options: str, **more: Any) -> Primary:
-        server = Primary(*options, **more)
+        server = Primary(new_folder(), *options, **more)
         self.addCleanup(server.kill)
         server.start()
         return server
@@ -446,23 +372,48 @@ class RefusedTests(RunHarness):
         self.assertIn("Redis Cluster", str(error))
 
     async def test_info_is_denied_to_scripts(self) -> None:
-        """The user that scripts run as may not ask: nothing is accepted, and the problem says why."""
+        """Scripts may not ask, as their user may not: nothing is accepted, and the problem says why."""
         server = self.server()
         server.ask("ACL", "SETUSER", "imd", "on", ">pw", "~*", "+@all")
         inbox = await self.node(f"redis://imd:pw@{HOST}:{server.port}/0")
         await self.send(inbox, "bob", 1)
         server.ask("ACL", "SETUSER", "imd", "-info")
         error = await self.assertFailure(inbox.accept([submission("alice", ["bob"])]), Unavailable)
-        self.assertIn("INFO", str(error))
+        self.assertIn("NOPERM scripts may not run INFO", str(error))
+        server.ask("CLIENT", "KILL", "TYPE", "normal")
+        await until(lambda: "NOPERM" in (inbox.problem() or ""), "the problem is named")
         server.ask("ACL", "SETUSER", "imd", "+info")
         await self.connected(inbox)
         await self.send(inbox, "bob", 1)
 
     async def test_config_is_denied(self) -> None:
-        """Then the backlog is taken to end soon."""
-        server = self.server()
+        """Then the backlog may have ended ten seconds after the last look."""
+        server, replica = self.server(), self.server()
         server.ask("ACL", "SETUSER", "imd", "on", ">pw", "~*", "+@all", "-config")
         inbox = await self.node(f"redis://imd:pw@{HOST}:{server.port}/0")
+        await self.send(inbox, "bob", 1)
+        era = await inbox.era()
+        replica.follow(server)
+        self.assertEqual(await inbox.era(), era)
+        for older_ms, expected in ((5_000, True), (11_000, False)):
+            era, *rest = server.ask("GET", "imd:run").decode().split()
+            at = int(rest[2]) - older_ms
+            server.ask("SET", "imd:run", f"{era} {rest[0]} {'0' * 40} {at} {rest[3]}")
+            inbox = await self.node(f"redis://imd:pw@{HOST}:{server.port}/0")
+            self.assertEqual(await inbox.era() == era, expected)
+
+    async def test_address_that_leads_to_a_replica(self) -> None:
+        """Nothing is accepted, and the problem says why, until it leads to a primary."""
+        r1, r2 = self.server(), self.server()
+        address = await self.address(r1)
+        inbox = await self.node(address.url)
+        r2.follow(r1)
+        address.lead_to(r2)
+        address.cut()
+        await until(lambda: "READONLY" in (inbox.problem() or ""), "the problem is named")
+        await self.assertFailure(inbox.accept([submission("alice", ["bob"])]), Unavailable)
+        r2.lead()
+        await self.connected(inbox)
         await self.send(inbox, "bob", 1)
 
     async def test_replica_that_may_be_written_to(self) -> None:

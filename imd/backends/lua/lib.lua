@@ -34,9 +34,12 @@ if type(replication) ~= 'string' then
 elseif string.find(replication, 'role:slave', 1, true) then
   return redis.error_reply('READONLY this is a replica, even if it may be written to')
 end
+local replid = string.match(replication, 'master_replid:(%w+)')
+if not replid then
+  return redis.error_reply('ERR INFO has no master_replid, so nothing tells whether Redis has gone back in time')
+end
 
 local function determine_run()
-  local replid = string.match(replication, 'master_replid:(%x+)')
   local was_replica = not string.find(replication, 'master_replid2:0000000000000000000000000000000000000000', 1, true)
   local held = redis.pcall('GET', 'imd:run')
   local n, id, last_replid, at, began =
