@@ -21,7 +21,6 @@ from twisted.trial import unittest
 
 import imd
 from imd import settings
-from scripts.lib.summary import summarize
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -187,26 +186,3 @@ class ScriptTests(FolderTests):
         self.assertEqual(self.start_run("--help"), [*first, "--config", own, "--help"])
         calls = (self.folder / "python.calls").read_text()
         self.assertEqual(calls.count("pip install"), 1, calls)
-
-
-class SummaryTests(unittest.TestCase):
-    def last_line(self, exit_code: int, output: str, *failed_checks: str) -> tuple[str, int]:
-        lines, code = summarize(exit_code, output, list(failed_checks))
-        return lines[-1], code
-
-    def test_all_well(self) -> None:
-        """Successes are counted, from the last verdict there is."""
-        output = "PASSED (successes=9)\n...\nRan 3 tests in 0.1s\n\nPASSED (successes=3)\n"
-        self.assertEqual(self.last_line(0, output), ("3 passed, 0 failed", 0))
-
-    def test_failures(self) -> None:
-        """Errors and failed checks beside trial count as failures; what was skipped is said."""
-        output = "FAILED (skips=1, failures=2, errors=3, successes=4)\n"
-        self.assertEqual(self.last_line(1, output, "ruff"), ("4 passed, 6 failed, 1 skipped", 1))
-        self.assertEqual(self.last_line(0, "PASSED (successes=1)\n", "mypy"), ("1 passed, 1 failed", 1))
-
-    def test_nothing_tested(self) -> None:
-        """No verdict, no tests, or an exit code that nothing explains: failed."""
-        self.assertEqual(self.last_line(0, "PASSED\n"), ("0 passed, 1 failed", 1))
-        self.assertEqual(self.last_line(139, "Segmentation fault\n"), ("0 passed, 1 failed", 1))
-        self.assertEqual(self.last_line(1, "PASSED (successes=2)\n"), ("2 passed, 1 failed", 1))

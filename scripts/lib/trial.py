@@ -16,7 +16,7 @@ from twisted.scripts import trial
 from twisted.trial._dist.disttrial import DistTrialRunner
 
 # Modules whose names begin like this share something; each other module is by itself.
-TOGETHER = ("tests.command", "tests.hostile", "tests.test_rabbit")
+TOGETHER = ("tests.command", "tests.cluster.test_drill", "tests.hostile", "tests.test_rabbit")
 # What takes longest comes first, so that no process is left alone with it at the end.
 SLOW = [
     "tests.protocol.test_cluster_nodes",

@@ -1,11 +1,11 @@
-"""`python -m tests.drill [faults | storm | slow] …`: see scripts/drill."""
+"""`python -m tests.drill [faults | builds | storm | slow] …`: see scripts/drill."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-_DRILLS = {"faults": "faultdrill", "storm": "storm", "slow": "slow"}
+_DRILLS = {"faults": "faultdrill", "builds": "builds", "storm": "storm", "slow": "slow"}
 
 
 def main() -> int:

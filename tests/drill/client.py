@@ -190,6 +190,17 @@ class Device:
         except TimeoutError:
             pass
 
+    def deafen(self) -> Wire | None:
+        """Read nothing more on this connection; gives it.
+
+        None if there is none, or it is being closed: a close frame says that its client reads to the end.
+        """
+        wire = self.wire
+        if wire is None or wire.closing or self.pinned is not None:
+            return None
+        wire.deafen()
+        return wire
+
     def reconnect(self) -> None:
         """Drop the connection, and come back on a new channel."""
         if self.wire is not None:

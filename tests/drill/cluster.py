@@ -18,6 +18,7 @@ import pymongo
 
 from tests.drill.history import Document
 from tests.drill.proxy import Proxy
+from tests.drill.seams import times_noted
 from tests.nodes import Ini, NodeServer
 from tests.protocol.clusters import RawRedis
 from tests.servers import MongoServer, RabbitServer, RedisServer, Server, free_port
@@ -47,6 +48,11 @@ class DrillNode(NodeServer):
     def clock_file(self) -> Path:
         return self.folder / "clock"
 
+    @property
+    def notes(self) -> Path:
+        """Where a broken build notes each time that it does wrong."""
+        return self.folder / "sabotaged"
+
     def step_clock(self, seconds: int) -> None:
         """Let the node's wall clock be so far off from now on."""
         self.clock_file.write_text(f"{seconds:+d}\n")
@@ -60,7 +66,7 @@ class DrillNode(NodeServer):
         if not self.build:
             return super()._command()
         twistd = ["-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]
-        return [sys.executable, "-m", "tests.drill.broken", self.build, *twistd]
+        return [sys.executable, "-m", "tests.drill.broken", self.build, self.notes, *twistd]
 
     def _environment(self) -> dict[str, str] | None:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -219,6 +225,10 @@ class Cluster:
                     key = json.loads(body).get("clientMsgId", "")
                     if key and not key.startswith("poison"):
                         keys.append(key)
+
+    def sabotaged(self) -> int:
+        """How often the nodes, broken on purpose, did wrong."""
+        return sum(times_noted(node.notes) for node in self.nodes)
 
     def ready(self) -> bool:
         """All nodes say so."""

@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 import pika
 
 from tests.drill.cluster import ARCHIVE_QUEUE, Cluster
-from tests.drill.history import History
+from tests.drill.world import World
 from tests.servers import Server
 
 
 class Stage:
     """What a fault may touch."""
 
-    def __init__(self, cluster: Cluster, history: History, rng: random.Random, lease_seconds: float) -> None:
+    def __init__(self, cluster: Cluster, world: World, rng: random.Random, lease_seconds: float) -> None:
         self.cluster = cluster
-        self.history = history
+        self.world = world
+        self.history = world.history
         self.rng = rng
         self.lease_seconds = lease_seconds
         self.poisoned = 0
@@ -248,6 +249,15 @@ async def _clock(stage: Stage) -> str:
     return f"{node.name}: +1 h, -1 h, back"
 
 
+async def _clients_vanish(stage: Stage) -> str:
+    """No client reads for a moment, then all connections are gone: what was written is read by nobody."""
+    wires = [wire for device in stage.world.devices if (wire := device.deafen()) is not None]
+    await _hold(stage, 0.3, 0.8)
+    for wire in wires:
+        wire.abort()
+    return f"{len(wires)} connections"
+
+
 FAULTS = {
     fault.name: fault
     for fault in (
@@ -284,6 +294,7 @@ FAULTS = {
         Fault(
             "net-mongo-hole", "mongo", "nothing passes between a node and MongoDB", _net("mongodb", "hole")
         ),
+        Fault("clients-vanish", "clients", "no client reads, then all connections break", _clients_vanish),
         Fault("clock", "nodes", "a node's clock steps by an hour, forth and back", _clock, needs_clock=True),
     )
 }

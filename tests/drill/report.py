@@ -67,6 +67,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "part": plan.name,
         "seed": plan.seed,
         "build": plan.build,
+        "sabotaged": outcome.sabotaged,
         "passed": outcome.passed,
         **numbers(outcome),
         "faults": [
@@ -111,6 +112,8 @@ def as_text(outcome: Outcome) -> str:
         shown = [violation.what for violation in outcome.violations if violation.kind == kind][:SHOWN]
         lines += [f"      {what}" for what in shown]
     lines += [f"  TROUBLE {trouble}" for trouble in outcome.troubles]
+    if plan.build:
+        lines.append(f"  build {plan.build}: sabotaged {outcome.sabotaged} times")
     lines.append("  passed" if outcome.passed else "  FAILED")
     return "\n".join(lines)
 

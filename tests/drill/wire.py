@@ -29,6 +29,9 @@ class Wire(asyncio.Protocol):
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.close_code: int | None = None
         self.closed = False
+        self.closing = False
+        """a close frame was sent"""
+        self.deaf = False
 
     @classmethod
     async def open(
@@ -56,8 +59,9 @@ class Wire(asyncio.Protocol):
             self._write(_TEXT, _encode(frame))
 
     def close(self) -> None:
-        """Begin to close in good order; frames that are under way still come."""
-        if not self.closed:
+        """Begin to close in good order; frames that are under way still come. One that is deaf cannot."""
+        if not self.closed and not self.deaf:
+            self.closing = True
             self._write(_CLOSE, (1000).to_bytes(2, "big"))
 
     def abort(self) -> None:
@@ -69,6 +73,7 @@ class Wire(asyncio.Protocol):
     def deafen(self) -> None:
         """Read nothing more, as a client does whose network is gone."""
         if not self.closed:
+            self.deaf = True
             self._transport.pause_reading()
 
     # from asyncio

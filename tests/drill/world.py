@@ -89,12 +89,12 @@ class World:
         await self.until(lambda: all(device.live for device in self.devices), 60, "all devices connect")
         self.phase = "load"
 
-    async def settle(self, seconds: float) -> bool:
-        """Nobody says anything new; True when all is answered and has arrived within `seconds`."""
+    async def settle(self, answers: float, arrivals: float) -> bool:
+        """Nobody says anything new; True when all is answered, and then has arrived, in so many seconds."""
         self.phase = "settle"
         try:
-            await self.until(self._nothing_unanswered, seconds, "answers")
-            await self.until(self._all_arrived, seconds if not self.history.losses else 8, "arrivals")
+            await self.until(self._nothing_unanswered, answers, "answers")
+            await self.until(self._all_arrived, arrivals, "arrivals")
         except TimeoutError:
             return False
         return True

@@ -78,7 +78,9 @@ test("a flood goes out at the node's pace, in order, and none is refused", async
   assert.deepEqual(b.texts(), numbers(500));
   await until(() => a.outbox.length === 0);
   assert.ok(Date.now() - before > 200, "400 a second");
-  assert.deepEqual(heard.filter((text) => !text.startsWith('{"type":"accepted"')).length, 1, "and `connected`");
+  // On a slow machine this takes so long that the client pings, too.
+  const types = heard.map((text) => JSON.parse(text).type).filter((type) => type !== "pong");
+  assert.deepEqual(types, ["connected", ...Array(500).fill("accepted")]);
 });
 
 test("two tabs are two devices, and neither loses the other's outbox", async () => {
