@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -13,10 +15,14 @@ from xml.etree import ElementTree
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
+from tests.bench.__main__ import options
 from tests.bench.chart import svg
+from tests.bench.clients import Wrong
+from tests.bench.compare import COMPARED
 from tests.bench.document import update
 from tests.bench.profile import Samples
 from tests.bench.report import Row, markdown, ratio_at_least, ratio_at_most, within
+from tests.bench.tree import check_code, commit, worktree
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,10 +41,83 @@ class SmokeTests(unittest.TestCase):
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         rows = json.loads((folder / "all.json").read_text())["rows"]
-        self.assertEqual(rows[0]["name"], "one-to-one-embedded")
+        names = [row["name"] for row in rows]
+        whole, parts = (
+            "one-to-one-embedded-cpu-all",
+            {f"one-to-one-embedded-cpu-{one}" for one in ("node", "load")},
+        )
+        self.assertEqual((names[0], names[-1], set(names[1:-1])), (whole, "one-to-one-embedded", parts))
         for row in rows:
-            self.assertTrue(row["values"] and row["reference"], row)
+            self.assertTrue(row["values"] and (row["reference"] or row["name"] in parts), row)
             self.assertIn(row["what"], (folder / "table.md").read_text())
+        values = {row["name"]: row["values"][0] for row in rows}
+        self.assertAlmostEqual(values[whole], sum(values[part] for part in parts), delta=0.2)
+
+
+class CompareTests(unittest.TestCase):
+    timeout = 300
+
+    async def test_tiny(self) -> None:
+        """Another version's nodes run beside the present ones; all it leaves is ratios."""
+        if not (ROOT / ".git").exists():
+            raise unittest.SkipTest("these sources are no Git repository")
+        folder = Path(tempfile.mkdtemp(prefix="imd bench "))
+        self.addCleanup(shutil.rmtree, folder)
+        command = [sys.executable, "-m", "tests.bench", "--tiny", "--turns", "2"]
+        command += ["--compare", "HEAD", "--only", "one-to-one", "--json", str(folder / "all.json")]
+        done = await deferToThread(
+            subprocess.run, command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        turns = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("turn ")]
+        self.assertEqual(turns, ["reference", "present"] * 2)
+        found = json.loads((folder / "all.json").read_text())
+        self.assertEqual(found["reference"], "HEAD")
+        rows = {row["name"]: row for row in found["rows"]}
+        for name in ("compare-one-to-one", "compare-one-to-one-cpu", "compare-one-to-one-cpu-node"):
+            self.assertEqual(len(rows[name]["compared"]), 2)
+        command = ["git", "-C", str(ROOT), "worktree", "list"]
+        listed = await deferToThread(subprocess.run, command, capture_output=True, text=True)
+        self.assertNotIn("imd-bench-", listed.stdout)
+
+    def repository(self) -> tuple[Path, Path]:
+        """One whose first commit has an `imd` of its own, and an empty folder."""
+        folder = Path(tempfile.mkdtemp(prefix="imd bench "))
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "repository" / "imd").mkdir(parents=True)
+        (folder / "repository" / "imd" / "__init__.py").write_text("")
+        who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
+            subprocess.run(["git", "-C", folder / "repository", *words], check=True, capture_output=True)
+        (folder / "place").mkdir()
+        return folder / "repository", folder / "place"
+
+    def test_worktree(self) -> None:
+        """The ref's code is what a node of it would run; nothing of it stays."""
+        repository, place = self.repository()
+        shutil.rmtree(repository / "imd")
+        with worktree("HEAD", place, repository) as tree:
+            check_code(tree)
+            (tree / "imd" / "__init__.py").unlink()
+            (tree / "imd").rmdir()
+            with self.assertRaisesRegex(Wrong, "a node would not run the code in"):
+                check_code(tree)
+        self.assertEqual(list(place.iterdir()), [])
+
+    def test_no_such_ref(self) -> None:
+        """It is said, and so is a folder that is no repository."""
+        repository, place = self.repository()
+        with self.assertRaisesRegex(Wrong, "no such commit"):
+            commit("v9.9.9", repository)
+        with self.assertRaisesRegex(Wrong, "not a git repository"), worktree("HEAD", place, place):
+            pass
+
+    def test_options(self) -> None:
+        """It has figures of its own, and is not written into the document."""
+        self.assertEqual(options(["--compare", "v1"]).names, list(COMPARED))
+        for words in (["--only", "latency"], ["--document"], ["--profile"]):
+            with contextlib.redirect_stderr(io.StringIO()):
+                self.assertRaises(SystemExit, options, ["--compare", "v1", *words])
 
 
 class ReportTests(unittest.TestCase):
@@ -90,6 +169,19 @@ class DocumentTests(unittest.TestCase):
         again = update(changed, [stage, figure], "", [], complete=False)
         self.assertEqual(again, changed)
         self.assertRaises(ValueError, update, "no markers", [stage], "", [], False)
+
+    def test_main_figure(self) -> None:
+        """CPU of all processes, and its parts, whenever it was measured."""
+        text = (ROOT / "docs" / "performance.md").read_text()
+        whole = Row("one-to-one-cluster-cpu-all", "all", "µs/message", [60.0, 70.0, 80.0])
+        part = Row("one-to-one-cluster-cpu-node", "node", "µs/message", [30.0])
+        other = Row("one-to-one-apart-cpu-node", "node elsewhere", "µs/message", [999.0])
+        changed = update(text, [whole, part, other], "", [], complete=False)
+        section = changed.partition("<!-- cost -->\n")[2].partition("<!-- /cost -->")[0]
+        self.assertEqual(
+            section.splitlines()[2:],
+            ["| node | 30.0 |", "| **all** | **70.0 (60.0–80.0)** |"],  # noqa: RUF001
+        )
 
 
 class ProfileTests(unittest.TestCase):

@@ -8,12 +8,14 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import imd
 from tests.bench import chart, document, report
 from tests.bench.clients import Wrong
+from tests.bench.compare import COMPARED, compare
 from tests.bench.figures import FIGURES, QUICK_ONES, STANDARD
 from tests.bench.machine import description, raise_open_files, stay_on_load_core
 from tests.bench.plan import FULL, QUICK, TINY
@@ -36,6 +38,11 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--tries", type=int, metavar="N", help="repeat a disturbed turn up to N times in all")
     parser.add_argument("--only", metavar="NAME,...", help=", ".join(FIGURES))
     parser.add_argument("--profile", action="store_true", help="where a node's time goes, by stage (py-spy)")
+    parser.add_argument(
+        "--compare",
+        metavar="REF",
+        help=f"this version against another, turn by turn; --only of {', '.join(COMPARED)}",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, turn by turn")
     parser.add_argument("--document", action="store_true", help="all of it, into docs/performance.md")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="the chart of docs/performance.md")
@@ -46,9 +53,15 @@ def options(arguments: list[str]) -> argparse.Namespace:
         chosen.names = ["profile"]
     elif chosen.document and not chosen.only:
         chosen.names = [*STANDARD, "profile"]
+    known: Sequence[str] = tuple(FIGURES)
+    if chosen.compare:
+        known = COMPARED
+        chosen.names = chosen.only.split(",") if chosen.only else list(COMPARED)
+        if chosen.document or chosen.profile or chosen.svg:
+            parser.error("--compare goes with neither --document nor --profile nor --svg")
     for name in chosen.names:
-        if name not in FIGURES:
-            parser.error(f"--only: {name} is none of {', '.join(FIGURES)}")
+        if name not in known:
+            parser.error(f"--only: {name} is none of {', '.join(known)}")
     return chosen
 
 
@@ -66,7 +79,10 @@ async def measure(chosen: argparse.Namespace, rig: Rig) -> tuple[list[report.Row
     for name in chosen.names:
         say(f"== {name}")
         try:
-            rows += await FIGURES[name](rig, plan, say)
+            if chosen.compare:
+                rows += await compare(rig, plan, say, chosen.compare, (name,))
+            else:
+                rows += await FIGURES[name](rig, plan, say)
         except (Wrong, ServerError) as error:
             say(f"FAILED: {error}")
             failed.append(name)
@@ -101,6 +117,8 @@ def main() -> int:
     say(f"\n{report.text(rows)}\n\n{time.monotonic() - began:.0f} s")
     if chosen.json:
         about = {"machine": description(), "day": time.strftime("%Y-%m-%d"), "quick": chosen.quick}
+        if chosen.compare:
+            about["reference"] = chosen.compare
         chosen.json.write_text(json.dumps(report.document(rows, **about), indent=1) + "\n")
     if chosen.markdown:
         chosen.markdown.write_text(report.markdown(rows))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from statistics import median
 
-from tests.bench.report import Row, markdown, number
+from tests.bench.report import Row, markdown, number, shown
 
 _PROFILE = re.compile(r"(cluster|embedded)-stage-(.+)")
+_WHOLE, _PART = "one-to-one-cluster-cpu-all", re.compile(r"one-to-one-cluster-cpu-(.+)")
 
 
 def put(text: str, name: str, content: str) -> str:
@@ -36,6 +37,19 @@ def stages(rows: list[Row]) -> str:
     return "\n".join([*lines, f"| all | {' | '.join(whole)} |"])
 
 
+def cost(rows: list[Row]) -> str:
+    """The main figure, with its parts: CPU of all processes for a message in a cluster. Empty without it."""
+    named = {row.name: row for row in rows if row.values}
+    if _WHOLE not in named:
+        return ""
+    parts = {
+        match[1]: row for name, row in named.items() if name != _WHOLE and (match := _PART.fullmatch(name))
+    }
+    lines = ["| process | µs of CPU for a message |", "| --- | --- |"]
+    lines += [f"| {process} | {shown(row.values)} |" for process, row in parts.items()]
+    return "\n".join([*lines, f"| **all** | **{shown(named[_WHOLE].values)}** |"])
+
+
 def disturbance(foreign: list[tuple[float, float]]) -> str:
     """What else ran on the two cores while the turns did."""
     if not foreign:
@@ -56,8 +70,10 @@ def renewed(text: str, rows: list[Row]) -> str:
 
 
 def update(text: str, rows: list[Row], about: str, foreign: list[tuple[float, float]], complete: bool) -> str:
-    """The document with what these rows give: the table if `complete`, else their lines in it; the stages if
-    they were looked at."""
+    """The document with what these rows give: the table if `complete`, else their lines in it.
+
+    The main figure and the stages are renewed if they were looked at.
+    """
     profile = [row for row in rows if _PROFILE.fullmatch(row.name)]
     figures = [row for row in rows if row not in profile]
     if complete:
@@ -65,6 +81,8 @@ def update(text: str, rows: list[Row], about: str, foreign: list[tuple[float, fl
         text = put(text, "figures", markdown(figures))
     else:
         text = renewed(text, figures)
+    if whole := cost(rows):
+        text = put(text, "cost", whole)
     if profile:
         text = put(text, "stages", stages(profile))
     return text

@@ -55,6 +55,11 @@ class Ran:
     marks: list[float] = field(default_factory=list)
     """what `look` gave at the beginning and at the end of the measured time"""
 
+    @property
+    def all_cpu(self) -> float:
+        """Microseconds for each message, of all processes together."""
+        return sum(self.cpu.values())
+
     def spent(self, before: dict[str, float], after: dict[str, float], count: int, seconds: float) -> None:
         """Take in what the processors did for `count` messages in so many seconds."""
         used = {name: after[name] - before.get(name, 0.0) for name in after}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import sys
 import tempfile
@@ -15,29 +14,40 @@ from pymongo import MongoClient
 from imd.command.redis_client import RedisClient
 from tests.bench.load import BUSY_LOAD, BUSY_NODE
 from tests.bench.machine import LOAD_CORE, NODE_CORE, busy_seconds, cpu_seconds, pinned
+from tests.bench.tree import ROOT, environment
 from tests.nodes import Ini, NodeServer
 from tests.servers import HOST, MongoServer, RabbitServer, RedisServer, Server, ServerType
 
 CLEAR_SECONDS = 30.0
-ROOT = Path(__file__).resolve().parents[2]
+# A node in valgrind takes twenty times as long for everything.
+COUNTED_SECONDS = 300.0
+_VALGRIND = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
 
 
 class PinnedNode(NodeServer):
-    """A node on one core. `module`: what to run in place of `twistd imd`, with the same arguments."""
+    """A node on one core. `module`: what to run in place of `twistd imd`, with the same arguments.
+
+    It runs the code in `tree`. With `counted` valgrind counts its instructions, into its log when it ends.
+    """
 
     core = NODE_CORE
     label = "node"
     module: str | None = None
+    tree = ROOT
+    counted = False
     stop_seconds = 30.0
 
     def _command(self) -> list[str | Path]:
         command = super()._command()
         if self.module is not None:
             command = [sys.executable, "-m", self.module, *command[1:]]
+        if self.counted:
+            self.start_seconds = self.stop_seconds = COUNTED_SECONDS
+            command = [*_VALGRIND, sys.executable, *command]
         return pinned(command, self.core)
 
     def _environment(self) -> dict[str, str] | None:
-        return {**os.environ, "PYTHONPATH": str(ROOT)}
+        return environment(self.tree)
 
 
 class RelayServer(Server):
@@ -77,15 +87,21 @@ class Rig:
 
     def embedded(self, **sections: dict[str, object]) -> PinnedNode:
         """A running node on its own file."""
-        return self._node({"node": {"backend": "embedded"}}, sections)
+        return self._start(self._node({"node": {"backend": "embedded"}}, sections))
 
     def cluster(
-        self, count: int = 1, module: str | None = None, **sections: dict[str, object]
+        self,
+        count: int = 1,
+        module: str | None = None,
+        *,
+        tree: Path = ROOT,
+        counted: bool = False,
+        **sections: dict[str, object],
     ) -> list[PinnedNode]:
         """Running nodes of one cluster, whose databases and virtual host nobody has used before.
 
-        What the last one has left in Redis and MongoDB goes first: one cluster runs at a time. `module` is
-        run in place of twistd.
+        What the last one has left in Redis and MongoDB goes first: one cluster runs at a time. For `module`,
+        `tree` and `counted` see PinnedNode.
         """
         self.start_services()
         self._clear()
@@ -98,13 +114,16 @@ class Rig:
             "mongodb": {"url": self.mongo.url_of(self.database)},
         }
         self._base = base
-        return [self._node(base, sections, module=module) for _ in range(count)]
+        nodes = [self._node(base, sections) for _ in range(count)]
+        for node in nodes:
+            node.module, node.tree, node.counted = module, tree, counted
+        return [self._start(node) for node in nodes]
 
     def consumer(self) -> PinnedNode:
         """One more node of the cluster that was started last, beside the servers: it writes the archive."""
-        node = self._node(self._base, {"archive": {"consume": "yes"}}, LOAD_CORE)
-        node.label = "archiver"
-        return node
+        node = self._node(self._base, {"archive": {"consume": "yes"}})
+        node.core, node.label = LOAD_CORE, "archiver"
+        return self._start(node)
 
     def _clear(self) -> None:
         with RedisClient(self.redis.url, CLEAR_SECONDS) as redis:
@@ -162,16 +181,13 @@ class Rig:
             server.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _node(self, base: Ini, sections: Ini, core: int = NODE_CORE, module: str | None = None) -> PinnedNode:
+    def _node(self, base: Ini, sections: Ini) -> PinnedNode:
         ini: dict[str, dict[str, object]] = {"limits": {"messages_per_second": 0}}
         for part in (base, sections):
             for section, keys in part.items():
                 ini.setdefault(section, {}).update(keys)
         number = next(self._numbers)
-        node = PinnedNode(self.folder / f"node{number}", ini, name=f"node{number}")
-        node.core = core
-        node.module = module
-        return self._start(node)
+        return PinnedNode(self.folder / f"node{number}", ini, name=f"node{number}")
 
     def _start(self, server: ServerType) -> ServerType:
         server.start()

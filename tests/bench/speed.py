@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from tests.bench.clients import Group, Watch, Wrong
 from tests.bench.load import ON_NODE_CORE, Ran, catch_up, pace, percentile, run_group, saturate
 from tests.bench.plan import Plan, Say
 from tests.bench.report import Row, ratio_at_least, within
 from tests.bench.rig import Rig
+from tests.bench.tree import ROOT
 
 ARCHIVE_SECONDS = 300
 # Messages that the sender to a list may have unanswered: so many that neither core waits.
 GROUP_WINDOW = 64
 # With less than this of either core used by others, a turn is taken as it is.
 CALM = 0.1
+_groups = itertools.count(1)
 # What others used of the two cores in each turn so far.
 foreign: list[tuple[float, float]] = []
 
@@ -54,13 +58,13 @@ async def embedded_turn(rig: Rig, plan: Plan) -> Ran:
         rig.stop(node)
 
 
-async def cluster_turn(rig: Rig, plan: Plan, consume: bool = True) -> Ran:
+async def cluster_turn(rig: Rig, plan: Plan, consume: bool = True, tree: Path = ROOT) -> Ran:
     """Until the archive is complete; its note says how that went.
 
     Rate and CPU are those of messages that are archived: what the archive's queue grew by in the measured
     time is left out.
     """
-    nodes = rig.cluster(archive={"consume": "yes" if consume else "no"})
+    nodes = rig.cluster(tree=tree, archive={"consume": "yes" if consume else "no"})
     try:
         if not consume:
             nodes.append(rig.consumer())
@@ -102,8 +106,16 @@ def wait_archived(rig: Rig, messages: int, since: float) -> float:
 
 def costs(ran: Ran) -> str:
     """Who used how much of the processors."""
-    parts = [f"{name} {micros:.1f}" for name, micros in sorted(ran.cpu.items()) if micros >= 0.05]
-    return f"{ran.per_second:,.0f}/s; µs of CPU a message: {', '.join(parts)}" + disturbance(ran)
+    parts = [f"{name} {ran.cpu[name]:.1f}" for name in processes(ran)]
+    said = f"{ran.per_second:,.0f}/s; µs of CPU a message: {ran.all_cpu:.1f}, of it {', '.join(parts)}"
+    return said + disturbance(ran)
+
+
+def processes(ran: Ran) -> list[str]:
+    """The names of those that used some of the processors, most of it first."""
+    return sorted(
+        (name for name, micros in ran.cpu.items() if micros >= 0.05), key=lambda name: -ran.cpu[name]
+    )
 
 
 def others(*runs: Ran) -> float:
@@ -143,10 +155,12 @@ async def one_to_one(rig: Rig, plan: Plan, say: Say, kinds: tuple[str, ...]) -> 
         )
         for kind in kinds
     }
-    # What other work on the machine disturbs least.
-    cpu_rows = {
-        kind: Row(f"one-to-one-{kind}-cpu", f"{titles[kind]}: the node's CPU", "µs/message") for kind in kinds
+    # It depends on the machine, and on other work there, the least.
+    whole = {
+        kind: Row(f"one-to-one-{kind}-cpu-all", f"{titles[kind]}: CPU of all processes", "µs/message")
+        for kind in kinds
     }
+    parts: dict[str, Row] = {}
     turns = {
         "cluster": partial(cluster_turn, rig, plan),
         "apart": partial(cluster_turn, rig, plan, False),
@@ -161,10 +175,15 @@ async def one_to_one(rig: Rig, plan: Plan, say: Say, kinds: tuple[str, ...]) -> 
             row.values.append(ran.per_second)
             row.reference.append(relay.per_second)
             row.foreign.append(others(ran, relay))
-            cpu_rows[kind].values.append(ran.cpu["node"])
-            cpu_rows[kind].reference.append(relay.cpu["relay"])
+            whole[kind].values.append(ran.all_cpu)
+            whole[kind].reference.append(relay.all_cpu)
+            for process in processes(ran):
+                part = Row(
+                    f"one-to-one-{kind}-cpu-{process}", f"{titles[kind]}: CPU of {process}", "µs/message"
+                )
+                parts.setdefault(part.name, part).values.append(ran.cpu[process])
             row.notes = [costs(ran), room(ran), *([ran.note] if ran.note else [])]
-    return [*rows.values(), *cpu_rows.values()]
+    return [*whole.values(), *parts.values(), *rows.values()]
 
 
 async def latency(rig: Rig, plan: Plan, say: Say) -> list[Row]:
@@ -229,23 +248,38 @@ def milliseconds(ran: Ran) -> Sequence[float]:
 
 async def group(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     """Deliveries of a group list, against as many one-to-one messages on the same node."""
-    members = plan.members
-    row = Row("group", f"group list of {members}", "deliveries/s", goal=ratio_at_least(3))
+    row = Row("group", f"group list of {plan.members}", "deliveries/s", goal=ratio_at_least(3))
     for turn in range(plan.turns):
         nodes = rig.cluster()
         url = nodes[0].url
         single = await saturate([(url, url)], plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
-        watch = Watch()
-        party = Group(watch, f"g{turn}", members, window=GROUP_WINDOW)
-        ran = await run_group(watch, party, url, plan.warm_seconds, plan.seconds, rig.cpu)
-        wait_archived(rig, single.messages + ran.messages, ran.sent_until)
+        ran = await _listed(rig, plan, url, single.messages)
         rig.stop(*nodes)
         row.values.append(ran.per_second)
         row.reference.append(single.per_second)
         row.foreign.append(others(ran, single))
         say(f"turn {turn + 1}: one-to-one {costs(single)}; deliveries {costs(ran)}")
-    row.notes = [f"a frame to the node has {party.sender.frame_bytes:,} bytes", costs(ran)]
+        row.notes = [f"a frame to the node has {ran.frame_bytes:,} bytes", costs(ran)]
     return [row]
+
+
+async def group_turn(rig: Rig, plan: Plan, tree: Path = ROOT) -> Ran:
+    """Deliveries of a group list alone."""
+    nodes = rig.cluster(tree=tree)
+    try:
+        return await _listed(rig, plan, nodes[0].url, 0)
+    finally:
+        rig.stop(*nodes)
+
+
+async def _listed(rig: Rig, plan: Plan, url: str, archived: int) -> Ran:
+    """One sender to a list, until the archive has what it sent beside what was there."""
+    watch = Watch()
+    party = Group(watch, f"g{next(_groups)}", plan.members, window=GROUP_WINDOW)
+    ran = await run_group(watch, party, url, plan.warm_seconds, plan.seconds, rig.cpu)
+    ran.frame_bytes = party.sender.frame_bytes
+    wait_archived(rig, archived + ran.messages, ran.sent_until)
+    return ran
 
 
 async def catching_up(rig: Rig, plan: Plan, say: Say) -> list[Row]:
@@ -268,4 +302,3 @@ async def catching_up(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         say(f"turn {turn + 1}: {took:.2f} s for {plan.waiting:,}")
     rest.notes = ["the reference: the same without anybody catching up"]
     return [speed, rest]
-
