@@ -34,6 +34,7 @@ from imd.interfaces import (
     Submission,
 )
 from imd.message import decode_message, encode_message
+from imd.seldom import Seldom
 from imd.trace import TRACE
 
 ACCEPTED = Counter("imd_accepted_messages_total", "Messages answered with accepted.", ["kind"])
@@ -56,6 +57,8 @@ BATCH_DELIVERIES = 5_000
 BATCH_BYTES = 1 << 20
 MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 << 20
+# Of the messages that wait one in so many has its time noted, so that the others cost nothing.
+MARK_EVERY = 64
 MAX_SCRIPTS_IN_FLIGHT = 4
 # As many as the archive queue takes without a confirm, and fewer bytes: what is in an inbox has room there.
 MAX_BATCHES_IN_FLIGHT = 64
@@ -116,7 +119,10 @@ class _Batch:
 
 
 class Acceptor:
-    """`call_soon` runs a function in the reactor's next turn; `deliver` sends hints of what was placed."""
+    """`call_soon` runs a function in the reactor's next turn; `deliver` sends hints of what was placed.
+
+    `call_failed` is told which part failed a call, by the names that /readyz uses, and why.
+    """
 
     log = Logger()
 
@@ -127,15 +133,22 @@ class Acceptor:
         deliver: Callable[[Sequence[Delivery]], None],
         clock: ServerClock,
         call_soon: Callable[[Callable[[], None]], object],
+        call_failed: Callable[[str, str], None] = lambda part, reason: None,
     ) -> None:
         self._inbox = inbox
         self._queue = queue
         self._deliver = deliver
         self._clock = clock
         self._call_soon = call_soon
+        self._call_failed = call_failed
+        self._seldom = Seldom(self.log, clock.monotonic)
         self._waiting: deque[Entry] = deque()
         self._waiting_bytes = 0
-        self._oldest = 0.0
+        self._taken = 0
+        self._marks: deque[tuple[int, float]] = deque()
+        """when some of those that wait came: how many came before, and the time. One in MARK_EVERY has one"""
+        self._next_mark = 0
+        """the length of `waiting` at which the next mark is due"""
         self._scheduled = False
         self._starting = False
         self._scripts = 0
@@ -148,14 +161,16 @@ class Acceptor:
     def submit(self, entry: Entry) -> None:
         """Take a message frame; its sender gets exactly one answer."""
         waiting = self._waiting
+        length = len(waiting)
         if type(entry) is Submission:
-            if len(waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
+            if length >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
                 refused = Refused(UNAVAILABLE, "too many messages are waiting", retry_after_ms=1000)
                 entry = Refusal(entry.origin, entry.client_msg_id, refused)
             else:
                 self._waiting_bytes += len(entry.body)
-        if not waiting:
-            self._oldest = self._clock.monotonic()
+        if length >= self._next_mark:
+            self._marks.append((self._taken + length, self._clock.monotonic()))
+            self._next_mark = length + MARK_EVERY
         waiting.append(entry)
         if not self._scheduled and self._may_start():
             self._scheduled = True
@@ -218,9 +233,21 @@ class Acceptor:
                     break
             entries.append(waiting.popleft())
         self._waiting_bytes -= size
-        batch = _Batch(entries, size, self._oldest)
-        self._oldest = self._clock.monotonic()
-        return batch
+        return _Batch(entries, size, self._came_at(len(entries)))
+
+    def _came_at(self, count: int) -> float:
+        """When the oldest of the `count` that were just taken came, or one of the MARK_EVERY before it."""
+        marks = self._marks
+        born = marks[0][1]
+        self._taken += count
+        while len(marks) > 1 and marks[1][0] <= self._taken:
+            marks.popleft()
+        if self._waiting:
+            self._next_mark -= count
+        else:
+            marks.clear()
+            self._next_mark = 0
+        return born
 
     def _place(self, batch: _Batch) -> None:
         problem = self._inbox.problem() or self._queue.problem()
@@ -234,7 +261,7 @@ class Acceptor:
         self._scripts += 1
         placed = self._inbox.accept(batch.submissions)
         placed.addBoth(self._script_answered)
-        placed.addCallback(self._placed, batch).addErrback(self._fail, batch)
+        placed.addCallback(self._placed, batch).addErrback(self._fail, batch, "inbox")
 
     def _script_answered(self, result: Any) -> Any:
         self._scripts -= 1
@@ -262,13 +289,13 @@ class Acceptor:
                 self._refuse_outcome(batch, index, outcome)
         failed = [outcome.reason for outcome in outcomes if type(outcome) is Failed]
         if failed:
-            self.log.error("{n} messages could not be placed: {reason}", n=len(failed), reason=failed[0])
+            self._seldom.error("{n} messages could not be placed: {reason}", n=len(failed), reason=failed[0])
         self._deliver(deliveries)
         if records:
             published = self._queue.publish(records)
             if TRACE.on:
                 TRACE.publishing(records, published)
-            published.addCallback(self._published, batch).addErrback(self._fail, batch)
+            published.addCallback(self._published, batch).addErrback(self._fail, batch, "archive queue")
         else:
             batch.done = True
         self._flush()
@@ -277,11 +304,12 @@ class Acceptor:
         batch.done = True
         self._flush()
 
-    def _fail(self, failure: Failure, batch: _Batch) -> None:
+    def _fail(self, failure: Failure, batch: _Batch, part: str) -> None:
         if failure.check(Unavailable):
-            self.log.warn("a batch failed: {reason}", reason=failure.getErrorMessage())
+            self._seldom.warn("a batch failed: {reason}", reason=failure.getErrorMessage())
+            self._call_failed(part, failure.getErrorMessage())
         else:
-            self.log.failure("a batch failed", failure)
+            self._seldom.failure("a batch failed", failure)
         if batch.done:
             return
         batch.refuse_all(failure.getErrorMessage())
@@ -328,7 +356,7 @@ class Acceptor:
                     entry.origin.message_accepted(entry.client_msg_id, entry.message_id, entry.send_time)
             except Exception:
                 # One that cannot take its answer costs nobody else an answer.
-                self.log.failure("a sender could not be answered")
+                self._seldom.failure("a sender could not be answered", Failure())
         _ACCEPTED_NEW.inc(accepted)
         _ACCEPTED_AGAIN.inc(again)
 

@@ -5,9 +5,10 @@ Without them a session that fell behind once stays there for as long as messages
 
 from __future__ import annotations
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 AHEAD_BYTES = Gauge("imd_ahead_bytes", "Messages held by sessions that read their inbox (bound: 64 MiB).")
+REPLAYED = Counter("imd_replayed_messages_total", "Messages that came during a read, delivered after it.")
 
 MAX_MESSAGES = 100
 MAX_BYTES = 64 << 20

@@ -18,7 +18,7 @@ REQUEST_SECONDS = 30
 _PAGE = b"""imd, an instant-messaging daemon
 
 /healthz  200 while the process lives
-/readyz   200 when it takes connections and its backends answer, else 503 and the reasons
+/readyz   200 when a message would be accepted, else 503 and the reasons
 /metrics  for Prometheus
 """
 

@@ -219,6 +219,9 @@ class Inbox(Backend, Protocol):
         A lost answer is Unavailable: some may be placed. Calls may overlap; they are done in order.
         """
 
+    def probe(self) -> Deferred[None]:
+        """Fires if a message would be placed now; fails with Unavailable, which says why it would not."""
+
     def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
         """Register the channel. Who was not recovered, and gave no sign since that it was told, is not
         recovered the next time either, unless it names a cursor that the inbox can go on from."""
@@ -293,6 +296,9 @@ class ArchiveQueue(Backend, Protocol):
 
     def publish(self, records: Sequence[Record]) -> Deferred[None]:
         """Fires when the records are safe. Unavailable: they may or may not be."""
+
+    def probe(self) -> Deferred[None]:
+        """Fires if records would be safe now; fails with Unavailable, which says why they would not."""
 
 
 class Archive(Backend, Protocol):

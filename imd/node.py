@@ -29,6 +29,8 @@ from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, Backend, Bus, D
 from imd.listener import ChannelFactory
 from imd.pages import client_settings, read_files
 from imd.process import connection_room, raise_file_limit, settle_garbage_collector
+from imd.readiness import Readiness
+from imd.seldom import Seldom
 from imd.services import Services
 from imd.session import Session
 from imd.settings import Settings, node_name
@@ -100,12 +102,18 @@ class Node:
         self._port: Any = None
         self._failed = False
         self._router = Router(self._sessions, backends.bus, reactor.seconds, reactor.callLater)
+        probes = {"inbox": backends.inbox.probe}
+        if id(backends.queue) != id(backends.inbox):
+            probes["archive queue"] = backends.queue.probe
+        self._readiness = Readiness(reactor, probes, self._own_problems)
+        self._seldom = Seldom(self.log, reactor.seconds)
         self._acceptor = Acceptor(
             backends.inbox,
             backends.queue,
             self._router.deliver,
             clock,
             lambda function: reactor.callLater(0, function),
+            self._readiness.failed,
         )
         self._upkeep = Upkeep(
             reactor,
@@ -150,6 +158,10 @@ class Node:
 
     def problems(self) -> dict[str, str]:
         """What keeps this node from being ready, by name; empty when it is."""
+        return self._readiness.problems()
+
+    def _own_problems(self) -> dict[str, str]:
+        """What the node and its backends say of themselves."""
         problems = {}
         for name, backend in self._backends.named().items():
             problem = backend.problem()
@@ -184,6 +196,7 @@ class Node:
             await started
         self._factory.heartbeat.start()
         self._upkeep.start()
+        self._readiness.start()
         self._port = await self._listen(self._settings.websocket.listen, self._factory)
         self._gate.guard(self._port, room)
         settle_garbage_collector()
@@ -238,6 +251,7 @@ class Node:
             self._factory.heartbeat.stop()
         self._gate.stop()
         self._upkeep.stop()
+        self._readiness.stop()
         self._router.stop()
         await self._step("leave the registry", DeferredList(list(self._leaves)), until)
         for name, backend in reversed(self._backends.named().items()):
@@ -288,7 +302,7 @@ class Node:
     def _leave_failed(self, failure: Failure) -> None:
         # The lease ends by itself.
         if failure.check(Unavailable) is None:
-            self.log.failure("a channel could not leave", failure)
+            self._seldom.failure("a channel could not leave", failure)
 
     def _desk_served(self, deliveries: Sequence[Delivery]) -> None:
         """Agents got what visitors had waiting: tell them, and let the archive know who takes part now."""
@@ -296,7 +310,7 @@ class Node:
         records = [ArchiveRecord(delivery.body, delivery.user) for delivery in deliveries]
         # Should this fail, the messages are archived all the same, and in the agents' inboxes.
         self._backends.queue.publish(records).addErrback(
-            lambda failure: self.log.warn("the archive: {reason}", reason=failure.getErrorMessage())
+            lambda failure: self._seldom.warn("the archive: {reason}", reason=failure.getErrorMessage())
         )
 
     def _bus_problem(self) -> str | None:

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd import frames
-from imd.ahead import Ahead
+from imd.ahead import REPLAYED, Ahead
 from imd.errors import CLOSE_OVERLOADED, CLOSE_REPLACED, INVALID_MESSAGE, Refused, Unavailable
 from imd.interfaces import (
     Ack,
@@ -329,8 +329,8 @@ class Session:
             # The inbox was trimmed under a device that did not keep up: the archive has the rest.
             self._reset(page.epoch, first - 1, page.head)
         self._push(page.messages)
-        for seq, body in ahead:
-            self.hint(page.epoch, seq, body)
+        if ahead:
+            REPLAYED.inc(sum(self.hint(page.epoch, seq, body) for seq, body in ahead))
         self.pull_if_behind()
 
     def _answered(self) -> Sequence[tuple[int, bytes]]:

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from imd.errors import Unavailable
 from imd.interfaces import Delivery, Head, Inbox
+from imd.seldom import Seldom
 from imd.session import Session
 
 RECONCILED = Counter("imd_reconciled_sessions_total", "Sessions compared with their inbox.")
@@ -43,6 +44,7 @@ class Upkeep:
         lease_seconds: float,
     ) -> None:
         self._clock = clock
+        self._seldom = Seldom(self.log, clock.seconds)
         self._inbox = inbox
         self._sessions = sessions
         self._desk_served = desk_served
@@ -188,7 +190,7 @@ class Upkeep:
     def _note(self, result: Any, what: str) -> None:
         # Cancelled is what is under way when the node stops.
         if isinstance(result, Failure) and result.check(Unavailable, CancelledError) is None:
-            self.log.failure("{what} failed", result, what=what)
+            self._seldom.failure("{what} failed", result, what=what)
 
 
 def _is_behind(session: Session, head: Head) -> bool:

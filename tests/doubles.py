@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from imd.errors import Unavailable
 from imd.interfaces import (
@@ -51,6 +51,9 @@ class Backed:
 
     def problem(self) -> str | None:
         return self.down
+
+    def probe(self) -> Deferred[None]:
+        return succeed(None) if self.down is None else fail(Unavailable(self.down))
 
 
 UNTOLD = "-"

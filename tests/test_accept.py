@@ -252,6 +252,30 @@ class BatchTests(AcceptorTestCase):
         self.place()
         self.assertEqual(self.batches(), [2, 1, 1, 1])
 
+    def test_time_from_the_oldest(self) -> None:
+        """Behind others a message waits for batches before its own: the metric tells all of its wait."""
+        self.patch(accept, "MAX_SCRIPTS_IN_FLIGHT", 1)
+        self.patch(accept, "MARK_EVERY", 2)
+        observed: list[float] = []
+        self.patch(accept.ACCEPT_SECONDS, "observe", observed.append)
+        for _ in range(4):
+            self.alice.send(None, msg="x" * 600_000)
+            self.now += 1
+        self.turn()
+        for _ in range(4):
+            self.now += 10
+            self.inbox.perform()
+            self.inbox.answer()
+            self.confirm_all()
+        self.assertEqual(self.batches(), [1] * 4)
+        # They came at 0, 1, 2 and 3; of two neighbours the first one's time is noted.
+        self.assertEqual(observed, [14, 24, 32, 42])
+        self.alice.send(None)
+        self.turn()
+        self.place()
+        self.confirm_all()
+        self.assertEqual(observed[4:], [0], "what has waited is forgotten with it")
+
     def test_bound_of_the_queue(self) -> None:
         """Past what may wait, messages are refused, in their turn."""
         self.patch(accept, "MAX_WAITING", 5)

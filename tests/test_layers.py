@@ -14,7 +14,7 @@ STORE_DRIVERS = {"txredisapi", "hiredis", "redis", "pika", "pymongo", "bson", "s
 DRIVERS = STORE_DRIVERS | {"autobahn"}
 # What a backend may know of the project, besides other backends.
 BACKENDS_MAY_KNOW = {"imd"} | {
-    f"imd.{name}" for name in ("errors", "ids", "interfaces", "message", "metrics", "trace")
+    f"imd.{name}" for name in ("errors", "ids", "interfaces", "message", "metrics", "seldom", "trace")
 }
 # Modules that begin with these are edges: what clients reach. Whatever has no layer of its own is domain.
 EDGES = ("imd.websocket", "imd.listener", "imd.lean", "imd.http", "imd.pages", "imd.control")

@@ -113,6 +113,25 @@ class ArchiveQueueTests(unittest.TestCase):
         await until(lambda: queue.problem() is None, "it recovers")
         await queue.publish([record(1)])
 
+    async def test_looks(self) -> None:
+        """A look has an empty batch confirmed now and then; without traffic a queue that is gone shows by it."""
+        self.patch(rabbit_archive_queue, "IDLE_SECONDS", 1000)
+        queue, broker = await self.started()
+        begun = broker.length(ARCHIVE_QUEUE)
+        for _ in range(3):
+            await queue.probe()
+        self.assertEqual(broker.length(ARCHIVE_QUEUE), begun, "it was confirmed of late")
+        self.patch(rabbit_archive_queue, "IDLE_SECONDS", 0)
+        await queue.probe()
+        await until(lambda: broker.length(ARCHIVE_QUEUE) == begun + 1, "an empty batch")
+        broker.channel.queue_delete(ARCHIVE_QUEUE)
+        with self.assertRaises(Unavailable):
+            await queue.probe()
+        with self.assertRaises(Unavailable):
+            await queue.probe()
+        await until(lambda: queue.problem() is None, "it recovers")
+        await queue.probe()
+
     async def test_deleted(self) -> None:
         """When somebody deletes the queue, what is in flight fails, and it is declared again."""
         queue, broker = await self.started()

@@ -80,6 +80,8 @@ class HintTests(SessionTestCase):
 
     def test_while_pulling(self) -> None:
         """What comes while a page is read is not pushed past it, but behind it; it is not read again."""
+        replayed: list[int] = []
+        self.patch(ahead.REPLAYED, "inc", replayed.append)
         session = self.begin()
         hints = self.place(2)
         session.hint(*hints[1])
@@ -89,6 +91,7 @@ class HintTests(SessionTestCase):
         self.assertEqual(self.wire.seqs(), [])
         self.inbox.answer()
         self.assertEqual((self.wire.seqs(), self.inbox.names()), ([1, 2, 3, 4, 5], []))
+        self.assertEqual(replayed, [3], "each delivery is counted")
         [sixth] = self.place()
         self.assertTrue(session.hint(*sixth))
         self.assertEqual(Ahead.total_bytes, 0)

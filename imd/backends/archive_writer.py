@@ -21,6 +21,7 @@ from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, declare
 from imd.backends.rabbit_connection import RabbitConnection
 from imd.backends.rabbit_link import Link, reason_of
 from imd.errors import Unavailable
+from imd.seldom import Seldom
 from imd.trace import TRACE
 
 PREFETCH = 64
@@ -115,6 +116,7 @@ class ArchiveWriter:
         self._archive = archive
         self._queue_bytes = queue_bytes
         self._batch = batch
+        self._seldom = Seldom(self.log, clock.seconds)
         self._run: _Run | None = None
         self._dead_channel: TwistedChannel | None = None
         self._working: Deferred[None] | None = None
@@ -288,8 +290,9 @@ class ArchiveWriter:
             DEAD.inc()
             self._succeeded(write)
             # The reason may quote what somebody wrote: it is in the queue, beside the document, not in a log.
-            self.log.error(
+            self._seldom.error(
                 "archive: message {message_id} cannot be written and is in {queue}",
+                cause="dead",
                 message_id=dead.message_id or "without an id",
                 queue=DEAD_QUEUE,
             )
@@ -334,12 +337,12 @@ class ArchiveWriter:
         if write.reason is not None:
             write.reason = None
             if self._failing() is None:
-                self.log.info("archive writer: writes again")
+                self._seldom.info("archive writer: writes again")
 
     async def _try_again(self, write: _Write, reason: str) -> bool:
         """After a while; False when there is no use: the channel is lost, or the writer stops."""
         if self._failing() is None:
-            self.log.warn("archive writer: {reason}; holding what has arrived", reason=reason)
+            self._seldom.warn("archive writer: {reason}; holding what has arrived", reason=reason)
         write.reason = reason
         write.failures += 1
         if self._is_of_use(write):

@@ -19,6 +19,7 @@ from imd.backends.embedded_accept import Placing
 from imd.backends.embedded_archive import read_history
 from imd.backends.embedded_desk import Desk
 from imd.backends.embedded_devices import Devices
+from imd.backends.embedded_probe import Probe
 from imd.backends.embedded_state import State
 from imd.backends.embedded_sweep import Sweep
 from imd.backends.embedded_tables import lock_folder, open_file
@@ -41,6 +42,7 @@ from imd.interfaces import (
     Record,
     Submission,
 )
+from imd.seldom import Seldom
 
 SWEEP_SECONDS = 1.0
 
@@ -60,6 +62,7 @@ class EmbeddedStore:
         self._options = options
         self._clock = clock
         self._worker = Worker(reactor)
+        self._seldom = Seldom(self._log)
         self._sweeping = LoopingCall(self._sweep_once)
         self._sweeping.clock = reactor
         self._starting: list[Deferred[None]] | None = None
@@ -70,6 +73,7 @@ class EmbeddedStore:
         self._desk: Desk
         self._devices: Devices
         self._sweep: Sweep
+        self._probe: Probe
         self._connection: sqlite3.Connection | None = None
         self._lock: int | None = None
 
@@ -103,7 +107,9 @@ class EmbeddedStore:
         self._desk = Desk(state)
         self._devices = Devices(state)
         self._sweep = Sweep(state, self._devices)
-        return Group(state, Placing(state, self._desk))
+        group = Group(state, Placing(state, self._desk))
+        self._probe = Probe(self._folder, state, group)
+        return group
 
     def _start_done(self, result: Failure | None) -> None:
         self._started = result if result is not None else True
@@ -141,6 +147,9 @@ class EmbeddedStore:
         if not batch:
             return succeed([])
         return self._worker.do(Operation(batch=batch))
+
+    def probe(self) -> Deferred[None]:
+        return self._worker.do(Operation(work=lambda: self._probe.look(), alone=True))
 
     def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
         return self._do(request.user, lambda: self._devices.connect(request))
@@ -193,4 +202,4 @@ class EmbeddedStore:
 
     def _sweep_failed(self, failure: Failure) -> None:
         # The next one makes up for it.
-        self._log.warn("forgetting what is old: {reason}", reason=failure.getErrorMessage())
+        self._seldom.warn("forgetting what is old: {reason}", reason=failure.getErrorMessage())

@@ -24,9 +24,11 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from imd.backends.embedded_accept import Placing
+from imd.backends.embedded_reasons import plain_reason
 from imd.backends.embedded_state import State
 from imd.errors import Unavailable
 from imd.interfaces import Failed, Outcome, Submission
+from imd.seldom import Seldom
 
 WAITING = Gauge("imd_embedded_waiting_items", "Messages and operations that wait for the file's thread.")
 GROUP_ITEMS = Histogram(
@@ -53,6 +55,8 @@ class Operation:
     batch: Sequence[Submission] = ()
     user: str | None = None
     """whose row and devices it will ask for"""
+    alone: bool = False
+    """in a transaction of its own: what may well fail takes nothing with it"""
     result: Any = None
     asked_at: float = 0.0
     answer: Deferred[Any] = field(default_factory=Deferred)
@@ -70,6 +74,9 @@ class Group:
     def __init__(self, state: State, placing: Placing) -> None:
         self._state = state
         self._placing = placing
+        self._seldom = Seldom(self._log)
+        self.failures = 0
+        """groups of which nothing could be written"""
 
     def run(self, operations: Sequence[Operation]) -> None:
         """Never raises."""
@@ -80,14 +87,16 @@ class Group:
                 # A full or broken disk: nobody's fault, and no better one at a time.
                 raise
             except Exception as error:
-                self._log.warn("done one at a time, since one of them failed: {error}", error=error)
+                self._seldom.warn("done one at a time, since one of them failed: {error}", error=error)
                 self._undo()
                 self._run_apart(operations)
         except Exception as error:
             # Nothing of it is in the file, whatever single operations had as their result.
-            self._log.error("SQLite: {error}; {count} operations failed", error=error, count=len(operations))
+            self.failures += 1
+            why = plain_reason(error)
+            self._seldom.error("SQLite: {why}; {count} operations failed", why=why, count=len(operations))
             for operation in operations:
-                operation.result = Unavailable(f"embedded: {error}")
+                operation.result = Unavailable(f"embedded: {why}")
             self._undo_quietly()
 
     def _run_together(self, operations: Sequence[Operation]) -> None:
@@ -128,7 +137,7 @@ class Group:
         try:
             self._undo()
         except sqlite3.Error as error:
-            self._log.error("SQLite cannot roll back: {error}", error=error)
+            self._seldom.error("SQLite cannot roll back: {error}", error=error)
             self._state.forget()
 
     def _run_apart(self, operations: Sequence[Operation]) -> None:
@@ -158,7 +167,7 @@ class Group:
         except sqlite3.OperationalError:
             raise
         except Exception as error:
-            self._log.failure("an operation failed")
+            self._seldom.failure("an operation failed", Failure())
             state.connection.execute("ROLLBACK TO one")
             state.forget(mark)
             result = refusal(f"embedded: {error}")
@@ -240,6 +249,8 @@ class Worker:
         group: list[Operation] = []
         items = 0
         while self._waiting and (not group or items + self._waiting[0].items <= MAX_GROUP_ITEMS):
+            if group and (self._waiting[0].alone or group[-1].alone):
+                break
             operation = self._waiting.popleft()
             items += operation.items
             group.append(operation)

@@ -22,6 +22,7 @@ from imd.backends.mongo_history import make_indexes, read_page
 from imd.backends.mongo_write import Inserted, write_messages
 from imd.errors import ConfigurationError, Unavailable
 from imd.interfaces import History, HistoryQuery
+from imd.seldom import Seldom
 
 COLLECTION = "im_message"
 DATABASE = "imd"
@@ -54,6 +55,7 @@ class MongoArchive:
 
     def __init__(self, reactor: Any, url: str, *, timeout_seconds: float = 10.0) -> None:
         self._reactor = reactor
+        self._seldom = Seldom(self.log, reactor.seconds)
         self._url = url
         self._timeout_seconds = timeout_seconds
         self._client: Any = None
@@ -214,12 +216,12 @@ class MongoArchive:
                 if self._stopping:
                     return
                 if not failures:
-                    self.log.warn("MongoDB: {reason}; trying again", reason=_say(error))
+                    self._seldom.warn("MongoDB: {reason}; trying again", reason=_say(error))
                 self._problem = _say(error)
                 failures += 1
             else:
                 if failures:
-                    self.log.info("MongoDB: back after {failures} failures", failures=failures)
+                    self._seldom.info("MongoDB: back after {failures} failures", failures=failures)
                 failures = 0
             delay = PING_SECONDS if not failures else min(_MAX_DELAY_SECONDS, 0.25 * 1.7 ** min(failures, 20))
             await self._sleep(delay * random.uniform(0.5, 1))
@@ -272,7 +274,7 @@ class MongoArchive:
         if isinstance(error, ConnectionFailure) and not self._stopping:
             self._problem = _say(error)
         elif not isinstance(error, PyMongoError) and not isinstance(error, CancelledError):
-            self.log.failure("MongoDB: an operation failed", failure)
+            self._seldom.failure("MongoDB: an operation failed", failure)
         return Failure(Unavailable(f"MongoDB: {_say(error)}"))
 
     def _in_thread(self, pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any) -> Deferred[Any]:

@@ -10,7 +10,7 @@ import pika
 from pika.adapters.twisted_connection import TwistedChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError
 from prometheus_client import Counter, Gauge, Histogram
-from twisted.internet.defer import Deferred, ensureDeferred, fail
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,12 +18,15 @@ from imd.backends.rabbit_connection import RabbitConnection
 from imd.backends.rabbit_link import Link, reason_of
 from imd.errors import Unavailable
 from imd.interfaces import Record
+from imd.seldom import Seldom
 
 ARCHIVE_QUEUE = "imd.archive"
 DEAD_QUEUE = "imd.archive.dead"
 IN_FLIGHT_BATCHES = 64
 IN_FLIGHT_BYTES = 16 << 20
 PROBE_SECONDS = 1.0
+# Without a confirm for so long, a look has an empty batch confirmed.
+IDLE_SECONDS = 5.0
 _UNANSWERED = 512
 _PRECONDITION_FAILED = 406
 
@@ -136,6 +139,8 @@ class RabbitArchiveQueue:
         self._probe_call: Any = None
         self._probing = False
         self._stopped = False
+        self._confirmed_at = float("-inf")
+        self._seldom = Seldom(self.log, clock.seconds)
         self._ready: Deferred[None] = Deferred()
         publisher.add_user(self._set_up, self._lost)
 
@@ -173,6 +178,15 @@ class RabbitArchiveQueue:
             return fail(Unavailable(f"RabbitMQ ({ARCHIVE_QUEUE}): too much is not confirmed yet"))
         return self._send(body)
 
+    def probe(self) -> Deferred[None]:
+        """What is under way, or was confirmed of late, is as good as an empty batch that is confirmed now."""
+        problem = self.problem()
+        if problem is not None:
+            return fail(Unavailable(problem))
+        if self._in_flight or self._clock.seconds() - self._confirmed_at < IDLE_SECONDS:
+            return succeed(None)
+        return self._send(b"[]")
+
     def _send(self, body: bytes) -> Deferred[None]:
         channel = self._channel
         if channel is None:
@@ -196,7 +210,8 @@ class RabbitArchiveQueue:
     def _confirmed(self, _: object, batch: _Batch) -> None:
         self._unanswered -= 1
         if self._take_out(batch):
-            CONFIRM_SECONDS.observe(self._clock.seconds() - batch.sent_at)
+            self._confirmed_at = self._clock.seconds()
+            CONFIRM_SECONDS.observe(self._confirmed_at - batch.sent_at)
             batch.done.callback(None)
 
     def _refused(self, failure: Failure, batch: _Batch) -> None:
@@ -244,7 +259,7 @@ class RabbitArchiveQueue:
 
     def _break(self, reason: str) -> None:
         if self._broken is None and not self._stopped:
-            self.log.warn("archive queue: {reason}; refusing until it answers", reason=reason)
+            self._seldom.warn("archive queue: {reason}; refusing until it answers", reason=reason)
             self._ever_failed = True
         self._broken = reason
         self._probe_later()
@@ -269,7 +284,7 @@ class RabbitArchiveQueue:
         self._probing = False
         self._broken = None
         if self._ever_failed:
-            self.log.info("archive queue: confirms again")
+            self._seldom.info("archive queue: confirms again")
         self._ever_failed = False
         if not self._ready.called:
             self._ready.callback(None)

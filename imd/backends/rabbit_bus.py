@@ -19,13 +19,13 @@ from imd.backends.rabbit_connection import RabbitConnection
 from imd.backends.rabbit_link import Link
 from imd.errors import ConfigurationError
 from imd.interfaces import Hint
+from imd.seldom import Seldom
 
 SEARCH_EXCHANGE = "imd.search"
 NODE_EXCHANGE = "imd.node"
 QUEUE_LENGTH = 10_000
 MESSAGE_BYTES = 512 * 1024
 _HINT_OVERHEAD_BYTES = 24
-_MALFORMED_LOG_SECONDS = 60.0
 _RESOURCE_LOCKED = 405
 
 PUBLISHED = Counter("imd_bus_published_total", "AMQP messages published to other nodes.", ["kind"])
@@ -141,8 +141,7 @@ class RabbitBus:
         self._properties = pika.BasicProperties(delivery_mode=1)
         self._queue_number = 0
         self._stopped = False
-        self._malformed = 0
-        self._malformed_logged_at: float | None = None
+        self._seldom = Seldom(self.log, clock.seconds)
         self._hints: Callable[[str, list[Hint]], None] = _ignore
         self._searched: Callable[[str, list[Hint]], None] = _ignore
         self._found: Callable[[str, list[str]], None] = _ignore
@@ -312,19 +311,12 @@ class RabbitBus:
                 case Back():
                     self._back()
         except Exception:
-            self.log.failure("a {kind} message from {sender} failed", kind=kind, sender=message.sender)
+            sender = message.sender
+            self._seldom.failure("a {kind} message from {sender} failed", Failure(), kind=kind, sender=sender)
 
     def _count_malformed(self, error: Malformed) -> None:
         DROPPED.labels("malformed").inc()
-        self._malformed += 1
-        now = self._clock.seconds()
-        if self._malformed_logged_at is None or now - self._malformed_logged_at > _MALFORMED_LOG_SECONDS:
-            self._malformed_logged_at = now
-            self.log.warn(
-                "{count} malformed messages on the bus so far, the last: {error}",
-                count=self._malformed,
-                error=str(error),
-            )
+        self._seldom.warn("a malformed message on the bus: {error}", cause="malformed", error=str(error))
 
 
 def _ignore(*_: object) -> None:

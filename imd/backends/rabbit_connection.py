@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from imd.backends.rabbit_link import AmqpProtocol, Link, reason_of
 from imd.errors import ConfigurationError
+from imd.seldom import Seldom
 
 CONNECTS = Counter("imd_rabbitmq_connects_total", "Connections made to RabbitMQ and set up.", ["connection"])
 FAILURES = Counter(
@@ -56,6 +57,7 @@ class RabbitConnection:
     def __init__(self, reactor: Any, url: str, name: str) -> None:
         """Raises ConfigurationError for a url that cannot be used."""
         self._reactor = reactor
+        self._seldom = Seldom(self.log, reactor.seconds)
         self._url = url
         self.name = name
         parameters = self._parameters()
@@ -203,7 +205,7 @@ class RabbitConnection:
         self._link = link
         CONNECTS.labels(self.name).inc()
         if self._failures:
-            self.log.info(
+            self._seldom.info(
                 "RabbitMQ ({name}): back after {failures} failures", name=self.name, failures=self._failures
             )
         self._failures = 0
@@ -216,7 +218,7 @@ class RabbitConnection:
         self._reason = reason
         FAILURES.labels(self.name).inc()
         if not self._failures:
-            self.log.warn("RabbitMQ ({name}): {reason}; trying again", name=self.name, reason=reason)
+            self._seldom.warn("RabbitMQ ({name}): {reason}; trying again", name=self.name, reason=reason)
         delay = min(_MAX_DELAY_SECONDS, _FIRST_DELAY_SECONDS * _DELAY_FACTOR ** min(self._failures, 20))
         self._failures += 1
         pause: Deferred[None] = Deferred(lambda _: call.cancel())
@@ -227,7 +229,7 @@ class RabbitConnection:
         if blocked != self._blocked:
             self._blocked = blocked
             state = "blocked by the broker (memory or disk alarm)" if blocked else "no longer blocked"
-            self.log.warn("RabbitMQ ({name}): {state}", name=self.name, state=state)
+            self._seldom.warn("RabbitMQ ({name}): {state}", name=self.name, state=state)
             if not blocked:
                 for call in self._freed:
                     call()

@@ -21,7 +21,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, ResponseError
 
+from imd.backends.redis_reasons import plain_reason
 from imd.errors import ConfigurationError, Unavailable
+from imd.seldom import Seldom
 
 RECONNECTS = Counter("imd_redis_connects_total", "Connections made to Redis.", ["connection"])
 
@@ -105,6 +107,7 @@ class RedisConnection:
     ) -> None:
         parts = urlsplit(url)
         self._reactor = reactor
+        self._seldom = Seldom(self.log, reactor.seconds)
         self._name = name
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or 6379
@@ -166,7 +169,7 @@ class RedisConnection:
         return stopped
 
     def problem(self) -> str | None:
-        return f"redis: {self._problem}" if self._problem else None
+        return f"redis: {plain_reason(self._problem)}" if self._problem else None
 
     def _begin(self, protocol: IProtocol) -> None:
         """Gives nothing to wait for: the service cannot bear to lose a connection meanwhile."""
@@ -215,7 +218,7 @@ class RedisConnection:
         self._unprepared = 0
         self._protocol = redis
         RECONNECTS.labels(self._name).inc()
-        self.log.info("redis {name}: connected, run id {run}", name=self._name, run=self.run_id.decode())
+        self._seldom.info("redis {name}: connected, run id {run}", name=self._name, run=self.run_id.decode())
         self._judge(info)
         if not self._ready.called:
             self._ready.callback(None)
@@ -228,7 +231,7 @@ class RedisConnection:
             self._note_problem(f"maxmemory-policy is {policy}; with anything but noeviction messages vanish")
         else:
             if self._problem.startswith("maxmemory-policy"):
-                self.log.info("redis {name}: maxmemory-policy is {now} again", name=self._name, now=policy)
+                self._seldom.info("redis {name}: maxmemory-policy is {p} again", name=self._name, p=policy)
             self._problem = ""
 
     def _look_at_settings(self) -> Deferred[None] | None:
@@ -269,17 +272,17 @@ class RedisConnection:
     def _note_problem(self, why: str) -> None:
         if why != self._problem:
             self._problem = why
-            self.log.warn("redis {name}: {why}", name=self._name, why=why)
+            self._seldom.warn("redis {name}: {why}", name=self._name, why=plain_reason(why))
 
     def command(self, *parts: bytes | str | int) -> Deferred[Any]:
         """Run one command. Fails with Unavailable."""
         protocol = self._protocol
         if protocol is None:
-            return fail(Unavailable(f"redis: {self._problem or 'not connected'}"))
+            return fail(Unavailable(f"redis: {plain_reason(self._problem or 'not connected')}"))
         try:
             done: Deferred[Any] = protocol.execute_command(*parts)
         except Exception as error:
-            return fail(Unavailable(f"redis: {error}"))
+            return fail(Unavailable(f"redis: {plain_reason(str(error))}"))
         return done.addErrback(self._command_failed, protocol)
 
     def run_script(self, name: str, *arguments: bytes) -> Deferred[bytes]:
@@ -296,11 +299,6 @@ class RedisConnection:
         if text.startswith(_DROP_ON) and self._protocol is protocol:
             self.drop(text)
         return Failure(Unavailable(f"redis: {plain_reason(text)}"))
-
-
-def plain_reason(error: str) -> str:
-    """An error reply in words for somebody who does not know Redis."""
-    return f"full, maxmemory is reached ({error})" if error.startswith("OOM") else error
 
 
 def _parse_info(reply: bytes) -> dict[bytes, bytes]:

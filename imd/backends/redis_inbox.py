@@ -18,8 +18,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.backends.fullness import OVERFLOWN, VISITORS_WAITING
-from imd.backends.redis_connection import plain_reason
 from imd.backends.redis_pair import RedisPair
+from imd.backends.redis_reasons import plain_reason
 from imd.errors import Unavailable
 from imd.ids import ServerClock
 from imd.interfaces import (
@@ -212,6 +212,10 @@ class RedisInbox:
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
         done = self.call("accept", _accept_items(batch), _unpack_accept)
         return done.addCallback(_read_outcomes, batch)
+
+    def probe(self) -> Deferred[None]:
+        # No message: Redis refuses the call, or not, as if there were one.
+        return self.call("accept", _accept_items([]), _unpack_accept).addCallback(lambda _: None)
 
     # channels and their devices
 

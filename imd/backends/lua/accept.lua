@@ -8,7 +8,7 @@
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
 -- | {5, agent, deliveries with user and body} | {6, place, seq, seq...}: in the inboxes of the message at that place
 -- | {7, place, n}: in its inboxes, with numbers that are n higher.
--- `overflown` messages have left full inboxes.
+-- `overflown` messages have left full inboxes. No message is a look: an error says why none would be placed.
 -- The first line makes a full Redis refuse the whole call: what is written comes last, and must not fail.
 local SHARED_FROM = 8 -- recipients
 local names, values, recipients, bodies = items[1], items[2], items[3], items[4]
@@ -213,6 +213,31 @@ local function place_for_list(from, last, first)
   end
   outcomes[leader] = outcome
   return outcomes
+end
+
+-- Redis has not refused the call: it is no replica, not full, and so on. Whether the script may do what messages need,
+-- and finds what it knows as it left it, shows here.
+local NEEDED = {
+  'HGET k f', 'HMGET k f', 'HGETALL k', 'HSET k f v', 'HDEL k f', 'HINCRBY k f 1', 'HVALS k', 'EXPIRE k 1', 'GET k', 'SET k v',
+  'INCR k', 'DEL k', 'UNLINK k', 'ZADD k 1 m', 'ZCARD k', 'ZSCORE k m', 'ZREM k m', 'ZRANGEBYSCORE k 0 1',
+  'ZREMRANGEBYRANK k 0 1', 'ZREMRANGEBYSCORE k 0 1', 'SADD k m', 'SREM k m', 'SCARD k', 'RPUSH k v', 'LPUSH k v',
+  'LRANGE k 0 1', 'LTRIM k 0 1'
+}
+
+local function look()
+  if not all_known then return failed(known)[2] end
+  for _, needed in ipairs(NEEDED) do
+    local command = {}
+    for word in string.gmatch(needed, '%S+') do
+      command[#command + 1] = word == 'k' and key('-', 'head') or word
+    end
+    if not redis.acl_check_cmd(unpack(command)) then return 'NOPERM ' .. command[1] .. ' on ' .. command[2] end
+  end
+end
+
+if #names == 0 then
+  local why = look()
+  if why then return redis.error_reply(why) end
 end
 
 local placed, others = {}, {}

@@ -1,0 +1,204 @@
+"""A node that is connected to everything, and would accept no message: it is not ready, and says why."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import threading
+from functools import cache
+from typing import Any
+
+import hiredis
+from twisted.internet.threads import deferToThread
+from twisted.trial import unittest
+
+from tests.nodes import NodeServer
+from tests.protocol.clusters import Cluster, RawRedis
+from tests.protocol.support import Rules, new_folder, pause, started
+from tests.servers import HOST, RedisServer, free_port
+from tests.ws_client import WsClient
+
+
+@cache
+def server() -> RedisServer:
+    """A Redis that may be harmed; its user `imd` is the node's."""
+    redis = RedisServer(new_folder(), options=["--busy-reply-threshold", "100"])
+    atexit.register(redis.kill)
+    redis.start()
+    ask(redis, "ACL", "SETUSER", "imd", "on", ">pw", "~*", "&*", "+@all")
+    return redis
+
+
+@cache
+def node() -> NodeServer:
+    url = f"redis://imd:pw@{HOST}:{server().port}/0"
+    return started(Cluster("ready", {"redis": {"url": url}}).node())
+
+
+def ask(redis: RedisServer, *words: str | int) -> Any:
+    """One command, as the default user."""
+    connection = RawRedis(redis.url)
+    try:
+        return connection(*words)
+    finally:
+        connection.close()
+
+
+def config(name: str, value: str | int) -> None:
+    ask(server(), "CONFIG", "SET", name, value)
+
+
+class ReadinessTests(Rules, unittest.TestCase):
+    """One node on a Redis of its own; each test leaves both well."""
+
+    timeout = 120
+
+    def nodes(self, kind: str) -> list[NodeServer]:
+        return [node()]
+
+    async def setUp(self) -> None:
+        await self.eventually(self.is_ready, 30)
+        self.alice = await self.login(self.name("alice"))
+        self.to = self.name("bob")
+        await self.alice.say(self.to, "before")
+
+    async def reasons(self) -> dict[str, str]:
+        """Why the node is not ready; empty if it is."""
+        status, body = await deferToThread(node().http, "readyz")
+        self.assertEqual(status == 200, json.loads(body)["ready"])
+        return json.loads(body).get("reasons", {})
+
+    async def is_ready(self) -> bool:
+        return not await self.reasons()
+
+    async def says(self, *words: str, seconds: float = 20) -> None:
+        """The node says one of these words of its inbox, before anybody sends a message."""
+
+        async def said() -> bool:
+            reason = (await self.reasons()).get("inbox", "")
+            return any(reason.startswith(f"redis: {word}") for word in words)
+
+        await self.eventually(said, seconds)
+
+    async def send(self, client: WsClient) -> dict[str, Any]:
+        """The answer to a message."""
+        client.send({"clientMsgId": self.name("c"), "to": self.to, "msg": "hi"})
+        return await client.next(30)
+
+    async def refused_until(self, word: str, mend: Any) -> None:
+        """Named without traffic, refused, and well again by itself once the cause is gone."""
+        await self.says(word)
+        answer = await self.send(self.alice)
+        self.assertEqual((answer["type"], answer["code"]), ("error", "unavailable"), answer)
+        self.assertIn(f"redis: {word}", answer["reason"])
+        await deferToThread(mend)
+        # Nobody is refused for what a look found a moment ago.
+        answer = await self.send(self.alice)
+        self.assertEqual(answer["type"], "accepted", answer)
+        await self.eventually(self.is_ready, 20)
+
+    async def test_full(self) -> None:
+        """maxmemory is reached. A hundred refusals are a line or two in the log."""
+        self.addCleanup(config, "maxmemory", 0)
+        lines = self.lines("a batch failed")
+        config("maxmemory", "1mb")
+        await self.says("full")
+        for _ in range(100):
+            self.assertEqual((await self.send(self.alice))["code"], "unavailable")
+        self.assertIn(self.lines("a batch failed") - lines, (0, 1, 2))
+        await self.refused_until("full", lambda: config("maxmemory", 0))
+
+    def lines(self, words: str) -> int:
+        return node().log.read_text().count(words)
+
+    async def test_no_replicas(self) -> None:
+        """Fewer replicas than min-replicas-to-write."""
+        self.addCleanup(config, "min-replicas-to-write", 0)
+        config("min-replicas-to-write", 1)
+        await self.refused_until("noreplicas", lambda: config("min-replicas-to-write", 0))
+
+    async def test_cannot_save(self) -> None:
+        """stop-writes-on-bgsave-error, and a snapshot that could not be written."""
+        dump = server().folder / "dump.rdb"
+        self.addCleanup(shutil.rmtree, dump, ignore_errors=True)
+        self.addCleanup(config, "save", "")
+        dump.unlink(missing_ok=True)
+        dump.mkdir()
+        config("save", "86400 1000000")
+        ask(server(), "BGSAVE")
+
+        def mend() -> None:
+            dump.rmdir()
+            ask(server(), "SAVE")
+
+        await self.refused_until("misconf", mend)
+
+    async def test_forbidden(self) -> None:
+        """Its user may no longer run scripts, nor a command that they need, nor touch their keys."""
+        self.addCleanup(ask, server(), "ACL", "SETUSER", "imd", "~*", "+@all")
+        for taken, given in (("-evalsha", "+evalsha"), ("-zadd", "+@all"), ("resetkeys", "~*")):
+            ask(server(), "ACL", "SETUSER", "imd", taken)
+            await self.says("noperm")
+            answer = await self.send(self.alice)
+            self.assertEqual((answer["type"], answer["code"]), ("error", "unavailable"), answer)
+            ask(server(), "ACL", "SETUSER", "imd", given)
+            await self.eventually(self.is_ready, 20)
+            self.assertEqual((await self.send(self.alice))["type"], "accepted")
+
+    async def test_busy(self) -> None:
+        """Somebody's script does not end."""
+
+        def run_for_long() -> None:
+            try:
+                ask(server(), "EVAL", "while true do end", 0)
+            except (hiredis.ReplyError, OSError):
+                pass
+
+        # A busy Redis takes hardly any command: this connection has been made by then.
+        other = RawRedis(server().url)
+        self.addCleanup(other.close)
+        thread = threading.Thread(target=run_for_long, daemon=True)
+        thread.start()
+        try:
+            await self.says("busy")
+        finally:
+            other("SCRIPT", "KILL")
+        await self.eventually(self.is_ready, 30)
+        await deferToThread(thread.join, 10)
+        self.assertEqual((await self.send(self.alice))["type"], "accepted")
+
+    async def test_replica(self) -> None:
+        """It follows another server, and then does not any more."""
+        self.addCleanup(ask, server(), "REPLICAOF", "NO", "ONE")
+        ask(server(), "REPLICAOF", HOST, free_port())
+        await self.says("replica")
+        answer = await self.send(self.alice)
+        self.assertEqual((answer["type"], answer["code"]), ("error", "unavailable"), answer)
+        ask(server(), "REPLICAOF", "NO", "ONE")
+        await self.eventually(self.is_ready, 30)
+        self.assertEqual((await self.send(self.alice))["type"], "accepted")
+
+    async def test_to_and_fro(self) -> None:
+        """A Redis that is a replica every other moment is not well in the moments between."""
+        self.addCleanup(ask, server(), "REPLICAOF", "NO", "ONE")
+        ends = threading.Event()
+        port = free_port()
+
+        def flap() -> None:
+            while not ends.wait(0.3):
+                ask(server(), "REPLICAOF", HOST, port)
+                ends.wait(0.3)
+                ask(server(), "REPLICAOF", "NO", "ONE")
+
+        self.addCleanup(ends.set)
+        flapping = deferToThread(flap)
+        await self.says("replica", "down")
+        seen = []
+        for _ in range(40):
+            seen.append(await self.reasons())
+            await pause(0.1)
+        ends.set()
+        await flapping
+        self.assertEqual([reasons for reasons in seen if not reasons], [])
+        await self.eventually(self.is_ready, 30)
