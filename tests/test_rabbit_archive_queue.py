@@ -114,7 +114,7 @@ class ArchiveQueueTests(unittest.TestCase):
         await queue.publish([record(1)])
 
     async def test_looks(self) -> None:
-        """A look has an empty batch confirmed now and then; without traffic a queue that is gone shows by it."""
+        """A look has an empty batch confirmed now and then: a queue that is gone shows without traffic."""
         self.patch(rabbit_archive_queue, "IDLE_SECONDS", 1000)
         queue, broker = await self.started()
         begun = broker.length(ARCHIVE_QUEUE)

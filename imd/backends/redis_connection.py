@@ -37,7 +37,8 @@ UNKNOWN_BACKLOG_TTL = b"10"
 _ASK_SETTINGS = ("INFO", "memory", "replication")
 _ASK_BACKLOG_TTL = ("CONFIG", "GET", "repl-backlog-ttl")
 
-_backoff = backoffPolicy(0.1, 10.0, 1.5)
+# Not long: both of a pair have to come back before either is used.
+_backoff = backoffPolicy(0.1, 3.0, 1.5)
 
 NO_CLUSTER = "this is a Redis Cluster: a batch touches many users, so one primary is needed"
 
@@ -167,6 +168,11 @@ class RedisConnection:
             lambda f: self.log.warn("redis {name}: not closed in time", name=self._name, failure=f)
         )
         return stopped
+
+    @property
+    def why(self) -> str:
+        """Why it cannot be used, as Redis or the driver said it; empty when it can."""
+        return self._problem
 
     def problem(self) -> str | None:
         return f"redis: {plain_reason(self._problem)}" if self._problem else None

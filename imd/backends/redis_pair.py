@@ -114,7 +114,8 @@ class RedisPair(Owner):
         if admitted is not None:
             admitted.errback(Failure(Unavailable("the connection was lost")))
         other = self.general if connection is self.accepting else self.accepting
-        other.drop("the other connection was lost, and both go together")
+        # For the same reason: both go together.
+        other.drop(connection.why)
 
     def looked(self, info: Mapping[bytes, bytes]) -> None:
         replicas = int(info.get(b"connected_slaves", b"0"))

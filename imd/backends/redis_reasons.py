@@ -31,6 +31,7 @@ _REASONS = [
         ("Not connected", "down"),
         ("the connection was lost", "down"),
         ("Connection", "down"),
+        ("the url leads to two servers", "split"),
         ("WRONGTYPE", "wrongtype, a key of imd's holds something else"),
     )
 ]
