@@ -126,6 +126,8 @@ class RedisConnection:
         self._problem = "not connected yet"
         self._ready: Deferred[None] = Deferred()
         self._stopping = False
+        self.lost_because = ""
+        """why the last connection that was used went, until somebody who has read it empties this"""
         self._unprepared = 0
         """how many connections on end were made and then of no use"""
         self.run_id = b""
@@ -270,6 +272,7 @@ class RedisConnection:
             protocol.transport.abortConnection()
 
     def _let_go(self, why: str) -> None:
+        self.lost_because = why
         self._prepared = self._protocol = None
         if not self._stopping:
             self._note_problem(why)

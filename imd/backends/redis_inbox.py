@@ -214,6 +214,9 @@ class RedisInbox:
         return done.addCallback(_read_outcomes, batch)
 
     def probe(self) -> Deferred[None]:
+        # One that is back already may be lost again before the next look.
+        if lost := self._redis.lost_since_asked():
+            return fail(Unavailable(f"redis: {plain_reason(lost)}"))
         # No message: Redis refuses the call, or not, as if there were one.
         return self.call("accept", _accept_items([]), _unpack_accept).addCallback(lambda _: None)
 

@@ -76,6 +76,12 @@ class RedisPair(Owner):
                 return connection.problem()
         return None
 
+    def lost_since_asked(self) -> str:
+        """Why connections were lost since this was last asked; empty if none was."""
+        why = self.accepting.lost_because or self.general.lost_because
+        self.accepting.lost_because = self.general.lost_because = ""
+        return why
+
     def run_script(self, name: str, request: bytes) -> Deferred[bytes]:
         """Run a script on the connection that it belongs to. Fails with Unavailable."""
         connection = self.accepting if name == "accept" else self.general
