@@ -2,7 +2,7 @@
 import { batched, h, icon } from "./dom.js";
 import { initial, tint } from "./format.js";
 import { addressOf, List, othersOf } from "./list.js";
-import { loginView, remembered } from "./login.js";
+import { loginView, onlyTime, remembered } from "./login.js";
 import { lookAndLanguage } from "./menu.js";
 import { nodeSettings } from "./node.js";
 import { Session } from "./session.js";
@@ -11,6 +11,7 @@ import { Thread } from "./thread.js";
 
 const QUIET_MS = 1500; // a connection that is back by then is not spoken of
 const BACK_MS = 2500;
+const CLOCK_MS = 5000; // until a token that only time speaks against is tried again
 
 const mode = document.documentElement.dataset.mode;
 
@@ -39,7 +40,7 @@ class App {
   #end(refused) {
     if (this.over) return;
     this.over = true;
-    clearTimeout(this.quiet);
+    this.#calm();
     window.removeEventListener("hashchange", this.onHash);
     document.removeEventListener("keydown", this.onKey);
     this.thread?.close();
@@ -235,45 +236,63 @@ class App {
 
   #linkChanged() {
     const { session } = this;
-    if (!this.root) return;
+    if (!this.root || this.over) return;
     const { state, code, permanent, reason } = session.state;
-    if (state === "closed" && permanent && code === 4001) return this.#refused();
+    if (state === "closed" && permanent && code === 4001) return this.#refused(reason);
     this.root.dataset.link = state;
     this.dot.className = `dot ${state}`;
-    clearTimeout(this.quiet);
     if (state === "open") return this.#linkBack();
-    if (session.paused || this.over) return this.#showLink(null);
+    if (session.paused) return this.#showLink(null);
     if (state === "closed" && permanent) {
       const again = h("button", { class: "button-link", type: "button", onclick: () => session.start() }, t(code === 4003 ? "link.use" : "link.again"));
       return this.#showLink(code === 4003 ? t("link.replaced") : t("link.ended", { reason: reason || String(code ?? "") }), again);
     }
-    const show = () => {
-      this.troubled = true;
-      this.#showLink(t(this.session.state.state === "waiting" || !navigator.onLine ? "link.waiting" : "link.connecting"));
-    };
-    // What is shown already changes at once; a short break is not spoken of.
-    if (this.troubled) show();
-    else this.quiet = setTimeout(show, QUIET_MS);
+    // What is shown already changes at once; a short break is not spoken of, and several tries are one break.
+    if (this.troubled) this.#showTrouble();
+    else this.quiet ??= setTimeout(() => this.#showTrouble(), QUIET_MS);
+  }
+
+  #showTrouble() {
+    this.troubled = true;
+    const away = this.session.state.state === "waiting" || !navigator.onLine;
+    this.#showLink(t(this.wrongClock ? "link.clock" : away ? "link.waiting" : "link.connecting"));
+  }
+
+  /** Nothing is to be shown or tried later. */
+  #calm() {
+    for (const timer of [this.quiet, this.hiding, this.again]) clearTimeout(timer);
+    this.quiet = this.hiding = this.again = null;
   }
 
   #linkBack() {
     const { session } = this;
     this.thread?.linkBack();
+    this.wrongClock = false;
     if (mode === "desk" && session.kind && session.kind !== "CUSTOMER_SERVICE") return this.#showLink(t("desk.not.agent"));
     if (!this.troubled) return this.#showLink(null);
     this.troubled = false;
     this.#showLink(t("link.back"));
-    this.quiet = setTimeout(() => this.#showLink(null), BACK_MS);
+    this.hiding = setTimeout(() => (this.link.hidden = true), BACK_MS);
   }
 
   #showLink(words, ...more) {
+    this.#calm();
     this.link.hidden = words === null;
     if (words === null || words === this.link.firstChild?.textContent) return;
     this.link.replaceChildren(h("span", {}, words), ...more);
     this.#announce(words);
   }
 
-  async #refused() {
+  async #refused(reason) {
+    const { session } = this;
+    if (onlyTime(session.who.token, reason)) {
+      this.wrongClock = true;
+      this.root.dataset.link = "waiting";
+      this.dot.className = "dot waiting";
+      this.#showTrouble();
+      this.again = setTimeout(() => session.start(), CLOCK_MS);
+      return;
+    }
     this.#end(true);
     remembered.forget(mode);
     await this.session.stop();

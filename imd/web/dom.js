@@ -1,4 +1,4 @@
-// Elements, icons, and a storage that never throws.
+// Elements, icons; a storage and a channel that never throw.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -63,6 +63,15 @@ export const kept = {
     }
   },
 };
+
+/** A way to the browser's other tabs; one that leads nowhere where it may not be. */
+export function channelOf(name) {
+  try {
+    return new BroadcastChannel(name);
+  } catch {
+    return { onmessage: null, postMessage() {}, close() {} };
+  }
+}
 
 const FRAME_MS = 200;
 

@@ -5,16 +5,27 @@ import { t } from "./text.js";
 
 const RECENT = 4;
 
-/** The user that a JWT names; null if it is none. The node checks it, not the page. */
-export function userOf(token) {
+/** The claims of a JWT; none if it cannot be read. The node checks it, not the page. */
+function claimsOf(token) {
   try {
     const claims = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
     const bytes = Uint8Array.from(atob(claims), (char) => char.charCodeAt(0));
-    const { sub } = JSON.parse(new TextDecoder().decode(bytes));
-    return typeof sub === "string" && sub ? sub : null;
+    return JSON.parse(new TextDecoder().decode(bytes)) ?? {};
   } catch {
-    return null;
+    return {};
   }
+}
+
+/** The user that a JWT names; null if it is none. */
+export function userOf(token) {
+  const { sub } = claimsOf(token);
+  return typeof sub === "string" && sub ? sub : null;
+}
+
+/** Whether a node that refused a token blames the time alone, and this browser's clock does not: one of them is wrong. */
+export function onlyTime(token, reason) {
+  if (/not valid yet/.test(reason)) return true;
+  return /expired/.test(reason) && claimsOf(token ?? "").exp * 1000 > Date.now();
 }
 
 /** A name belongs to its tab, so that two tabs can be two people; a token to the browser. */

@@ -1,4 +1,5 @@
 // One signed-in user: the client, the conversations, and what joins them.
+import { channelOf } from "./dom.js";
 import { Client } from "./imd.js";
 import { websocketUrl } from "./node.js";
 import { keyOf, othersIn, Store } from "./store.js";
@@ -36,7 +37,7 @@ export class Session extends EventTarget {
       token: who.token ? () => who.token : undefined,
       storageKey: `${this.#prefix}.client`,
     });
-    this.#channel = new BroadcastChannel(this.#prefix);
+    this.#channel = channelOf(this.#prefix);
     this.#channel.onmessage = ({ data }) => this.#fromAnotherTab(data);
     this.store.addEventListener("change", () => this.#fire("change"));
     this.client.on("state", (state) => {

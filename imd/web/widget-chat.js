@@ -1,5 +1,5 @@
 // The chat of a visitor: a bubble on the site, a panel when it is opened. In a shadow root of its own.
-import { batched, h, icon, kept } from "./dom.js";
+import { batched, channelOf, h, icon, kept } from "./dom.js";
 import { clockTime, dayName, dayNumber, fullTime, linked } from "./format.js";
 import { Client } from "./imd.js";
 import { nodeSettings, websocketUrl } from "./node.js";
@@ -41,7 +41,7 @@ export class Widget {
     this.stick = true;
     this.started = false;
     this.client = new Client({ url: url || websocketUrl(settings, base), isVisitor: true, storageKey: KEY });
-    this.channel = new BroadcastChannel(KEY);
+    this.channel = channelOf(KEY);
     this.channel.onmessage = ({ data }) => this.#add([data]);
     this.drawSoon = batched(() => this.#draw());
     this.#listen();
@@ -249,15 +249,16 @@ export class Widget {
   }
 
   #linkChanged() {
-    clearTimeout(this.quiet);
-    const { state } = this.client;
-    if (state === "open") this.link.hidden = true;
-    else {
-      this.quiet = setTimeout(() => {
-        this.link.textContent = this.t(this.client.state === "closed" ? "widget.off" : "link.waiting");
-        this.link.hidden = false;
-      }, QUIET_MS);
-    }
+    const show = () => {
+      this.link.textContent = this.t(this.client.state === "closed" ? "widget.off" : "link.waiting");
+      this.link.hidden = false;
+    };
+    if (this.client.state === "open") {
+      clearTimeout(this.quiet);
+      this.quiet = null;
+      this.link.hidden = true;
+    } else if (!this.link.hidden) show();
+    else this.quiet ??= setTimeout(show, QUIET_MS); // from the first of several tries on
   }
 
   // ---- writing

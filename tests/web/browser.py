@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import atexit
+import json
 import queue
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -18,6 +30,9 @@ from twisted.python.failure import Failure
 PROGRAM = "/usr/bin/chromium"
 WAIT_MS = 45_000
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+
+
+_VIEWPORT: ViewportSize = {"width": 1280, "height": 800}
 
 
 class BrowserThread:
@@ -69,11 +84,25 @@ class Visitors:
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
         self._contexts: list[BrowserContext] = []
+        self._folders: list[Path] = []
         self.complaints: list[str] = []
 
     def context(self, **options: Any) -> BrowserContext:
         """A profile of its own."""
-        context = self._browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        return self._made(self._browser.new_context(**{"viewport": _VIEWPORT, **options}))
+
+    def locked(self, **profile: Any) -> BrowserContext:
+        """A browser of its own whose profile has these preferences, such as what it keeps from pages."""
+        folder = Path(tempfile.mkdtemp(prefix="imd-profile-"))
+        self._folders.append(folder)
+        (folder / "Default").mkdir()
+        (folder / "Default" / "Preferences").write_text(json.dumps({"profile": profile}))
+        context = self._browser.browser_type.launch_persistent_context(
+            folder, executable_path=PROGRAM, args=_ARGUMENTS, timeout=WAIT_MS, viewport=_VIEWPORT
+        )
+        return self._made(context)
+
+    def _made(self, context: BrowserContext) -> BrowserContext:
         context.set_default_timeout(WAIT_MS)
         context.on("console", lambda said: self._heard(said.type, said.text))
         context.on("weberror", lambda error: self.complaints.append(str(error.error)))
@@ -88,6 +117,8 @@ class Visitors:
     def close(self) -> None:
         for context in self._contexts:
             context.close()
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Person:

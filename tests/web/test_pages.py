@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import threading
-import time
-from collections.abc import Callable, Mapping
-from functools import cache, wraps
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-import jwt
-from playwright.sync_api import Browser, WebSocketRoute, expect
-from twisted.internet.defer import Deferred
+from playwright.sync_api import WebSocketRoute, expect
 from twisted.trial import unittest
 
-from tests.nodes import Ini, NodeServer
-from tests.protocol.support import JWT_SECRET, new_folder, started
+from tests.nodes import NodeServer
+from tests.protocol.support import new_folder, started
 from tests.servers import wait_until
-from tests.web.browser import Person, Visitors, browser_thread
-
-_numbers = itertools.count(1)
+from tests.web.browser import Person, Visitors
+from tests.web.support import Site, in_browser, name, node, token
 
 # Sends many messages at once: no person could.
 _SEND_MANY = """async ([to, count, userId, url]) => {
@@ -36,72 +26,6 @@ _SEND_MANY = """async ([to, count, userId, url]) => {
   await all;
   await client.stop();
 }"""
-
-
-@cache
-def node(kind: str) -> NodeServer:
-    """Shared by the tests of this process."""
-    ini: Ini = {
-        "open": {},
-        "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET}},
-        "sites": {"websocket": {"origins": "http://localhost:*"}},
-    }[kind]
-    return started(NodeServer(new_folder(), ini))
-
-
-def name(who: str) -> str:
-    """A name that no other test of this process has."""
-    return f"{who}{next(_numbers)}"
-
-
-def token(sub: str, seconds: int = 600, **claims: Any) -> str:
-    claims = {"sub": sub, "exp": int(time.time()) + seconds, "loginType": "USER_TYPE", **claims}
-    return jwt.encode(claims, JWT_SECRET, algorithm="HS256")
-
-
-class Site:
-    """Somebody else's site, at another host name than the node: path → content type and text."""
-
-    def __init__(self, files: Mapping[str, tuple[str, str]], policy: str) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                content_type, text = files.get(self.path, ("text/plain", ""))
-                self.send_response(200)
-                self.send_header("content-type", content_type)
-                self.send_header("content-security-policy", policy)
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_: object) -> None:
-                """Nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://localhost:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
-
-
-def in_browser(test: Callable[..., None]) -> Callable[[unittest.TestCase], Deferred[None]]:
-    """Run a test in the browser's thread. Its pages must not complain of anything: errors, policies."""
-
-    @wraps(test)
-    def run(self: unittest.TestCase) -> Deferred[None]:
-        def there(browser: Browser) -> None:
-            visitors = Visitors(browser)
-            try:
-                test(self, visitors)
-                self.assertEqual(visitors.complaints, [])
-            finally:
-                visitors.close()
-
-        return browser_thread().run(there)
-
-    return run
 
 
 class ChatTests(unittest.TestCase):
