@@ -11,7 +11,6 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,6 +19,8 @@ from imd.accept import Acceptor
 from imd.auth import Authenticator
 from imd.control import Switch, clear_stale, make_control
 from imd.delivery import Router
+from imd.endpoints import Certificates
+from imd.endpoints import make as make_endpoint
 from imd.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
 from imd.gate import Gate
 from imd.history import Historian
@@ -28,7 +29,7 @@ from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, Backend, Bus, Delivery, Inbox, Leave
 from imd.listener import ChannelFactory
 from imd.pages import client_settings, read_files
-from imd.process import connection_room, raise_file_limit, settle_garbage_collector
+from imd.process import connection_room, raise_file_limit, reopen_log, settle_garbage_collector
 from imd.readiness import Readiness
 from imd.seldom import Seldom
 from imd.services import Services
@@ -37,8 +38,6 @@ from imd.settings import Settings, node_name
 from imd.trace import TRACE
 from imd.upkeep import Upkeep
 
-# Where clients wait while the gate is shut. The kernel may have a lower limit (net.core.somaxconn).
-LISTEN_BACKLOG = 4096
 # A planned stop spreads its clients' return: two milliseconds for each, five seconds at most.
 SPREAD_MS_PER_CLIENT = 2
 MAX_SPREAD_MS = 5000
@@ -66,16 +65,28 @@ class Backends:
 
 
 class NodeService(Service):
-    """Makes a node when twistd starts services: it has daemonised by then, the process is the node's."""
+    """Makes a node when twistd starts services: it has daemonised by then, the process is the node's.
 
-    def __init__(self, make_node: Callable[[], Node]) -> None:
+    `hangup` is told which function SIGHUP is to call.
+    """
+
+    def __init__(
+        self, make_node: Callable[[], Node], hangup: Callable[[Callable[[], None]], None] | None = None
+    ) -> None:
         self._make_node = make_node
+        if hangup is not None:
+            hangup(self._reload)
         self._node: Node | None = None
 
     def startService(self) -> None:
         super().startService()
         self._node = self._make_node()
         self._node.start()
+
+    def _reload(self) -> None:
+        reopen_log()
+        if self._node is not None:
+            self._node.reload()
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
@@ -100,6 +111,7 @@ class Node:
         self._control_port: Any = None
         self._trace_switch = Switch(reactor, TRACE)
         self._port: Any = None
+        self._certificates: dict[str, Certificates] = {}
         self._failed = False
         self._router = Router(self._sessions, backends.bus, reactor.seconds, reactor.callLater)
         probes = {"inbox": backends.inbox.probe}
@@ -215,12 +227,26 @@ class Node:
         return client_settings(self._settings, port, headers)
 
     async def _listen(self, description: str, factory: Any, key: str = "listen") -> Any:
-        if description.startswith(("tcp:", "tcp6:", "ssl:")) and "backlog=" not in description:
-            description += f":backlog={LISTEN_BACKLOG}"
         try:
-            return await serverFromString(self._reactor, description).listen(factory)
-        except (CannotListenError, OSError, ValueError) as error:
-            raise ConfigurationError(f"{key} = {description}: {error}") from None
+            endpoint, certificates = make_endpoint(self._reactor, description)
+            port = await endpoint.listen(factory)
+        except (CannotListenError, OSError, ValueError, LookupError) as error:
+            raise ConfigurationError(f"{key} = {description}: {_why(error)}") from None
+        if certificates is not None:
+            self._certificates[description] = certificates
+        return port
+
+    def reload(self) -> None:
+        """Read the certificates of `ssl:` endpoints anew, for connections to come."""
+        for description, certificates in self._certificates.items():
+            try:
+                certificates.reload()
+            except ValueError as error:
+                self.log.error(
+                    "certificates not reloaded, the old ones stay: {reason}", reason=str(error)
+                )
+            else:
+                self.log.info("certificates reloaded: {where}", where=description)
 
     def _start_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -315,3 +341,8 @@ class Node:
 
     def _bus_problem(self) -> str | None:
         return self._backends.bus.problem() if self._backends.bus is not None else None
+
+
+def _why(error: Exception) -> str:
+    """Of an endpoint of systemd's, nothing but the index or the name is in the error."""
+    return f"systemd has not handed over a socket {error}" if isinstance(error, LookupError) else str(error)

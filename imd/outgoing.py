@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.tcp import Connection
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 
 # What is gathered for one write, at most.
 MAX_GATHERED_BYTES = 65_536
@@ -94,6 +95,13 @@ class Outgoing:
         self._pieces = None
         # These hold whoever holds this.
         self._transport = self._stuck = self._flush_soon = None
+
+
+def bare(transport: Any) -> Any:
+    """What is below the wrapping of a `haproxy:` endpoint, which passes on unchanged all that is written."""
+    while isinstance(transport, HAProxyProtocolWrapper):
+        transport = transport.transport
+    return transport
 
 
 def write_now(transport: Any, pieces: Sequence[bytes | memoryview], size: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from imd.endpoints import place_of
 from imd.settings import Settings
 
 FOLDER = Path(__file__).parent / "web"
@@ -92,7 +93,7 @@ def client_settings(settings: Settings, websocket_port: int | None, headers: Map
     return msgspec.json.encode(
         {
             "ws": where,
-            "tls": settings.websocket.listen.startswith("ssl:"),
+            "tls": place_of(settings.websocket.listen).is_tls,
             "authMode": settings.auth.mode,
             "visitors": settings.auth.visitors,
         }

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import gc
 import resource
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger, globalLogPublisher
+from twisted.python.logfile import BaseLogFile
 
 RESERVED_FILES = 64
 """open files that the node itself needs: backends, listeners, logs, SQLite, the http port's clients"""
@@ -43,3 +49,31 @@ def settle_garbage_collector() -> None:
 def connection_room(limit: int, wanted: int) -> int:
     """How many client connections a limit of open files allows, and at most `wanted`."""
     return max(0, min(wanted, limit - RESERVED_FILES))
+
+
+def on_hangup(reactor: Any) -> Callable[[Callable[[], None]], None]:
+    """Gives a function that has SIGHUP call another one, in the reactor's thread, and end nothing."""
+
+    def install(call: Callable[[], None]) -> None:
+        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(call))
+
+    return install
+
+
+def reopen_log() -> None:
+    """Go on in a file of the same name, if twistd writes the log to a file: it may have been moved away."""
+    log = Logger()
+    # twistd has no other way to its log file than by the observer that writes to it.
+    for observer in list(getattr(globalLogPublisher, "_observers", ())):
+        file = getattr(observer, "_outFile", None)
+        if not isinstance(file, BaseLogFile):
+            continue
+        try:
+            # Tried first: a log that cannot be opened again must not be closed.
+            with open(file.path, "ab"):
+                pass
+            file.reopen()
+        except OSError as error:
+            log.error("the log file cannot be opened anew: {reason}", reason=str(error))
+        else:
+            log.info("the log file is open anew: {path}", path=file.path)

@@ -15,6 +15,7 @@ from imd.errors import ConfigurationError
 from imd.ids import ServerClock
 from imd.interfaces import InboxOptions
 from imd.node import Backends, Node, NodeService
+from imd.process import on_hangup
 from imd.settings import Settings, load, node_name
 
 
@@ -46,7 +47,7 @@ def makeService(options: Options) -> NodeService:
     # Twisted's timers follow the wall clock: a step of it would freeze or fire every deadline.
     clock: Any = reactor
     clock.seconds = time.monotonic
-    return NodeService(lambda: make_node(reactor, options.settings))
+    return NodeService(lambda: make_node(reactor, options.settings), on_hangup(reactor))
 
 
 def make_node(reactor: Any, settings: Settings) -> Node:

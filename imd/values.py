@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from twisted.internet.endpoints import serverFromString
 
+from imd import endpoints
+
 
 class Kind(NamedTuple):
     """How a value is read. `parse` raises ValueError; `expected` says what it takes."""
@@ -98,13 +100,9 @@ def endpoint() -> Kind:
     """A string for twisted.internet.endpoints.serverFromString; nothing is bound."""
 
     def parse(value: str) -> str:
-        try:
-            made: Any = serverFromString(None, value)
-        except Exception as error:  # endpoint parsers, plugged-in ones too, raise whatever they like
-            raise ValueError(str(error)) from None
-        port = getattr(made, "_port", 0)
-        if "\n" in value or not (isinstance(port, int) and 0 <= port <= 65535):
-            raise ValueError("the port is a number up to 65535")
+        if "\n" in value:
+            raise ValueError("one line is expected")
+        endpoints.check(value)
         return value
 
     return Kind(
@@ -134,8 +132,11 @@ def control() -> Kind:
 
 def is_loopback(listen: str) -> bool:
     """True if only this machine can reach what listens on that (well-formed) endpoint."""
-    if listen.startswith("unix:"):
+    place = endpoints.place_of(listen)
+    if place.is_unix and not place.behind_proxy:
         return True
+    if place.kind == "systemd":
+        return False
     # Wrapping and plugged-in endpoints don't say where they listen: they do not pass.
     interface = getattr(serverFromString(None, listen), "_interface", "")
     if interface == "localhost":

@@ -17,9 +17,9 @@ from imd.fastframes import take_text_frames
 from imd.handshake import Denied, check_request
 from imd.heartbeat import Heartbeat
 from imd.lean import slim
-from imd.outgoing import Outgoing
+from imd.outgoing import Outgoing, bare
 from imd.services import Services
-from imd.unfinished import Unfinished
+from imd.unfinished import Unfinished, forget_pieces, gathered_bytes, join_small
 
 BLOCKED = Gauge("imd_blocked_connections", "Connections whose socket does not take what was written.")
 BLOCKED_BYTES = Gauge("imd_blocked_bytes", "Written to such sockets since they stopped taking it.")
@@ -30,17 +30,9 @@ MAX_HANDSHAKE_BYTES = 16_384
 # What may still be written to a socket that does not take it, before the node stops reading from it.
 MAX_BLOCKED_BYTES = 262_144
 CLOSE_HANDSHAKE_SECONDS = 3
-# A message may come in any number of pieces: small ones are joined until they have this size.
-PIECE_BYTES = 4096
 # What a control frame may hold (RFC 6455, 5.5).
 MAX_CONTROL_BYTES = 125
 _OPEN = WebSocketServerProtocol.STATE_OPEN
-
-
-def _join_small(pieces: list[bytes]) -> None:
-    """Keep a list of pieces short: an object for each byte would take forty times its size."""
-    if len(pieces) > 1 and len(pieces[-2]) < PIECE_BYTES:
-        pieces[-2:] = [pieces[-2] + pieces[-1]]
 
 
 class Factory(Protocol):
@@ -162,7 +154,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         self.connection = Connection(self.factory.services, self, outgoing, self._bearer)
 
     def _begin_to_write(self) -> Outgoing:
-        outgoing = self.outgoing = Outgoing(self.transport, self.factory.flush_soon, self._stuck)
+        outgoing = self.outgoing = Outgoing(bare(self.transport), self.factory.flush_soon, self._stuck)
         self.transport.registerProducer(self, True)
         return outgoing
 
@@ -177,11 +169,11 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def onMessageFrameData(self, payload: bytes) -> None:
         super().onMessageFrameData(payload)
-        _join_small(self.frame_data)
+        join_small(self.frame_data)
 
     def onMessageFrame(self, payload: Any) -> None:
         super().onMessageFrame(payload)
-        _join_small(self.message_data)
+        join_small(self.message_data)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self._held:
@@ -355,12 +347,7 @@ class ChannelProtocol(WebSocketServerProtocol):
             self.factory.unfinished.hold(self, held, known=self._logged_in)
 
     def _unfinished_bytes(self) -> int:
-        held = len(self.data)
-        if self.inside_message and self.state == _OPEN:
-            held += self.message_data_total_length
-            frame = self.current_frame
-            if frame is not None and frame.opcode < 8:
-                held -= frame.length - self.current_frame_masker.pointer()
+        held = gathered_bytes(self)
         if self.connection is not None and not self._logged_in:
             held += self.connection.early_bytes
         return held
@@ -371,10 +358,7 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def _let_go(self) -> None:
         """Nobody waits any more for the end of what is unfinished."""
-        if self.inside_message:
-            self.message_data = []
-            if self.current_frame is not None:
-                self.frame_data = []
+        forget_pieces(self)
         if self._held:
             self._finished()
 

@@ -87,7 +87,8 @@ class UnitTests(unittest.TestCase):
             "PrivateTmp": "yes",
             "PrivateDevices": "yes",
             "StateDirectory": "imd",
-            "Restart": "on-failure",
+            "Restart": "always",
+            "ExecReload": "/bin/kill -HUP $MAINPID",
             "UMask": "0077",
         }
         self.assertEqual({key: service.get(key) for key in expected}, expected)

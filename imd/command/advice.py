@@ -7,12 +7,10 @@ import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from twisted.internet.endpoints import serverFromString
-
 from imd.command.output import Finding, Level
+from imd.endpoints import place_of
 from imd.process import RESERVED_FILES
 from imd.settings import Settings
 from imd.values import is_loopback
@@ -36,19 +34,12 @@ def _warn(part: str, what: str, advice: str = "") -> Finding:
     return Finding(Level.WARNING, part, what, advice)
 
 
-def port_of(listen: str) -> int | None:
-    """The TCP port of an endpoint, if it has one."""
-    made: Any = serverFromString(None, listen)
-    port = getattr(made, "_port", None)
-    return port if isinstance(port, int) else None
-
-
 def _listening(settings: Settings) -> Iterator[Finding]:
     websocket, http = settings.websocket.listen, settings.http.listen
-    port = port_of(websocket)
-    if port is not None and port != 0 and port == port_of(http):
+    port = place_of(websocket).port
+    if port and port == place_of(http).port:
         yield Finding(Level.PROBLEM, "ports", f"clients and the http port are both at {port}")
-    if not is_loopback(websocket) and not websocket.startswith("ssl:"):
+    if not is_loopback(websocket) and not place_of(websocket).is_tls:
         yield Finding(
             Level.NOTE,
             "websocket",

@@ -15,6 +15,7 @@ from typing import Any
 
 from imd.auth import Authenticator
 from imd.command.advice import advise
+from imd.command.look_tls import certificates
 from imd.command.output import Level, Output
 from imd.settings import Settings, load
 
@@ -29,7 +30,8 @@ def run(options: Any, output: Output) -> int:
     settings = read(options.config)
     if not options.quiet:
         explain(settings, output)
-    worst = output.findings(advise(settings), verbose=not options.quiet)
+    findings = [*advise(settings), *certificates(settings)]
+    worst = output.findings(findings, verbose=not options.quiet)
     if worst is Level.PROBLEM:
         return 2
     return int(options.strict and worst is Level.WARNING)

@@ -32,7 +32,7 @@ def run(options: Any, output: Output) -> int:
 
 def examine(options: Any) -> list[Finding]:
     """All findings. Raises ConfigurationError for a configuration that no node would start with."""
-    from imd.command import look_node
+    from imd.command import look_node, look_tls
     from imd.command.advice import advise
     from imd.command.check import read
     from imd.command.look import Look, all_within
@@ -41,7 +41,7 @@ def examine(options: Any) -> list[Finding]:
     settings, seconds = read(options.config), options.seconds
     looks: dict[str, Look] = {
         "config": functools.partial(advise, settings),
-        "tls": functools.partial(look_node.certificates, settings),
+        "tls": functools.partial(look_tls.certificates, settings),
     }
     if settings.node.backend == "cluster":
         from imd.command import look_mongo, look_rabbit, look_redis

@@ -8,21 +8,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
-from cryptography import x509
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TimedOut
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import deferLater
 
 from imd.client import ClientError, StateChanged
 from imd.client.twisted import Client
-from imd.command.advice import port_of
-from imd.command.look import expiry, note, ok, problem, say, warning
+from imd.command.look import note, ok, problem, say, warning
 from imd.command.output import Finding
 from imd.command.token import make_token
+from imd.endpoints import place_of
 from imd.errors import ConfigurationError
 from imd.settings import Settings
 
@@ -39,31 +36,27 @@ def reason_of(error: OSError) -> BaseException:
 
 def address(listen: str) -> str | None:
     """HOST:PORT to reach a listening endpoint from this machine; None if it is not a TCP port."""
-    port = port_of(listen)
-    if not port:
+    place = place_of(listen)
+    if not place.port:
         return None
-    host = str(getattr(serverFromString(None, listen), "_interface", "")).replace("\\:", ":")
+    host = place.interface
     if host in ("", "0.0.0.0"):
         host = "127.0.0.1"
     elif host == "::":
         host = "::1"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"[{host}]:{place.port}" if ":" in host else f"{host}:{place.port}"
 
 
-def certificates(settings: Settings) -> Iterator[Finding]:
-    """Those that the node itself shows."""
-    for part, listen in (("websocket", settings.websocket.listen), ("http", settings.http.listen)):
-        for argument in listen.split(":") if listen.startswith("ssl:") else ():
-            name, _, path = argument.partition("=")
-            if name == "certKey":
-                loaded = x509.load_pem_x509_certificate(Path(path).read_bytes())
-                yield expiry(part, f"the certificate in {path}", loaded.not_valid_after_utc.timestamp())
+def _is_plain(listen: str) -> bool:
+    """Neither TLS nor a proxy's header is expected there."""
+    place = place_of(listen)
+    return not place.is_tls and not place.behind_proxy
 
 
 def look(settings: Settings, seconds: float) -> Iterator[Finding]:
     """/readyz of the node of this configuration, if one runs."""
     where = address(settings.http.listen)
-    if where is None or settings.http.listen.startswith("ssl:"):
+    if where is None or not _is_plain(settings.http.listen):
         yield note(PART, f"{settings.http.listen} is not asked: it is no plain TCP port")
         return
     try:
@@ -121,7 +114,7 @@ async def end_to_end(settings: Settings, url: str | None, token: str | None, sec
 def _url(settings: Settings) -> str | None:
     listen = settings.websocket.listen
     # A certificate is for a name, and the configuration does not know the node's.
-    where = None if listen.startswith("ssl:") else address(listen)
+    where = address(listen) if _is_plain(listen) else None
     return where and f"ws://{where}/ws"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from imd.command import look_mongo, look_node, look_rabbit, look_redis
+from imd.command import look_mongo, look_rabbit, look_redis, look_tls
 from imd.command.look import all_within, clock, expiry
 from imd.command.output import Finding, Level
 from imd.command.redis_client import RedisClient
@@ -132,7 +132,7 @@ class LookTests(unittest.TestCase):
     def test_certificate_of_the_node(self) -> None:
         """One that has expired is a problem."""
         listen = tls_endpoint(Path(self.mktemp()), 9000, timedelta(days=-9))
-        found = look_node.certificates(Settings(websocket=Websocket(listen=listen)))
+        found = look_tls.certificates(Settings(websocket=Websocket(listen=listen)))
         self.assertIn("expired", self.worst(found, Level.PROBLEM))
 
 

@@ -1,0 +1,194 @@
+"""Where a node listens: Twisted's endpoint strings, with the backlog and the certificates that a node needs.
+
+An `ssl:` endpoint serves the whole chain that is in its `certKey` file, and can read its files anew.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from OpenSSL import SSL
+from OpenSSL import crypto as openssl
+from twisted.internet import ssl
+from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.python.filepath import FilePath
+
+# Where clients wait while the gate is shut. The kernel may have a lower limit (net.core.somaxconn).
+LISTEN_BACKLOG = 4096
+
+_PIECE = re.compile(r"(?:\A|:)((?:[^\\:]|\\.)*)", re.DOTALL)
+_NAMED = re.compile(r"((?:[^\\=]|\\.)*)=(.*)", re.DOTALL)
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_WITH_BACKLOG = ("tcp", "tcp6", "ssl", "unix")
+
+
+# Twisted's names of the arguments that may come without one.
+_NAMES = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "ssl": (
+        *("port", "privateKey", "certKey", "sslmethod"),
+        *("interface", "backlog", "extraCertChain", "dhParameters"),
+    ),
+    "unix": ("address", "mode", "backlog", "lockfile"),
+    "systemd": ("domain", "index", "name"),
+}
+
+
+class Place(NamedTuple):
+    """An endpoint string in parts. What is wrapped by `haproxy:` is described, not the wrapping."""
+
+    kind: str
+    options: dict[str, str]
+    behind_proxy: bool
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port; None for sockets of other kinds, and for those that systemd opened."""
+        text = self.options.get("port", "")
+        return int(text) if text.isdecimal() and self.kind in ("tcp", "tcp6", "ssl") else None
+
+    @property
+    def interface(self) -> str:
+        """As given; empty: all of them."""
+        return self.options.get("interface", "::" if self.kind == "tcp6" else "")
+
+    @property
+    def is_tls(self) -> bool:
+        return self.kind == "ssl"
+
+    @property
+    def is_unix(self) -> bool:
+        """A Unix socket: only this machine can reach it."""
+        return self.kind == "unix" or (self.kind == "systemd" and self.options.get("domain") == "UNIX")
+
+    @property
+    def key_file(self) -> Path:
+        """Of an `ssl:` endpoint."""
+        return Path(self.options.get("privateKey", "server.pem"))
+
+    @property
+    def certificate_files(self) -> list[Path]:
+        """Those of an `ssl:` endpoint: the leaf's, and the one of the chain if that is apart."""
+        files = [Path(self.options.get("certKey", self.key_file))]
+        if "extraCertChain" in self.options:
+            files.append(Path(self.options["extraCertChain"]))
+        return files
+
+
+def place_of(description: str) -> Place:
+    """The parts of an endpoint string. Never raises: what makes no sense is for `check` to say."""
+    arguments: list[str] = []
+    options: dict[str, str] = {}
+    for piece in _PIECE.findall(description):
+        named = _NAMED.fullmatch(piece)
+        if named is None:
+            arguments.append(_unquote(piece))
+        else:
+            options[_unquote(named[1])] = _unquote(named[2])
+    behind_proxy = arguments[:1] == ["haproxy"]
+    if behind_proxy:
+        del arguments[0]
+    kind = arguments.pop(0) if arguments else ""
+    return Place(kind, dict(zip(_NAMES.get(kind, ()), arguments, strict=False)) | options, behind_proxy)
+
+
+def _unquote(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
+def check(description: str) -> None:
+    """Raise ValueError for what no node could listen on. Nothing is bound; files of `ssl:` are read."""
+    place = place_of(description)
+    if place.kind == "tls":
+        raise ValueError("for TLS: ssl:9000:privateKey=KEY.pem:certKey=FULLCHAIN.pem")
+    if place.kind == "systemd":
+        # The socket is there when systemd starts the node, not when the configuration is checked before.
+        _check_systemd(place)
+        return
+    if place.is_tls:
+        Certificates(place)
+    try:
+        serverFromString(None, description)
+    except Exception as error:  # endpoint parsers, plugged-in ones too, raise whatever they like
+        raise ValueError(str(error)) from None
+    if place.port is not None and place.port > 65535:
+        raise ValueError("the port is a number up to 65535")
+
+
+def _check_systemd(place: Place) -> None:
+    domain, index, name = map(place.options.get, _NAMES["systemd"])
+    if domain not in ("INET", "INET6", "UNIX") or (index is None) == (name is None):
+        raise ValueError("systemd:domain=INET:index=0, or name=NAME in place of index")
+    if index is not None and not index.isdecimal():
+        raise ValueError("index is a number from 0 on")
+
+
+class Certificates:
+    """The key and the chain that an `ssl:` endpoint shows: a context for each new connection.
+
+    Raises ValueError if the files cannot be read or do not fit together.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._context = self._load()
+
+    def getContext(self) -> SSL.Context:
+        """For Twisted, which asks for it once for each connection."""
+        return self._context
+
+    def reload(self) -> None:
+        """Read the files anew, for connections to come. Raises ValueError, and all stays as it was."""
+        self._context = self._load()
+
+    def _load(self) -> SSL.Context:
+        place = self._place
+        try:
+            chain = [openssl.load_certificate(openssl.FILETYPE_PEM, pem) for pem in read_chain(place)]
+            more: dict[str, Any] = {}
+            if "dhParameters" in place.options:
+                file = FilePath(place.options["dhParameters"])
+                more["dhParameters"] = ssl.DiffieHellmanParameters.fromFile(file)
+            if "sslmethod" in place.options:
+                more["method"] = getattr(SSL, place.options["sslmethod"])
+            options: Any = ssl.CertificateOptions(
+                privateKey=openssl.load_privatekey(openssl.FILETYPE_PEM, place.key_file.read_bytes()),
+                certificate=chain[0],
+                extraCertChain=chain[1:],
+                **more,
+            )
+            context: SSL.Context = options.getContext()
+        except (OSError, AttributeError, SSL.Error, openssl.Error) as error:
+            raise ValueError(f"{place.key_file}, {place.certificate_files[0]}: {error}") from None
+        return context
+
+
+def read_chain(place: Place) -> list[bytes]:
+    """The certificates of an `ssl:` endpoint in PEM, the leaf first. Raises OSError, ValueError."""
+    found: list[bytes] = []
+    for file in place.certificate_files:
+        pems = _CERTIFICATE.findall(file.read_bytes())
+        if not pems:
+            raise ValueError(f"{file}: no certificate in PEM is in it")
+        found += (pem for pem in pems if pem not in found)
+    return found
+
+
+def make(reactor: Any, description: str) -> tuple[Any, Certificates | None]:
+    """The endpoint to listen on, and its certificates if it has any.
+
+    Raises ValueError, OSError, LookupError: what `check` finds, and what has changed since.
+    """
+    place = place_of(description)
+    if place.is_tls:
+        certificates = Certificates(place)
+        backlog = int(place.options.get("backlog", LISTEN_BACKLOG))
+        secure: Any = SSL4ServerEndpoint(reactor, place.port, certificates, backlog, place.interface)
+        return (proxyEndpoint(secure) if place.behind_proxy else secure), certificates
+    if place.kind in _WITH_BACKLOG and "backlog" not in place.options:
+        description += f":backlog={LISTEN_BACKLOG}"
+    return serverFromString(reactor, description), None
