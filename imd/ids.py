@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable
+
+_MAX_COUNT = 0xFFFFFF
+# So far two answers may be apart by what the network does; more is a step of the server's clock.
+STEP_SECONDS = 1.0
+
+_is_id = re.compile("[0-9a-f]{28}").fullmatch
 
 
 class ServerClock:
@@ -16,12 +23,17 @@ class ServerClock:
     def __init__(
         self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
+        self._wall = wall
         self._monotonic = monotonic
-        self._offset = wall() - monotonic()
+        self._offset = self._first_offset = wall() - monotonic()
         self._best_round_trip = float("inf")
 
     def now_ms(self) -> int:
         return int((self._monotonic() + self._offset) * 1000)
+
+    def set_by_ms(self) -> int:
+        """By how much this machine's clock has been set forward since this one was made; back: below 0."""
+        return int((self._wall() - self._monotonic() - self._first_offset) * 1000)
 
     def monotonic(self) -> float:
         """Seconds on the monotonic clock, to be given back to `correct` as `asked_at`."""
@@ -30,15 +42,28 @@ class ServerClock:
     def correct(self, server_ms: int, asked_at: float) -> None:
         """Learn from a server that said `server_ms` in answer to a question asked at `asked_at`.
 
-        The answer with the shortest round trip tells most; an old best is slowly forgotten.
+        The answer with the shortest round trip tells most; an old best is slowly forgotten. It is forgotten
+        at once when no round trip explains the difference: then the server's clock was set.
         """
         now = self._monotonic()
         round_trip = now - asked_at
-        if round_trip <= self._best_round_trip:
+        offset = server_ms / 1000 - (asked_at + now) / 2
+        explained = (round_trip + self._best_round_trip) / 2 + STEP_SECONDS
+        if round_trip <= self._best_round_trip or abs(offset - self._offset) > explained:
             self._best_round_trip = round_trip
-            self._offset = server_ms / 1000 - (asked_at + now) / 2
+            self._offset = offset
         else:
             self._best_round_trip *= 1.01
+
+
+class WallClock(ServerClock):
+    """The time of this machine, where that is all there is: it goes along when the clock is set."""
+
+    def now_ms(self) -> int:
+        return int(self._wall() * 1000)
+
+    def correct(self, server_ms: int, asked_at: float) -> None:
+        """Nobody knows better."""
 
 
 class MessageIds:
@@ -47,7 +72,7 @@ class MessageIds:
     12 are of milliseconds, 6 of a counter, 10 of chance.
 
     Ids of one node rise strictly, in the order they were asked for; ids of two nodes differ by the
-    node's random part.
+    node's random part. While the clock is behind the last id, the counter alone rises.
     """
 
     def __init__(self, clock: ServerClock) -> None:
@@ -59,8 +84,15 @@ class MessageIds:
         self._prefix = ""
         self._count = 0
 
+    def continue_after(self, newest: str) -> None:
+        """All ids from now on are higher than this one. What is no id of this shape is ignored."""
+        if _is_id(newest) and newest > f"{self._prefix}{self._count:06x}{self._node}":
+            self._last_ms = int(newest[:12], 16)
+            self._count = int(newest[12:18], 16)
+            self._prefix = newest[:12]
+
     def next(self) -> tuple[str, int]:
-        """A new id and the time in milliseconds that it was made at."""
+        """A new id, and the time in milliseconds; its own if the clock has not been set back."""
         now = self._clock.now_ms()
         if now > self._last_ms:
             self._last_ms = now
@@ -68,9 +100,13 @@ class MessageIds:
             self._count = 0
         else:
             self._count += 1
+            if self._count > _MAX_COUNT:
+                self._last_ms += 1
+                self._prefix = f"{self._last_ms:012x}"
+                self._count = 0
             if self._count >= len(self._tails):
-                return f"{self._prefix}{self._count:06x}{self._node}", self._last_ms
-        return self._prefix + self._tails[self._count], self._last_ms
+                return f"{self._prefix}{self._count:06x}{self._node}", now
+        return self._prefix + self._tails[self._count], now
 
 
 def new_channel_id() -> str:

@@ -306,6 +306,9 @@ class Archive(Backend, Protocol):
 
     def history(self, query: HistoryQuery) -> Deferred[History]: ...
 
+    def newest_id(self) -> Deferred[str]:
+        """The highest message id that it holds; empty if it holds none."""
+
 
 # ---- the bus between nodes
 

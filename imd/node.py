@@ -41,6 +41,8 @@ from imd.upkeep import Upkeep
 # A planned stop spreads its clients' return: two milliseconds for each, five seconds at most.
 SPREAD_MS_PER_CLIENT = 2
 MAX_SPREAD_MS = 5000
+# So long a start waits for the archive, to learn the newest id.
+NEWEST_ID_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,11 @@ class Node:
             lease_seconds=settings.node.lease_seconds,
         )
         self._gate = Gate(reactor.seconds, reactor.callLater)
+        self._ids = MessageIds(clock)
         self._services = Services(
             settings=settings,
             clock=clock,
-            ids=MessageIds(clock),
+            ids=self._ids,
             inbox=backends.inbox,
             acceptor=self._acceptor,
             router=self._router,
@@ -200,12 +203,15 @@ class Node:
         waits = []
         for name, backend in self._backends.named().items():
             started = backend.start()
+            if name == "archive":
+                newest = self._learn_newest_id(started)
             if name in ("inbox", "archive queue", "bus"):
                 waits.append(started)
             else:
                 self._workers_starting.append(started.addErrback(self._start_failed))
         for started in waits:
             await started
+        await newest
         self._factory.heartbeat.start()
         self._upkeep.start()
         self._readiness.start()
@@ -213,6 +219,23 @@ class Node:
         self._gate.guard(self._port, room)
         settle_garbage_collector()
         self.log.info("clients are welcome at {where}, path /ws", where=self._port.getHost())
+
+    def _learn_newest_id(self, started: Deferred[None]) -> Deferred[None]:
+        """Have ids go on above those of the archive, however clocks were set since. Fires in any case."""
+        learned: Deferred[None] = Deferred()
+        learned.addTimeout(NEWEST_ID_SECONDS, self._reactor, onTimeoutCancel=lambda *_: None)
+
+        def done(_: object) -> None:
+            if not learned.called:
+                learned.callback(None)
+
+        def ask(_: None) -> None:
+            asked = self._backends.archive.newest_id().addCallback(self._ids.continue_after)
+            asked.addErrback(lambda failure: self._seldom.warn("the newest id: {why}", why=failure.value))
+            asked.addBoth(done)
+
+        started.addCallback(ask)
+        return learned
 
     def _site(self) -> Any:
         if not self._settings.http.pages:

@@ -12,7 +12,7 @@ from twisted.python import usage
 import imd
 from imd.auth import Authenticator
 from imd.errors import ConfigurationError
-from imd.ids import ServerClock
+from imd.ids import ServerClock, WallClock
 from imd.interfaces import InboxOptions
 from imd.node import Backends, Node, NodeService
 from imd.process import on_hangup
@@ -52,9 +52,10 @@ def makeService(options: Options) -> NodeService:
 
 def make_node(reactor: Any, settings: Settings) -> Node:
     """A node with the backends that the settings name."""
-    clock = ServerClock()
-    make = _cluster if settings.node.backend == "cluster" else _embedded
-    return Node(reactor, settings, clock, make(reactor, settings, clock))
+    if settings.node.backend == "cluster":
+        clock = ServerClock()
+        return Node(reactor, settings, clock, _cluster(reactor, settings, clock))
+    return Node(reactor, settings, WallClock(), _embedded(reactor, settings))
 
 
 def inbox_options(settings: Settings) -> InboxOptions:
@@ -70,10 +71,11 @@ def inbox_options(settings: Settings) -> InboxOptions:
     )
 
 
-def _embedded(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
+def _embedded(reactor: Any, settings: Settings) -> Backends:
     from imd.backends.embedded import EmbeddedStore
 
-    store = EmbeddedStore(settings.node.data, inbox_options(settings), clock, reactor)
+    # What the store keeps, and for how long, goes by a clock that is not set while it runs.
+    store = EmbeddedStore(settings.node.data, inbox_options(settings), ServerClock(), reactor)
     return Backends(inbox=store, queue=store, archive=store, bus=None)
 
 

@@ -16,9 +16,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.backends.embedded_accept import Placing
-from imd.backends.embedded_archive import read_history
+from imd.backends.embedded_archive import read_history, read_newest_id
 from imd.backends.embedded_desk import Desk
 from imd.backends.embedded_devices import Devices
+from imd.backends.embedded_drift import Drift, mend_times
 from imd.backends.embedded_probe import Probe
 from imd.backends.embedded_state import State
 from imd.backends.embedded_sweep import Sweep
@@ -96,6 +97,7 @@ class EmbeddedStore:
         self._lock = lock_folder(self._folder)
         try:
             self._connection = open_file(self._folder)
+            mend_times(self._connection)
             state = State(self._connection, self._options, self._clock)
         except sqlite3.Error as error:
             self._end()
@@ -106,7 +108,8 @@ class EmbeddedStore:
         self._state = state
         self._desk = Desk(state)
         self._devices = Devices(state)
-        self._sweep = Sweep(state, self._devices)
+        drift = Drift(self._connection, self._clock, state.next_number)
+        self._sweep = Sweep(state, self._devices, drift)
         group = Group(state, Placing(state, self._desk))
         self._probe = Probe(self._folder, state, group)
         return group
@@ -193,6 +196,9 @@ class EmbeddedStore:
 
     def history(self, query: HistoryQuery) -> Deferred[History]:
         return self._do(None, lambda: read_history(self._state, query))
+
+    def newest_id(self) -> Deferred[str]:
+        return self._do(None, lambda: read_newest_id(self._state))
 
     # forgetting
 

@@ -102,7 +102,7 @@ class Placing:
                 self._desk.wait(sender, number, size)
 
             state.messages += (
-                number, message_id, sender.uid, _conversation(tuple(members)), submission.send_time, text
+                number, message_id, sender.uid, _conversation(tuple(members)), now, text
             )  # fmt: skip
             for uid in taking_part:
                 state.participants += (uid, message_id, number)

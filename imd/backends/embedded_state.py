@@ -99,6 +99,11 @@ class State:
 
     # numbers
 
+    @property
+    def next_number(self) -> int:
+        """Of the next message."""
+        return self._next_number
+
     def new_number(self) -> int:
         """For a message."""
         number = self._next_number

@@ -6,6 +6,7 @@ import msgspec
 
 from imd.backends.embedded_desk import AGENT_KEPT_MS
 from imd.backends.embedded_devices import Devices
+from imd.backends.embedded_drift import Drift
 from imd.backends.embedded_state import State
 
 ROWS_PER_SWEEP = 2000
@@ -17,8 +18,9 @@ PURGE_EVERY = 60
 class Sweep:
     """Deletes what has outlived its time. Every reader checks the time for itself: this is only for room."""
 
-    def __init__(self, state: State, devices: Devices) -> None:
+    def __init__(self, state: State, devices: Devices, drift: Drift) -> None:
         self._state = state
+        self._drift = drift
         self._devices = devices
         self._uid = 0
         self._calls = 0
@@ -28,6 +30,7 @@ class Sweep:
         """One slice of the work."""
         now = self._state.clock.now_ms()
         self._state.write()
+        self._drift.note()
         self._forget_sent(now)
         self._forget_visitors(now)
         self._sweep_users(now)

@@ -33,7 +33,7 @@ CREATE TABLE device (uid INTEGER NOT NULL, name TEXT NOT NULL, epoch TEXT NOT NU
     seen INTEGER NOT NULL, attempt INTEGER, ephemeral INTEGER NOT NULL,
     PRIMARY KEY (uid, name)) WITHOUT ROWID;
 
--- The archive. Bodies are here and nowhere else.
+-- The archive. Bodies are here and nowhere else. send_time: when it was stored, ms; its sender's is in them.
 CREATE TABLE message (number INTEGER PRIMARY KEY, id TEXT NOT NULL, sender INTEGER NOT NULL,
     conversation BLOB NOT NULL, send_time INTEGER NOT NULL, body TEXT NOT NULL);
 CREATE INDEX message_conversation ON message (conversation, id);
@@ -194,7 +194,8 @@ PUT_SENT = ManyRows(
 )
 GET_SENT = ManyRows(
     "WITH key (sender, device, client_msg_id) AS (VALUES {rows}) SELECT json_group_array(json_array("
-    "s.sender, s.device, s.client_msg_id, s.content, s.message, m.id, m.send_time)) "
+    "s.sender, s.device, s.client_msg_id, s.content, s.message, m.id, "
+    "COALESCE(json_extract(m.body, '$.sendTime'), m.send_time))) "
     "FROM key CROSS JOIN sent s ON s.sender = key.sender AND s.device = key.device "
     "AND s.client_msg_id = key.client_msg_id JOIN message m ON m.number = s.message WHERE s.used >= ?",
     3,

@@ -155,6 +155,11 @@ class MongoArchive:
         answer.addTimeout(self._timeout_seconds + 0.5, self._reactor, onTimeoutCancel=too_late)
         return answer.addCallback(note)
 
+    def newest_id(self) -> Deferred[str]:
+        if self._readers is None or self._stopping or self._collection is None:
+            return fail(Unavailable(self.problem() or "MongoDB: stopped"))
+        return self._in_thread(self._readers, self._newest_id).addErrback(self._unavailable)
+
     def _read_done(self, result: Any) -> Any:
         self._reads -= 1
         READS.set(self._reads)
@@ -168,6 +173,12 @@ class MongoArchive:
             raise Unavailable("MongoDB: too many pages of history are asked for")
         with pymongo.timeout(seconds):
             return read_page(self._collection, query)
+
+    def _newest_id(self) -> str:
+        with pymongo.timeout(self._timeout_seconds):
+            newest = self._collection.find_one({}, {"_id": True}, sort=[("_id", -1)])
+        found = "" if newest is None else newest["_id"]
+        return found if isinstance(found, str) else ""
 
     def _connect(self) -> None:
         """Make the client; it connects when it is first used. Raises ConfigurationError."""

@@ -146,10 +146,15 @@ class RedisPair(Owner):
         if wrote is not None and wrote.run_id != self.general.run_id:
             ms_ago = (self._clock.monotonic() - wrote.at) * 1000
             arguments += [b"%d" % wrote.run, b"%d" % ms_ago]
-        self.general.run_script_first("run", *arguments).addCallbacks(self._met, self._refuse)
+        asked_at = self._clock.monotonic()
+        met = self.general.run_script_first("run", *arguments)
+        met.addCallbacks(self._met, self._refuse, callbackArgs=(asked_at,))
 
-    def _met(self, reply: bytes) -> None:
-        self.answered(_unpack_run(reply)[1], placed=False)
+    def _met(self, reply: bytes, asked_at: float) -> None:
+        now_ms, run = _unpack_run(reply)
+        # Before the first message: this machine's own clock may be wrong.
+        self._clock.correct(now_ms, asked_at)
+        self.answered(run, placed=False)
         if self._wrote is not None and self._wrote.run_id != self.general.run_id:
             # The script has seen to what another process accepted.
             self._wrote = None

@@ -74,6 +74,21 @@ class ArchiveContract(Writing, Waiting):
             self.assertFalse((await self.history(viewer, ["alice", "bob"], both)).more)
         await self.history("carol", ["carol", "alice"], [messages[2]])
 
+    async def test_newest_id(self) -> None:
+        """The highest id that is stored, in whatever order they came; none, as long as there is none."""
+        await self.begin()
+        self.assertEqual(await self.archive.newest_id(), "")
+        older, newest = self.message("alice", "bob"), self.message("carol", "bob")
+        for message in (newest, older):
+            await self.put(message)
+
+        async def stored() -> bool:
+            return await self.archive.newest_id() == newest.id
+
+        await self.until(stored)
+        await self.history("bob", None, [older, newest])
+        self.assertEqual(await self.archive.newest_id(), newest.id)
+
     async def test_pages(self) -> None:
         """The newest come first; `before` leads back to the beginning, and `more` says whether to go on."""
         await self.begin()

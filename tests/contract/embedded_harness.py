@@ -19,10 +19,12 @@ from tests.contract.support import InboxHarness
 class SteppedClock(ServerClock):
     """Time goes by when the test says so."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, seconds: float = 0.0, set_by: float = 0.0) -> None:
+        self.seconds = seconds
+        self.set_by = set_by
+        """seconds by which somebody has set the wall clock"""
         now = time.time()
-        super().__init__(lambda: now, lambda: self.seconds)
+        super().__init__(lambda: now + self.seconds + self.set_by, lambda: self.seconds)
 
 
 class EmbeddedHarness(InboxHarness, unittest.TestCase):
