@@ -42,8 +42,9 @@ class Primary(RedisServer):
         connection = RawRedis(other.url)
 
         def caught_up() -> bool:
-            found = self.replication()
+            # First how far the other one is: it goes on meanwhile.
             offset = int(connection("INFO", "replication").split(b"master_repl_offset:")[1].split()[0])
+            found = self.replication()
             return found["master_link_status"] == "up" and int(found["slave_repl_offset"]) >= offset
 
         try:

@@ -66,6 +66,7 @@ class RedisPair(Owner):
 
     def stop(self) -> Deferred[None]:
         both = gatherResults([self.accepting.stop(), self.general.stop()])
+        self._refuse(Failure(Unavailable("stopped")))
         return both.addCallback(lambda _: None)
 
     def problem(self) -> str | None:

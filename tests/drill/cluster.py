@@ -20,8 +20,9 @@ from tests.drill.history import Document
 from tests.drill.proxy import Proxy
 from tests.drill.seams import times_noted
 from tests.nodes import Ini, NodeServer
+from tests.primaries import Primary
 from tests.protocol.clusters import RawRedis
-from tests.servers import MongoServer, RabbitServer, RedisServer, Server, free_port
+from tests.servers import MongoServer, RabbitServer, Server, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
@@ -87,7 +88,9 @@ class Backends:
         self.folder = folder
         persistent = appendfsync != "off"
         self.redis_is_durable = appendfsync == "always"
-        self.redis = RedisServer(
+        self.spare = Primary(folder / "spare", appendonly=False)
+        """a replica of Redis, for faults that need one"""
+        self.redis = Primary(
             folder / "redis", appendonly=persistent, appendfsync=appendfsync if persistent else "no"
         )
         self.rabbit = RabbitServer(folder / "rabbitmq")
@@ -99,7 +102,7 @@ class Backends:
             list(pool.map(lambda server: server.start(), self.all))
 
     def stop(self) -> None:
-        for server in self.all:
+        for server in (*self.all, self.spare):
             server.kill()
 
     @property

@@ -26,8 +26,8 @@ FAULT_SECONDS = 120
 # What a broken build has lost does not come, however long one waits. Nor does what Redis has lost.
 BROKEN_SECONDS = 3
 LOST_SECONDS = 8
-# A fault of which Redis' inboxes come out poorer; it would excuse what the others do, so it is mixed apart.
-LOSING = {"redis-flush"}
+# Redis' inboxes come out poorer of these; they would excuse what the others do, so they are mixed apart.
+LOSING = {"redis-flush", "redis-failback", "redis-failover"}
 
 
 @dataclass
@@ -140,7 +140,8 @@ async def _strike(
         chosen = [queue.pop()]
         if plan.mixed:
             for fault in stage.rng.sample(faults, min(2, len(faults))):
-                if fault.on not in {one.on for one in chosen} and stage.rng.random() < 0.7:
+                busy = {part for one in chosen for part in one.on.split()}
+                if busy.isdisjoint(fault.on.split()) and stage.rng.random() < 0.7:
                     chosen.append(fault)
         struck = Struck([fault.name for fault in chosen], [], 0.0)
         outcome.struck.append(struck)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pika
 
 from tests.drill.cluster import ARCHIVE_QUEUE, Cluster
+from tests.drill.replication import failback, failover
 from tests.drill.world import World
 from tests.servers import Server
 
@@ -28,6 +29,10 @@ class Stage:
         self.lease_seconds = lease_seconds
         self.poisoned = 0
 
+    async def hold(self, least: float, most: float) -> None:
+        """Let some seconds go by."""
+        await asyncio.sleep(self.rng.uniform(least, most))
+
     @contextlib.contextmanager
     def losing(self) -> Any:
         """Redis loses data within."""
@@ -41,7 +46,7 @@ class Stage:
 
 
 class Fault(NamedTuple):
-    """`on` names what it is done to: two faults of the same are never under way together."""
+    """`on` names what it is done to, a word for each: no two of the same are under way together."""
 
     name: str
     on: str
@@ -51,16 +56,10 @@ class Fault(NamedTuple):
     needs_clock: bool = False
 
 
-async def _hold(stage: Stage, least: float, most: float) -> float:
-    seconds = stage.rng.uniform(least, most)
-    await asyncio.sleep(seconds)
-    return seconds
-
-
 async def _node_kill(stage: Stage) -> str:
     node = stage.rng.choice(stage.cluster.nodes)
     await asyncio.to_thread(node.kill)
-    await _hold(stage, 0.2, 2.0)
+    await stage.hold(0.2, 2.0)
     await asyncio.to_thread(node.start)
     return node.name
 
@@ -69,7 +68,7 @@ async def _node_hang(stage: Stage) -> str:
     node = stage.rng.choice(stage.cluster.nodes)
     node.pause()
     try:
-        await _hold(stage, stage.lease_seconds + 1, stage.lease_seconds + 3)
+        await stage.hold(stage.lease_seconds + 1, stage.lease_seconds + 3)
     finally:
         node.resume()
     return node.name
@@ -85,7 +84,7 @@ def _kill(name: str) -> Callable[[Stage], Awaitable[str]]:
         forgets = name == "redis" and not stage.cluster.backends.redis_is_durable
         with stage.losing() if forgets else contextlib.nullcontext():
             await asyncio.to_thread(server.kill)
-            await _hold(stage, 0.2, 3.0)
+            await stage.hold(0.2, 3.0)
             await asyncio.to_thread(server.start)
         return name
 
@@ -97,7 +96,7 @@ def _hang(name: str, least: float = 3.0, most: float = 7.0) -> Callable[[Stage],
         server = _server(stage, name)
         server.pause()
         try:
-            await _hold(stage, least, most)
+            await stage.hold(least, most)
         finally:
             server.resume()
         return name
@@ -108,7 +107,7 @@ def _hang(name: str, least: float = 3.0, most: float = 7.0) -> Callable[[Stage],
 async def _redis_cut(stage: Stage) -> str:
     for _ in range(3):
         await asyncio.to_thread(stage.cluster.redis, "CLIENT", "KILL", "TYPE", "normal")
-        await _hold(stage, 0.1, 0.8)
+        await stage.hold(0.1, 0.8)
     return "three times"
 
 
@@ -121,7 +120,7 @@ async def _redis_flush(stage: Stage) -> str:
 async def _redis_full(stage: Stage) -> str:
     await asyncio.to_thread(stage.cluster.redis, "CONFIG", "SET", "maxmemory", "1mb")
     try:
-        await _hold(stage, 2.0, 4.0)
+        await stage.hold(2.0, 4.0)
     finally:
         await asyncio.to_thread(stage.cluster.redis, "CONFIG", "SET", "maxmemory", "0")
     return ""
@@ -139,7 +138,7 @@ async def _rabbit_alarm(stage: Stage) -> str:
     rabbit = stage.cluster.backends.rabbit
     await asyncio.to_thread(rabbit.rabbitctl, "set_vm_memory_high_watermark", "absolute", "1MB")
     try:
-        await _hold(stage, 2.0, 5.0)
+        await stage.hold(2.0, 5.0)
     finally:
         await asyncio.to_thread(rabbit.rabbitctl, "set_vm_memory_high_watermark", "absolute", "1GB")
     return ""
@@ -172,7 +171,7 @@ async def _mongo_errors(stage: Stage) -> str:
         for data in stage.rng.sample(_WRITE_ERRORS, len(_WRITE_ERRORS)):
             times = {"times": stage.rng.randint(1, 6)}
             await asyncio.to_thread(_fail_writes, stage.cluster, data, times)
-            await _hold(stage, 0.3, 0.9)
+            await stage.hold(0.3, 0.9)
     finally:
         await asyncio.to_thread(_fail_writes, stage.cluster, None, "off")
     return f"{len(_WRITE_ERRORS)} kinds"
@@ -230,7 +229,7 @@ def _net(backend: str, how: str) -> Callable[[Stage], Awaitable[str]]:
         elif how == "hole":
             proxy.swallow()
         try:
-            await _hold(stage, 1.0, 6.0)
+            await stage.hold(1.0, 6.0)
         finally:
             if how == "hole" and stage.rng.random() < 0.5:
                 proxy.drop()
@@ -245,14 +244,14 @@ async def _clock(stage: Stage) -> str:
     for step in (3600, -3600, 0):
         # The node's clock follows within a second.
         node.step_clock(step)
-        await _hold(stage, 2.0, 3.0)
+        await stage.hold(2.0, 3.0)
     return f"{node.name}: +1 h, -1 h, back"
 
 
 async def _clients_vanish(stage: Stage) -> str:
     """No client reads for a moment, then all connections are gone: what was written is read by nobody."""
     wires = [wire for device in stage.world.devices if (wire := device.deafen()) is not None]
-    await _hold(stage, 0.3, 0.8)
+    await stage.hold(0.3, 0.8)
     for wire in wires:
         wire.abort()
     return f"{len(wires)} connections"
@@ -267,6 +266,8 @@ FAULTS = {
         Fault("redis-hang", "redis", "Redis stands still", _hang("redis")),
         Fault("redis-cut", "redis", "Redis closes all connections, three times", _redis_cut),
         Fault("redis-flush", "redis", "Redis loses everything (FLUSHALL)", _redis_flush),
+        Fault("redis-failback", "redis", "Redis takes over what a replica has, and leads again", failback),
+        Fault("redis-failover", "redis nodes", "nodes move to a replica one by one, and back", failover),
         Fault("redis-full", "redis", "Redis is full (maxmemory)", _redis_full),
         Fault("rabbit-kill", "rabbit", "kill -9 of RabbitMQ, and a restart", _kill("rabbit")),
         Fault("rabbit-hang", "rabbit", "RabbitMQ stands still", _hang("rabbit")),
