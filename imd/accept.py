@@ -17,7 +17,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.errors import FORBIDDEN, INVALID_MESSAGE, UNAVAILABLE, Refused, Unavailable
+from imd.errors import (
+    FORBIDDEN,
+    INVALID_MESSAGE,
+    RATE_LIMITED,
+    TOO_LARGE,
+    UNAVAILABLE,
+    Refused,
+    Unavailable,
+)
 from imd.ids import ServerClock
 from imd.interfaces import (
     ArchiveQueue,
@@ -32,6 +40,7 @@ from imd.interfaces import (
     Placed,
     Record,
     Submission,
+    TooManyNew,
 )
 from imd.message import decode_message, encode_message
 from imd.seldom import Seldom
@@ -107,10 +116,12 @@ class _Batch:
             return range(len(self.entries))
         return [index for index, entry in enumerate(self.entries) if type(entry) is Submission]
 
-    def refuse(self, index: int, code: str, reason: str) -> None:
+    def refuse(self, index: int, code: str, reason: str, retry_after_ms: int | None = None) -> None:
         """The first refusal counts."""
+        if code == UNAVAILABLE:
+            retry_after_ms = 1000
         if not isinstance(self.others.get(index), Refused):
-            self.others[index] = Refused(code, reason, retry_after_ms=1000 if code == UNAVAILABLE else None)
+            self.others[index] = Refused(code, reason, retry_after_ms=retry_after_ms)
 
     def refuse_all(self, reason: str) -> None:
         """As `unavailable`."""
@@ -119,7 +130,8 @@ class _Batch:
 
 
 class Acceptor:
-    """`call_soon` runs a function in the reactor's next turn; `deliver` sends hints of what was placed.
+    """`call_soon` runs a function in the reactor's next turn; `deliver` sends hints of what was placed;
+    `handed_over` tells the archive of older messages that came along.
 
     `call_failed` is told which part failed a call, by the names that /readyz uses, and why.
     """
@@ -133,6 +145,7 @@ class Acceptor:
         deliver: Callable[[Sequence[Delivery]], None],
         clock: ServerClock,
         call_soon: Callable[[Callable[[], None]], object],
+        handed_over: Callable[[Sequence[ArchiveRecord]], None],
         call_failed: Callable[[str, str], None] = lambda part, reason: None,
     ) -> None:
         self._inbox = inbox
@@ -140,6 +153,7 @@ class Acceptor:
         self._deliver = deliver
         self._clock = clock
         self._call_soon = call_soon
+        self._handed_over = handed_over
         self._call_failed = call_failed
         self._seldom = Seldom(self.log, clock.monotonic)
         self._waiting: deque[Entry] = deque()
@@ -278,7 +292,10 @@ class Acceptor:
             if type(outcome) is Placed:
                 deliveries += outcome.deliveries
                 if outcome.agent:
-                    records += _records_of_agent(submission, outcome)
+                    records.append(ArchiveRecord(submission.body, outcome.agent))
+                    earlier = [d for d in outcome.deliveries if d.body != submission.body]
+                    if earlier:
+                        self._handed_over([ArchiveRecord(d.body, d.user) for d in earlier])
                 else:
                     records.append(submission.body)
             elif type(outcome) is Duplicate:
@@ -321,6 +338,8 @@ class Acceptor:
             batch.refuse(index, INVALID_MESSAGE, "the clientMsgId was used for another message")
         elif isinstance(outcome, NotAllowed):
             batch.refuse(index, FORBIDDEN, outcome.reason)
+        elif isinstance(outcome, TooManyNew):
+            _refuse_new(batch, index, outcome)
         elif isinstance(outcome, Failed):
             batch.refuse(index, UNAVAILABLE, outcome.reason)
 
@@ -361,10 +380,12 @@ class Acceptor:
         _ACCEPTED_AGAIN.inc(again)
 
 
-def _records_of_agent(submission: Submission, placed: Placed) -> list[Record]:
-    """A visitor's message, and what it had waiting and came along: its agent takes part in that, too."""
-    waited = [delivery.body for delivery in placed.deliveries if delivery.body != submission.body]
-    return [ArchiveRecord(body, placed.agent) for body in [submission.body, *waited]]
+def _refuse_new(batch: _Batch, index: int, outcome: TooManyNew) -> None:
+    who = "ids that have never connected"
+    if outcome.retry_after_ms is None:
+        batch.refuse(index, TOO_LARGE, f"group: too many {who}")
+    else:
+        batch.refuse(index, RATE_LIMITED, f"too many messages to {who}", outcome.retry_after_ms)
 
 
 def _first_copy(body: bytes, first: Duplicate) -> Record:

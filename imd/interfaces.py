@@ -42,6 +42,10 @@ class InboxOptions:
     """a device unseen for so long no longer holds the trim back"""
     max_messages: int = 10000
     """per inbox; past it the oldest leave"""
+    unopened_messages: int = 1000
+    """the same for an inbox that no device has ever opened; no more than `max_messages`"""
+    new_ids: int = 1000
+    """inboxes that no device has ever opened, begun by one sender in an hour; 0: no limit"""
     dedup_seconds: float = 3600
     lease_seconds: float = 90
     devices: int = 16
@@ -110,13 +114,20 @@ class NotAllowed(NamedTuple):
     reason: str
 
 
+class TooManyNew(NamedTuple):
+    """The message would begin inboxes that no device has ever opened, more than its sender may."""
+
+    retry_after_ms: int | None
+    """when it may be tried again; None if it alone would begin more than are allowed in an hour"""
+
+
 class Failed(NamedTuple):
     """This message, and not its batch, could not be placed."""
 
     reason: str
 
 
-Outcome = Placed | Duplicate | Conflict | NotAllowed | Failed
+Outcome = Placed | Duplicate | Conflict | NotAllowed | TooManyNew | Failed
 
 
 @dataclass(slots=True)
@@ -224,7 +235,8 @@ class Inbox(Backend, Protocol):
 
     def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
         """Register the channel. Who was not recovered, and gave no sign since that it was told, is not
-        recovered the next time either, unless it names a cursor that the inbox can go on from."""
+        recovered the next time either, unless it names a cursor that the inbox can go on from. The first
+        device of all is not recovered if messages have left the inbox, which has kept less before it came."""
 
     def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
         """Messages from `after + 1` on: at most `limit`, and at most about 256 KiB, but one if there is one.
@@ -246,7 +258,10 @@ class Inbox(Backend, Protocol):
 
     def serve_desk(self) -> Deferred[list[Delivery]]:
         """Give waiting visitors to agents online, first come first served, and take visitors back from
-        agents that have been gone for longer than the grace period. Call again while it gives anything."""
+        agents that have been gone for longer than the grace period. Call again while it gives anything.
+
+        The next agent gets what the visitor has written since its agent's last message to it: the newest 50,
+        or all that no agent has got if they are more; nothing that it has got before."""
 
     def agent_of(self, visitor: str) -> Deferred[str]:
         """The visitor's present agent; empty if it has none."""

@@ -23,6 +23,7 @@ from imd.endpoints import Certificates
 from imd.endpoints import make as make_endpoint
 from imd.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
 from imd.gate import Gate
+from imd.handed_over import HandedOver
 from imd.history import Historian
 from imd.http import make_site
 from imd.ids import MessageIds, ServerClock
@@ -121,12 +122,14 @@ class Node:
             probes["archive queue"] = backends.queue.probe
         self._readiness = Readiness(reactor, probes, self._own_problems)
         self._seldom = Seldom(self.log, reactor.seconds)
+        self._handed_over = HandedOver(backends.queue, reactor.callLater)
         self._acceptor = Acceptor(
             backends.inbox,
             backends.queue,
             self._router.deliver,
             clock,
             lambda function: reactor.callLater(0, function),
+            self._handed_over.add,
             self._readiness.failed,
         )
         self._upkeep = Upkeep(
@@ -301,6 +304,10 @@ class Node:
         self._gate.stop()
         self._upkeep.stop()
         self._readiness.stop()
+        left = until - self._reactor.seconds()
+        told = self._handed_over.drained()
+        await self._step("tell the archive who got visitors' messages", told, until - left / 2)
+        self._handed_over.stop()
         self._router.stop()
         await self._step("leave the registry", DeferredList(list(self._leaves)), until)
         for name, backend in reversed(self._backends.named().items()):
@@ -356,11 +363,7 @@ class Node:
     def _desk_served(self, deliveries: Sequence[Delivery]) -> None:
         """Agents got what visitors had waiting: tell them, and let the archive know who takes part now."""
         self._router.deliver(deliveries)
-        records = [ArchiveRecord(delivery.body, delivery.user) for delivery in deliveries]
-        # Should this fail, the messages are archived all the same, and in the agents' inboxes.
-        self._backends.queue.publish(records).addErrback(
-            lambda failure: self._seldom.warn("the archive: {reason}", reason=failure.getErrorMessage())
-        )
+        self._handed_over.add(ArchiveRecord(delivery.body, delivery.user) for delivery in deliveries)
 
     def _bus_problem(self) -> str | None:
         return self._backends.bus.problem() if self._backends.bus is not None else None

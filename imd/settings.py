@@ -109,6 +109,8 @@ class Limits:
     """of frames that are still coming, on all connections together; one frame always has room"""
     devices: int = _key(16, values.integer(1, 10_000))
     """of one user, other than the connecting one"""
+    new_ids: int = _key(1000, values.integer(0, 1_000_000_000))
+    """inboxes that nobody has ever opened, begun by one sender in an hour; 0: no limit"""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class Inbox:
     """how long a device that is away holds the trim back"""
     max_messages: int = _key(10_000, values.integer(1, 10_000_000))
     """in one inbox; past it the oldest leave"""
+    unopened_messages: int = _key(1000, values.integer(1, 10_000_000))
+    """the same for an inbox that no device has ever opened"""
     dedup_seconds: float = _key(3600.0, values.seconds(1, 30 * 86400))
     """how long a clientMsgId is remembered"""
     reconcile_seconds: float = _key(15.0, values.seconds())

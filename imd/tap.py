@@ -62,6 +62,8 @@ def inbox_options(settings: Settings) -> InboxOptions:
     return InboxOptions(
         keep_days=settings.inbox.keep_days,
         max_messages=settings.inbox.max_messages,
+        unopened_messages=settings.inbox.unopened_messages,
+        new_ids=settings.limits.new_ids,
         dedup_seconds=settings.inbox.dedup_seconds,
         lease_seconds=settings.node.lease_seconds,
         devices=settings.limits.devices,

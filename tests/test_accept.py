@@ -12,10 +12,19 @@ from imd import accept
 from imd.accept import Acceptor, Refusal
 from imd.backends import rabbit_archive_queue
 from imd.compose import Author, compose
-from imd.errors import FORBIDDEN, INVALID_MESSAGE, UNAVAILABLE, Refused
+from imd.errors import FORBIDDEN, INVALID_MESSAGE, RATE_LIMITED, TOO_LARGE, UNAVAILABLE, Refused
 from imd.frames import MessageFrame
 from imd.ids import MessageIds, ServerClock
-from imd.interfaces import Delivery, Failed, NotAllowed, Record, Submission
+from imd.interfaces import (
+    ArchiveRecord,
+    Delivery,
+    Failed,
+    NotAllowed,
+    Placed,
+    Record,
+    Submission,
+    TooManyNew,
+)
 from imd.message import FromUserType, decode_message
 from tests.doubles import InboxDouble, QueueDouble
 
@@ -68,7 +77,10 @@ class AcceptorTestCase(unittest.TestCase):
         self.soon: list[Callable[[], None]] = []
         self.log: list[str] = []
         clock = ServerClock(lambda: 1_764_000_000.0, lambda: self.now)
-        self.acceptor = Acceptor(self.inbox, self.queue, self.deliver, clock, self.soon.append)
+        self.handed_over: list[ArchiveRecord] = []
+        self.acceptor = Acceptor(
+            self.inbox, self.queue, self.deliver, clock, self.soon.append, self.handed_over.extend
+        )
         self.ids = MessageIds(clock)
         self.alice = Writer(self.acceptor, self.ids)
 
@@ -105,6 +117,29 @@ class AcceptorTestCase(unittest.TestCase):
 
 
 class PathTests(AcceptorTestCase):
+    def test_too_many_new_recipients(self) -> None:
+        """They say when the message may be sent again, or that it never may."""
+        self.inbox.refusals = {"new": TooManyNew(5000), "user0": TooManyNew(None)}
+        self.alice.send("c-1", "new")
+        self.alice.send_group(3)
+        self.turn()
+        self.place()
+        self.assertEqual(self.alice.answers, [("c-1", RATE_LIMITED), (None, TOO_LARGE)])
+        refused = self.alice.refused["c-1"]
+        self.assertEqual((refused.temporary, refused.retry_after_ms), (True, 5000))
+        self.assertEqual((self.alice.refused[None].temporary, self.queue.published), (False, []))
+
+    def test_what_came_along_at_the_desk(self) -> None:
+        """A message is archived with its agent; for older ones that came along it does not wait."""
+        older = Delivery("anna", "e", 1, ["c"], b"{}")
+        mine = self.alice.send("c-1", "desk")
+        self.inbox.refusals = {"desk": Placed([older, Delivery("anna", "e", 2, ["c"], mine.body)], "anna")}
+        self.turn()
+        self.place()
+        self.assertEqual(self.queue.published[0][0], [ArchiveRecord(mine.body, "anna")])
+        self.assertEqual(self.handed_over, [ArchiveRecord(b"{}", "anna")])
+        self.assertEqual([delivery.seq for delivery in self.delivered], [1, 2])
+
     def test_one_message(self) -> None:
         """Placed, then hinted at, then published, then confirmed, then accepted: in this order."""
         sent = self.alice.send("c-1")

@@ -20,7 +20,7 @@ from imd.errors import Unavailable
 from imd.gate import Gate
 from imd.history import Historian
 from imd.ids import MessageIds, ServerClock
-from imd.interfaces import History, Leave
+from imd.interfaces import ArchiveRecord, History, Leave
 from imd.services import Services
 from imd.session import Session
 from imd.settings import Auth, Limits, Settings
@@ -76,6 +76,7 @@ class ConnectionTestCase(unittest.TestCase):
         self.soon: list[Callable[[], None]] = []
         self.leaves: list[Leave] = []
         self.desk_changes = 0
+        self.handed_over: list[ArchiveRecord] = []
         clock = ServerClock(self.unix_seconds, self.clock.seconds)
         router = Router(self.sessions, None, self.clock.seconds, self.clock.callLater)
         self.services = Services(
@@ -83,7 +84,9 @@ class ConnectionTestCase(unittest.TestCase):
             clock=clock,
             ids=MessageIds(clock),
             inbox=self.inbox,
-            acceptor=Acceptor(self.inbox, self.queue, router.deliver, clock, self.soon.append),
+            acceptor=Acceptor(
+                self.inbox, self.queue, router.deliver, clock, self.soon.append, self.handed_over.extend
+            ),
             router=router,
             historian=Historian(self.archive, self.inbox),
             authenticator=Authenticator(self.auth, self.unix_seconds),

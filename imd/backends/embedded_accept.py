@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import msgspec
 
 from imd.backends import embedded_tables as tables
 from imd.backends.embedded_desk import Desk
+from imd.backends.embedded_opening import Opening
 from imd.backends.embedded_state import State, User
 from imd.backends.fullness import OVERFLOWN
 from imd.interfaces import Conflict, Delivery, Duplicate, Failed, NotAllowed, Outcome, Placed, Submission
@@ -38,19 +39,24 @@ class Placing:
     def __init__(self, state: State, desk: Desk) -> None:
         self._state = state
         self._desk = desk
+        options = state.options
+        self._unopened_messages = min(options.unopened_messages, options.max_messages)
+        self._opening = Opening(options.new_ids)
 
     def accept(self, batch: Sequence[Submission]) -> list[Outcome]:
         """One outcome per message, in order. Nothing is in the file before `state.write()`."""
         state = self._state
         now = state.clock.now_ms()
-        names = [submission.sender for submission in batch]
+        names_of_senders = [submission.sender for submission in batch]
+        names = list(names_of_senders)
         for submission in batch:
             names += submission.recipients
         users = state.load(names)
         uses = self._uses(batch, [users[submission.sender] for submission in batch], now)
         by_user = state.channels.by_user
         live = state.channels.live
-        max_messages = state.options.max_messages
+        unopened_messages = self._unopened_messages
+        unplaced: list[str] = []
         outcomes: list[Outcome] = []
         for submission in batch:
             sender = users[submission.sender]
@@ -76,13 +82,19 @@ class Placing:
                 if not is_visitor_id(submission.sender):
                     outcomes.append(Failed("nobody is to get it"))
                     continue
-                try:
-                    agent, deliveries = self._desk.agent_for(sender, submission.visitor_to, now)
-                except PermissionError as error:
-                    outcomes.append(NotAllowed(str(error)))
+                found = self._desk.agent_for(sender, submission.visitor_to, now)
+                if isinstance(found, NotAllowed):
+                    outcomes.append(found)
                     continue
+                agent, deliveries = found
                 if agent is not None:
                     recipients = (agent.name,)
+            elif not all(users[name].seq for name in recipients):
+                refused = self._opening.refuse(sender.name, [users[name] for name in recipients], now)
+                if refused is not None:
+                    unplaced += recipients
+                    outcomes.append(refused)
+                    continue
 
             number = state.new_number()
             message_id = submission.message_id
@@ -92,13 +104,16 @@ class Placing:
                 seq = user.seq = user.seq + 1
                 state.changed(user)
                 state.inbox += (user.uid, seq, number, size)
-                if seq - user.low > max_messages:
-                    OVERFLOWN.inc(seq - max_messages - user.low)
-                    state.trim(user, seq - max_messages)
+                if seq - user.low > unopened_messages:
+                    self._bound(user)
                 taking_part.add(user.uid)
                 channels = live(name, now) if name in by_user else ()
                 deliveries.append(Delivery(name, user.epoch, seq, channels, submission.body))
-            if not recipients:
+                if user.agent is not None and user.agent == submission.sender and len(recipients) == 1:
+                    self._desk.answered(user, number)
+            if agent is not None:
+                state.owe(sender, number, size)
+            elif not recipients:
                 self._desk.wait(sender, number, size)
 
             state.messages += (
@@ -111,7 +126,24 @@ class Placing:
                 state.sent += (state.new_use(), *key, submission.content, number, now)
             outcomes.append(Placed(deliveries, agent.name if agent is not None else ""))
         self._desk.cap_waiting()
+        if unplaced:
+            self._unmake(set(unplaced).difference(names_of_senders))
         return outcomes
+
+    def _bound(self, user: User) -> None:
+        """Past what an inbox may hold the oldest leave."""
+        most = self._state.options.max_messages if user.opened else self._unopened_messages
+        low = user.seq - most
+        if low > user.low:
+            OVERFLOWN.inc(low - user.low)
+            self._state.trim(user, low)
+
+    def _unmake(self, names: Iterable[str]) -> None:
+        """Somebody who got no message after all leaves nothing in the file."""
+        users = self._state.load(())
+        for user in map(users.__getitem__, names):
+            if not user.seq and not user.opened:
+                self._state.unmake(user)
 
     def _uses(
         self, batch: Sequence[Submission], senders: Sequence[User], now: int

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import msgspec
 
 from imd.backends.embedded_state import State, User
-from imd.backends.fullness import VISITORS_WAITING
-from imd.interfaces import Delivery
+from imd.backends.embedded_tables import UNANSWERED
+from imd.backends.fullness import OVERFLOWN, VISITORS_WAITING
+from imd.interfaces import Delivery, NotAllowed
 
 VISITORS_PER_CALL = 50
 MESSAGES_PER_CALL = 5000
 DELIVERIES_PER_VISITOR = 50
 AGENT_KEPT_MS = 86_400_000
-"""of a visitor's silence: after that it belongs to nobody, and is no load on its agent"""
+"""of a visitor's silence: after that it is no load on its agent, and nobody's unless it is owed an answer"""
 
 
 class Desk:
@@ -27,33 +26,41 @@ class Desk:
     # for placing messages
 
     def present_agent(self, visitor: User, now: int) -> str | None:
-        """The visitor's agent, if it has one that is not gone for good and it has written to of late."""
+        """The visitor's agent, if it has one that is not gone for good, and has said or been told something
+        of late or is owed an answer."""
         state = self._state
-        if visitor.agent is None or visitor.agent_used < now - AGENT_KEPT_MS:
+        kept_ms = state.keep_ms if visitor.owed else AGENT_KEPT_MS
+        if visitor.agent is None or visitor.agent_used < now - kept_ms:
             return None
         return None if state.channels.is_gone(visitor.agent, now, state.grace_ms) else visitor.agent
 
-    def agent_for(self, visitor: User, wanted: str, now: int) -> tuple[User | None, list[Delivery]]:
+    def agent_for(
+        self, visitor: User, wanted: str, now: int
+    ) -> NotAllowed | tuple[User | None, list[Delivery]]:
         """The agent who gets the visitor's message, claimed if need be (None: nobody is online), and
         where that put what the visitor had waiting.
 
-        Raises PermissionError, and changes nothing, if `wanted` is not empty and not that agent.
+        NotAllowed, and nothing is changed, if `wanted` is not empty and not that agent.
         """
         state = self._state
         present = self.present_agent(visitor, now)
         name = present or self._least_loaded(now)
         if wanted and wanted != name:
-            raise PermissionError("a visitor may write to its own agent only")
+            return NotAllowed("a visitor writes to its agent only")
         if present is None and visitor.agent is not None:
-            self._release(visitor.agent, [visitor], now)
+            self._release([visitor], now)
         if name is None:
             return None, []
         agent = state.user(name)
         if present is None:
             return agent, self._hand_over(visitor, agent, now)
-        visitor.agent_used = now
-        state.changed(visitor)
+        state.touch(visitor)
         return agent, []
+
+    def answered(self, visitor: User, number: int) -> None:
+        """The visitor's agent has written to it: another one need not."""
+        self._state.settle(visitor, number)
+        visitor.agent_used = self._state.clock.now_ms()
 
     def wait(self, visitor: User, number: int, size: int) -> None:
         """Put a message at the end of what the visitor has waiting."""
@@ -79,8 +86,10 @@ class Desk:
             if left <= 0:
                 break
             visitors = self._visitors_of(agent, left)
+            if not visitors:
+                del state.loads()[agent]
             left -= len(visitors)
-            self._release(agent, visitors, now)
+            self._release(visitors, now)
         deliveries = self._serve_waiting(now)
         state.write()
         count = "SELECT COUNT(*) FROM user WHERE waiting IS NOT NULL"
@@ -130,7 +139,8 @@ class Desk:
     # moving
 
     def _hand_over(self, visitor: User, agent: User, now: int) -> list[Delivery]:
-        """Assign the visitor, and move what it has waiting into the agent's inbox.
+        """Assign the visitor, and put what it has written since the last answer into the agent's inbox: the
+        newest of what other agents have got, and all that nobody has got; nothing that this agent has got.
 
         Of very many messages only the last are returned: their numbers tell of the others.
         """
@@ -139,69 +149,51 @@ class Desk:
         state.set_waiting(visitor, False)
         state.write()
         connection = state.connection
+        connection.execute(
+            "INSERT OR IGNORE INTO moving SELECT u.message, u.size FROM "
+            "(SELECT message, size FROM unanswered WHERE uid = :visitor ORDER BY message DESC "
+            "LIMIT MAX(0, :most - (SELECT COUNT(*) FROM waiting WHERE uid = :visitor))) u "
+            "JOIN message m ON m.number = u.message "
+            "WHERE NOT EXISTS (SELECT 1 FROM participant WHERE uid = :agent AND id = m.id) "
+            "UNION ALL SELECT message, size FROM waiting WHERE uid = :visitor",
+            {"visitor": visitor.uid, "agent": agent.uid, "most": UNANSWERED},
+        )
         moved = connection.execute(
             "INSERT INTO inbox (uid, seq, message, size) "
-            "SELECT ?, ? + ROW_NUMBER() OVER (ORDER BY position), message, size FROM waiting WHERE uid = ?",
-            (agent.uid, agent.seq, visitor.uid),
+            "SELECT ?, ? + ROW_NUMBER() OVER (ORDER BY message), message, size FROM moving",
+            (agent.uid, agent.seq),
         ).rowcount
         if moved <= 0:
             return []
         connection.execute(
             "INSERT OR IGNORE INTO participant (uid, id, message) "
-            "SELECT ?, m.id, m.number FROM waiting w JOIN message m ON m.number = w.message WHERE w.uid = ?",
-            (agent.uid, visitor.uid),
+            "SELECT ?, m.id, m.number FROM moving w JOIN message m ON m.number = w.message",
+            (agent.uid,),
         )
+        newest = "SELECT message, size FROM moving ORDER BY message DESC LIMIT ?"
+        for number, size in connection.execute(newest, (UNANSWERED,)).fetchall():
+            state.owe(visitor, number, size)
+        connection.execute("DELETE FROM moving")
         connection.execute("DELETE FROM waiting WHERE uid = ?", (visitor.uid,))
         agent.seq += moved
         state.changed(agent)
-        state.trim(agent, agent.seq - state.options.max_messages)
+        low = agent.seq - state.options.max_messages
+        OVERFLOWN.inc(max(0, low - agent.low))
+        state.trim(agent, low)
         channels = state.channels.live(agent.name, now)
         return [
             Delivery(agent.name, agent.epoch, seq, channels, body)
             for seq, body in self._bodies(agent, agent.seq - min(moved, DELIVERIES_PER_VISITOR))
         ]
 
-    def _release(self, agent_name: str, visitors: list[User], now: int) -> None:
-        """Take visitors back from their agent.
-
-        What no device of the agent has acknowledged is put before what they have waiting. It stays in
-        the agent's inbox as well: an inbox has no holes. A visitor waits for another agent if it has
-        such messages or somebody is online; else it is free until it writes again.
-        """
-        state = self._state
-        agent = state.user(agent_name)
-        cursors = [d.seq for d in state.devices(agent).values() if d.epoch == agent.epoch]
-        state.write()
-        rows = state.connection.execute(
-            "SELECT json_group_array(json_array(m.sender, i.seq, i.message, i.size)) "
-            "FROM inbox i JOIN message m ON m.number = i.message WHERE i.uid = ? AND i.seq > ?",
-            (agent.uid, max([agent.low, *cursors])),
-        ).fetchone()[0]
-        unread: dict[int, dict[int, int]] = defaultdict(dict)
-        for sender, _, number, size in sorted(
-            msgspec.json.decode(rows, type=list[tuple[int, int, int, int]]), key=lambda row: row[1]
-        ):
-            # A visitor that came back to the same agent has its messages there twice.
-            unread[sender].setdefault(number, size)
-        online = bool(state.channels.agents_online(now))
+    def _release(self, visitors: list[User], now: int) -> None:
+        """Take visitors back from their agent. One waits for another if it is owed an answer or somebody is
+        online; else it is free until it writes again."""
+        online = bool(self._state.channels.agents_online(now))
         for visitor in visitors:
-            state.assign(visitor, None)
-            messages = unread.get(visitor.uid, {})
-            if messages:
-                first = self._first_position(visitor) - len(messages)
-                for position, (number, size) in enumerate(messages.items(), first):
-                    state.waiting += (visitor.uid, position, number, size)
-                self._cap(visitor)
-            if messages or online:
-                state.set_waiting(visitor, True)
-
-    def _first_position(self, visitor: User) -> int:
-        """Of what the visitor has waiting; where the next would come if nothing does."""
-        self._state.write()
-        first = self._state.connection.execute(
-            "SELECT MIN(position) FROM waiting WHERE uid = ?", (visitor.uid,)
-        ).fetchone()[0]
-        return 0 if first is None else first
+            self._state.assign(visitor, None)
+            if visitor.owed or online:
+                self._state.set_waiting(visitor, True)
 
     def _cap(self, visitor: User) -> None:
         self._state.write()

@@ -53,6 +53,12 @@ class Devices:
             return TooManyChannels()
 
         start, recovered = self._start(user, request)
+        if not user.opened:
+            # The first device of all, for which less was kept than would have been for another.
+            options = state.options
+            recovered = recovered and not (user.low and options.unopened_messages < options.max_messages)
+            user.opened = 1
+            state.changed(user)
         # A channel that registers again may have read nothing yet of what it was told.
         untold = not recovered or (request.resume and device is not None and device.epoch == UNTOLD)
         epoch = UNTOLD if untold else user.epoch

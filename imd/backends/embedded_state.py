@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from imd.ids import ServerClock
 from imd.interfaces import InboxOptions
 
 MAX_USERS_IN_MEMORY = 200_000
+OWED, SILENT = 1, 2
 
 
 @dataclass(slots=True)
@@ -47,12 +49,21 @@ class User:
     """the inbox holds low + 1 … seq"""
     agent: str | None = None
     agent_used: int = 0
-    """when the visitor last wrote to its agent, ms"""
+    """when the visitor last wrote to its agent, or was answered, ms"""
     waiting: int | None = None
+    owed: int = 0
+    """OWED if a visitor's messages have no answer, SILENT if that is so and it is no load on its agent"""
+    opened: int = 0
+    """1 once a device of the user has connected"""
     devices: dict[str, Device] | None = None
 
 
-_read_users = msgspec.json.Decoder(list[tuple[int, str, str, int, int, str | None, int, int | None]]).decode
+_columns_of = attrgetter(
+    "uid", "name", "epoch", "seq", "low", "agent", "agent_used", "waiting", "owed", "opened"
+)
+_read_users = msgspec.json.Decoder(
+    list[tuple[int, str, str, int, int, str | None, int, int | None, int, int]]
+).decode
 _read_devices = msgspec.json.Decoder(list[tuple[int, str, str, int, int, int | None, int]]).decode
 
 
@@ -82,6 +93,9 @@ class State:
         self.inbox: list[Any] = []
         self.sent: list[Any] = []
         self.waiting: list[Any] = []
+        self.unanswered: list[Any] = []
+        self._answers: dict[int, int] = {}
+        self._new_users: set[int] = set()
         self._changed_users: dict[int, User] = {}
         self._changed_devices: dict[tuple[int, str], Device | None] = {}
         self._trims: dict[int, int] = {}
@@ -110,6 +124,10 @@ class State:
         self._next_number = number + 1
         return number
 
+    def last_number(self) -> int:
+        """Of the messages."""
+        return self._next_number - 1
+
     def new_use(self) -> int:
         """For a use of a clientMsgId."""
         use = self._next_use
@@ -130,8 +148,16 @@ class State:
                 if name not in users:
                     users[name] = user = User(self._next_uid, name, secrets.token_hex(6))
                     self._next_uid += 1
+                    self._new_users.add(user.uid)
                     self.changed(user)
         return users
+
+    def unmake(self, user: User) -> None:
+        """Somebody who was given a row, and is in nothing that will be written, gets none."""
+        if user.uid in self._new_users:
+            self._new_users.discard(user.uid)
+            self._changed_users.pop(user.uid, None)
+            self._users.pop(user.name, None)
 
     def user(self, name: str) -> User:
         return self._users.get(name) or self.load((name,))[name]
@@ -185,12 +211,12 @@ class State:
     # visitors and agents
 
     def loads(self) -> dict[str, int]:
-        """How many visitors each agent has that has any."""
+        """How many visitors each agent has that has any. Silent ones do not count: it may be 0."""
         if self._loads is None:
             self.write()
             rows = self.connection.execute(
-                "SELECT json_group_array(json_array(agent, visitors)) "
-                "FROM (SELECT agent, COUNT(*) AS visitors FROM user WHERE agent IS NOT NULL GROUP BY agent)"
+                "SELECT json_group_array(json_array(agent, visitors)) FROM (SELECT agent, "
+                f"SUM(owed <> {SILENT}) AS visitors FROM user WHERE agent IS NOT NULL GROUP BY agent)"
             ).fetchone()[0]
             self._loads = dict(msgspec.json.decode(rows, type=list[tuple[str, int]]))
         return self._loads
@@ -198,14 +224,42 @@ class State:
     def assign(self, visitor: User, agent: str | None) -> None:
         """Give the visitor to an agent, or to nobody."""
         loads = self.loads()
-        if visitor.agent is not None:
+        if visitor.agent is not None and visitor.owed != SILENT:
             loads[visitor.agent] -= 1
-            if not loads[visitor.agent]:
-                del loads[visitor.agent]
         if agent is not None:
             loads[agent] = loads.get(agent, 0) + 1
+        if visitor.owed == SILENT:
+            visitor.owed = OWED
         visitor.agent = agent
+        self.touch(visitor)
+
+    def touch(self, visitor: User) -> None:
+        """There is something new with the visitor: it is its agent's load."""
+        if visitor.owed == SILENT and visitor.agent is not None:
+            visitor.owed = OWED
+            self.loads()[visitor.agent] += 1
         visitor.agent_used = self.clock.now_ms()
+        self.changed(visitor)
+
+    def lay_aside(self, visitor: User) -> None:
+        """The visitor has long been silent, and is owed an answer: it stays its agent's, but is no load."""
+        if visitor.owed == OWED and visitor.agent is not None:
+            self.loads()[visitor.agent] -= 1
+            visitor.owed = SILENT
+            self.changed(visitor)
+
+    def owe(self, visitor: User, number: int, size: int) -> None:
+        """An agent has got this message of the visitor, which has no answer yet."""
+        self.unanswered += (visitor.uid, number, size)
+        visitor.owed = OWED
+        self.changed(visitor)
+
+    def settle(self, visitor: User, number: int) -> None:
+        """Messages of the visitor up to this one need no answer any more."""
+        if visitor.owed == SILENT and visitor.agent is not None:
+            self.loads()[visitor.agent] += 1
+        visitor.owed = 0
+        self._answers[visitor.uid] = number
         self.changed(visitor)
 
     def set_waiting(self, visitor: User, waiting: bool) -> None:
@@ -226,24 +280,27 @@ class State:
         if self._changed_users:
             tables.PUT_USERS.write(
                 connection,
-                list(
-                    chain.from_iterable(
-                        (u.uid, u.name, u.epoch, u.seq, u.low, u.agent, u.agent_used, u.waiting)
-                        for u in self._changed_users.values()
-                    )
-                ),
+                list(chain.from_iterable(map(_columns_of, self._changed_users.values()))),
             )
             self._changed_users.clear()
+            self._new_users.clear()
+        grown = list(dict.fromkeys(self.unanswered[::3]))
         for statement, values in (
             (tables.PUT_MESSAGES, self.messages),
             (tables.PUT_PARTICIPANTS, self.participants),
             (tables.PUT_INBOX, self.inbox),
             (tables.PUT_SENT, self.sent),
             (tables.PUT_WAITING, self.waiting),
+            (tables.PUT_UNANSWERED, self.unanswered),
         ):
             if values:
                 statement.write(connection, values)
                 values.clear()
+        if grown:
+            tables.CAP_UNANSWERED.write(connection, grown)
+        if self._answers:
+            tables.DROP_ANSWERED.write(connection, list(chain.from_iterable(self._answers.items())))
+            self._answers.clear()
         if self._trims:
             tables.TRIM_INBOX.write(connection, list(chain.from_iterable(self._trims.items())))
             self._trims.clear()
@@ -274,8 +331,11 @@ class State:
         self.channels.rollback(mark)
         self._users.clear()
         self._loads = None
-        for values in (self.messages, self.participants, self.inbox, self.sent, self.waiting):
+        rows = (self.messages, self.participants, self.inbox, self.sent, self.waiting, self.unanswered)
+        for values in rows:
             values.clear()
+        self._answers.clear()
+        self._new_users.clear()
         self._changed_users.clear()
         self._changed_devices.clear()
         self._trims.clear()

@@ -7,7 +7,7 @@ import msgspec
 from imd.backends.embedded_desk import AGENT_KEPT_MS
 from imd.backends.embedded_devices import Devices
 from imd.backends.embedded_drift import Drift
-from imd.backends.embedded_state import State
+from imd.backends.embedded_state import SILENT, State, User
 
 ROWS_PER_SWEEP = 2000
 USERS_PER_SWEEP = 200
@@ -62,7 +62,8 @@ class Sweep:
         first, last = self._uid + 1, self._uid + USERS_PER_SWEEP
         names = state.connection.execute(
             "SELECT json_group_array(name) FROM user u WHERE u.uid BETWEEN :first AND :last AND ("
-            "(u.agent IS NOT NULL AND u.agent_used < :silent) OR "
+            f"(u.agent IS NOT NULL AND u.agent_used < :silent AND u.owed <> {SILENT}) OR "
+            "(u.owed > 0 AND u.agent_used < :old) OR "
             "EXISTS (SELECT 1 FROM device d WHERE d.uid = u.uid AND d.seen < :old) OR "
             "EXISTS (SELECT 1 FROM inbox i JOIN message m ON m.number = i.message "
             "WHERE i.uid = u.uid AND i.seq = u.low + 1 AND m.send_time < :old))",
@@ -70,8 +71,7 @@ class Sweep:
         ).fetchone()[0]
         for name in msgspec.json.decode(names, type=list[str]):
             user = state.user(name)
-            if user.agent is not None and user.agent_used < now - AGENT_KEPT_MS:
-                state.assign(user, None)
+            self._forget_agent(user, now)
             self._devices.trim_acknowledged(user, now)
             last_old = state.connection.execute(
                 "SELECT MIN(i.seq) FROM inbox i JOIN message m ON m.number = i.message "
@@ -81,6 +81,17 @@ class Sweep:
             state.trim(user, min(user.low + ROWS_PER_SWEEP, user.seq) if last_old is None else last_old - 1)
         highest = state.connection.execute("SELECT MAX(uid) FROM user").fetchone()[0] or 0
         self._uid = last if last < highest else 0
+
+    def _forget_agent(self, user: User, now: int) -> None:
+        """A visitor that has long been silent is nobody's, or no load if it is owed an answer."""
+        state = self._state
+        if user.owed and user.agent_used < now - state.keep_ms:
+            state.settle(user, state.last_number())
+        if user.agent is not None and user.agent_used < now - AGENT_KEPT_MS:
+            if user.owed:
+                state.lay_aside(user)
+            else:
+                state.assign(user, None)
 
     # tokens
 

@@ -15,15 +15,18 @@ from typing import Any
 
 from imd.errors import ConfigurationError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 5
 
 SCHEMA = """
 -- Everybody who has a name in any other table. An inbox holds exactly the numbers low+1 to seq.
--- agent: whom a visitor is assigned to; agent_used: when it last wrote to it, ms.
+-- agent: whom a visitor is assigned to; agent_used: when it last wrote to it, or was answered, ms.
 -- waiting: a visitor's place in the desk's waiting order.
+-- owed: 1 if a visitor's messages have no answer; 2 if it has long been silent as well: no load on its agent.
+-- opened: a device of the user has connected at some time.
 CREATE TABLE user (uid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL,
-    seq INTEGER NOT NULL, low INTEGER NOT NULL, agent TEXT, agent_used INTEGER NOT NULL, waiting INTEGER);
+    seq INTEGER NOT NULL, low INTEGER NOT NULL, agent TEXT, agent_used INTEGER NOT NULL, waiting INTEGER,
+    owed INTEGER NOT NULL, opened INTEGER NOT NULL);
 CREATE INDEX user_agent ON user (agent) WHERE agent IS NOT NULL;
 CREATE INDEX user_waiting ON user (waiting) WHERE waiting IS NOT NULL;
 
@@ -46,6 +49,10 @@ CREATE TABLE inbox (uid INTEGER NOT NULL, seq INTEGER NOT NULL, message INTEGER 
 CREATE TABLE waiting (uid INTEGER NOT NULL, position INTEGER NOT NULL, message INTEGER NOT NULL,
     size INTEGER NOT NULL, PRIMARY KEY (uid, position)) WITHOUT ROWID;
 
+-- The newest of a visitor's messages that an agent has got since the last answer.
+CREATE TABLE unanswered (uid INTEGER NOT NULL, message INTEGER NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (uid, message)) WITHOUT ROWID;
+
 -- clientMsgIds, in the order of their last use (a use is a new row), so that the oldest are the first.
 CREATE TABLE sent (use INTEGER PRIMARY KEY, sender INTEGER NOT NULL, device TEXT NOT NULL,
     client_msg_id TEXT NOT NULL, content TEXT NOT NULL, message INTEGER NOT NULL, used INTEGER NOT NULL);
@@ -55,6 +62,28 @@ CREATE UNIQUE INDEX sent_key ON sent (sender, device, client_msg_id);
 CREATE TABLE visitor (name TEXT PRIMARY KEY, token_hash TEXT NOT NULL, used INTEGER NOT NULL);
 CREATE INDEX visitor_used ON visitor (used);
 """
+
+UNANSWERED = 50
+
+# What an agent has of its visitor since it last wrote to it counts as unanswered.
+_FROM_1 = f"""
+ALTER TABLE user ADD COLUMN owed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE user ADD COLUMN opened INTEGER NOT NULL DEFAULT 1;
+CREATE TABLE unanswered (uid INTEGER NOT NULL, message INTEGER NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (uid, message)) WITHOUT ROWID;
+INSERT INTO unanswered
+    SELECT uid, message, size FROM (
+        SELECT v.uid, m.number AS message, length(CAST(m.body AS BLOB)) AS size,
+            ROW_NUMBER() OVER (PARTITION BY v.uid ORDER BY m.number DESC) AS age
+        FROM user v JOIN user a ON a.name = v.agent
+        JOIN participant p ON p.uid = v.uid JOIN message m ON m.number = p.message
+        WHERE m.sender = v.uid AND m.number > (
+            SELECT COALESCE(MAX(r.number), 0) FROM participant q JOIN message r ON r.number = q.message
+            WHERE q.uid = v.uid AND r.sender = a.uid))
+    WHERE age <= {UNANSWERED};
+UPDATE user SET owed = 1 WHERE uid IN (SELECT uid FROM unanswered);
+"""
+_UPGRADES = {0: SCHEMA, 1: _FROM_1}
 
 
 def lock_folder(folder: str) -> int:
@@ -99,8 +128,10 @@ def open_file(folder: str) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        connection.execute("CREATE TEMP TABLE moving (message INTEGER PRIMARY KEY, size INTEGER NOT NULL)")
+        if version in _UPGRADES:
+            steps = _UPGRADES[version]
+            connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:
             raise ConfigurationError(
                 f"[node] data = {folder}: {path} has format {version}, {SCHEMA_VERSION} is expected"
@@ -156,13 +187,15 @@ class ManyRows:
 
 
 PUT_USERS = ManyRows(
-    "INSERT INTO user (uid, name, epoch, seq, low, agent, agent_used, waiting) VALUES {rows} "
+    "INSERT INTO user (uid, name, epoch, seq, low, agent, agent_used, waiting, owed, opened) VALUES {rows} "
     "ON CONFLICT (uid) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, low = excluded.low, "
-    "agent = excluded.agent, agent_used = excluded.agent_used, waiting = excluded.waiting",
-    8,
+    "agent = excluded.agent, agent_used = excluded.agent_used, waiting = excluded.waiting, "
+    "owed = excluded.owed, opened = excluded.opened",
+    10,
 )
 GET_USERS = ManyRows(
-    "SELECT json_group_array(json_array(uid, name, epoch, seq, low, agent, agent_used, waiting)) "
+    "SELECT json_group_array(json_array(uid, name, epoch, seq, low, agent, agent_used, waiting, "
+    "owed, opened)) "
     "FROM user WHERE name IN ({rows})",
     1,
     "?",
@@ -188,6 +221,20 @@ TRIM_INBOX = ManyRows(
     2,
 )
 PUT_WAITING = ManyRows("INSERT INTO waiting (uid, position, message, size) VALUES {rows}", 4)
+PUT_UNANSWERED = ManyRows("INSERT OR IGNORE INTO unanswered (uid, message, size) VALUES {rows}", 3)
+CAP_UNANSWERED = ManyRows(
+    "WITH grown (uid) AS (VALUES {rows}) DELETE FROM unanswered WHERE (uid, message) IN "
+    "(SELECT u.uid, u.message FROM grown CROSS JOIN unanswered u ON u.uid = grown.uid AND u.message <= "
+    "(SELECT message FROM unanswered n WHERE n.uid = grown.uid ORDER BY message DESC "
+    f"LIMIT 1 OFFSET {UNANSWERED}))",
+    1,
+)
+DROP_ANSWERED = ManyRows(
+    "WITH answer (uid, message) AS (VALUES {rows}) DELETE FROM unanswered WHERE (uid, message) IN "
+    "(SELECT u.uid, u.message FROM answer CROSS JOIN unanswered u ON u.uid = answer.uid "
+    "AND u.message <= answer.message)",
+    2,
+)
 PUT_SENT = ManyRows(
     "INSERT OR REPLACE INTO sent (use, sender, device, client_msg_id, content, message, used) VALUES {rows}",
     7,

@@ -7,4 +7,8 @@ from prometheus_client import Counter, Gauge
 OVERFLOWN = Counter(
     "imd_inbox_overflown_messages_total", "Messages that left a full inbox before every device had them."
 )
+OPENED = Counter(
+    "imd_inbox_unopened_total",
+    "Inboxes that began with a message: no device of their user had ever connected.",
+)
 VISITORS_WAITING = Gauge("imd_desk_waiting_visitors", "Visitors that wait for an agent, on all nodes.")

@@ -29,6 +29,9 @@ RECONNECTS = Counter("imd_redis_connects_total", "Connections made to Redis.", [
 
 SCRIPTS = ("accept", "connect", "pull", "ack", "renew", "leave", "desk", "run")
 
+# Scripts with more in front than what all have.
+_SHARED = {"accept": ("lib", "visitors"), "desk": ("lib", "visitors")}
+
 # Between two looks at settings that an operator may change while Redis runs.
 SETTINGS_SECONDS = 60.0
 
@@ -48,9 +51,8 @@ _DROP_ON = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUT
 
 
 def load_scripts() -> Mapping[str, bytes]:
-    """The text of each script, its shared part put in after its flags line."""
+    """The text of each script, its shared parts put in after its flags line."""
     folder = files("imd.backends") / "lua"
-    shared = (folder / "lib.lua").read_text()
     scripts = {}
     for name in SCRIPTS:
         text = (folder / f"{name}.lua").read_text()
@@ -58,7 +60,8 @@ def load_scripts() -> Mapping[str, bytes]:
         if text.startswith("#!"):
             flags, text = text.split("\n", 1)
             flags += "\n"
-        scripts[name] = f"{flags}{shared}\n{text}".encode()
+        shared = [(folder / f"{part}.lua").read_text() for part in _SHARED.get(name, ("lib",))]
+        scripts[name] = (flags + "\n".join([*shared, text])).encode()
     return scripts
 
 

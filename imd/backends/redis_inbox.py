@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import msgspec
 from prometheus_client import Gauge, Histogram
@@ -17,27 +15,22 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.backends.fullness import OVERFLOWN, VISITORS_WAITING
+from imd.backends.redis_accept import accept_items, encode_id, read_outcomes, read_served
 from imd.backends.redis_pair import RedisPair
 from imd.backends.redis_reasons import plain_reason
 from imd.errors import Unavailable
 from imd.ids import ServerClock
 from imd.interfaces import (
     Ack,
-    Conflict,
     ConnectOutcome,
     ConnectRequest,
     Delivery,
-    Duplicate,
-    Failed,
     Head,
     InboxOptions,
     Lease,
     Leave,
-    NotAllowed,
     Outcome,
     Page,
-    Placed,
     Registered,
     Submission,
     Superseded,
@@ -59,33 +52,9 @@ MAX_CALLS_IN_FLIGHT = 2
 # Which part of these scripts' answers is empty when they have put nothing into inboxes.
 _PLACED_BY = {"accept": 1, "desk": 0}
 
-_is_plain = re.compile("[A-Za-z0-9._@-]*").fullmatch
-_SAFE = "@"  # beside letters, digits and "._-", which quote always leaves alone
-
-
-@lru_cache(maxsize=100_000)
-def encode_id(text: str) -> str:
-    """An id as it stands in a key: percent-encoded but for [A-Za-z0-9._@-], so none can end a hash tag."""
-    return _encode(text)
-
-
-def _encode(text: str) -> str:
-    return text if _is_plain(text) else quote(text, safe=_SAFE).replace("~", "%7E")
-
-
-@lru_cache(maxsize=100_000)
-def _sent_prefix(user: str, device: str) -> str:
-    return f"{_encode(user)}:{_encode(device)}:"
-
-
-def sent_name(user: str, device: str, client_msg_id: str) -> str:
-    """What a clientMsgId is remembered under. The first two colons end user and device, whatever follows."""
-    return _sent_prefix(user, device) + client_msg_id
-
-
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_accept = msgspec.msgpack.Decoder(tuple[int, int, list[str], list[int], Any, int]).decode
-_unpack_desk = msgspec.msgpack.Decoder(tuple[int, int, list[Any], int]).decode
+_unpack_accept = msgspec.msgpack.Decoder(tuple[int, int, list[str], list[int], Any, int, int]).decode
+_unpack_desk = msgspec.msgpack.Decoder(tuple[int, int, list[Any], int, int]).decode
 _unpack_run = msgspec.msgpack.Decoder(tuple[int, int]).decode
 _unpack_list = msgspec.msgpack.Decoder(tuple[int, int, list[Any]]).decode
 
@@ -171,6 +140,8 @@ class RedisInbox:
             options.devices,
             options.channels_per_user,
             math.ceil(options.desk_grace_seconds),
+            options.unopened_messages,
+            options.new_ids,
         ]
         nothing = _pack([self._packed_options, []])
         self._redis = RedisPair(
@@ -210,15 +181,15 @@ class RedisInbox:
     # messages on their way in
 
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
-        done = self.call("accept", _accept_items(batch), _unpack_accept)
-        return done.addCallback(_read_outcomes, batch)
+        done = self.call("accept", accept_items(batch), _unpack_accept)
+        return done.addCallback(read_outcomes, batch)
 
     def probe(self) -> Deferred[None]:
         # One that is back already may be lost again before the next look.
         if lost := self._redis.lost_since_asked():
             return fail(Unavailable(f"redis: {plain_reason(lost)}"))
         # No message: Redis refuses the call, or not, as if there were one.
-        return self.call("accept", _accept_items([]), _unpack_accept).addCallback(lambda _: None)
+        return self.call("accept", accept_items([]), _unpack_accept).addCallback(lambda _: None)
 
     # channels and their devices
 
@@ -263,7 +234,7 @@ class RedisInbox:
     # the desk and its visitors
 
     def serve_desk(self) -> Deferred[list[Delivery]]:
-        return self.call("desk", [], _unpack_desk).addCallback(_read_served)
+        return self.call("desk", [], _unpack_desk).addCallback(read_served)
 
     def agent_of(self, visitor: str) -> Deferred[str]:
         return self._redis.general.command("GET", f"imd:{{{encode_id(visitor)}}}:agent").addCallback(
@@ -290,90 +261,6 @@ class RedisInbox:
 
 def _visitor_key(visitor: str) -> str:
     return f"imd:{{{encode_id(visitor)}}}:visitor"
-
-
-def _accept_items(batch: Sequence[Submission]) -> list[Any]:
-    lists: dict[tuple[str, ...], int] = {}
-    return [
-        ["" if s.client_msg_id is None else sent_name(s.sender, s.device, s.client_msg_id) for s in batch],
-        [f"{s.message_id} {s.send_time} {s.content}" for s in batch],
-        [
-            encode_id(s.recipients[0]) if len(s.recipients) == 1 else _recipients(s, place, lists)
-            for place, s in enumerate(batch, 1)
-        ],
-        [s.body.decode() for s in batch],
-    ]
-
-
-def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) -> list[str] | int:
-    """Of a visitor's message, or of one to several; the place of an earlier one, if that has the same."""
-    if not s.recipients:
-        return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
-    first = lists.setdefault(tuple(s.recipients), place)
-    return [encode_id(user) for user in s.recipients] if first == place else first
-
-
-def _read_delivery(reply: Any) -> Delivery:
-    user, epoch, seq, channels, body = reply
-    return Delivery(unquote(user), epoch, seq, channels.split(), body.encode())
-
-
-# By the first element of an outcome in which nothing was placed, or at the desk.
-_OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
-    1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3])),
-    2: lambda reply: Conflict(),
-    3: lambda reply: NotAllowed(reply[1]),
-    4: lambda reply: Failed(f"redis: {plain_reason(reply[1])}"),
-    5: lambda reply: Placed([_read_delivery(d) for d in reply[2]], unquote(reply[1])),
-}
-
-
-def _read_served(content: list[Any]) -> list[Delivery]:
-    deliveries, waiting = content
-    VISITORS_WAITING.set(waiting)
-    return [_read_delivery(delivery) for delivery in deliveries]
-
-
-def _read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outcome]:
-    inboxes, placed, others, overflown = content
-    OVERFLOWN.inc(overflown)
-    # By the place of its epoch, counted from 1: every other one.
-    channels_of = [channels.split() for channels in inboxes]
-    outcomes: list[Outcome] = []
-    lists: dict[int, tuple[list[int], list[int]]] = {}
-    numbers = iter(placed)
-    other = iter(others)
-    for place, at, seq, s in zip(range(1, len(batch) + 1), numbers, numbers, batch, strict=True):
-        if at:
-            delivery = Delivery(s.recipients[0], inboxes[at - 1], seq, channels_of[at], s.body)
-            outcomes.append(Placed([delivery], ""))
-            continue
-        reply = next(other)
-        kind = reply[0]
-        if kind in _OUTCOMES:
-            outcomes.append(_OUTCOMES[kind](reply))
-            continue
-        if kind == 0:
-            lists[place] = reply[1::2], reply[2::2]
-        else:
-            places, seqs = lists[reply[1]]
-            lists[place] = places, reply[2:] if kind == 6 else [seq + reply[2] for seq in seqs]
-        outcomes.append(_in_list(s, inboxes, channels_of, *lists[place]))
-    return outcomes
-
-
-def _in_list(
-    s: Submission, inboxes: list[str], channels_of: list[list[str]], places: list[int], seqs: list[int]
-) -> Placed:
-    """A message to several: the inboxes that it is in, and its number in each."""
-    body = s.body
-    return Placed(
-        [
-            Delivery(user, inboxes[at - 1], seq, channels_of[at], body)
-            for user, at, seq in zip(s.recipients, places, seqs, strict=True)
-        ],
-        "",
-    )
 
 
 def _read_messages(flat: list[Any]) -> list[tuple[int, bytes]]:

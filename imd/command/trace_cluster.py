@@ -11,7 +11,7 @@ from pymongo.errors import PyMongoError
 
 from imd.backends.mongo_archive import COLLECTION, DATABASE
 from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE
-from imd.backends.redis_inbox import encode_id
+from imd.backends.redis_accept import encode_id
 from imd.command.look import say
 from imd.command.redis_client import RedisClient, RedisError
 from imd.command.whereabouts import Device, Place, Whereabouts

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from contextlib import closing
+
 from twisted.trial import unittest
 
 from imd.backends.embedded import EmbeddedStore
@@ -21,7 +25,9 @@ from tests.contract.archive_contract import ArchiveContract
 from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
 from tests.contract.embedded_harness import EmbeddedHarness, SteppedClock
+from tests.contract.opening_contract import OpeningContract
 from tests.contract.support import ids_of, submission_of
+from tests.contract.unanswered_contract import UnansweredContract
 
 DAY_SECONDS = 86_400
 
@@ -37,49 +43,12 @@ class EmbeddedDeviceTests(DeviceContract, EmbeddedHarness):
 class EmbeddedDeskTests(DeskContract, EmbeddedHarness):
     """The rules of the desk, and what becomes of visitors that say nothing."""
 
-    async def test_quiet_visitor_gets_another_agent(self) -> None:
-        """A visitor whose agent is gone for good is given to another who is online, even if nothing is
-        unread: its next message then has somewhere to go at once."""
-        await self.begin(desk_grace_seconds=1)
-        await self.agent("anna")
-        await self.ask("visitor-1")
-        await self.agent("bert")
-        await self.go_for_good("anna", seq=1)
-        self.assertEqual(await self.serve(), [])
-        self.assertEqual(await self.agents_of("visitor-1"), ["bert"])
-        self.assertEqual(list((await self.read("bert")).messages), [])
-
-    async def test_quiet_visitor_and_nobody_online(self) -> None:
-        """With nobody online such a visitor is free, and does not wait."""
-        await self.begin(desk_grace_seconds=1)
-        await self.agent("anna")
-        await self.ask("visitor-1")
-        await self.go_for_good("anna", seq=1)
-        await self.serve()
-        await self.agent("bert")
-        await self.serve()
-        self.assertEqual(await self.agents_of("visitor-1"), [""])
-
-    async def test_visitor_that_came_back_to_the_same_agent(self) -> None:
-        """What an agent got twice, having gone twice, goes to the next one once."""
-        await self.begin(desk_grace_seconds=1)
-        await self.agent("anna")
-        message, _ = await self.ask("visitor-1")
-        await self.go_for_good("anna")
-        await self.serve()
-        await self.agent("anna")
-        await self.serve()
-        self.assertEqual(ids_of(await self.read("anna")), [message.id, message.id])
-        await self.go_for_good("anna")
-        await self.agent("bert")
-        await self.serve()
-        self.assertEqual(ids_of(await self.read("bert")), [message.id])
-
     async def test_silent_visitors_are_no_load(self) -> None:
-        """After a day of silence a visitor has no agent, and counts no longer as its load."""
+        """After a day of silence an answered visitor has no agent, and counts no longer as its load."""
         await self.begin()
         await self.agent("anna")
         await self.ask("visitor-1")
+        await self.send(self.message("anna", "visitor-1"))
         await self.agent("bert")
         await self.advance(1.5 * DAY_SECONDS)
         self.assertEqual(await self.agents_of("visitor-1"), [""])
@@ -118,6 +87,21 @@ class EmbeddedDeskTests(DeskContract, EmbeddedHarness):
         await self.serve()
         self.assertEqual(await self.agents_of("visitor-1", "visitor-2"), ["bert", "bert"])
         self.assertEqual(len((await self.read("bert")).messages), 5)
+
+
+class EmbeddedUnansweredTests(UnansweredContract, EmbeddedHarness):
+    """What nobody has answered."""
+
+    async def settle_down(self) -> None:
+        await self.store._sweep_once()
+
+
+class EmbeddedOpeningTests(OpeningContract, EmbeddedHarness):
+    """Inboxes that no device has opened."""
+
+    async def traces_of(self, user: str) -> int:
+        with closing(sqlite3.connect(os.path.join(self.folder, "imd.db"))) as file:
+            return int(file.execute("SELECT COUNT(*) FROM user WHERE name = ?", (user,)).fetchone()[0])
 
 
 class EmbeddedArchiveTests(ArchiveContract, unittest.TestCase):

@@ -150,7 +150,7 @@ class EmbeddedFileTests(EmbeddedHarness):
         answered += rest.decode().rpartition("\n")[0].split()
         self.assertGreater(len(answered), 1000)
 
-        await self.begin(max_messages=10**9)
+        await self.begin(max_messages=10**9, unopened_messages=10**9)
         page = await self.read("bob", limit=1)
         kept: list[str] = []
         while len(kept) < page.head:
@@ -181,7 +181,7 @@ from imd.message import IMessage, encode_message
 
 clock = ServerClock()
 ids = MessageIds(clock)
-store = EmbeddedStore(sys.argv[1], InboxOptions(max_messages=10**9), clock)
+store = EmbeddedStore(sys.argv[1], InboxOptions(max_messages=10**9, unopened_messages=10**9), clock)
 
 def submission():
     message_id, at = ids.next()

@@ -33,7 +33,9 @@ from imd.message import IMessage, encode_message
 from tests.contract.accept_contract import AcceptContract
 from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
+from tests.contract.opening_contract import OpeningContract
 from tests.contract.redis_harness import RedisHarness
+from tests.contract.unanswered_contract import UnansweredContract
 from tests.rabbit import until
 
 
@@ -47,6 +49,17 @@ class RedisDeviceTests(DeviceContract, RedisHarness):
 
 class RedisDeskTests(DeskContract, RedisHarness):
     """The desk."""
+
+
+class RedisUnansweredTests(UnansweredContract, RedisHarness):
+    """What nobody has answered."""
+
+
+class RedisOpeningTests(OpeningContract, RedisHarness):
+    """Inboxes that no device has opened."""
+
+    async def traces_of(self, user: str) -> int:
+        return len(await self.redis.command("KEYS", f"imd:{{{user}}}:*"))
 
 
 _numbers = itertools.count(1)

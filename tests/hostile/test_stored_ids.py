@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial import unittest
 
-from imd.backends.redis_inbox import encode_id
+from imd.backends.redis_accept import encode_id
 from imd.interfaces import ConnectRequest, Duplicate, Placed, Registered
 from imd.message import conversation_id, decode_message
 from tests.contract.embedded_harness import EmbeddedHarness
@@ -114,13 +114,13 @@ class RedisTests(StoredIdRules, RedisHarness):
     async def test_keys(self) -> None:
         """Each user's keys have its own hash tag, of letters, digits and `._@%-` only."""
         await self.begin()
-        for user in IDS:
-            await self.send(self.message("sender", user, client_msg_id="c"))
+        for n, user in enumerate(IDS):
+            await self.send(self.message("sender", user, client_msg_id=f"c-{n}"))
         keys = [key.decode() for key in await self.redis.command("KEYS", "*")]
         tags = {key.partition("{")[2].partition("}")[0] for key in keys if "{" in key}
-        self.assertEqual(tags, {encode_id(user) for user in IDS})
+        self.assertEqual(tags, {encode_id(user) for user in (*IDS, "sender")})
         for key in keys:
-            self.assertRegex(key, r"\Aimd:(\{[A-Za-z0-9._@%-]*\}:[a-z]+|sent(:[0-9]+)?|desk:[a-z]+)\Z")
+            self.assertRegex(key, r"\Aimd:(\{[A-Za-z0-9._@%-]*\}:[a-z]+|sent(:[0-9]+)?|desk:[a-z]+|run)\Z")
 
 
 class EmbeddedTests(StoredIdRules, EmbeddedHarness):

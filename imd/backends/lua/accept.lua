@@ -1,18 +1,21 @@
 #!lua
 -- Items: four arrays, with a place for each message: what its clientMsgId is remembered under or ''; value "id time
 -- content"; the recipient, or {recipients}, or the place of an earlier message with the same ones, or for a visitor's
--- {'', visitor, its `to` or ''}; body.
--- Reply: {now_ms, run, inboxes, placed, others, overflown}. `inboxes` is flat: epoch, channels (a text), epoch...; an inbox is
+-- {'', visitor, its `to` or ''}, or for one to a visitor {'<', visitor, sender}; body.
+-- Reply: {now_ms, run, inboxes, placed, others, overflown, opened}. `inboxes` is flat: epoch, channels (a text), epoch...; an inbox is
 -- named by the place of its epoch. `placed` has two numbers for each message, its inbox and its number in there,
 -- or 0, 0 for the next of `others`:
 -- {0, inbox, seq, inbox, seq...} | {1, id, time, agent or ''} | {2} | {3, why} | {4, why}
 -- | {5, agent, deliveries with user and body} | {6, place, seq, seq...}: in the inboxes of the message at that place
--- | {7, place, n}: in its inboxes, with numbers that are n higher.
--- `overflown` messages have left full inboxes. No message is a look: an error says why none would be placed.
+-- | {7, place, n}: in its inboxes, with numbers that are n higher | {8, ms}: it would open too many inboxes until then
+-- | {9}: more than a sender may open in any hour.
+-- `overflown` messages have left full inboxes; `opened` inboxes are new. No message is a look: an error says why none
+-- would be placed.
 -- The first line makes a full Redis refuse the whole call: what is written comes last, and must not fail.
 local SHARED_FROM = 8 -- recipients
 local names, values, recipients, bodies = items[1], items[2], items[3], items[4]
-local overflown = 0
+local HOUR_S = 3600
+local overflown, opened_count, any_new = 0, 0, false
 
 -- Inboxes that this call has touched: read once, written once. `opened`: those of a list, by its message's place.
 local inboxes, touched, changed, opened = {}, {}, {}, {}
@@ -24,6 +27,7 @@ local function inbox_of(user)
     inbox.n = #inboxes + 1
     inboxes[inbox.n], inboxes[inbox.n + 1] = inbox.epoch, inbox.channels
     touched[user] = inbox
+    any_new = any_new or inbox.new
   end
   return inbox
 end
@@ -38,29 +42,61 @@ local function write_all()
   touched, changed, opened = {}, {}, {}
 end
 
+-- Nearly every id is percent-encoded already; one from a message is not.
+local function encoded(id)
+  return (string.gsub(id, '[^A-Za-z0-9._@-]', function(char) return format('%%%02X', string.byte(char)) end))
+end
+
+-- Why a message must not be put into these inboxes, if it must not: no device has ever opened some, and its sender has
+-- made too many of that kind in the hour that began with the first. Counts them otherwise.
+local function refuse_new(those, body)
+  local new = 0
+  for n = 1, #those do
+    if those[n].new and those[n].count == 0 then new = new + 1 end
+  end
+  if new == 0 then return nil end
+  if new_ids > 0 then
+    if new > new_ids then return {9} end
+    local at = key(encoded(cjson.decode(body).userId), 'opened')
+    local before = tonumber(redis.call('GET', at) or '0')
+    if before + new > new_ids then return {8, math.max(1, redis.call('PTTL', at))} end
+    redis.call('INCRBY', at, new)
+    if before == 0 then redis.call('EXPIRE', at, HOUR_S) end
+  end
+  opened_count = opened_count + new
+  return nil
+end
+
 local function place_at_desk(visitor, to, body)
   write_all()
-  local agent = present_agent(visitor)
-  local deliveries = {}
-  if not agent then
+  local agent, deliveries = present_agent(visitor), {}
+  local complete, left = true, 0
+  if agent then
+    if to ~= '' and to ~= agent then return {3, 'a visitor writes to its agent only'} end
+    wake(visitor, agent)
+    if is_waiting(visitor) then complete, left = hand_over(visitor, agent, deliveries) end
+  else
     agent = least_loaded()
     if to ~= '' and to ~= agent then return {3, 'a visitor writes to its agent only'} end
     local gone = redis.call('GET', key(visitor, 'agent'))
     if gone then take_back(gone, visitor) end
-    if agent then assign(visitor, agent, deliveries) end
-  elseif to ~= '' and to ~= agent then
-    return {3, 'a visitor writes to its agent only'}
+    if agent then
+      claim(visitor, agent)
+      complete, left = hand_over(visitor, agent, deliveries)
+    end
   end
-  if agent then
-    redis.call('EXPIRE', key(visitor, 'agent'), AGENT_KEPT_S)
-    deliveries[#deliveries + 1] = desk_delivery(agent, body)
-    return {5, agent, deliveries}
+  if agent and complete then
+    local given = given_to(visitor, agent)
+    left = left + give(visitor, agent, {body}, deliveries)
+    note_given(visitor, agent, {body}, given)
+  else
+    wait(visitor)
+    redis.call('RPUSH', key(visitor, 'waiting'), body)
+    redis.call('LTRIM', key(visitor, 'waiting'), -max_messages, -1)
+    redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)
   end
-  wait(visitor)
-  redis.call('RPUSH', key(visitor, 'waiting'), body)
-  redis.call('LTRIM', key(visitor, 'waiting'), -max_messages, -1)
-  redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)
-  return {5, '', deliveries}
+  overflown = overflown + left
+  return {5, agent or '', deliveries}
 end
 
 -- ---- clientMsgIds that were used lately
@@ -160,10 +196,25 @@ local function place_for_one(name, value, user, body)
   if name ~= '' then
     local before = sent_before(name, value)
     if before then return before end
-    remember(name, value)
   end
-  will_change(inbox)
+  if inbox.count == 0 then
+    if inbox.new then
+      local ok, refused = pcall(refuse_new, {inbox}, body)
+      if not ok then return failed(refused) end
+      if refused then return refused end
+    end
+    changed[#changed + 1] = inbox
+  end
+  if name ~= '' then remember(name, value) end
   return inbox.n, add(inbox, body)
+end
+
+-- A message to a visitor. If it is its agent's, that is an answer.
+local function place_answer(name, value, to, body)
+  local outcome, seq = place_for_one(name, value, to[2], body)
+  -- It is placed, whatever the keys of the desk hold.
+  if seq then pcall(answered, to[2], to[3]) end
+  return outcome, seq
 end
 
 local function place_for_visitor(name, value, to, body)
@@ -187,6 +238,7 @@ local function place_for_list(from, last, first)
   for i = from, last do
     local name, value, member, ok = names[i], values[i], bodies[i], true
     local outcome = name ~= '' and sent_before(name, value)
+    if not outcome and any_new and not leader then outcome = refuse_new(those, member) end
     if not outcome and shared then
       ok, member = pcall(share, string.match(value, '^%S+'), member, #users)
       outcome = not ok and failed(member)
@@ -220,8 +272,8 @@ end
 local NEEDED = {
   'HGET k f', 'HMGET k f', 'HGETALL k', 'HSET k f v', 'HDEL k f', 'HINCRBY k f 1', 'HVALS k', 'EXPIRE k 1', 'GET k', 'SET k v',
   'INCR k', 'DEL k', 'UNLINK k', 'ZADD k 1 m', 'ZCARD k', 'ZSCORE k m', 'ZREM k m', 'ZRANGEBYSCORE k 0 1',
-  'ZREMRANGEBYRANK k 0 1', 'ZREMRANGEBYSCORE k 0 1', 'SADD k m', 'SREM k m', 'SCARD k', 'RPUSH k v', 'LPUSH k v',
-  'LRANGE k 0 1', 'LTRIM k 0 1'
+  'ZREMRANGEBYRANK k 0 1', 'ZREMRANGEBYSCORE k 0 1', 'SADD k m', 'SREM k m', 'SCARD k', 'RPUSH k v', 'LLEN k',
+  'LRANGE k 0 1', 'LTRIM k 0 1', 'HEXISTS k f', 'HSETNX k f v', 'EXISTS k', 'INCRBY k 1', 'PTTL k', 'ZREVRANGEBYSCORE k 1 0'
 }
 
 local function look()
@@ -253,6 +305,9 @@ while i <= #names do
   if type(to) == 'string' then
     local outcome, seq = place_for_one(names[i], values[i], to, bodies[i])
     if seq then placed[2 * i - 1], placed[2 * i] = outcome, seq else tell(i, outcome) end
+  elseif type(to) == 'table' and to[1] == '<' then
+    local outcome, seq = place_answer(names[i], values[i], to, bodies[i])
+    if seq then placed[2 * i - 1], placed[2 * i] = outcome, seq else tell(i, outcome) end
   elseif type(to) == 'table' and to[1] == '' then
     local ok, outcome = pcall(place_for_visitor, names[i], values[i], to, bodies[i])
     tell(i, ok and outcome or failed(outcome))
@@ -266,4 +321,4 @@ while i <= #names do
 end
 write_all()
 write_remembered()
-return reply(inboxes, placed, others, overflown)
+return reply(inboxes, placed, others, overflown, opened_count)

@@ -26,13 +26,15 @@ local function drop_surplus_devices(user, keep_device)
   end
 end
 
--- Where reading starts, and whether that continues what the device has.
+-- Where reading starts, and whether that continues what the device has. The first device of all is told if the inbox has
+-- kept less for it than it would have for another.
 local function start_of(user, device, info_epoch, epoch, seq, wanted_epoch, wanted_seq)
+  local first_of_all = redis.call('HDEL', key(user, 'head'), 'unopened') == 1
   local first = redis.call('ZRANGE', key(user, 'inbox'), 0, 0, 'WITHSCORES')
   local low = first[2] and tonumber(first[2]) - 1 or seq
   if wanted_epoch == epoch and wanted_seq >= low and wanted_seq <= seq then return wanted_seq, true end
   local own = redis.call('HGET', key(user, 'cursors'), device)
-  if not own then return low, wanted_epoch == '' end
+  if not own then return low, wanted_epoch == '' and not (first_of_all and low > 0 and unopened_messages < max_messages) end
   own = tonumber(own)
   local clamped = math.max(low, math.min(own, seq))
   return clamped, wanted_epoch == '' and info_epoch == epoch and clamped == own

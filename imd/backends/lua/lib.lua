@@ -9,6 +9,7 @@ local left_run, left_ms_ago = tonumber(ARGV[7] or ''), tonumber(ARGV[8] or '')
 local options, items = request[1], request[2]
 local max_messages, dedup_s, keep_s, lease_s = options[1], options[2], options[3], options[4]
 local max_devices, max_channels, grace_s = options[5], options[6], options[7]
+local unopened_messages, new_ids = math.min(options[8], max_messages), options[9]
 
 -- As many arguments as Lua can pass at once.
 local PASSED = 4000
@@ -89,8 +90,8 @@ local function postpone_expiry(user)
 end
 
 -- The inbox's epoch and last number. A head of another run of Redis gets a new epoch: numbers may have been given out
--- that this run does not know of.
-local function head(user)
+-- that this run does not know of. `later`: one that is not there yet is made by the message that is put into it.
+local function head(user, later)
   local at = key(user, 'head')
   local h = redis.call('HMGET', at, 'epoch', 'seq', 'n', 'day')
   local epoch, seq = h[1], tonumber(h[2] or '0')
@@ -98,6 +99,7 @@ local function head(user)
   if not epoch or h[3] ~= run_text then
     drawn = drawn + 1
     epoch = chance .. format('%x', drawn)
+    if later and not h[1] then return epoch, seq, true, true end
     redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'n', run_text)
     redis.call('EXPIRE', at, keep_s + 172800)
   end
@@ -226,10 +228,10 @@ end
 -- An inbox to be written to. Reads all that a delivery depends on: a user whose keys are broken fails here,
 -- before anything is written.
 local function open_inbox(user)
-  local epoch, seq, stale = head(user)
+  local epoch, seq, stale, new = head(user, true)
   return {
     user = user, epoch = epoch, seq = seq, stale = stale, size = redis.call('ZCARD', key(user, 'inbox')),
-    channels = live_channels(user), added = {0, 0}, count = 0, shared = false, n = 0
+    channels = live_channels(user), added = {0, 0}, count = 0, shared = false, n = 0, new = new
   }
 end
 
@@ -259,22 +261,20 @@ local function write(inbox)
   for i = 1, last, PASSED do
     redis.call('ZADD', key(user, 'inbox'), unpack(added, i, math.min(i + PASSED - 1, last)))
   end
+  if inbox.new then
+    redis.call('HSET', head_at, 'epoch', inbox.epoch, 'n', run_text, 'unopened', '1')
+  end
   if inbox.shared then
     redis.call('HSET', head_at, 'seq', format('%d', inbox.seq), 'shared', format('%d', inbox.shared))
   else
     redis.call('HSET', head_at, 'seq', format('%d', inbox.seq))
   end
   see_to_expiry(user, inbox.stale, inbox.size)
+  local size, most = inbox.size + inbox.count, max_messages
+  if size <= unopened_messages then return 0 end
+  if inbox.new or redis.call('HEXISTS', head_at, 'unopened') == 1 then most = unopened_messages end
   -- An inbox has no holes: so many are left.
-  return inbox.size + inbox.count > max_messages and drop_up_to(user, inbox.seq - max_messages) or 0
-end
-
--- Put one message into an inbox. Gives epoch, seq and the channels that may be told.
-local function deliver(user, body)
-  local inbox = open_inbox(user)
-  add(inbox, body)
-  write(inbox)
-  return {inbox.epoch, inbox.seq, inbox.channels}
+  return size > most and drop_up_to(user, inbox.seq - most) or 0
 end
 
 -- Forget what every device has; devices that nobody has seen for long no longer count. `cursors` as HGETALL gives
@@ -340,78 +340,10 @@ local function acknowledge(user, device, acked, seq)
   end
 end
 
--- ---- the desk
+-- ---- agents
 
-local ONLINE, WAITING, TURN = 'imd:desk:online', 'imd:desk:waiting', 'imd:desk:turn'
-local AGENT_KEPT_S = 86400 -- of a visitor's silence
+local ONLINE = 'imd:desk:online'
 
 local function agent_online_until(agent, ends)
   redis.call('ZADD', ONLINE, ends, agent)
-end
-
--- The agent with the fewest visitors of those online; false when there is none.
-local function least_loaded()
-  local best, load = false, 0
-  for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '(' .. now_s, '+inf')) do
-    local visitors = redis.call('SCARD', key(agent, 'visitors'))
-    if not best or visitors < load then best, load = agent, visitors end
-  end
-  return best
-end
-
-local function present_agent(visitor)
-  local agent = redis.call('GET', key(visitor, 'agent'))
-  if not agent then return false end
-  local ends = redis.call('ZSCORE', ONLINE, agent)
-  return ends and tonumber(ends) + grace_s > now_s and agent
-end
-
--- A delivery as the node wants it when it cannot tell user and body from its own request.
-local function desk_delivery(agent, body)
-  local d = deliver(agent, body)
-  return {agent, d[1], d[2], d[3], body}
-end
-
--- Put a visitor at the end of the waiting order; one that waits keeps its place.
-local function wait(visitor)
-  if not redis.call('ZSCORE', WAITING, visitor) then
-    redis.call('ZADD', WAITING, redis.call('INCR', TURN), visitor)
-  end
-end
-
-local function assign(visitor, agent, deliveries)
-  redis.call('SET', key(visitor, 'agent'), agent, 'EX', AGENT_KEPT_S)
-  redis.call('SADD', key(agent, 'visitors'), visitor)
-  redis.call('ZREM', WAITING, visitor)
-  for _, body in ipairs(redis.call('LRANGE', key(visitor, 'waiting'), 0, -1)) do
-    -- Who had the visitor before may have it again, and the message still: numbers never move.
-    if not redis.call('ZSCORE', key(agent, 'inbox'), body) then
-      deliveries[#deliveries + 1] = desk_delivery(agent, body)
-    end
-  end
-  redis.call('DEL', key(visitor, 'waiting'))
-end
-
--- What the agent's most advanced device has not acknowledged.
-local function unread_from(agent, visitor)
-  local most = 0
-  for _, cursor in ipairs(redis.call('HVALS', key(agent, 'cursors'))) do
-    most = math.max(most, tonumber(cursor))
-  end
-  local bodies = {}
-  for _, body in ipairs(redis.call('ZRANGEBYSCORE', key(agent, 'inbox'), '(' .. format('%.0f', most), '+inf')) do
-    if not is_shared(body) and cjson.decode(body).userId == visitor then bodies[#bodies + 1] = body end
-  end
-  return bodies
-end
-
--- An agent has been gone for too long: the visitor waits again, with what that agent has not read.
-local function take_back(agent, visitor)
-  redis.call('SREM', key(agent, 'visitors'), visitor)
-  if redis.call('GET', key(visitor, 'agent')) ~= agent then return end
-  redis.call('DEL', key(visitor, 'agent'))
-  local unread = unread_from(agent, visitor)
-  for i = #unread, 1, -1 do redis.call('LPUSH', key(visitor, 'waiting'), unread[i]) end
-  redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)
-  if #unread > 0 or least_loaded() then wait(visitor) end
 end

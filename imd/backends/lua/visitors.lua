@@ -1,0 +1,169 @@
+-- Put before the scripts that give visitors to agents, behind lib.lua.
+--
+-- A visitor's messages are in two lists. 'waiting' are those that no agent has got. 'unanswered' are the newest of
+-- those that one has got since an agent's last answer. 'given' (a hash) counts the latter: '' -> all of them, agent -> how
+-- far that agent has got them, so that none gets one twice. It is there as long as the visitor has an agent.
+-- WAITING are the visitors that wait for an agent, or whose agent has not got everything yet.
+--
+-- An agent's visitors are in 'visitors', its load, or in 'silent': those that wrote nothing for a day and are owed an answer.
+
+local WAITING, TURN = 'imd:desk:waiting', 'imd:desk:turn'
+local AGENT_KEPT_S = 86400 -- of a visitor's silence; keep_s if it is owed an answer
+local UNANSWERED = 50 -- messages
+local UNREAD = 500 -- messages of an agent that are looked through for a visitor without 'given'
+
+-- What one call may still move out of the two lists. The node publishes it in one piece.
+local messages_left, bytes_left = 1000, 1048576
+
+local function is_waiting(visitor)
+  return redis.call('ZSCORE', WAITING, visitor)
+end
+
+-- Put a visitor at the end of the waiting order; one that waits keeps its place.
+local function wait(visitor)
+  if not is_waiting(visitor) then
+    redis.call('ZADD', WAITING, redis.call('INCR', TURN), visitor)
+  end
+end
+
+-- The agent with the fewest visitors of those online; false when there is none.
+local function least_loaded()
+  local best, load = false, 0
+  for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '(' .. now_s, '+inf')) do
+    local visitors = redis.call('SCARD', key(agent, 'visitors'))
+    if not best or visitors < load then best, load = agent, visitors end
+  end
+  return best
+end
+
+local function present_agent(visitor)
+  local agent = redis.call('GET', key(visitor, 'agent'))
+  if not agent then return false end
+  local ends = redis.call('ZSCORE', ONLINE, agent)
+  return ends and tonumber(ends) + grace_s > now_s and agent
+end
+
+-- Nobody has answered these, which an agent has got now. `given` is how many there were before.
+local function note_given(visitor, agent, bodies, given)
+  local unanswered_at, given_at = key(visitor, 'unanswered'), key(visitor, 'given')
+  redis.call('RPUSH', unanswered_at, unpack(bodies, math.max(1, #bodies - UNANSWERED + 1)))
+  redis.call('LTRIM', unanswered_at, -UNANSWERED, -1)
+  redis.call('HSET', given_at, '', given + #bodies, agent, given + #bodies)
+  redis.call('EXPIRE', unanswered_at, keep_s)
+  redis.call('EXPIRE', given_at, keep_s)
+  redis.call('EXPIRE', key(visitor, 'agent'), keep_s)
+end
+
+-- An agent's messages that none of its devices has acknowledged, the newest of very many.
+local unread_by = {}
+
+local function unread_of(agent)
+  if not unread_by[agent] then
+    local most = 0
+    for _, cursor in ipairs(redis.call('HVALS', key(agent, 'cursors'))) do
+      most = math.max(most, tonumber(cursor))
+    end
+    unread_by[agent] = redis.call('ZREVRANGEBYSCORE', key(agent, 'inbox'), '+inf', '(' .. format('%.0f', most),
+      'LIMIT', 0, UNREAD)
+  end
+  return unread_by[agent]
+end
+
+-- How many messages a visitor's agents have got since the last answer. A visitor that has its agent from a version that
+-- kept no account: those that the agent has not read were not answered.
+local function given_to(visitor, agent)
+  local given = redis.call('HGET', key(visitor, 'given'), '')
+  if given then return tonumber(given) end
+  local own, bodies = '"userId":"' .. visitor .. '"', {}
+  local unread = unread_of(agent)
+  for i = #unread, 1, -1 do
+    if not is_shared(unread[i]) and string.find(unread[i], own, 1, true) then bodies[#bodies + 1] = unread[i] end
+  end
+  if #bodies > 0 then note_given(visitor, agent, bodies, 0) end
+  return #bodies
+end
+
+local function claim(visitor, agent)
+  local owed = redis.call('EXISTS', key(visitor, 'unanswered')) == 1
+  redis.call('SET', key(visitor, 'agent'), agent, 'EX', owed and keep_s or AGENT_KEPT_S)
+  redis.call('SADD', key(agent, 'visitors'), visitor)
+  redis.call('HSETNX', key(visitor, 'given'), '', 0)
+  redis.call('EXPIRE', key(visitor, 'given'), keep_s)
+end
+
+-- There is something new with a visitor: it is its agent's load.
+local function wake(visitor, agent)
+  if redis.call('SREM', key(agent, 'silent'), visitor) == 1 then redis.call('SADD', key(agent, 'visitors'), visitor) end
+end
+
+-- An agent has been gone for too long: the visitor waits for another, if somebody is there or it is owed an answer.
+local function take_back(agent, visitor)
+  redis.call('SREM', key(agent, 'visitors'), visitor)
+  redis.call('SREM', key(agent, 'silent'), visitor)
+  if redis.call('GET', key(visitor, 'agent')) ~= agent then return end
+  given_to(visitor, agent)
+  redis.call('DEL', key(visitor, 'agent'))
+  if redis.call('EXISTS', key(visitor, 'unanswered'), key(visitor, 'waiting')) > 0 or least_loaded() then wait(visitor) end
+end
+
+-- The visitor's agent has answered: the next one need not.
+local function answered(visitor, agent)
+  if redis.call('GET', key(visitor, 'agent')) ~= agent then return end
+  redis.call('DEL', key(visitor, 'unanswered'), key(visitor, 'given'))
+  redis.call('HSET', key(visitor, 'given'), '', 0)
+  redis.call('EXPIRE', key(visitor, 'given'), keep_s)
+  redis.call('EXPIRE', key(visitor, 'agent'), AGENT_KEPT_S)
+  wake(visitor, agent)
+end
+
+-- Put a visitor's messages into its agent's inbox. Gives how many had to leave that for it.
+local function give(visitor, agent, bodies, deliveries)
+  local inbox = open_inbox(agent)
+  for _, body in ipairs(bodies) do
+    -- As the node wants it when it cannot tell user and body from its own request.
+    deliveries[#deliveries + 1] = {agent, inbox.epoch, add(inbox, body), inbox.channels, body}
+  end
+  return write(inbox)
+end
+
+-- Of these, in order, those that this call may still move.
+local function take(bodies, from, taken)
+  for i = from, #bodies do
+    if messages_left <= 0 or bytes_left <= 0 then return false end
+    taken[#taken + 1] = bodies[i]
+    messages_left, bytes_left = messages_left - 1, bytes_left - #bodies[i]
+  end
+  return true
+end
+
+-- Give an agent what its visitor has written since the last answer: the newest of what other agents have got, and
+-- all that nobody has got. Gives whether that was all, and how many messages had to leave the agent's inbox.
+local function hand_over(visitor, agent, deliveries)
+  local waiting_at, given_at = key(visitor, 'waiting'), key(visitor, 'given')
+  local waiting = redis.call('LLEN', waiting_at)
+  local counts = redis.call('HMGET', given_at, '', agent)
+  local given, got = tonumber(counts[1] or '0'), tonumber(counts[2] or '0')
+  local again, old, complete = {}, {}, true
+  if waiting < UNANSWERED and got < given then
+    old = redis.call('LRANGE', key(visitor, 'unanswered'), math.max(got - given, waiting - UNANSWERED), -1)
+    complete = take(old, 1, again)
+  end
+  local first = {}
+  while complete and #first < waiting do
+    local some = redis.call('LRANGE', waiting_at, #first, #first + 31)
+    if #some == 0 then break end
+    complete = take(some, 1, first)
+  end
+  local overflown = 0
+  if #again > 0 then
+    overflown = give(visitor, agent, again, deliveries)
+    redis.call('HSET', given_at, '', given, agent, given - #old + #again)
+  end
+  if #first > 0 then
+    overflown = overflown + give(visitor, agent, first, deliveries)
+    redis.call('LTRIM', waiting_at, #first, -1)
+    note_given(visitor, agent, first, given)
+  end
+  if complete then redis.call('ZREM', WAITING, visitor) else wait(visitor) end
+  return complete, overflown
+end

@@ -1,0 +1,246 @@
+"""What an Inbox must do with a visitor's messages that an agent has got and nobody has answered."""
+
+from __future__ import annotations
+
+from imd.interfaces import Duplicate, Placed
+from imd.message import IMessage
+from tests.contract.desk_contract import DAY_SECONDS, DeskWords
+from tests.contract.support import ids_of, submission_of
+
+
+class UnansweredContract(DeskWords):
+    """The next agent gets what the visitor wrote since the last answer, read or not, each message once."""
+
+    async def open_desk(self, **options: object) -> None:
+        """An inbox with a grace period of a second, and anna at the desk."""
+        await self.begin(desk_grace_seconds=1, **options)
+        await self.agent("anna")
+
+    async def asked(self, count: int = 1, visitor: str = "visitor-1") -> list[str]:
+        """The visitor writes so often; gives the ids."""
+        messages = [self.message(visitor, msg=f"question {n}") for n in range(count)]
+        await self.send(*messages)
+        return [message.id for message in messages]
+
+    async def answer(self, agent: str, visitor: str = "visitor-1") -> IMessage:
+        message = self.message(agent, visitor, "an answer")
+        await self.send(message)
+        return message
+
+    async def read_all(self, agent: str) -> None:
+        """The agent's device acknowledges whatever there is, and goes for good."""
+        await self.go_for_good(agent, seq=(await self.read(agent)).head)
+
+    async def given(self, agent: str, visitor: str = "visitor-1") -> list[str]:
+        """The agent comes, and is given the visitor: the ids in its inbox."""
+        await self.agent(agent)
+        await self.until(lambda: self.served_to(visitor, agent))
+        return ids_of(await self.read(agent))
+
+    # who answers
+
+    async def test_read_and_not_answered(self) -> None:
+        """What was acknowledged and never answered goes to the next agent, under the same id."""
+        await self.open_desk()
+        asked = await self.asked(2)
+        await self.read_all("anna")
+        self.assertEqual(await self.given("bert"), asked)
+
+    async def test_answered(self) -> None:
+        """What the agent has answered is done with; what came after it is not."""
+        await self.open_desk()
+        await self.asked(2)
+        await self.answer("anna")
+        later = await self.asked(2)
+        await self.go_for_good("anna", seq=1)
+        self.assertEqual(await self.given("bert"), later)
+
+    async def test_everything_answered(self) -> None:
+        """An answered visitor is given to another with nothing, if one is online; else it is free."""
+        await self.open_desk()
+        await self.asked()
+        await self.answer("anna")
+        await self.agent("bert")
+        await self.go_for_good("anna")
+        await self.until(lambda: self.served_to("visitor-1", "bert"))
+        self.assertEqual(ids_of(await self.read("bert")), [])
+        await self.go_for_good("bert")
+        await self.serve()
+        await self.agent("carl")
+        self.assertEqual(list(await self.serve()), [])
+        self.assertEqual(await self.agents_of("visitor-1"), [""])
+
+    async def test_order_within_a_batch(self) -> None:
+        """Question and answer of one batch count in their order."""
+        await self.open_desk()
+        first, last = (self.message("visitor-1", msg=text) for text in ("first", "last"))
+        await self.send(first, self.message("anna", "visitor-1"), last)
+        await self.read_all("anna")
+        self.assertEqual(await self.given("bert"), [last.id])
+
+    async def test_another_one_writes_to_the_visitor(self) -> None:
+        """Only the visitor's agent answers for the desk."""
+        await self.open_desk()
+        asked = await self.asked()
+        await self.answer("carol")
+        await self.read_all("anna")
+        self.assertEqual(await self.given("bert"), asked)
+
+    async def test_answers_of_each_agent_count(self) -> None:
+        """The last answer counts, whichever agent it came from."""
+        await self.open_desk()
+        await self.asked()
+        await self.read_all("anna")
+        await self.given("bert")
+        await self.answer("bert")
+        later = await self.asked()
+        await self.read_all("bert")
+        self.assertEqual(await self.given("carl"), later)
+
+    async def test_resends(self) -> None:
+        """A question sent again is not asked again; an answer sent again answers nothing after it."""
+        await self.open_desk()
+        question = self.message("visitor-1", client_msg_id="q-1")
+        answer = self.message("anna", "visitor-1", client_msg_id="a-1")
+        await self.send(question, answer)
+        later = await self.asked()
+        again = await self.send(question, answer)
+        self.assertEqual([type(outcome) for outcome in again], [Duplicate, Duplicate])
+        await self.read_all("anna")
+        self.assertEqual(await self.given("bert"), later)
+
+    # how much
+
+    async def test_no_more_than_fifty(self) -> None:
+        """Of many the newest fifty are given on."""
+        await self.open_desk()
+        asked = [id for _ in range(4) for id in await self.asked(16)]
+        await self.read_all("anna")
+        self.assertEqual(await self.given("bert"), asked[-50:])
+
+    async def test_with_what_waits(self) -> None:
+        """What nobody has got comes behind what others got; together the newest fifty."""
+        await self.open_desk()
+        asked = await self.asked(48)
+        await self.read_all("anna")
+        await self.serve()
+        asked += await self.asked(5)
+        self.assertEqual(await self.given("bert"), asked[-50:])
+
+    async def test_what_nobody_got_is_given_whole(self) -> None:
+        """More than fifty that waited while nobody was there are all given."""
+        await self.open_desk()
+        await self.asked(3)
+        await self.read_all("anna")
+        await self.serve()
+        waited = await self.asked(60)
+        self.assertEqual(await self.given("bert"), waited)
+
+    async def test_what_waits_stays_bounded(self) -> None:
+        """What comes back to wait counts as well."""
+        await self.open_desk(max_messages=4)
+        asked = await self.asked(4)
+        await self.go_for_good("anna")
+        await self.serve()
+        asked += await self.asked(2)
+        self.assertEqual(await self.given("bert"), asked[-4:])
+
+    # nothing twice
+
+    async def test_back_to_the_same_agent(self) -> None:
+        """An agent that gets a visitor back gets only what it has not got before, whatever it has read."""
+        await self.open_desk()
+        asked = await self.asked(2)
+        for reads in (True, False):
+            await (self.read_all("anna") if reads else self.go_for_good("anna"))
+            await self.serve()
+            asked += await self.asked()
+            await self.given("anna")
+            self.assertEqual((await self.read("anna")).head, len(asked))
+        self.assertEqual(ids_of(await self.read("anna"))[-2:], asked[-2:])
+        await self.read_all("anna")
+        self.assertEqual(await self.given("bert"), asked)
+
+    async def test_to_another_and_back(self) -> None:
+        """So it is when another agent had the visitor meanwhile."""
+        await self.open_desk()
+        first = await self.asked()
+        await self.go_for_good("anna")
+        self.assertEqual(await self.given("bert"), first)
+        second = await self.asked()
+        await self.read_all("bert")
+        self.assertEqual(await self.given("anna"), first + second)
+        await self.go_for_good("anna")
+        third, outcome = await self.ask("visitor-1")
+        self.assertEqual(outcome, Placed([], ""))
+        await self.given("bert")
+        self.assertEqual((await self.read("bert")).head, 3)
+        self.assertEqual(ids_of(await self.read("bert"))[-1:], [third.id])
+
+    async def test_visitor_writes_to_the_next_agent(self) -> None:
+        """Before the desk is served: what the last agent had read goes before what is written now."""
+        await self.open_desk()
+        asked = await self.asked(2)
+        await self.read_all("anna")
+        await self.agent("bert")
+        message, outcome = await self.ask("visitor-1")
+        self.assertEqual((outcome.agent, outcome.deliveries[-1].seq), ("bert", 3))
+        self.assertEqual(ids_of(await self.read("bert")), [*asked, message.id])
+        self.assertEqual(list(await self.serve()), [])
+
+    async def test_answered_while_it_waits(self) -> None:
+        """Nobody's visitor has no agent whose message would be an answer."""
+        await self.open_desk()
+        asked = await self.asked()
+        await self.read_all("anna")
+        await self.serve()
+        await self.answer("anna")
+        self.assertEqual(await self.given("bert"), asked)
+
+    # for how long
+
+    async def test_silent_for_days(self) -> None:
+        """A question is owed an answer for as long as messages are kept, not only for a day."""
+        await self.open_desk(keep_days=10, lease_seconds=30 * DAY_SECONDS)
+        asked = await self.asked()
+        await self.advance(3 * DAY_SECONDS)
+        await self.serve()
+        await self.read_all("anna")
+        self.assertEqual(await self.given("bert"), asked)
+
+    async def test_silent_for_longer_than_messages_are_kept(self) -> None:
+        """Then nobody gets it any more."""
+        await self.open_desk(keep_days=2, lease_seconds=30 * DAY_SECONDS)
+        await self.asked()
+        await self.advance(2.5 * DAY_SECONDS)
+        await self.settle_down()
+        await self.read_all("anna")
+        await self.serve()
+        await self.agent("bert")
+        await self.serve()
+        self.assertEqual(ids_of(await self.read("bert")), [])
+
+    async def settle_down(self) -> None:
+        """Let the backend do what it does now and then."""
+
+    async def test_silent_visitors_are_no_load(self) -> None:
+        """Who was silent for a day counts no longer as its agent's load, until it writes again."""
+        await self.open_desk(lease_seconds=30 * DAY_SECONDS)
+        await self.asked(visitor="visitor-1")
+        await self.asked(visitor="visitor-2")
+        await self.advance(1.5 * DAY_SECONDS)
+        await self.settle_down()
+        await self.serve()
+        await self.agent("bert")
+        agents = [(await self.ask(f"visitor-{n}"))[1].agent for n in (3, 4)]
+        self.assertEqual(sorted(agents), ["anna", "bert"])
+        self.assertEqual((await self.ask("visitor-1"))[1].agent, "anna")
+        self.assertEqual((await self.ask("visitor-5"))[1].agent, "bert")
+
+    async def test_names_its_agent(self) -> None:
+        """A visitor that names the agent is answered for all the same."""
+        await self.open_desk()
+        message = self.message("visitor-1")
+        await self.inbox.accept([submission_of(message, visitor_to="anna")])
+        await self.read_all("anna")
+        self.assertEqual(await self.given("bert"), [message.id])
