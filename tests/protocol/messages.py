@@ -254,9 +254,9 @@ class MessageRules(Rules):
         # Of one that was away, the inbox has them; and the archive.
         late = await self.login(carol)
         self.assertEqual([len(message["msg"]) for message in await late.messages(2)], [16384, 65536])
-        await self.archived(client, carol, 65536)
+        await self.archived_length(client, carol, 65536)
 
-    async def archived(self, client: WsClient, other: str, length: int) -> None:
+    async def archived_length(self, client: WsClient, other: str, length: int) -> None:
         """Wait until the newest message of the conversation in the archive has this length."""
         for _ in range(200):
             client.send({"type": "history", "ref": "h", "with": other, "limit": 1})
