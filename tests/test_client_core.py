@@ -396,7 +396,7 @@ class OutboxTests(unittest.TestCase):
         self.assertRaises(ValueError, pipe.core.send, "", "bob")
         self.assertRaises(ValueError, pipe.core.send, "x")
         self.assertRaises(ValueError, pipe.core.send, "\ud800", "bob")
-        pipe.core.send("x" * 70_000, "bob")
+        pipe.core.send("x" * 75_000, "bob")
         self.assertEqual(pipe.take(), [])
         self.assertEqual(pipe.events(events.Failed)[0].refusal.code, "too_large")
 

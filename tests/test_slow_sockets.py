@@ -47,6 +47,8 @@ class SlowSocketTests(unittest.TestCase):
         self.protocol.factory = FactoryDouble()  # type: ignore[assignment]
         self.outgoing = Outgoing(self.transport, self.protocol.factory.flush_soon, self.protocol._stuck)
         self.protocol.outgoing = self.outgoing
+        # As a handshake leaves it.
+        self.protocol.inside_message = False
         self.before = self.counted()
 
     def counted(self) -> list[float]:

@@ -74,6 +74,14 @@ class Stream:
 class TroubleTests(Rules, unittest.TestCase):
     """Each test may do harm to nodes of its own; the two shared ones stay well."""
 
+    async def readyz(self, node: NodeServer, status: int) -> None:
+        """Wait until /readyz answers so: it looks once a second."""
+
+        async def answer() -> bool:
+            return (await deferToThread(node.http, "readyz"))[0] == status
+
+        await self.eventually(answer)
+
     def nodes(self, kind: str) -> list[NodeServer]:
         return two_nodes()
 
@@ -182,7 +190,7 @@ class TroubleTests(Rules, unittest.TestCase):
             return answer["type"] == "error" and answer["code"] == "unavailable" and answer["temporary"]
 
         await self.eventually(refused)
-        self.assertEqual(node.http("readyz")[0], 503)
+        await self.readyz(node, 503)
         late = await self.open(node.url)
         late.send({"isConnect": True, "userId": self.name("late"), "loginType": "USER_TYPE"})
         error = await late.expect("error")
@@ -203,7 +211,7 @@ class TroubleTests(Rules, unittest.TestCase):
             message = await bob.take("message")
             seen[message["msg"]] = message["seq"]
         self.assertEqual(list(seen.values()), list(range(reset["seq"] + 1, reset["seq"] + 1 + len(seen))))
-        self.assertEqual(node.http("readyz")[0], 200)
+        await self.readyz(node, 200)
 
     async def test_redis_away_at_the_start(self) -> None:
         """/readyz says 503 and why while Redis is away; the node recovers when it comes."""
@@ -225,7 +233,7 @@ class TroubleTests(Rules, unittest.TestCase):
         self.assertEqual(node.http("healthz")[0], 200)
         await deferToThread(redis.start)
         await starting
-        self.assertEqual(node.http("readyz")[0], 200)
+        await self.readyz(node, 200)
         user = self.name("bob")
         client = await self.login(user, url=node.url)
         await client.say(user, "hi")
@@ -263,7 +271,8 @@ class TroubleTests(Rules, unittest.TestCase):
         self.assert_seqs(messages, 1)
         self.assertEqual(Counter(m["id"] for m in messages), Counter(stream.accepted.values()))
         for at, message in received[1:]:
-            self.assertLess(at - stream.accepted_at[message["id"]], 3.0, message)
+            # On a busy machine it takes longer than two seconds; without the bus' word it would be fifteen.
+            self.assertLess(at - stream.accepted_at[message["id"]], 10.0, message)
         for node in (near, far):
             self.assertGreater(node.metric("imd_rabbitmq_failures_total"), 0)
 
@@ -287,7 +296,7 @@ class TroubleTests(Rules, unittest.TestCase):
             return time.monotonic() - began < 0.5
 
         await self.eventually(refused_at_once)
-        self.assertEqual(node.http("readyz")[0], 503)
+        await self.readyz(node, 503)
         await client.quiet()
         await deferToThread(broker.start)
         stream.client.send({"clientMsgId": "down", "group": [reader], "msg": "down"})

@@ -245,7 +245,7 @@ BUILDS = {
         "pushes a hint although the number before is missing",
         "rabbit-hang",
         "hole",
-        frozenset({"lost"}),
+        frozenset({"lost", "order"}),
         _skips_gaps,
     ),
     "no-dedup": Build(

@@ -167,7 +167,7 @@ class DeliveryRules(Rules):
     async def test_answered_pings(self) -> None:
         """A client that answers its pings stays."""
         client = await self.login(self.name("bob"), "small")
-        quiet_for = 4.0
+        quiet_for = 7.0
 
         async def closed() -> bool:
             return client.closed
