@@ -14,6 +14,7 @@ import pika
 
 from tests.drill.cluster import ARCHIVE_QUEUE, Cluster
 from tests.drill.replication import failback, failover
+from tests.drill.wire import Wire
 from tests.drill.world import World
 from tests.servers import Server
 
@@ -112,9 +113,21 @@ async def _redis_cut(stage: Stage) -> str:
 
 
 async def _redis_flush(stage: Stage) -> str:
+    """With messages in it that clients have not got: half of them do not read, and are gone afterwards."""
+    wires = _deafen(stage, 0.5)
+    await stage.hold(0.2, 0.4)
     with stage.losing():
         await asyncio.to_thread(stage.cluster.redis, "FLUSHALL")
-    return ""
+    for wire in wires:
+        wire.abort()
+    return f"{len(wires)} connections did not read"
+
+
+def _deafen(stage: Stage, part: float) -> list[Wire]:
+    """Let this part of the clients read nothing more; gives their connections."""
+    devices = stage.world.devices
+    chosen = stage.rng.sample(devices, int(len(devices) * part))
+    return [wire for device in chosen if (wire := device.deafen()) is not None]
 
 
 async def _redis_full(stage: Stage) -> str:
@@ -250,7 +263,7 @@ async def _clock(stage: Stage) -> str:
 
 async def _clients_vanish(stage: Stage) -> str:
     """No client reads for a moment, then all connections are gone: what was written is read by nobody."""
-    wires = [wire for device in stage.world.devices if (wire := device.deafen()) is not None]
+    wires = _deafen(stage, 1.0)
     await stage.hold(0.3, 0.8)
     for wire in wires:
         wire.abort()
@@ -265,7 +278,7 @@ FAULTS = {
         Fault("redis-kill", "redis", "kill -9 of Redis, and a restart", _kill("redis")),
         Fault("redis-hang", "redis", "Redis stands still", _hang("redis")),
         Fault("redis-cut", "redis", "Redis closes all connections, three times", _redis_cut),
-        Fault("redis-flush", "redis", "Redis loses everything (FLUSHALL)", _redis_flush),
+        Fault("redis-flush", "redis", "Redis loses everything (FLUSHALL), much of it unread", _redis_flush),
         Fault("redis-failback", "redis", "Redis takes over what a replica has, and leads again", failback),
         Fault("redis-failover", "redis nodes", "nodes move to a replica one by one, and back", failover),
         Fault("redis-full", "redis", "Redis is full (maxmemory)", _redis_full),
