@@ -51,6 +51,8 @@ MAX_BAD_FRAMES = 32
 # Past this a connection is no longer read from, until its answers have caught up.
 MAX_PENDING = 512
 MAX_HISTORY_PENDING = 4
+# Between two looks at whether a token has expired: this machine's clock may be set.
+EXPIRY_LOOK_SECONDS = 300.0
 
 
 class Outgoing(Protocol):
@@ -445,11 +447,17 @@ class Connection:
         self._cancel_call()
         if identity.exp is not None:
             end = identity.exp + self._services.settings.auth.leeway_seconds
-            left = max(0.0, end - self._services.unix_seconds())
-            self._exp_call = self._services.call_later(left, self._expired)
+            self._look_at_expiry(end)
 
-    def _expired(self) -> None:
-        self.close(CLOSE_UNAUTHORIZED, "the token has expired")
+    def _look_at_expiry(self, end: float) -> None:
+        """Close at `end`, in seconds of the wall clock, which may be set meanwhile."""
+        left = end - self._services.unix_seconds()
+        if left <= 0:
+            self._exp_call = None
+            self.close(CLOSE_UNAUTHORIZED, "the token has expired")
+            return
+        soon = min(left, EXPIRY_LOOK_SECONDS)
+        self._exp_call = self._services.call_later(soon, lambda: self._look_at_expiry(end))
 
     def _cancel_call(self) -> None:
         if self._exp_call is not None and self._exp_call.active():

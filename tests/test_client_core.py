@@ -103,6 +103,17 @@ class ConnectTests(unittest.TestCase):
         self.assertEqual(second["cursor"], {"epoch": "e", "seq": 7})
         self.assertGreater(second["attempt"], first["attempt"])
 
+    def test_clock_set_back_between_processes(self) -> None:
+        """With a store the attempt rises all the same: a node must not take the client for an older one."""
+        wall, store, attempts = 1_764_000_000.0, SqliteStore(":memory:"), []
+        for _ in range(3):
+            pipe = Pipe(store=store)
+            pipe.core._wall = lambda: wall  # noqa: B023
+            pipe.open()
+            attempts.append(pipe.take()[0]["attempt"])
+            wall -= 3600
+        self.assertEqual(attempts, [1_764_000_000_000 + n for n in range(3)])
+
     def test_close_codes(self) -> None:
         """By their ranges; a connection that breaks backs off."""
         never, token, off, once = Verdict.NEVER, Verdict.NEW_TOKEN, Verdict.BACK_OFF, Verdict.AT_ONCE

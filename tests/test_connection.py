@@ -98,8 +98,11 @@ class ConnectionTestCase(unittest.TestCase):
             desk_changed=self.desk_changed,
         )
 
+    set_by = 0.0
+    """seconds by which somebody has set the wall clock"""
+
     def unix_seconds(self) -> float:
-        return START + self.clock.seconds()
+        return START + self.clock.seconds() + self.set_by
 
     def leave(self, leave: Leave) -> None:
         self.leaves.append(leave)
@@ -791,6 +794,19 @@ class TokenTests(ConnectionTestCase):
             self.assertIsNone(client.closed)
             self.clock.advance(0.2)
             self.assertEqual(client.closed, 4001)
+
+    def test_clock_that_is_set(self) -> None:
+        """It is the wall clock that says when `exp` is, whatever it is set to meanwhile."""
+        client = self.with_token(100)
+        self.set_by = -1000.0
+        self.clock.advance(200)
+        self.assertIsNone(client.closed)
+        self.clock.pump([300] * 4)
+        self.assertEqual(client.closed, 4001)
+        client = self.with_token(4000)
+        self.set_by = 10_000.0
+        self.clock.advance(300)
+        self.assertEqual(client.closed, 4001)
 
     def test_renewed(self) -> None:
         """A newer token before that keeps it open until its own `exp`."""

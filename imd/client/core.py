@@ -79,7 +79,7 @@ class Core:
         self._timers: dict[str, float] = {}
         self._questions = Questions()
         self._replies: dict[str, int] = {}
-        self._attempt = 0
+        self._attempt = saved.attempt
         self._tokens = Tokens()
         self._opened_at = 0.0
         self._ping_seconds = 25.0
@@ -224,6 +224,7 @@ class Core:
         if connection != self.connection or self.state is not State.CONNECTING:
             return
         self._attempt = max(self._attempt + 1, int(self._wall() * 1000))
+        self._store.put_attempt(self._attempt)
         cursor = (self._receiving.epoch, self._receiving.seq)
         frame = connect_signal(
             self.options, self.device, self._attempt, self._tokens.current, self._visitor_token, cursor

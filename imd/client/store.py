@@ -31,6 +31,8 @@ class Saved:
     """oldest first"""
     outbox: list[Outgoing] = field(default_factory=list)
     """in their order"""
+    attempt: int = 0
+    """of the last connect; 0: none"""
 
 
 class Store(Protocol):
@@ -40,6 +42,9 @@ class Store(Protocol):
 
     def put_cursor(self, epoch: str, seq: int, handled: Sequence[str]) -> None:
         """The cursor, and the ids of the messages that moved it, in one step."""
+
+    def put_attempt(self, attempt: int) -> None:
+        """The next one is higher, even if the clock has been set back."""
 
     def put_outgoing(self, outgoing: Outgoing) -> None:
         """A new message at the end, or what has become of one that is there."""
@@ -59,6 +64,8 @@ class MemoryStore:
         return Saved(device="default")
 
     def put_cursor(self, epoch: str, seq: int, handled: Sequence[str]) -> None: ...
+
+    def put_attempt(self, attempt: int) -> None: ...
 
     def put_outgoing(self, outgoing: Outgoing) -> None: ...
 
@@ -98,6 +105,7 @@ class SqliteStore:
         saved = Saved(values["device"], user_id=values.get("user"), visitor_token=values.get("visitor"))
         if "cursor" in values:
             saved.epoch, saved.seq = json.loads(values["cursor"])
+        saved.attempt = int(values.get("attempt", 0))
         saved.seen = [row[0] for row in self._file.execute("SELECT id FROM seen ORDER BY number")]
         for (text,) in self._file.execute("SELECT message FROM outbox ORDER BY number"):
             saved.outbox.append(_outgoing(text))
@@ -115,6 +123,9 @@ class SqliteStore:
             file.execute("ROLLBACK")
             raise
         file.execute("COMMIT")
+
+    def put_attempt(self, attempt: int) -> None:
+        self._put("attempt", str(attempt))
 
     def put_outgoing(self, outgoing: Outgoing) -> None:
         self._file.execute(

@@ -50,6 +50,20 @@ class RedisDeviceTests(DeviceContract, RedisHarness):
 class RedisDeskTests(DeskContract, RedisHarness):
     """The desk."""
 
+    async def test_clock_set_back(self) -> None:
+        """Redis' clock is set back by an hour, and a node dies: its agents are gone after a lease."""
+        await self.begin()
+        await self.agent("anna")
+        await self.advance(-3600)
+        *run, at, began = (await self.redis.command("GET", "imd:run")).decode().split()
+        set_back = [*run, str(int(at) + 3_600_000), str(int(began) + 3_600_000)]
+        await self.redis.command("SET", "imd:run", " ".join(set_back))
+        (_, outcome) = await self.ask("visitor-1")
+        self.assertEqual(outcome.agent, "anna")
+        await self.advance(InboxOptions().lease_seconds + 1)
+        (_, outcome) = await self.ask("visitor-2")
+        self.assertEqual(outcome.agent, "")
+
 
 class RedisUnansweredTests(UnansweredContract, RedisHarness):
     """What nobody has answered."""

@@ -70,10 +70,10 @@ local function determine_run()
   end
   -- It outlives every head: then there is nothing left to be wrong about.
   redis.call('SET', 'imd:run', format('%.0f %s %s %.0f %.0f', n, run_id, replid, now_ms, began), 'EX', keep_s + 259200)
-  return n
+  return n, at and now_ms < at
 end
 
-local run = determine_run()
+local run, set_back = determine_run()
 local run_text = format('%.0f', run)
 
 local function key(user, name)
@@ -343,6 +343,13 @@ end
 -- ---- agents
 
 local ONLINE = 'imd:desk:online'
+
+-- Redis' clock was set back: who is gone would be online for so much longer. Who is there is renewed within a lease.
+if set_back then
+  for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '(' .. now_s + lease_s, '+inf')) do
+    redis.call('ZADD', ONLINE, now_s + lease_s, agent)
+  end
+end
 
 local function agent_online_until(agent, ends)
   redis.call('ZADD', ONLINE, ends, agent)
