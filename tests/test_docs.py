@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -18,6 +19,7 @@ from typing import Any, get_type_hints
 import jwt
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
+from twisted.scripts.twistd import ServerOptions
 from twisted.trial import unittest
 
 import imd
@@ -26,7 +28,7 @@ from imd.backends.embedded import EmbeddedStore
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import ConnectRequest, InboxOptions, Submission
 from imd.message import IMessage, encode_message
-from imd.settings import Settings
+from imd.settings import Settings, load
 from tests.nodes import NodeServer
 from tests.rabbit import Broker, until
 from tests.servers import shared
@@ -367,6 +369,23 @@ class LinkTests(unittest.TestCase):
         text = ARCHITECTURE.read_text()
         for path in (ROOT / "docs" / "decisions").glob("*.md"):
             self.assertIn(f"(decisions/{path.name})", text)
+
+
+class ReadmeTests(unittest.TestCase):
+    def test_starting_a_node(self) -> None:
+        """The lines that start one, as they stand there: twistd takes their options and the configuration."""
+        lines = re.findall(r"(?m)^    (twistd .*)$", (ROOT / "README.md").read_text())
+        self.assertIn("twistd imd --config etc/node.ini", lines)
+        for line in lines:
+            options = ServerOptions()
+            before = os.getcwd()
+            os.chdir(ROOT)
+            try:
+                options.parseOptions(line.split()[1:])
+            finally:
+                os.chdir(before)
+            self.assertEqual(options.subCommand, "imd")
+            self.assertEqual(options.subOptions.settings, load(str(ROOT / "etc" / "node.ini")))
 
 
 class CompletenessTests(unittest.TestCase):

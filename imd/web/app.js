@@ -76,9 +76,10 @@ class App {
     this.search = search;
     const me = h(
       "button",
-      { class: "me", type: "button", popovertarget: "menu", "aria-label": `${t("me.signed", { name: session.me })}. ${t("menu.open")}`, title: t("menu.open") },
+      { class: "me", type: "button", popovertarget: "menu", title: t("menu.open") },
       h("span", { class: `avatar tint-${tint(session.me)}`, "aria-hidden": "true" }, initial(session.me), (this.dot = h("span", { class: "dot" }))),
       h("span", { class: "me-text" }, h("span", { class: "me-name" }, session.me), h("span", { class: "me-about" }, t(mode === "desk" ? "app.agent" : "app.chat"))),
+      h("span", { class: "hidden-text" }, t("menu.open")),
     );
     const add = h(
       "button",
@@ -92,8 +93,9 @@ class App {
       h("div", { class: "search-row" }, icon("search"), search),
       this.list.element,
     );
-    this.main = h("main", { class: "main" });
-    this.root = h("div", { class: "app" }, this.side, this.main, this.link);
+    this.main = h("div", { class: "main" });
+    const heading = h("h1", { class: "hidden-text" }, t(mode === "desk" ? "app.agent" : "app.chat"));
+    this.root = h("main", { class: "app" }, heading, this.side, this.main, this.link);
     document.body.replaceChildren(this.root, this.menu, this.dialog, this.announcer);
     this.list.draw();
     this.#open(false);
@@ -314,7 +316,7 @@ function languageCorner(redraw) {
 
 async function main() {
   document.title = t(mode === "desk" ? "app.agent" : "app.chat");
-  const looking = setTimeout(() => document.body.replaceChildren(h("p", { class: "looking" }, t("login.looking"))), QUIET_MS);
+  const looking = setTimeout(() => document.body.replaceChildren(h("main", { class: "looking" }, h("h1", {}, t("login.looking")))), QUIET_MS);
   const settings = await nodeSettings();
   clearTimeout(looking);
 
@@ -325,7 +327,8 @@ async function main() {
   const signIn = (refused) => {
     document.title = t(mode === "desk" ? "app.agent" : "app.chat");
     const { view, focus } = loginView(mode, settings, refused, enter);
-    document.body.replaceChildren(view, languageCorner(() => signIn(refused)));
+    view.append(languageCorner(() => signIn(refused)));
+    document.body.replaceChildren(view);
     focus();
   };
   const who = remembered.get(mode);

@@ -147,7 +147,7 @@ export class List {
               from && h("span", { class: draft ? "draft" : "from" }, from),
               preview,
             ),
-            unread ? h("span", { class: "badge", "aria-label": t("list.unread", { n: unread }) }, unread > 99 ? "99+" : String(unread)) : null,
+            unread ? h("span", { class: "badge", role: "img", "aria-label": t("list.unread", { n: unread }) }, unread > 99 ? "99+" : String(unread)) : null,
           ),
         ),
       ),

@@ -42,10 +42,11 @@ export class Session extends EventTarget {
     this.store.addEventListener("change", () => this.#fire("change"));
     this.client.on("state", (state) => {
       this.state = state;
-      this.#fire("state", state);
+      if (state.state !== "open") this.#fire("state", state); // that has to wait for what one is
     });
     this.client.on("connected", (connected) => {
       this.kind = connected.fromUserType;
+      this.#fire("state", this.state);
       this.#readRecent();
     });
     this.client.on("gap", () => this.#readRecent(true));

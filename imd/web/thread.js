@@ -60,9 +60,10 @@ export class Thread {
         ? t("name.visitor.kind")
         : "";
     this.top = h("p", { class: "thread-top" });
-    this.list = h("ol", { class: "messages", role: "log", "aria-live": "off", "aria-label": t("thread.label", { name }) });
+    this.list = h("ol", { class: "messages" });
     // Focusable, so that the keyboard scrolls it.
-    this.scroller = h("div", { class: "scroller", tabindex: "0", onscroll: () => this.#scrolled() }, this.top, this.list);
+    const log = { role: "log", "aria-live": "off", "aria-label": t("thread.label", { name }), tabindex: "0" };
+    this.scroller = h("div", { class: "scroller", ...log, onscroll: () => this.#scrolled() }, this.top, this.list);
     this.jump = h(
       "button",
       { class: "jump", type: "button", hidden: true, title: t("thread.jump"), onclick: () => this.#toBottom() },

@@ -119,8 +119,9 @@ export class Widget {
     const { t } = this;
     this.badge = h("span", { class: "badge", hidden: true });
     this.bubble = h("button", { class: "bubble", type: "button", onclick: () => this.#show(!this.opened) }, icon("bubble"), icon("close"), this.badge);
-    this.list = h("ol", { role: "log", "aria-live": "off", "aria-label": this.title });
-    this.scroller = h("div", { class: "scroller", tabindex: "0", onscroll: () => this.#scrolled() }, this.list);
+    this.list = h("ol");
+    const log = { role: "log", "aria-live": "off", "aria-label": this.title, tabindex: "0" };
+    this.scroller = h("div", { class: "scroller", ...log, onscroll: () => this.#scrolled() }, this.list);
     this.link = h("p", { class: "link", role: "status", hidden: true });
     this.announcer = h("div", { class: "hidden-text", role: "status", "aria-live": "polite" });
     this.input = h("textarea", {
@@ -142,8 +143,8 @@ export class Widget {
       "section",
       { class: "panel", role: "dialog", "aria-label": this.title, hidden: true, onkeydown: (event) => event.key === "Escape" && !event.isComposing && this.#show(false) },
       h(
-        "header",
-        {},
+        "div",
+        { class: "head" },
         h("h2", {}, this.title),
         h("button", { class: "shut", type: "button", "aria-label": t("widget.close"), title: t("widget.close"), onclick: () => this.#show(false) }, icon("close")),
       ),

@@ -84,7 +84,7 @@ button { cursor: pointer; }
   box-shadow: 0 16px 56px rgb(0 0 0 / 26%), 0 0 0 1px var(--line);
   overflow: hidden;
 }
-header { display: flex; align-items: center; padding: 12px 10px 12px 20px; background: var(--accent); color: var(--on-accent); }
+.head { display: flex; align-items: center; padding: 12px 10px 12px 20px; background: var(--accent); color: var(--on-accent); }
 h2 { flex: 1; min-width: 0; overflow: hidden; font-size: 17px; font-weight: 650; text-overflow: ellipsis; white-space: nowrap; }
 .shut { display: grid; place-items: center; width: 40px; height: 40px; border-radius: 12px; }
 .shut:focus-visible { outline-color: currentColor; outline-offset: -3px; }
@@ -105,7 +105,7 @@ ol { display: flex; flex-direction: column; align-items: flex-start; gap: 6px; l
 .mine .meta { color: inherit; opacity: 0.9; }
 .mine.failed .meta { color: var(--danger); opacity: 1; }
 .meta .icon { width: 15px; height: 15px; stroke-width: 2.2; }
-.meta button { margin-left: 4px; font-weight: 600; text-decoration: underline; }
+.meta button { min-width: 24px; min-height: 24px; margin-left: 4px; font-weight: 600; text-decoration: underline; }
 .mine :focus-visible { outline-color: currentColor; }
 form { display: flex; align-items: flex-end; gap: 8px; padding: 10px 12px max(10px, env(safe-area-inset-bottom)) 18px; border-top: 1px solid var(--line); background: var(--surface); }
 textarea { flex: 1; min-width: 0; padding: 8px 0; line-height: 21px; outline: none; resize: none; }
