@@ -105,7 +105,11 @@ class MongoArchive:
         )
 
     def problem(self) -> str | None:
-        return None if self._problem is None else f"MongoDB: {self._problem}"
+        if self._problem is None:
+            return None
+        # An answer that says no is one.
+        word = "refused" if self._problem.startswith("OperationFailure") else "down"
+        return f"MongoDB: {word} ({self._problem})"
 
     # from the writer
 

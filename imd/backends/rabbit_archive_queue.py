@@ -134,7 +134,7 @@ class RabbitArchiveQueue:
         self._in_flight: dict[_Batch, None] = {}
         self._bytes_in_flight = 0
         self._unanswered = 0
-        self._broken: str | None = "not confirmed anything yet"
+        self._broken: str | None = "new, nothing has been confirmed yet"
         self._ever_failed = False
         self._probe_call: Any = None
         self._probing = False
@@ -217,20 +217,20 @@ class RabbitArchiveQueue:
     def _refused(self, failure: Failure, batch: _Batch) -> None:
         self._unanswered -= 1
         if failure.check(NackError):
-            self._fail(batch, "refused", "refused by the broker: the queue is full or has no quorum")
+            self._fail(batch, "refused", "full, or without a quorum: refused by the broker")
         else:
             self._fail(batch, "lost", reason_of(failure))
 
     def _returned(self, _: object) -> None:
         # Which of those in flight came back cannot be told: pika blames the first.
-        reason = "returned by the broker: the queue is gone"
+        reason = "gone, returned by the broker"
         self._fail_all("returned", reason)
         if self._link is not None:
             # The next connection declares it again.
             self._link.drop(f"{ARCHIVE_QUEUE}: {reason}")
 
     def _too_late(self, batch: _Batch) -> None:
-        self._fail(batch, "timeout", f"no confirm within {self._confirm_seconds:g} s")
+        self._fail(batch, "timeout", f"slow, no confirm within {self._confirm_seconds:g} s")
         if self._unanswered > _UNANSWERED and self._link is not None:
             self._link.drop(f"{self._unanswered} messages were never confirmed")
 
@@ -291,7 +291,7 @@ class RabbitArchiveQueue:
 
     def _still_broken(self, failure: Failure) -> None:
         self._probing = False
-        self._broken = failure.getErrorMessage()
+        self._broken = failure.getErrorMessage().removeprefix(f"RabbitMQ ({ARCHIVE_QUEUE}): ")
         self._probe_later()
 
     # from the connection
@@ -307,4 +307,4 @@ class RabbitArchiveQueue:
         self._channel = self._link = None
         self._fail_all("lost", "the connection was lost")
         if self._broken is None:
-            self._broken = "not confirmed anything on this connection yet"
+            self._broken = "new, nothing has been confirmed on this connection yet"

@@ -180,7 +180,7 @@ class RabbitBus:
 
     def problem(self) -> str | None:
         if self._publisher.congested:
-            return f"RabbitMQ ({self._publisher.name}): the broker reads too slowly, hints are dropped"
+            return f"RabbitMQ ({self._publisher.name}): slow, it reads too slowly, hints are dropped"
         return self._publisher.problem() or self._consumer.problem()
 
     # from delivery

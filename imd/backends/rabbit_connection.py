@@ -119,7 +119,7 @@ class RabbitConnection:
     def problem(self) -> str | None:
         """Why it cannot be used; None when it can."""
         if self._link is None:
-            return f"RabbitMQ ({self.name}): {self._reason}"
+            return f"RabbitMQ ({self.name}): down ({self._reason})"
         if self._blocked:
             return f"RabbitMQ ({self.name}): blocked by the broker (memory or disk alarm)"
         return None

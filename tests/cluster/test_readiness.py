@@ -10,13 +10,16 @@ from functools import cache
 from typing import Any
 
 import hiredis
+import pika
+from pika.exceptions import NackError
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
+from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE
 from tests.nodes import NodeServer
 from tests.protocol.clusters import Cluster, RawRedis
 from tests.protocol.support import Rules, new_folder, pause, started
-from tests.servers import HOST, RedisServer, free_port
+from tests.servers import HOST, MongoServer, RedisServer, free_port
 from tests.ws_client import WsClient
 
 
@@ -49,37 +52,43 @@ def config(name: str, value: str | int) -> None:
     ask(server(), "CONFIG", "SET", name, value)
 
 
-class ReadinessTests(Rules, unittest.TestCase):
-    """One node on a Redis of its own; each test leaves both well."""
+class Asking(Rules):
+    """What a node says of itself."""
 
     timeout = 120
+    node: NodeServer
 
     def nodes(self, kind: str) -> list[NodeServer]:
-        return [node()]
-
-    async def setUp(self) -> None:
-        await self.eventually(self.is_ready, 30)
-        self.alice = await self.login(self.name("alice"))
-        self.to = self.name("bob")
-        await self.alice.say(self.to, "before")
+        return [self.node]
 
     async def reasons(self) -> dict[str, str]:
         """Why the node is not ready; empty if it is."""
-        status, body = await deferToThread(node().http, "readyz")
+        status, body = await deferToThread(self.node.http, "readyz")
         self.assertEqual(status == 200, json.loads(body)["ready"])
         return json.loads(body).get("reasons", {})
 
     async def is_ready(self) -> bool:
         return not await self.reasons()
 
-    async def says(self, *words: str, seconds: float = 20) -> None:
-        """The node says one of these words of its inbox, before anybody sends a message."""
+    async def says(self, *words: str, part: str = "inbox", server: str = "redis") -> None:
+        """The node says one of these words, before anybody sends a message."""
 
         async def said() -> bool:
-            reason = (await self.reasons()).get("inbox", "")
-            return any(reason.startswith(f"redis: {word}") for word in words)
+            reason = (await self.reasons()).get(part, "")
+            return any(reason.startswith(f"{server}: {word}") for word in words)
 
-        await self.eventually(said, seconds)
+        await self.eventually(said, 20)
+
+
+class RedisReadinessTests(Asking, unittest.TestCase):
+    """One node on a Redis of its own; each test leaves both well."""
+
+    async def setUp(self) -> None:
+        self.node = node()
+        await self.eventually(self.is_ready, 30)
+        self.alice = await self.login(self.name("alice"))
+        self.to = self.name("bob")
+        await self.alice.say(self.to, "before")
 
     async def send(self, client: WsClient) -> dict[str, Any]:
         """The answer to a message."""
@@ -205,3 +214,44 @@ class ReadinessTests(Rules, unittest.TestCase):
         await flapping
         self.assertEqual([reasons for reasons in seen if not reasons], [])
         await self.eventually(self.is_ready, 30)
+
+
+class OtherServersTests(Asking, unittest.TestCase):
+    """RabbitMQ and MongoDB."""
+
+    async def begin(self, **sections: dict[str, object]) -> Cluster:
+        own = Cluster("ready", sections)
+        self.node = own.node()
+        self.addCleanup(deferToThread, self.node.kill)
+        await deferToThread(self.node.start)
+        return own
+
+    async def test_archive_queue_is_full(self) -> None:
+        """Others have filled it; nobody has sent a message here since."""
+        own = await self.begin(archive={"queue_bytes": 20_000, "consume": "no"})
+        broker = await deferToThread(pika.BlockingConnection, pika.URLParameters(own.amqp_url))
+        self.addCleanup(broker.close)
+        channel = broker.channel()
+        channel.confirm_delivery()
+        with self.assertRaises(NackError):
+            while True:
+                channel.basic_publish("", ARCHIVE_QUEUE, bytes(1000))
+        await self.says("full", part="archive queue", server="RabbitMQ (imd.archive)")
+        channel.queue_purge(ARCHIVE_QUEUE)
+        await self.eventually(self.is_ready, 20)
+        alice = await self.login(self.name("alice"))
+        await alice.say("bob", "after")
+
+    async def test_mongodb_is_away(self) -> None:
+        """Messages go on; the node is not ready all the same, and says which part is not."""
+        mongo = MongoServer(new_folder())
+        self.addCleanup(deferToThread, mongo.kill)
+        await deferToThread(mongo.start)
+        await self.begin(mongodb={"url": mongo.url})
+        await deferToThread(mongo.kill)
+        await self.says("down", part="archive", server="MongoDB")
+        self.assertNotIn("inbox", await self.reasons())
+        alice = await self.login(self.name("alice"))
+        await alice.say("bob", "meanwhile")
+        await deferToThread(mongo.start)
+        await self.eventually(self.is_ready, 40)
