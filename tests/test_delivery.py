@@ -251,12 +251,14 @@ class LossTests(RouterTestCase):
 
     def test_gone_node(self) -> None:
         """So are hints to a node that is gone."""
-        self.b.connect("bob")
+        channel = self.b.connect("bob")
         self.write()
         self.network.carry()
+        wire = self.b.wires[channel]
         del self.network.nodes["b"]
         self.write()
         self.network.carry()
+        self.assertEqual(wire.seqs(), [1])
 
     def test_reordered(self) -> None:
         """Whatever the bus does to the order of hints, the device gets its inbox in order."""

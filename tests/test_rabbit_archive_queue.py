@@ -153,6 +153,8 @@ class ArchiveQueueTests(unittest.TestCase):
         queue = self.make(url)
         await queue.start()
         await queue.publish([record(1)])
+        # The probe and the batch.
+        self.assertEqual(broker.length(ARCHIVE_QUEUE), 2)
 
     async def test_connection_lost(self) -> None:
         """What is in flight when the connection is lost fails at once; afterwards it works again."""

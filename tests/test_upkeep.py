@@ -248,3 +248,4 @@ class StopTests(UpkeepTestCase):
         """Stopping again is nothing."""
         self.upkeep.stop()
         self.upkeep.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])

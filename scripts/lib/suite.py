@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -89,10 +90,15 @@ class Suite:
                 errors="replace",
             )
             assert process.stdout is not None
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                lines.append(line)
-            code = process.wait()
+            try:
+                for line in process.stdout:
+                    print(line, end="", flush=True)
+                    lines.append(line)
+                code = process.wait()
+            finally:
+                # Nothing goes on when this is ended.
+                process.terminate()
+                process.wait()
         output = "".join(lines)
         self.summaries.append(summarize(code, output))
         self.failures.update(failed_tests(output))
@@ -155,6 +161,7 @@ def options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> int:
     ours, arguments = options(sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     suite = Suite(dict(ours.took))
     suite.check("ruff", "check", ".")
     suite.check("mypy")

@@ -202,6 +202,7 @@ class ArchiveContract(Writing, Waiting):
         await self.history("alice", None, [message, last])
 
     async def test_nothing_to_publish(self) -> None:
-        """An empty batch is safe at once."""
+        """An empty batch is safe at once, and nothing in the archive."""
         await self.begin()
         await self.queue.publish([])
+        await self.history("alice", None, [])

@@ -101,7 +101,9 @@ class EmbeddedFileTests(EmbeddedHarness):
 
     async def test_stop_before_start(self) -> None:
         """What was never started may be stopped."""
-        await self.new_store().stop()
+        store = self.new_store()
+        await store.stop()
+        self.assertIsNotNone(store.problem())
 
     async def test_stop_finishes_what_waits(self) -> None:
         """Everything that was asked for before the stop is answered."""
