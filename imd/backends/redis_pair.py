@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
+from prometheus_client import Counter
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -14,6 +15,8 @@ from twisted.python.failure import Failure
 from imd.backends.redis_connection import Owner, RedisConnection
 from imd.errors import Unavailable
 from imd.ids import ServerClock
+
+RUNS = Counter("imd_redis_runs_total", "Times that Redis was found to be another run, and devices were told.")
 
 _unpack_run = msgspec.msgpack.Decoder(tuple[int, int]).decode
 
@@ -91,6 +94,13 @@ class RedisPair(Owner):
     def answered(self, run: int, *, placed: bool) -> None:
         """A script has answered from this run; `placed`: and put messages into inboxes."""
         if run > self.run:
+            if self.run:
+                RUNS.inc()
+                self.log.warn(
+                    "redis: run {run} follows {before}: something may be forgotten, devices are told",
+                    run=run,
+                    before=self.run,
+                )
             self.run = run
         if placed:
             self._wrote = _Write(self.general.run_id, run, self._clock.monotonic())

@@ -36,6 +36,7 @@ def look(redis: Redis, seconds: float) -> Iterator[Finding]:
         yield from _server(info, where)
         yield from _memory(info)
         yield from _expiry(client)
+        yield from _backlog(client)
         yield from _persistence(client, info, redis.lossless)
         yield from _time(client)
 
@@ -84,6 +85,12 @@ def _expiry(client: RedisClient) -> Iterator[Finding]:
     if client.config("lazyfree-lazy-expire") == "no":
         advice = "CONFIG SET lazyfree-lazy-expire yes, and in its file."
         yield note(PART, "what expires is freed while everybody waits: after a lull, for seconds", advice)
+
+
+def _backlog(client: RedisClient) -> Iterator[Finding]:
+    if client.config("repl-backlog-ttl") is None:
+        advice = "ACL SETUSER <user> +config|get. Until then imd takes it for 10 seconds."
+        yield note(PART, "repl-backlog-ttl may not be asked for", advice)
 
 
 def _persistence(client: RedisClient, info: dict[str, str], lossless: bool) -> Iterator[Finding]:

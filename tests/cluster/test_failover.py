@@ -106,6 +106,7 @@ class FailoverTests(Rules, unittest.TestCase):
         await self.begin(1)
         self.flip()
         await self.both_are_told()
+        self.assertEqual(self.nodes_[0].metric("imd_redis_runs_total"), 1)
 
     async def test_flip_under_three_nodes(self) -> None:
         await self.begin(3, "yes")
@@ -151,6 +152,7 @@ class FailoverTests(Rules, unittest.TestCase):
         await deferToThread(self.r2.kill)
         await deferToThread(self.r1.restart)
         await self.nobody_is_told()
+        self.assertEqual(self.nodes_[0].metric("imd_redis_runs_total"), 0)
 
     async def test_two_primaries(self) -> None:
         """A device that the new primary has told already is told again, for what the old one took since."""

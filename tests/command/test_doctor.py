@@ -94,9 +94,12 @@ class LookTests(unittest.TestCase):
         found = list(look_redis.look(Redis(url=cluster.url), SECONDS))
         self.assertIn("Redis Cluster", self.worst(found, Level.PROBLEM))
         with RedisClient(primary.url, SECONDS) as client:
+            client("ACL", "SETUSER", "imd", "on", ">pw", "~*", "+@all", "-config")
             wait_until(lambda: client.info()["connected_slaves"] == "1", 20, "no replica")
         found = list(look_redis.look(Redis(url=primary.url, lossless=True), SECONDS))
         self.assertIn("1 replicas follow", self.worst(found, Level.WARNING))
+        found = list(look_redis.look(Redis(url=primary.url.replace("//", "//imd:pw@")), SECONDS))
+        self.assertIn("repl-backlog-ttl may not be asked for", self.worst(found, Level.NOTE))
         found = list(look_redis.look(Redis(url=primary.url), SECONDS))
         self.assertEqual([f.what for f in found if f.level in (Level.WARNING, Level.PROBLEM)], [])
 

@@ -19,6 +19,7 @@ from imd.ids import ServerClock
 from imd.interfaces import Ack, ConnectRequest, InboxOptions, Lease, Placed
 from tests.contract.test_inbox_redis import submission
 from tests.primaries import Address, Primary
+from tests.protocol.clusters import RawRedis
 from tests.protocol.support import new_folder
 from tests.rabbit import until
 from tests.servers import HOST, RedisServer
@@ -392,6 +393,23 @@ class TwoPrimariesTests(RunHarness):
         await self.send(self.b, "bob", 1)
         self.assertEqual(len((await self.a.pull("bob", self.epoch, 0, 10)).messages), 0)
         self.assertEqual(int(self.r2.ask("HGET", "imd:{bob}:head", "seq")), 6)
+
+    async def test_room_for_one_connection(self) -> None:
+        """The one that got in waits for the other, whose trouble is named; both go on later, or stop."""
+        one, two = (RedisInbox(reactor, self.to_a.url, InboxOptions(), ServerClock()) for _ in range(2))
+        admin = RawRedis(self.r1.url)
+        self.addCleanup(admin.close)
+        most = int(admin("INFO", "clients").split(b"connected_clients:")[1].split()[0]) + 1
+        admin("CONFIG", "SET", "maxclients", most)
+        for inbox in (one, two):
+            self.addCleanup(inbox.stop)
+            inbox.start()
+            await until(lambda inbox=inbox: "max number of clients" in (inbox.problem() or ""), "the problem")
+        await self.assertFailure(one.accept([submission("alice", ["bob"])]), Unavailable)
+        await two.stop()
+        admin("CONFIG", "SET", "maxclients", 100)
+        await self.connected(one)
+        await self.send(one, "bob", 1)
 
     async def test_url_that_leads_to_two(self) -> None:
         """As behind a balancer that has both: nothing is accepted, and the problem says why."""
