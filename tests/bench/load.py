@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.bench.clients import Group, Pair, Watch, Wrong
+from tests.bench.clients import Client, Group, Pair, Watch, Wrong
 
 if TYPE_CHECKING:
     from tests.bench.plan import Plan
@@ -190,6 +190,10 @@ async def catch_up(url: str, plan: Plan) -> tuple[float, list[float], list[float
     watch = Watch()
     name = f"late{next(_names)}"
     late = Pair(watch, name, window=256)
+    # An inbox that no device has ever opened would not hold so many.
+    earlier = Client(watch, late.recipient.user)
+    await earlier.open(url)
+    earlier.close()
     await late.sender.open(url)
     while late.sender.sent < plan.waiting:
         late.sender.send_numbered(min(250, plan.waiting - late.sender.sent))

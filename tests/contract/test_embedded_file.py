@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,40 @@ class EmbeddedFileTests(EmbeddedHarness):
         self.assertEqual((outcome.seq, outcome.recovered), (2, True))
         (outcome,) = await self.send(self.message("alice", "carol"))
         self.assertNotEqual(outcome.deliveries[0].epoch, epoch)
+
+    async def test_file_of_the_format_before(self) -> None:
+        """A visitor's agent and its questions are found: those since the agent's last message to it."""
+        await self.begin(desk_grace_seconds=1, unopened_messages=2)
+        await self.agent("anna")
+        await self.send_many("alice", "bob", 1)
+        for text in ("one", "two", "three"):
+            await self.ask("visitor-1", text)
+            if text == "one":
+                await self.send(self.message("anna", "visitor-1"), self.message("carol", "visitor-1"))
+        await self.ask("visitor-2")
+        await self.send(self.message("anna", "visitor-2"))
+        await self.leave("anna", seq=4)
+        waiting, _ = await self.ask("visitor-1", "four")
+        await self.store.stop()
+        with closing(sqlite3.connect(os.path.join(self.folder, "imd.db"))) as file:
+            file.executescript(
+                "DROP TABLE unanswered; ALTER TABLE user DROP COLUMN owed; "
+                "ALTER TABLE user DROP COLUMN opened; PRAGMA user_version = 1"
+            )
+        await self.begin(desk_grace_seconds=1, unopened_messages=2)
+        await self.advance(2.5)
+        await self.serve()
+        await self.agent("bert")
+        await self.serve()
+        texts = [decode_message(body).msg for _, body in (await self.read("bert")).messages]
+        self.assertEqual(texts, ["two", "three", "four"])
+        self.assertEqual(ids_of(await self.read("bert"))[-1], waiting.id)
+        # Inboxes from then count as opened.
+        await self.send_many("alice", "bob", 2)
+        outcome = await self.connect("bob")
+        self.assertEqual((outcome.seq, outcome.recovered, outcome.page.head), (0, True, 3))
+        await self.begin_again()
+        self.assertEqual((await self.read("bert")).head, 3)
 
     async def test_kill(self) -> None:
         """kill -9 in the middle of accepting: whatever was answered is there, numbered without holes."""

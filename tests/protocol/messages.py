@@ -305,6 +305,29 @@ class MessageRules(Rules):
         client.send({"clientMsgId": "c-7", "to": user, "msg": "7"})
         self.assertEqual((await client.take("accepted"))["clientMsgId"], "c-7")
 
+    async def test_recipients_that_never_connected(self) -> None:
+        """A sender begins so many inboxes that no device has opened, on all connections; those hold less."""
+        client = await self.login(self.name("alice"), "grace")
+        bob, carol = self.name("bob"), self.name("carol")
+        await client.say(bob, "0")
+        group = [carol, self.name("x")]
+        error = await self.refusal(client, {"clientMsgId": "c-1", "group": group, "msg": "hi"})
+        self.assertEqual((error["code"], error["temporary"]), ("rate_limited", True))
+        self.assertTrue(0 < error["retryAfterMs"] <= 3_600_000, error)
+        await client.say(carol, "0")
+        again = await self.login(client.connected["userId"], "grace", device="another")
+        for user in (self.name("y"), self.name("z")):
+            error = await self.refusal(again, {"clientMsgId": "c-2", "to": user, "msg": "hi"})
+            self.assertEqual((error["code"], error["clientMsgId"]), ("rate_limited", "c-2"))
+        group = [self.name("m") for _ in range(3)]
+        error = await self.refusal(again, {"group": group, "msg": "hi"})
+        self.assertEqual((error["code"], error["temporary"]), ("too_large", False))
+        for number in range(1, 5):
+            await again.say(bob, str(number))
+        recipient = await self.login(bob, "grace", ack=True)
+        self.assertEqual((recipient.connected["seq"], recipient.connected["recovered"]), (2, False))
+        self.assertEqual([message["msg"] for message in await recipient.messages(3)], ["2", "3", "4"])
+
     async def test_rate_limit_counts_recipients(self) -> None:
         """A group list counts its recipients / 10."""
         client = await self.login(self.name("alice"), "rate")

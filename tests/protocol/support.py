@@ -51,7 +51,11 @@ KINDS: dict[str, Ini] = {
     "flow": {"limits": {"messages_per_second": 0, "ack_window": 100}},
     "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET, "leeway_seconds": LEEWAY_SECONDS}},
     "desk": {},
-    "grace": {"desk": {"grace_seconds": 1}, "inbox": {"reconcile_seconds": 1}},
+    "grace": {
+        "desk": {"grace_seconds": 1},
+        "inbox": {"reconcile_seconds": 1, "unopened_messages": 3},
+        "limits": {"new_ids": 2},
+    },
 }
 
 

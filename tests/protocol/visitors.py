@@ -110,7 +110,7 @@ class VisitorRules(Rules):
         self.assertEqual(list(other.frames), [])
 
     async def test_given_to_another_after_the_grace_period(self) -> None:
-        """An agent that stays gone gives its visitors back, with what it had not acknowledged."""
+        """An agent that stays gone gives its visitors back, with what nobody has answered."""
         agent = await self.agent(self.name("agent"), "grace", ack=True)
         agent.acks = False
         visitor = await self.visitor("grace")
@@ -122,6 +122,33 @@ class VisitorRules(Rules):
         await self.ask(visitor, "1")
         self.assertEqual((await other.take("message"))["msg"], "1")
         await self.archived(other, 2, **{"with": visitor.connected["userId"]})
+        # Or the next test's agent gets them.
+        await other.say(visitor.connected["userId"], "an answer")
+
+    async def test_read_and_never_answered(self) -> None:
+        """What an agent acknowledged and did not answer goes to the next one, who takes part in it; what was
+        answered does not."""
+        first = await self.agent(self.name("agent"), "grace", ack=True)
+        visitor = await self.visitor("grace", ack=True)
+        for text in ("answered", "not answered", "nor this"):
+            asked = await self.ask(visitor, text)
+            self.assertEqual((await first.take("message"))["id"], asked["id"])
+            if text == "answered":
+                await first.say(visitor.connected["userId"], "an answer")
+        await first.close()
+        other = await self.agent(self.name("other"), "grace", ack=True)
+        messages = await other.messages(2)
+        self.assertEqual([message["msg"] for message in messages], ["not answered", "nor this"])
+        self.assertEqual(messages[-1]["id"], asked["id"])
+        self.assert_seqs(messages, 1)
+        found = await self.archived(other, 2, all=True)
+        self.assertEqual([message["id"] for message in found], [message["id"] for message in messages])
+        await other.close()
+        back = await self.agent(first.connected["userId"], "grace", ack=True)
+        await self.ask(visitor, "still there?")
+        message = await back.take("message")
+        self.assertEqual((message["seq"], message["msg"]), (4, "still there?"))
+        await back.say(visitor.connected["userId"], "an answer")
 
     async def test_to_nobody_but_its_agent(self) -> None:
         """A visitor may name its own agent and nobody else."""
