@@ -446,19 +446,23 @@ class OutboxTests(unittest.TestCase):
 
     def test_expired(self) -> None:
         """What was sent so long ago that a node may have forgotten it fails; what never was can wait."""
-        wall = [1e9]
         pipe = Pipe(dedup_seconds=100)
-        pipe.core._wall = lambda: wall[0]
         pipe.open()
         sent, limited = pipe.core.send("1", "bob"), pipe.core.send("2", "carol")
         pipe.core.send("3", "bob")
         refused = {"clientMsgId": limited.client_msg_id, "reason": "…", "temporary": True}
         pipe.gets(type="error", code="rate_limited", **refused)
+        # The time of day here is no matter: it is the nodes that forget, by their clock.
+        for hours in (-1, 1):
+            pipe.core._wall = lambda hours=hours: 1e9 + 3600 * hours
+            pipe.lose()
+            pipe.wait(1)
+            pipe.open(serverTime=5_000_000 + 80_000)
+        self.assertEqual(pipe.events(events.Failed), [])
         pipe.lose()
-        wall[0] += 91
         pipe.wait(1)
         pipe.take()
-        pipe.open()
+        pipe.open(serverTime=5_000_000 + 91_000)
         self.assertEqual([frame.get("msg") for frame in pipe.take()[1:]], ["2", "3"])
         [failed] = pipe.events(events.Failed)
         self.assertEqual((failed.outgoing, failed.refusal.code), (sent, "expired"))
@@ -554,11 +558,35 @@ class ReceivingTests(unittest.TestCase):
         self.assertEqual((len(pipe.delivered), len(pipe.events(events.Gap))), (1, 1))
 
     def test_hole(self) -> None:
-        """A number left out: a new connection, from the cursor."""
+        """A number left out: a new connection, from the cursor; left out there as well, it is a gap."""
         pipe = Pipe()
         pipe.open()
         pipe.message(2)
         self.assertEqual((pipe.core.state, pipe.delivered), (State.WAITING, []))
+        pipe.wait(1)
+        pipe.open()
+        pipe.message(2)
+        self.assertEqual([message.seq for message in pipe.delivered], [2])
+        self.assertEqual((pipe.core.state, len(pipe.events(events.Gap))), (State.OPEN, 1))
+        pipe.take()
+        pipe.core.handled("m2")
+        self.assertEqual(pipe.take(), [{"type": "ack", "seq": 2, "epoch": "e"}])
+
+    def test_hole_that_was_mended(self) -> None:
+        """It is forgotten: the next hole is asked for, too."""
+        pipe = Pipe()
+        pipe.open()
+        for seq in (1, 3, 5):
+            pipe.message(seq)
+            pipe.core.handled(f"m{seq}")
+            pipe.message(seq + 2)
+            self.assertEqual(pipe.core.state, State.WAITING)
+            pipe.wait(9)
+            pipe.open(seq=seq)
+            pipe.message(seq + 1)
+            pipe.core.handled(f"m{seq + 1}")
+        self.assertEqual([message.seq for message in pipe.delivered], [1, 2, 3, 4, 5, 6])
+        self.assertEqual(pipe.events(events.Gap), [])
 
 
 class HistoryTests(unittest.TestCase):

@@ -19,7 +19,7 @@ from imd.client import Ended, Failed, Message, Refused, SqliteStore, State
 from imd.client.asyncio import Client as AsyncioClient
 from imd.client.twisted import Client as TwistedClient
 from tests.nodes import NodeServer
-from tests.servers import spawn
+from tests.servers import spawn, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 60
@@ -27,6 +27,42 @@ SECRET = "a secret that only this test knows of"
 QUICK = {"min_backoff": 0.05, "max_backoff": 0.5}
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+# A program whose time of day is set back as soon as it is connected. It prints what becomes of its client.
+SET_BACK = """
+import asyncio, sys, time
+from imd.client import State, StateChanged
+
+def set_back(event):
+    print(event.state.value, event.reason, flush=True)
+    if event.state is State.OPEN:
+        earlier = real() - 3600
+        time.time = lambda: earlier
+        if sys.argv[1] == "twisted":
+            reactor.seconds = time.time
+
+real = time.time
+quick = {"ping_seconds": 0.5, "pong_seconds": 0.5, "connect_seconds": 2, "max_backoff": 0.5}
+
+def start():
+    client = Client(sys.argv[2], user_id=f"alice-{sys.argv[1]}", **quick)
+    client.on(StateChanged, set_back)
+    client.start()
+
+async def main():
+    start()
+    await asyncio.Event().wait()
+
+if sys.argv[1] == "twisted":
+    from twisted.internet import reactor
+    from imd.client.twisted import Client
+    reactor.callWhenRunning(start)
+    reactor.run()
+else:
+    from imd.client.asyncio import Client
+    asyncio.run(main())
+"""
 
 
 async def take(client: Any, count: int) -> list[Message]:
@@ -221,6 +257,32 @@ class ShellTests(unittest.TestCase):
             asyncios = self.in_asyncio(story, node, "bob")
             await story(TwistedClient, node, "alice")
             await asyncios
+
+
+class ClockTests(unittest.TestCase):
+    timeout = 3 * SECONDS
+
+    async def test_set_back(self) -> None:
+        """The time of day is set back an hour: a node that hangs is found out, left and met again."""
+        node = NodeServer(Path.cwd() / self.mktemp(), {})
+        self.addCleanup(deferToThread, node.kill)
+        await deferToThread(node.start)
+        logs = {}
+        for kind in ("twisted", "asyncio"):
+            logs[kind] = node.folder / f"{kind}.log"
+            program = spawn([sys.executable, "-c", SET_BACK, kind, node.url], logs[kind])
+            self.addCleanup(program.wait)
+            self.addCleanup(program.kill)
+
+        def said(what: str, times: int = 1) -> bool:
+            return all(log.read_text().count(what) >= times for log in logs.values())
+
+        await deferToThread(wait_until, lambda: said("open"), SECONDS, "connected")
+        await deferToThread(node.pause)
+        await deferToThread(wait_until, lambda: said("the node is silent"), SECONDS, "found out")
+        await deferToThread(wait_until, lambda: said("not connected in time"), SECONDS, "given up")
+        await deferToThread(node.resume)
+        await deferToThread(wait_until, lambda: said("open", 2), SECONDS, "connected again")
 
 
 class ExampleTests(unittest.TestCase):

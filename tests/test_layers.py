@@ -148,8 +148,8 @@ class LayerTests(unittest.TestCase):
         self.assertEqual(self.violations(layers, lambda name: name.startswith("imd.command")), [])
 
     def test_clients_core_has_no_io(self) -> None:
-        """Only the shells know a network library."""
-        shells = ("imd.client.asyncio", "imd.client.twisted")
+        """Only the shells know a network library, and only the alarms of the one a thread."""
+        shells = ("imd.client.asyncio", "imd.client.twisted", "imd.client.alarm")
         self.modules = {name: found for name, found in self.modules.items() if name not in shells}
         outside = {"asyncio", "twisted", "autobahn", "websockets", "socket", "threading"}
         self.assertEqual(self.violations({"client"}, lambda name: top(name) in outside), [])

@@ -334,6 +334,9 @@ class Core:
 
     def _message(self, frame: dict[str, Any]) -> None:
         message = self._receiving.take(frame)
+        if self._receiving.gap:
+            self._receiving.gap = False
+            self._effects.append(Emit(events.Gap()))
         if message is None:
             self._moved(self._receiving.skip())
         else:
@@ -490,7 +493,7 @@ class Core:
 
     def _flush(self) -> None:
         while self._can_send() and not self._paused and (outgoing := self.outbox.next()) is not None:
-            now_ms = int(self._wall() * 1000)
+            now_ms = int(self._seconds() * 1000 + self._server_ahead_ms)
             if outgoing.sent_at is not None and now_ms - outgoing.sent_at > 900 * self.options.dedup_seconds:
                 # A node may have forgotten that it has it already.
                 self._fail(outgoing, Refusal(EXPIRED, "sent, but not answered for too long"))

@@ -78,6 +78,7 @@ class Driver(ABC):
         self._ended: list[Any] = []
         self._end: events.Ended | None = None
         self._timer: Any = None
+        self._timer_at = 0.0
         self._pumping = False
 
     # ---- for programs
@@ -297,11 +298,15 @@ class Driver(ABC):
                     self._perform(effect)
         finally:
             self._pumping = False
+        deadline = self._core.deadline()
         if self._timer is not None:
+            # One that comes too early does no harm, and a new one for each frame would cost.
+            if deadline is not None and self._timer_at <= deadline:
+                return
             self._timer.cancel()
             self._timer = None
-        deadline = self._core.deadline()
         if deadline is not None:
+            self._timer_at = deadline
             self._timer = self._call_later(max(0.0, deadline - self._seconds()), self._tick)
 
     def _tick(self) -> None:

@@ -67,7 +67,7 @@ class Outgoing:
     queued_at: int = 0
     """milliseconds, by the client's clock"""
     sent_at: int | None = None
-    """since when it may be in an inbox, though not accepted; None: it cannot be"""
+    """since when it may be in an inbox, though not accepted, by the node's clock; None: it cannot be"""
     state: str = "waiting"
     error: Refusal | None = None
     """why it failed"""

@@ -26,6 +26,10 @@ class Receiving:
         self.epoch = saved.epoch
         self.seq = saved.seq
         """the cursor: everything up to here has been handled"""
+        self.gap = False
+        """numbers were left out, and will not come: somebody has to be told"""
+        self._hole: tuple[str | None, int] | None = None
+        """the epoch and the number that a hole was seen after"""
         self._wire = 0
         """the last number that came on this connection"""
         self._pending: deque[tuple[int, str]] = deque()
@@ -45,13 +49,19 @@ class Receiving:
     def take(self, frame: Mapping[str, Any]) -> Message | None:
         """A numbered frame: the message, or None if the program has it already or nobody could read it.
 
-        Raises Hole.
+        Raises Hole; not at the same place again, where it sets `gap` and goes on.
         """
         seq = frame["seq"]
         if seq <= self._wire:
             return None
+        here = (self.epoch, self._wire)
         if seq != self._wire + 1:
-            raise Hole(f"{seq} came after {self._wire}")
+            if self._hole != here:
+                self._hole = here
+                raise Hole(f"{seq} came after {self._wire}")
+            self.gap = True
+        if self._hole == here:
+            self._hole = None
         self._wire = seq
         kind, message_id = frame.get("kind"), frame.get("id")
         if kind is not None or not isinstance(message_id, str):

@@ -14,6 +14,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 
+from imd.client.alarm import call_later
 from imd.client.driver import Driver, Token
 
 MAX_FRAME_BYTES = 16 << 20
@@ -41,7 +42,7 @@ class Client(Driver):
         return time.monotonic()
 
     def _call_later(self, seconds: float, call: Callable[[], None]) -> Any:
-        return self._reactor.callLater(seconds, call)
+        return call_later(self._reactor, seconds, call)
 
     def _promise(self) -> Any:
         return Deferred()
