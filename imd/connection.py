@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from imd import frames
 from imd.accept import Entry, Refusal
 from imd.admission import Admission, admit, check_visitor, connect_request, connected
+from imd.allowance import ERROR, IDLE_ACK, MAX_STRANGERS_ERRORS, PING, Allowance, cost_of
 from imd.auth import Identity
 from imd.compose import compose, cost
 from imd.delivery import Cancellable
@@ -37,6 +38,7 @@ from imd.errors import (
 from imd.interfaces import Registered, TooManyChannels
 from imd.metrics import Tally
 from imd.ratelimit import TokenBucket
+from imd.seldom import Seldom
 from imd.services import Services
 from imd.session import Session
 from imd.trace import TRACE
@@ -84,6 +86,7 @@ class Connection:
 
     __slots__ = (
         "_admission",
+        "_allowance",
         "_bad_frames",
         "_bearer",
         "_bucket",
@@ -97,12 +100,13 @@ class Connection:
         "_pending",
         "_services",
         "_state",
+        "_strangers_errors",
         "_wire",
         "send",
         "session",
     )
 
-    log = Logger()
+    log = Seldom(Logger())
 
     # the states
     NEW, OPENING, OPEN, CLOSED = range(4)
@@ -117,7 +121,10 @@ class Connection:
         self._bearer = bearer
         self._state = self.NEW
         self._early: list[bytes] = []
+        self._allowance: Allowance | None = None
+        """there once something was taken from it"""
         self._bad_frames = 0
+        self._strangers_errors = 0
         self._pending = 0
         self._paused = False
         self._leaving = False
@@ -160,6 +167,13 @@ class Connection:
         if self._state != self.CLOSED:
             FRAMES.labels("unreadable").n += 1
             self._bad_frame(frames.BadFrame(BAD_FRAME, "a text frame is expected"))
+
+    def spend(self, cost: float) -> None:
+        """Something came that is no message: it costs a little. With nothing left, close with 4100."""
+        if self._allowance is None:
+            self._allowance = Allowance(self._services.clock.monotonic)
+        if not self._allowance.spend(cost):
+            self.close(CLOSE_OVERLOADED, "too many frames that are no messages")
 
     def ponged(self, mark: bytes) -> None:
         if self.session is not None:
@@ -243,11 +257,16 @@ class Connection:
         if self._state == self.NEW and type(frame) is not frames.ConnectFrame:
             client_msg_id = getattr(frame, "client_msg_id", None)
             self._send_error(Refused(FORBIDDEN, "the connect signal comes first"), client_msg_id)
+            self._stranger_erred()
             return
         try:
             handle(self, frame)
         except Refused as refused:
             self._send_error(refused, ref=getattr(frame, "ref", None))
+            if self._state == self.NEW:
+                self._stranger_erred()
+            elif cost := cost_of(refused):
+                self.spend(cost)
         except Closing as closing:
             self._close_for(closing)
 
@@ -279,6 +298,15 @@ class Connection:
             self._bad_frames += 1
             if self._bad_frames >= MAX_BAD_FRAMES:
                 self.close(CLOSE_BAD_FRAMES, "bad_frame, again and again")
+        elif self._state == self.NEW:
+            self._stranger_erred()
+        self.spend(ERROR)
+
+    def _stranger_erred(self) -> None:
+        """Before the login nothing but errors is to be had, and those not without end."""
+        self._strangers_errors += 1
+        if self._strangers_errors >= MAX_STRANGERS_ERRORS:
+            self.close(CLOSE_BAD_FRAMES, "errors before the connect signal, again and again")
 
     def _refuse_message(self, client_msg_id: str | None, refused: Refused) -> None:
         """Answer with an error, after the answers that earlier messages still wait for."""
@@ -304,10 +332,15 @@ class Connection:
             self._wire.resume_reading()
 
     def _ack(self, frame: frames.AckFrame) -> None:
-        if self.session is not None:
-            self.session.acknowledge(frame.seq, frame.epoch)
+        session = self.session
+        if session is not None:
+            before = session.acked
+            session.acknowledge(frame.seq, frame.epoch)
+            if session.acked == before:
+                self.spend(IDLE_ACK)
 
     def _ping(self, frame: frames.PingFrame) -> None:
+        self.spend(PING)
         self.send(frames.encode(frames.Pong(self._services.clock.now_ms())))
 
     def _history(self, frame: frames.HistoryFrame) -> None:
@@ -341,7 +374,14 @@ class Connection:
             self._send_error(refused, ref=ref)
 
     def _token(self, frame: frames.TokenFrame) -> None:
-        identity = self._services.authenticator.renew(frame.token, self._admission.identity)
+        self.spend(PING)
+        assert self._allowance is not None
+        self._allowance.spend_for_token()
+        try:
+            identity = self._services.authenticator.renew(frame.token, self._admission.identity)
+        except Refused:
+            self._allowance.token_refused()
+            raise
         self._watch_expiry(identity)
         self.send(frames.encode(frames.TokenRenewed(int((identity.exp or 0) * 1000))))
 
@@ -358,6 +398,13 @@ class Connection:
 
     async def _open(self, frame: frames.ConnectFrame, admission: Admission) -> None:
         gate = self._services.gate
+        wait = self._services.replacing.wait_seconds(admission.author.user, admission.author.device)
+        if wait:
+            waited: Deferred[None] = Deferred()
+            self._services.call_later(wait, waited.callback, None)
+            await waited
+            if self._state == self.CLOSED:
+                return
         await gate.enter()
         try:
             if self._state != self.CLOSED:
@@ -383,6 +430,7 @@ class Connection:
             raise Closing(CLOSE_REPLACED, "a newer connection of this device is here")
         if outcome.replaced:
             services.router.tell_replaced(outcome.replaced)
+            services.replacing.replaced(admission.author.user, admission.author.device)
         if self._state == self.CLOSED:
             # The client went, or began to, while it was being registered.
             services.sessions.pop(session.channel, None)

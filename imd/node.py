@@ -32,6 +32,7 @@ from imd.listener import ChannelFactory
 from imd.pages import client_settings, read_files
 from imd.process import connection_room, raise_file_limit, reopen_log, settle_garbage_collector
 from imd.readiness import Readiness
+from imd.replacing import Replacing
 from imd.seldom import Seldom
 from imd.services import Services
 from imd.session import Session
@@ -153,6 +154,7 @@ class Node:
             historian=Historian(backends.archive, backends.inbox),
             authenticator=Authenticator(settings.auth, time.time),
             gate=self._gate,
+            replacing=Replacing(reactor.seconds),
             sessions=self._sessions,
             call_later=reactor.callLater,
             unix_seconds=time.time,

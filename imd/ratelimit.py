@@ -32,3 +32,7 @@ class TokenBucket:
             self._tokens -= cost
             return 0.0
         return (needed - self._tokens) / self._per_second
+
+    def owe(self, cost: float) -> None:
+        """Spend `cost` though it may not be there: what was done already."""
+        self._tokens -= cost

@@ -12,6 +12,7 @@ from imd.gate import Gate
 from imd.history import Historian
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Inbox, Leave
+from imd.replacing import Replacing
 from imd.session import Session
 from imd.settings import Settings
 
@@ -29,6 +30,7 @@ class Services:
     historian: Historian
     authenticator: Authenticator
     gate: Gate
+    replacing: Replacing
     sessions: dict[str, Session]
     call_later: Callable[..., Cancellable]
     unix_seconds: Callable[[], float]

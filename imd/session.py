@@ -29,6 +29,7 @@ from imd.interfaces import (
     Registered,
     Superseded,
 )
+from imd.seldom import Seldom
 from imd.trace import TRACE
 
 PULLED = Counter("imd_pulled_messages_total", "Messages delivered by reading the inbox.")
@@ -91,7 +92,7 @@ class Session:
         "window",
     )
 
-    log = Logger()
+    log = Seldom(Logger())
 
     def __init__(
         self,

@@ -7,7 +7,9 @@ from typing import Any, Protocol
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from prometheus_client import Counter, Gauge
+from twisted.logger import Logger
 
+from imd.allowance import FRAGMENT, PING, SMALL_FRAGMENT_BYTES
 from imd.arrived import all_arrived
 from imd.auth import bearer_token
 from imd.connection import Connection
@@ -17,6 +19,7 @@ from imd.fastframes import take_text_frames
 from imd.handshake import Denied, check_request
 from imd.heartbeat import Heartbeat
 from imd.lean import slim
+from imd.librarylog import LibraryLog
 from imd.outgoing import Outgoing, bare
 from imd.services import Services
 from imd.unfinished import Unfinished, forget_pieces, gathered_bytes, join_small
@@ -57,6 +60,7 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     factory: Factory
     transport: Any
+    log: Any = LibraryLog(Logger())
 
     connection: Connection | None = None
     outgoing: Outgoing | None = None
@@ -172,6 +176,8 @@ class ChannelProtocol(WebSocketServerProtocol):
         join_small(self.frame_data)
 
     def onMessageFrame(self, payload: Any) -> None:
+        if self.frame_length < SMALL_FRAGMENT_BYTES and not self.current_frame.fin:
+            self._spend(FRAGMENT)
         super().onMessageFrame(payload)
         join_small(self.message_data)
 
@@ -201,6 +207,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         super().sendData(data, sync, chopsize)
 
     def onPing(self, payload: bytes) -> None:
+        self._spend(PING)
         # Who pings without reading gets no heap of pongs; the last one will do (RFC 6455, 5.5.3).
         if self.outgoing is None or self.outgoing.writable:
             self.sendPong(payload)
@@ -208,9 +215,14 @@ class ChannelProtocol(WebSocketServerProtocol):
             self._ping = payload
 
     def onPong(self, payload: bytes) -> None:
+        self._spend(PING)
         self.pong_due = 0.0
         if self.connection is not None:
             self.connection.ponged(payload)
+
+    def _spend(self, cost: float) -> None:
+        if self.connection is not None:
+            self.connection.spend(cost)
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         # Asked now: whoever looks later finds a transport that takes nothing any more.
@@ -285,7 +297,6 @@ class ChannelProtocol(WebSocketServerProtocol):
             self.outgoing.writable = False
 
     # from the connection
-
     def logged_in(self) -> None:
         self._logged_in = True
         self.factory.services.gate.gone(self)
@@ -357,7 +368,6 @@ class ChannelProtocol(WebSocketServerProtocol):
         self.factory.unfinished.finished(self)
 
     def _let_go(self) -> None:
-        """Nobody waits any more for the end of what is unfinished."""
         forget_pieces(self)
         if self._held:
             self._finished()
@@ -385,8 +395,5 @@ class ChannelProtocol(WebSocketServerProtocol):
     def pong_overdue(self) -> bool:
         if not self._reading:
             return True
-        if self.connection is not None:
-            self.connection.close(CLOSE_PING_TIMEOUT, "ping not answered")
-        else:
-            self.close(CLOSE_PING_TIMEOUT, "ping not answered")
+        (self.connection or self).close(CLOSE_PING_TIMEOUT, "ping not answered")
         return False

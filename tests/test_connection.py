@@ -21,6 +21,7 @@ from imd.gate import Gate
 from imd.history import Historian
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import ArchiveRecord, History, Leave
+from imd.replacing import Replacing
 from imd.services import Services
 from imd.session import Session
 from imd.settings import Auth, Limits, Settings
@@ -91,6 +92,7 @@ class ConnectionTestCase(unittest.TestCase):
             historian=Historian(self.archive, self.inbox),
             authenticator=Authenticator(self.auth, self.unix_seconds),
             gate=Gate(self.clock.seconds, self.clock.callLater),
+            replacing=Replacing(self.clock.seconds),
             sessions=self.sessions,
             call_later=self.clock.callLater,
             unix_seconds=self.unix_seconds,

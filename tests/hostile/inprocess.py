@@ -42,6 +42,9 @@ class Recorder:
         elif payload == b"please pause":
             self.protocol.pause_reading()
 
+    def spend(self, cost: float) -> None:
+        """As much as it likes."""
+
     def binary_received(self) -> None:
         self.events.append("binary")
 
