@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from twisted.trial import unittest
 
 from scripts.lib.suite import Suite, busy_loops, failed_tests, is_busy, options
 from scripts.lib.summary import Summary, summarize
+from tests.servers import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIAL = ROOT / "scripts" / "lib" / "trial.py"
@@ -24,6 +26,17 @@ class OneTests(unittest.TestCase):
     def test_bad(self): self.assertEqual(1, 2)
     def test_error(self): raise ValueError("a.b.c")
     def test_skipped(self): raise unittest.SkipTest("no.such.thing")
+"""
+
+SLOW = """
+import os, time
+from pathlib import Path
+from twisted.trial import unittest
+
+class OneTests(unittest.TestCase):
+    def test_slow(self):
+        Path(os.environ["SLOW_PID"]).write_text(f"{os.getpid()}\\n")
+        time.sleep(600)
 """
 
 
@@ -56,6 +69,7 @@ class FailedTests(unittest.TestCase):
     def test_named(self) -> None:
         """What trial prints of failures and errors names the tests; a skipped one is none of them."""
         folder = tempfile.mkdtemp(prefix="imd-suite-")
+        self.addCleanup(shutil.rmtree, folder)
         Path(folder, "bad_module.py").write_text(BAD)
         done = subprocess.run(
             [sys.executable, str(TRIAL), "-j", "2", "bad_module"],
@@ -120,6 +134,35 @@ class SuiteTests(unittest.TestCase):
         self.assertEqual((ours.times, ours.busy, ours.took), (3, True, [("install", 7.0)]))
         self.assertEqual(rest, ["-u", "tests.test_ids"])
         self.assertEqual(options([])[1], ["tests"])
+
+
+class EndedTests(unittest.TestCase):
+    def test_nothing_goes_on(self) -> None:
+        """Ended in the middle, it takes with it what runs the tests."""
+        folder = Path(tempfile.mkdtemp(prefix="imd-suite-"))
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "slow_module.py").write_text(SLOW)
+        code = (
+            "import signal; from scripts.lib.suite import Suite\n"
+            "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+            f"Suite({{}}).trial('trial', ['--temp-directory', {str(folder / 'temp')!r}, 'slow_module'])"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}", "SLOW_PID": str(folder / "pid")},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        pid = folder / "pid"
+        wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), 60, "the test runs")
+        worker = Path("/proc", pid.read_text().strip())
+        self.assertTrue(worker.exists())
+        process.terminate()
+        wait_until(lambda: process.poll() is not None, 60, "it ends")
+        wait_until(lambda: not worker.exists(), 60, "its worker ends")
 
 
 class BusyTests(unittest.TestCase):

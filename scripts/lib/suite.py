@@ -88,6 +88,7 @@ class Suite:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                start_new_session=True,
             )
             assert process.stdout is not None
             try:
@@ -96,8 +97,9 @@ class Suite:
                     lines.append(line)
                 code = process.wait()
             finally:
-                # Nothing goes on when this is ended.
-                process.terminate()
+                # Ended in the middle: trial's processes would go on, and what they have started with them.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         output = "".join(lines)
         self.summaries.append(summarize(code, output))
