@@ -317,6 +317,25 @@ class TroubleTests(Rules, unittest.TestCase):
         await client.quiet()
         self.assertEqual(list(client.frames), [])
 
+    async def test_visitor_is_given_while_the_broker_is_away(self) -> None:
+        """The agent gets what waited; when the broker is back the archive learns that it takes part in it."""
+        broker = breakable()
+        node = await self.running(cluster().node({"rabbitmq": {"url": broker.url}}))
+        visitor = await self.login(None, url=node.url, loginType=None, isVisitor=True)
+        visitor.send({"msg": "is anyone there?"})
+        asked = await visitor.take("accepted")
+        await deferToThread(broker.kill)
+        await self.readyz(node, 503)
+        agent = await self.login(self.name("agent"), url=node.url, isCustomerService=True, ack=True)
+        self.assertEqual((await agent.take("message"))["id"], asked["id"])
+        self.assertEqual((await self.history(agent, all=True))["messages"], [])
+        await deferToThread(broker.start)
+
+        async def takes_part() -> bool:
+            return bool((await self.history(agent, all=True))["messages"])
+
+        await self.eventually(takes_part, 60)
+
     async def test_mongodb_away(self) -> None:
         """Without MongoDB messages go on, history is `unavailable`; later everything is archived, once."""
         mongo = MongoServer(new_folder())
