@@ -43,9 +43,11 @@ class Primary(RedisServer):
 
         def caught_up() -> bool:
             # First how far the other one is: it goes on meanwhile.
-            offset = int(connection("INFO", "replication").split(b"master_repl_offset:")[1].split()[0])
+            said = connection("INFO", "replication")
+            offset = int(said.split(b"master_repl_offset:")[1].split()[0])
             found = self.replication()
-            return found["master_link_status"] == "up" and int(found["slave_repl_offset"]) >= offset
+            up = found["master_link_status"] == "up" and b"port=%d,state=online" % self.port in said
+            return up and int(found["slave_repl_offset"]) >= offset
 
         try:
             wait_until(caught_up, FOLLOW_SECONDS, "the replica does not catch up")
