@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, ResponseError
 
@@ -63,6 +63,12 @@ def load_scripts() -> Mapping[str, bytes]:
         shared = [(folder / f"{part}.lua").read_text() for part in _SHARED.get(name, ("lib",))]
         scripts[name] = (flags + "\n".join([*shared, text])).encode()
     return scripts
+
+
+class _QuietService(ClientService):
+    """Without Twisted's line at each try to connect: what is wrong is said once, by the connection."""
+
+    _log = Logger(observer=LogPublisher())
 
 
 class _RedisFactory(Factory):
@@ -140,7 +146,7 @@ class RedisConnection:
         endpoint: Any = HostnameEndpoint(reactor, self._host, self._port, timeout=timeout_seconds)
         if parts.scheme == "rediss":
             endpoint = wrapClientTLS(optionsForClientTLS(self._host), endpoint)
-        self._service = ClientService(
+        self._service = _QuietService(
             endpoint,
             cast(Any, _RedisFactory(timeout_seconds)),
             retryPolicy=self._retry_seconds,

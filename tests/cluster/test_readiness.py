@@ -196,6 +196,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
         self.addCleanup(ask, server(), "REPLICAOF", "NO", "ONE")
         ends = threading.Event()
         port = free_port()
+        lines = self.lines("\n")
 
         def flap() -> None:
             while not ends.wait(0.3):
@@ -213,6 +214,8 @@ class RedisReadinessTests(Asking, unittest.TestCase):
         ends.set()
         await flapping
         self.assertEqual([reasons for reasons in seen if not reasons], [])
+        # One for each cause and connection, not one for each change.
+        self.assertLess(self.lines("\n") - lines, 15)
         await self.eventually(self.is_ready, 30)
 
 
