@@ -68,7 +68,7 @@ def load_scripts() -> Mapping[str, bytes]:
 class _QuietService(ClientService):
     """Without Twisted's line at each try to connect: what is wrong is said once, by the connection."""
 
-    _log = Logger(observer=LogPublisher())
+    _log = Logger(observer=cast(Any, LogPublisher()))
 
 
 class _RedisFactory(Factory):
