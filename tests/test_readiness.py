@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial import unittest
 
+from imd.backends.redis_connection import load_scripts
 from imd.errors import Unavailable
 from imd.readiness import READY, SLOW_SECONDS, STEADY_SECONDS, Readiness
 
@@ -103,9 +103,8 @@ class ReadinessTests(unittest.TestCase):
 class NeededCommandsTests(unittest.TestCase):
     def test_all_are_asked_for(self) -> None:
         """The look asks whether Redis lets the user run each command that placing messages may take."""
-        lua = files("imd.backends") / "lua"
-        accept = (lua / "accept.lua").read_text()
-        used = set(re.findall(r"redis\.p?call\('([A-Z]+)'", accept + (lua / "lib.lua").read_text()))
+        accept = load_scripts()["accept"].decode()
+        used = set(re.findall(r"redis\.p?call\('([A-Z]+)'", accept))
         asked = set(re.findall(r"'([A-Z]+) k", accept))
         self.assertIn("ZADD", used)
         # These two touch no keys.
