@@ -200,7 +200,9 @@ async def clocks(make: Any, node: NodeServer, user: str) -> None:
     now, tokens = time.time(), []
 
     def token() -> str:
-        claims = {"sub": user, "jti": len(tokens), "nbf": now + 4, "exp": now + 600, "loginType": "USER_TYPE"}
+        nonlocal now
+        now = now if tokens else time.time()
+        claims = {"sub": user, "jti": len(tokens), "nbf": now + 8, "exp": now + 600, "loginType": "USER_TYPE"}
         tokens.append(jwt.encode(claims, SECRET, "HS256"))
         return tokens[-1]
 

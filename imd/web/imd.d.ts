@@ -55,7 +55,8 @@ export interface Options {
   loginType?: "USER_TYPE" | "CUSTOMER_TYPE";
   isCustomerService?: boolean;
   isVisitor?: boolean;
-  /** Asked at each attempt, and for a newer one before the old one expires. */
+  /** Asked at each attempt, and for a newer one before the old one expires. When the node refuses what it gave (4001), it is asked
+   *  again, backing off, until the node takes one. One that was refused before, since the last `connected`, ends it: `closed`. */
   token?: () => string | null | Promise<string | null>;
   /** Default: a page's localStorage, else memory. null: memory. */
   storage?: StorageLike | null;

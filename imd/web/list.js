@@ -57,7 +57,7 @@ export class List {
       const title = titleOf(conversation);
       if (this.words && !title.toLocaleLowerCase().includes(this.words)) continue;
       const last = out ? { ...out, userId: session.me, time: out.queuedAt } : { ...conversation.last, time: conversation.last?.sendTime };
-      entries.push({ conversation, title, draft, last, unread: store.unread(conversation), time: last.time ?? Date.now() });
+      entries.push({ conversation, title, draft, last, unread: store.unread(conversation), time: last.time ?? session.now() });
     }
     return entries.sort((a, b) => b.time - a.time);
   }
@@ -93,7 +93,7 @@ export class List {
   #desk(entries) {
     const isWaiting = ({ conversation, last }) => conversation.isVisitors && last.userId === conversation.others[0];
     const waiting = entries.filter(isWaiting);
-    for (const entry of waiting) entry.since = waitsSince(entry.conversation);
+    for (const entry of waiting) entry.since = waitsSince(entry.conversation, this.session.now());
     waiting.sort((a, b) => a.since - b.since);
     const visitors = entries.filter((entry) => entry.conversation.isVisitors && !isWaiting(entry));
     const people = entries.filter((entry) => !entry.conversation.isVisitors);
@@ -135,7 +135,7 @@ export class List {
             { class: "row-top" },
             h("span", { class: "row-title" }, title),
             since
-              ? h("span", { class: "waits" }, t("desk.wait", { time: duration(Date.now() - since, language()) }))
+              ? h("span", { class: "waits" }, t("desk.wait", { time: duration(this.session.now() - since, language()) }))
               : last.time && h("time", { class: "row-time", title: fullTime(time, language()) }, shortTime(time, language(), t)),
           ),
           h(
@@ -167,8 +167,8 @@ export class List {
 }
 
 /** When a visitor wrote the first message that nobody has answered. */
-function waitsSince(conversation) {
-  let since = Date.now();
+function waitsSince(conversation, now) {
+  let since = now;
   for (let i = conversation.messages.length - 1; i >= 0; i--) {
     const message = conversation.messages[i];
     if (message.userId !== conversation.others[0]) break;

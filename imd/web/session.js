@@ -15,6 +15,7 @@ export class Session extends EventTarget {
   paused = false;
   kind = null; // the node's word for what this user is
   older = false; // there are conversations older than those in the list
+  #ahead = null; // of the node's clock before performance.now(), in ms
   #channel;
   #reading = false;
   #again = false; // asked for while it is being read
@@ -46,6 +47,7 @@ export class Session extends EventTarget {
     });
     this.client.on("connected", (connected) => {
       this.kind = connected.fromUserType;
+      this.#ahead = connected.serverTime - performance.now();
       this.#fire("state", this.state);
       this.#readRecent();
     });
@@ -60,6 +62,11 @@ export class Session extends EventTarget {
 
   start() {
     this.client.start();
+  }
+
+  /** By the node's clock, as the times of messages are; this browser's may be wrong. */
+  now() {
+    return this.#ahead === null ? Date.now() : performance.now() + this.#ahead;
   }
 
   /** Disconnect for a while, or come back. */

@@ -154,6 +154,10 @@ class CheckTests(unittest.TestCase):
         self.assertEqual(self.check(**late)[0], 0)
         code, said = self.check("--strict", "--json", **late)
         self.assertEqual((code, json.loads(said)["result"]), (1, "warning"))
+        lax: dict[str, Any] = {"auth": {"mode": "jwt", "secret": SECRET, "leeway_seconds": 3600}}
+        code, said = self.check("--strict", node={"data": self.mktemp()}, **lax)
+        self.assertEqual(code, 1)
+        self.assertIn("leeway_seconds = 3600: tokens count so long after they expired", said)
         self.assertEqual(self.check(http={"listen": "tcp:9000:interface=127.0.0.1"})[0], 2)
 
 
