@@ -15,6 +15,7 @@ from twisted.web.http import BAD_REQUEST, NOT_FOUND, OK
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from imd.http_site import BoundedSite
 from imd.message import is_usable_id
 from imd.trace import Trace
 
@@ -138,13 +139,6 @@ def _answer(request: Request, status: int, content: object) -> bytes:
     return msgspec.json.encode(content) + b"\n"
 
 
-class _Site(Site):
-    noisy = False
-
-    def log(self, request: object) -> None:
-        """What is switched on and off is logged by the switch."""
-
-
 def clear_stale(endpoint: str) -> str:
     """Remove the socket that a killed process has left there; one that somebody listens on stays.
 
@@ -163,4 +157,4 @@ def clear_stale(endpoint: str) -> str:
 
 def make_control(switch: Switch) -> Site:
     """What to listen with."""
-    return _Site(_Root(switch), timeout=REQUEST_SECONDS)
+    return BoundedSite(_Root(switch), timeout=REQUEST_SECONDS)

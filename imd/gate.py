@@ -86,13 +86,20 @@ class Gate:
         self._strangers: dict[Stranger, float] = {}
         self._max_strangers = MAX_STRANGERS
         self._evict_call: Any = None
+        self._sockets = 0
+        self._max_sockets = 0
         self._door: Door | None = None
         self._shut = False
 
     # from the node
 
-    def guard(self, door: Door, room: int) -> None:
-        """Shut this listener while too many wait. `room`: how many connections there may be in all."""
+    def guard(self, door: Door, room: int, max_sockets: int | None = None) -> None:
+        """Shut this listener while too many wait.
+
+        `room`: how many connections there may be in all. `max_sockets`: how many sockets, those of strangers
+        among them; None: no bound.
+        """
+        self._max_sockets = max_sockets or 0
         self._max_strangers = max(1, min(MAX_STRANGERS, room // 4))
         self._door = door
         door.numberAccepts = ACCEPTS_PER_TURN
@@ -112,7 +119,8 @@ class Gate:
     def came(self, stranger: Stranger) -> None:
         """A socket was accepted."""
         self._strangers[stranger] = self._seconds()
-        if len(self._strangers) >= self._max_strangers:
+        self._sockets += 1
+        if self._is_full():
             if self._evict_call is None:
                 self._evict_call = self._call_later(0, self._evict)
             self._watch()
@@ -121,6 +129,12 @@ class Gate:
         """It has logged in, or is no more."""
         if self._strangers.pop(stranger, None) is not None:
             self._watch()
+
+    def ended(self, stranger: Stranger) -> None:
+        """Its socket is closed, whether it had logged in or not."""
+        self._sockets -= 1
+        self._strangers.pop(stranger, None)
+        self._watch()
 
     def handshake(self, work: Callable[[], None]) -> None:
         """Run `work`, at once or when it has its turn."""
@@ -215,9 +229,12 @@ class Gate:
                 del self._strangers[stranger]
                 EVICTED.inc()
                 stranger.make_room()
-        if len(self._strangers) >= self._max_strangers:
+        if self._is_full():
             self._evict_call = self._call_later(IDLE_SECONDS / 4, self._evict)
         self._watch()
+
+    def _is_full(self) -> bool:
+        return len(self._strangers) >= self._max_strangers or 0 < self._max_sockets <= self._sockets
 
     def _watch(self) -> None:
         """Tell how many wait, and shut or open the door by it."""
@@ -225,14 +242,14 @@ class Gate:
         _LOGINS.set(len(self._logins))
         STRANGERS.set(len(self._strangers))
         waiting = len(self._handshakes) + len(self._logins)
-        strangers = len(self._strangers)
+        full = self._is_full()
         if self._door is None:
             return
-        if not self._shut and (waiting > MAX_WAITING or strangers >= self._max_strangers):
+        if not self._shut and (waiting > MAX_WAITING or full):
             self._shut = True
             SHUT.inc()
             self._door.pauseProducing()
-        elif self._shut and waiting <= MAX_WAITING // 2 and strangers < self._max_strangers:
+        elif self._shut and waiting <= MAX_WAITING // 2 and not full:
             self._shut = False
             self._door.resumeProducing()
 

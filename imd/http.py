@@ -10,6 +10,7 @@ from twisted.web.http import CACHED, NOT_ALLOWED, NOT_FOUND, OK, SERVICE_UNAVAIL
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from imd.http_site import BoundedSite
 from imd.pages import File
 
 REQUEST_SECONDS = 30
@@ -110,13 +111,6 @@ def _answer(request: Request, status: int, content_type: bytes, body: bytes) -> 
     return b"" if request.method == b"HEAD" else body
 
 
-class _Site(Site):
-    noisy = False
-
-    def log(self, request: object) -> None:
-        """No access log: probes would be all there is in it."""
-
-
 def make_site(
     problems: Callable[[], dict[str, str]],
     files: Mapping[bytes, File] | None = None,
@@ -131,4 +125,4 @@ def make_site(
     from prometheus_client.twisted import MetricsResource
 
     root = _Root(problems, MetricsResource(), files or {}, client_settings)
-    return _Site(root, timeout=REQUEST_SECONDS)
+    return BoundedSite(root, timeout=REQUEST_SECONDS)

@@ -12,10 +12,10 @@ from twisted.logger import Logger
 
 from imd.heartbeat import Heartbeat
 from imd.lean import lean_class
-from imd.outgoing import Outgoing
+from imd.outgoing import Outgoing, bare
 from imd.services import Services
 from imd.unfinished import Unfinished
-from imd.websocket import CLOSE_HANDSHAKE_SECONDS, ChannelProtocol
+from imd.websocket import CLOSE_HANDSHAKE_SECONDS, HANDSHAKES, ChannelProtocol
 
 CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
 
@@ -35,6 +35,8 @@ class ChannelFactory(WebSocketServerFactory):
         self.open: set[ChannelProtocol] = set()
         self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
         self._per_address: Tally[str] = Tally()
+        self._half_open: Tally[str] = Tally()
+        self._knocking: dict[ChannelProtocol, str] = {}
         self._emptied: list[Deferred[None]] = []
         self._unflushed: list[Outgoing] = []
         # JSON may write any character as six bytes; the rest is room for a group list.
@@ -58,7 +60,30 @@ class ChannelFactory(WebSocketServerFactory):
         )
         self.protocol = lean_class(ChannelProtocol, self)
 
+    def knocked(self, protocol: ChannelProtocol) -> None:
+        self.services.gate.came(protocol)
+        most = self.services.settings.limits.connections_per_address
+        # Where a proxy says who comes, it has not yet.
+        if not most or bare(protocol.transport) is not protocol.transport:
+            return
+        address = getattr(protocol.transport.getPeer(), "host", "") or ""
+        if self._half_open[address] >= most:
+            HANDSHAKES.labels("overloaded").inc()
+            protocol.transport.abortConnection()
+            return
+        self._half_open[address] += 1
+        self._knocking[protocol] = address
+
+    def _through(self, protocol: ChannelProtocol) -> None:
+        """It is open, or gone."""
+        address = self._knocking.pop(protocol, None)
+        if address is not None:
+            self._half_open[address] -= 1
+            if self._half_open[address] <= 0:
+                del self._half_open[address]
+
     def opened(self, protocol: ChannelProtocol) -> str | None:
+        self._through(protocol)
         address = protocol._address
         per_address = self.services.settings.limits.connections_per_address
         self.open.add(protocol)
@@ -99,6 +124,7 @@ class ChannelFactory(WebSocketServerFactory):
                     done.callback(None)
 
     def closed(self, protocol: ChannelProtocol) -> None:
+        self._through(protocol)
         if protocol not in self.open:
             return
         self.open.discard(protocol)

@@ -30,7 +30,14 @@ from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, Backend, Bus, Delivery, Inbox, Leave
 from imd.listener import ChannelFactory
 from imd.pages import client_settings, read_files
-from imd.process import connection_room, raise_file_limit, reopen_log, settle_garbage_collector
+from imd.process import (
+    RESERVED_FILES,
+    SPARE_SOCKETS,
+    connection_room,
+    raise_file_limit,
+    reopen_log,
+    settle_garbage_collector,
+)
 from imd.readiness import Readiness
 from imd.replacing import Replacing
 from imd.seldom import Seldom
@@ -221,7 +228,7 @@ class Node:
         self._upkeep.start()
         self._readiness.start()
         self._port = await self._listen(self._settings.websocket.listen, self._factory)
-        self._gate.guard(self._port, room)
+        self._gate.guard(self._port, room, max(1, limit - RESERVED_FILES + SPARE_SOCKETS))
         settle_garbage_collector()
         self.log.info("clients are welcome at {where}, path /ws", where=self._port.getHost())
 

@@ -11,8 +11,11 @@ from typing import Any
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.logfile import BaseLogFile
 
-RESERVED_FILES = 64
-"""open files that the node itself needs: backends, listeners, logs, SQLite, the http port's clients"""
+SPARE_SOCKETS = 128
+"""for clients beyond the room there is, who are told so"""
+
+RESERVED_FILES = 64 + 256 + SPARE_SOCKETS
+"""open files that are not for clients: backends, listeners, logs, SQLite; the http port's; the spare ones"""
 
 GC_ALLOCATIONS = 10_000
 

@@ -45,6 +45,9 @@ class Factory(Protocol):
     heartbeat: Heartbeat
     unfinished: Unfinished
 
+    def knocked(self, protocol: ChannelProtocol) -> None:
+        """A socket was accepted."""
+
     def opened(self, protocol: ChannelProtocol) -> str | None:
         """A handshake is through; gives the reason if there is no room for it."""
 
@@ -110,7 +113,7 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.factory.services.gate.came(self)
+        self.factory.knocked(self)
 
     def processHandshake(self) -> None:
         if len(self.data) > MAX_HANDSHAKE_BYTES:
@@ -252,7 +255,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         self._unblock()
         self._choke(False)
         self._let_go()
-        self.factory.services.gate.gone(self)
+        self.factory.services.gate.ended(self)
         # Last: a node that stops goes on as soon as the last connection has left the registry.
         self.factory.closed(self)
         # It holds this object, which would wait for somebody to look for garbage.
@@ -297,6 +300,7 @@ class ChannelProtocol(WebSocketServerProtocol):
             self.outgoing.writable = False
 
     # from the connection
+
     def logged_in(self) -> None:
         self._logged_in = True
         self.factory.services.gate.gone(self)
@@ -337,11 +341,11 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def _choke(self, choked: bool) -> bool:
         """True if that is news."""
-        if self._choked == choked:
-            return False
-        self._choked = choked
-        CHOKED.inc(1 if choked else -1)
-        return True
+        changed = self._choked != choked
+        if changed:
+            self._choked = choked
+            CHOKED.inc(1 if choked else -1)
+        return changed
 
     def _read_if_wanted(self) -> None:
         if self._reading and not self._choked:
@@ -352,16 +356,12 @@ class ChannelProtocol(WebSocketServerProtocol):
     # what is unfinished
 
     def _count_unfinished(self) -> None:
-        held = self._unfinished_bytes()
-        if held != self._held:
-            self._held = held
-            self.factory.unfinished.hold(self, held, known=self._logged_in)
-
-    def _unfinished_bytes(self) -> int:
         held = gathered_bytes(self)
         if self.connection is not None and not self._logged_in:
             held += self.connection.early_bytes
-        return held
+        if held != self._held:
+            self._held = held
+            self.factory.unfinished.hold(self, held, known=self._logged_in)
 
     def _finished(self) -> None:
         self._held = 0

@@ -66,6 +66,27 @@ class GateTests(unittest.TestCase):
         for _ in range(gate.MAX_PLACES):
             self.successResultOf(self.gate.enter())
 
+    def test_sockets(self) -> None:
+        """All sockets count, those of strangers and of clients: at the bound nobody is accepted."""
+        self.gate.guard(self.door, 40, 6)
+        strangers = [StrangerDouble() for _ in range(6)]
+        for stranger in strangers[:5]:
+            self.gate.came(stranger)
+            self.gate.gone(stranger)
+        self.assertTrue(self.door.open)
+        self.gate.came(strangers[5])
+        self.assertFalse(self.door.open)
+        # The one that has not logged in, and does nothing, makes room.
+        self.now += gate.IDLE_SECONDS + 1
+        self.clock.advance(gate.IDLE_SECONDS)
+        self.assertEqual([stranger.ended for stranger in strangers], [False] * 5 + [True])
+        self.gate.ended(strangers[5])
+        self.assertTrue(self.door.open)
+        self.gate.came(StrangerDouble())
+        self.assertFalse(self.door.open)
+        self.gate.ended(strangers[0])
+        self.assertTrue(self.door.open)
+
     def test_idle(self) -> None:
         """Nobody waits at a node that has nothing else to do."""
         self.handshakes(1, 0.001)

@@ -165,6 +165,22 @@ class LimitTests(HostileCase):
             self.assertEqual(self.connect(stack, "127.0.0.2"), "connected")
         self.settled()
 
+    def test_half_open_connections_of_an_address(self) -> None:
+        """Sockets that say nothing count, too: the fifth of an address is dropped; another gets in."""
+        with contextlib.ExitStack() as stack:
+            silent = [stack.enter_context(RawClient(self.node.port, address="127.0.0.20")) for _ in range(9)]
+            for client in silent[4:]:
+                self.assertEqual(client.rest(), [])
+                self.assertTrue(client.ended)
+            self.assertEqual(self.connect(stack, "127.0.0.21"), "connected")
+            silent[0].socket.close()
+            end = time.monotonic() + 20
+            while self.connect(stack, "127.0.0.20") != "connected":
+                self.assertLess(time.monotonic(), end)
+            # Those who are in are no longer half open.
+            self.assertEqual(self.connect(stack, "127.0.0.20"), "connected")
+        self.settled()
+
     def test_connections_of_a_node(self) -> None:
         """Nobody gets in past the limit, wherever they come from; the bystander does not notice."""
         with contextlib.ExitStack() as stack:
