@@ -24,40 +24,50 @@ class Author:
         self.is_visitor = type is FromUserType.VISITOR_TYPE
 
 
-def compose(
-    frame: MessageFrame, author: Author, ids: MessageIds, *, message_bytes: int, group_members: int
-) -> Submission:
-    """The message that `frame` asks for, with its id, ready for the inboxes.
+def check(frame: MessageFrame, author: Author, *, message_bytes: int, group_members: int) -> None:
+    """Refuse what can never become a message, however often it comes.
 
     Raises Refused: `forbidden` for another's userId or a recipient that a visitor may not have,
     `too_large` past a limit, `invalid_message` for what fails the seed's rules.
     """
-    user = author.user
-    if frame.user_id is not None and frame.user_id != user:
+    if frame.user_id is not None and frame.user_id != author.user:
         raise Refused(FORBIDDEN, "userId: only one's own")
     to = frame.to or ""
     msg = frame.msg or ""
-    group = None
     if to:
         check_id("to", to)
     elif frame.group:
         _check_group(frame.group, group_members)
-        group = frame.group
     if author.is_visitor and frame.group:
         raise Refused(FORBIDDEN, "group: a visitor writes to the desk and its agent only")
-    content_type = frame.content_type
-    client_msg_id = frame.client_msg_id
-    message = IMessage(
-        "", client_msg_id, user, author.type_name, to, group, msg, content_type, 0, author.is_visitor
-    )
-    if not message.is_msg_ok():
+    if not (msg and (to or frame.group or author.is_visitor)):
         missing = "to or group" if msg else "msg"
         raise Refused(INVALID_MESSAGE, f"{missing}: must not be empty")
     # A character has four bytes at most.
     if 4 * len(msg) > message_bytes and len(msg.encode()) > message_bytes:
         raise Refused(TOO_LARGE, f"msg: at most {message_bytes} bytes")
-    if content_type is not None and len(content_type) > MAX_CONTENT_TYPE_CHARS:
+    if frame.content_type is not None and len(frame.content_type) > MAX_CONTENT_TYPE_CHARS:
         raise Refused(INVALID_MESSAGE, f"contentType: at most {MAX_CONTENT_TYPE_CHARS} characters")
+
+
+def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
+    """The message that `frame`, which has been checked, asks for: with its id, ready for the inboxes."""
+    user = author.user
+    to = frame.to or ""
+    group = frame.group if frame.group and not to else None
+    client_msg_id = frame.client_msg_id
+    message = IMessage(
+        "",
+        client_msg_id,
+        user,
+        author.type_name,
+        to,
+        group,
+        frame.msg or "",
+        frame.content_type,
+        0,
+        author.is_visitor,
+    )
     message.id, now_ms = ids.next()
     message.set_now_as_send_time(now_ms)
     return Submission(

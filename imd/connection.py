@@ -19,7 +19,7 @@ from imd.accept import Entry, Refusal
 from imd.admission import Admission, admit, check_visitor, connect_request, connected
 from imd.allowance import ERROR, IDLE_ACK, MAX_STRANGERS_ERRORS, PING, Allowance, cost_of
 from imd.auth import Identity
-from imd.compose import compose, cost
+from imd.compose import check, compose, cost
 from imd.delivery import Cancellable
 from imd.errors import (
     BAD_FRAME,
@@ -272,21 +272,22 @@ class Connection:
 
     def _message(self, frame: frames.MessageFrame) -> None:
         limits = self._services.settings.limits
-        early = self._bucket.take(cost(frame)) if limits.messages_per_second else 0.0
+        author = self._admission.author
+        never: Refused | None = None
+        try:
+            check(frame, author, message_bytes=limits.message_bytes, group_members=limits.group_members)
+            price = cost(frame)
+        except Refused as refused:
+            # To send it later would not help, so its size is not charged.
+            never, price = refused, 1.0
+        early = self._bucket.take(price) if limits.messages_per_second else 0.0
         if early:
             self._refuse_message(frame.client_msg_id, _too_fast(limits.messages_per_second, early))
             return
-        try:
-            submission = compose(
-                frame,
-                self._admission.author,
-                self._services.ids,
-                message_bytes=limits.message_bytes,
-                group_members=limits.group_members,
-            )
-        except Refused as refused:
-            self._refuse_message(frame.client_msg_id, refused)
+        if never is not None:
+            self._refuse_message(frame.client_msg_id, never)
             return
+        submission = compose(frame, author, self._services.ids)
         if TRACE.on and self.session is not None:
             TRACE.received(submission, self.session.channel)
         submission.origin = self

@@ -23,7 +23,7 @@ class Historian:
 
     def page(self, author: Author, frame: frames.HistoryFrame) -> Deferred[bytes]:
         """The payload of the history frame that answers `frame`. Fails with Unavailable."""
-        query = HistoryQuery(author.user, None, before=frame.before, limit=frame.limit)
+        query = HistoryQuery(author.user, None, before=frame.before or None, limit=frame.limit)
         found = self._scope(query, author, frame)
         return found.addCallback(self._archive.history).addCallback(_answer, frame.ref)
 

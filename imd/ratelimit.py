@@ -20,18 +20,18 @@ class TokenBucket:
     def take(self, cost: float) -> float:
         """Spend `cost`. Gives 0, or how many seconds too early it is (nothing is spent then).
 
-        What costs more than a full bucket holds is let through when the bucket is full.
+        Nothing costs more than a full bucket holds.
         """
         if not self._per_second:
             return 0.0
         now = self._seconds()
         self._tokens = min(self._burst, self._tokens + (now - self._then) * self._per_second)
         self._then = now
-        needed = min(cost, self._burst)
-        if self._tokens >= needed:
+        cost = min(cost, self._burst)
+        if self._tokens >= cost:
             self._tokens -= cost
             return 0.0
-        return (needed - self._tokens) / self._per_second
+        return (cost - self._tokens) / self._per_second
 
     def owe(self, cost: float) -> None:
         """Spend `cost` though it may not be there: what was done already."""

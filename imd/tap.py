@@ -13,7 +13,7 @@ import imd
 from imd.auth import Authenticator
 from imd.errors import ConfigurationError
 from imd.ids import ServerClock, WallClock
-from imd.interfaces import InboxOptions
+from imd.interfaces import Backend, InboxOptions
 from imd.node import Backends, Node, NodeService
 from imd.process import on_hangup
 from imd.settings import Settings, load, node_name
@@ -82,6 +82,8 @@ def _embedded(reactor: Any, settings: Settings) -> Backends:
 
 
 def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
+    from imd.backends.archive_audit import ArchiveAudit
+    from imd.backends.archive_marks import Numbers
     from imd.backends.archive_writer import ArchiveWriter
     from imd.backends.mongo_archive import MongoArchive
     from imd.backends.rabbit_archive_queue import RabbitArchiveQueue
@@ -101,16 +103,21 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     publisher = RabbitConnection(reactor, settings.rabbitmq.url, "publisher")
     consumer = RabbitConnection(reactor, settings.rabbitmq.url, "consumer")
     queue_bytes = settings.archive.queue_bytes
-    queue = RabbitArchiveQueue(
-        reactor, publisher, confirm_seconds=settings.rabbitmq.confirm_seconds, queue_bytes=queue_bytes
-    )
     # A boot id in the node's address: nothing meant for its predecessor reaches it.
     bus = RabbitBus(reactor, publisher, consumer, node_name(settings), secrets.token_hex(4))
     archive = MongoArchive(reactor, settings.mongodb.url, timeout_seconds=settings.mongodb.timeout_seconds)
-    workers = []
+    numbers = Numbers(bus.address)
+    queue = RabbitArchiveQueue(
+        reactor,
+        publisher,
+        confirm_seconds=settings.rabbitmq.confirm_seconds,
+        queue_bytes=queue_bytes,
+        numbers=numbers,
+    )
+    writer = None
     if settings.archive.consume:
         batch = settings.archive.batch
-        workers.append(
-            ArchiveWriter(reactor, consumer, publisher, archive, queue_bytes=queue_bytes, batch=batch)
-        )
+        writer = ArchiveWriter(reactor, consumer, publisher, archive, queue_bytes=queue_bytes, batch=batch)
+    audit = ArchiveAudit(reactor, archive, numbers, writer)
+    workers: list[Backend] = [audit] if writer is None else [writer, audit]
     return Backends(inbox=inbox, queue=queue, archive=archive, bus=bus, workers=workers)

@@ -43,14 +43,14 @@ class Writer:
 
     def send(self, client_msg_id: str | None, to: str = "bob", msg: str = "hi") -> Submission:
         frame = MessageFrame(client_msg_id=client_msg_id, to=to, msg=msg)
-        submission = compose(frame, self._author, self._ids, message_bytes=1 << 21, group_members=10_000)
+        submission = compose(frame, self._author, self._ids)
         submission.origin = self
         self._acceptor.submit(submission)
         return submission
 
     def send_group(self, members: int) -> None:
         frame = MessageFrame(group=[f"user{n}" for n in range(members)], msg="hi")
-        submission = compose(frame, self._author, self._ids, message_bytes=100, group_members=10_000)
+        submission = compose(frame, self._author, self._ids)
         submission.origin = self
         self._acceptor.submit(submission)
 

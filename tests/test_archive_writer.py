@@ -77,7 +77,7 @@ class ArchiveWriterTests(unittest.TestCase):
         archive = WatchedArchive(reactor, mongo_url, timeout_seconds=2)
         self.addCleanup(archive.stop)
         await archive.start()
-        client: Any = pymongo.MongoClient(mongo_url, serverSelectionTimeoutMS=100)
+        client: Any = pymongo.MongoClient(mongo_url, serverSelectionTimeoutMS=10_000)
         self.addCleanup(client.close)
         self.collection = client.get_default_database()["im_message"]
         writer = ArchiveWriter(

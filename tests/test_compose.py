@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial import unittest
 
-from imd.compose import Author, compose, cost
+from imd.compose import Author, check, compose, cost
 from imd.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.frames import MessageFrame
 from imd.ids import MessageIds, ServerClock
@@ -22,7 +22,9 @@ class ComposeTests(unittest.TestCase):
         self.ids = MessageIds(ServerClock(lambda: 1_764_000_000.0, lambda: 0.0))
 
     def compose(self, author: Author = ALICE, **fields: Any) -> Submission:
-        return compose(MessageFrame(**fields), author, self.ids, message_bytes=10, group_members=3)
+        frame = MessageFrame(**fields)
+        check(frame, author, message_bytes=10, group_members=3)
+        return compose(frame, author, self.ids)
 
     def assert_refused(self, code: str, author: Author = ALICE, **fields: Any) -> None:
         refused = self.assertRaises(Refused, self.compose, author, **fields)

@@ -450,6 +450,30 @@ class RateTests(ConnectionTestCase):
         self.settle()
         self.assertEqual(client.brief(), [("accepted", "1", None), ("error", "2", "rate_limited")])
 
+    def test_never(self) -> None:
+        """What can never be accepted is told so; its size costs nothing."""
+        client = self.connected()
+        lists = [[f"u{n}" for n in range(5000)], [*(f"u{n}" for n in range(99)), ""]]
+        client.send(clientMsgId="1", group=lists[0], msg="hi")
+        client.send(clientMsgId="2", group=lists[1], msg="hi")
+        client.send(clientMsgId="3", to="bob", msg="hi")
+        self.settle()
+        self.assertEqual(
+            client.brief(),
+            [("error", "1", "too_large"), ("error", "2", "invalid_message"), ("accepted", "3", None)],
+        )
+
+    def test_list_of_all_members(self) -> None:
+        """The longest list that is allowed passes with a full bucket; what follows hardly waits."""
+        client = self.connected()
+        client.send(clientMsgId="1", group=[f"u{n}" for n in range(100)], msg="hi")
+        self.settle()
+        client.take()
+        self.clock.advance(0.11)
+        client.send(clientMsgId="2", to="bob", msg="hi")
+        self.settle()
+        self.assertEqual(client.brief(), [("accepted", "2", None)])
+
 
 class BadFrameTests(ConnectionTestCase):
     def test_again_and_again(self) -> None:
@@ -653,6 +677,13 @@ class HistoryTests(ConnectionTestCase):
         client.send(type="history", ref="h1")
         [frame] = client.take()
         self.assertEqual((frame["code"], frame["ref"]), ("invalid_message", "h1"))
+
+    def test_before_nothing(self) -> None:
+        """An empty `before`, and one that is null, is none."""
+        client = self.connected()
+        for before in ("", None):
+            client.send(type="history", all=True, before=before)
+        self.assertEqual([query.before for query, _ in self.archive.asked], [None, None])
 
     def test_down(self) -> None:
         """While the archive is down history is unavailable."""

@@ -184,18 +184,25 @@ def _found_by(message: ArchivedMessage) -> tuple[str, list[str]]:
 
 
 def to_json(document: Mapping[str, Any]) -> bytes:
-    """The message's JSON, as its recipients got it. Dates must be aware."""
-    return encode_message(
-        IMessage(
-            id=document["_id"],
-            client_msg_id=document.get("clientMsgId"),
-            user_id=document["userId"],
-            from_user_type=document["fromUserType"],
-            to=document["to"],
-            group=document["group"],
-            msg=document["msg"],
-            content_type=document.get("contentType"),
-            send_time=(document["sendTime"] - _EPOCH) // _MILLISECOND,
-            is_visitor=document["isVisitor"],
-        )
-    )
+    """The message's JSON, as its recipients got it. Dates must be aware.
+
+    Raises Unfit for a document that no node would have written.
+    """
+    try:
+        fields = {
+            "id": document["_id"],
+            "clientMsgId": document.get("clientMsgId"),
+            "userId": document["userId"],
+            "fromUserType": document["fromUserType"],
+            "to": document["to"],
+            "group": document["group"],
+            "msg": document["msg"],
+            "contentType": document.get("contentType"),
+            "sendTime": (document["sendTime"] - _EPOCH) // _MILLISECOND,
+            "isVisitor": document["isVisitor"],
+        }
+        if fields["fromUserType"] not in _LOGIN_TYPES:
+            raise Unfit("a sender of no known type")
+        return encode_message(msgspec.convert(fields, IMessage))
+    except (LookupError, TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        raise Unfit(f"{type(error).__name__} in a document") from None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import pika
 from pika.adapters.twisted_connection import TwistedChannel
 from pika.exceptions import AMQPError, ConsumerCancelled
@@ -15,7 +13,10 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gat
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.backends.archive_arrived import Arrived, Run, Write, read_arrived
+from imd.backends.archive_marks import Bits, Mark, add_before, add_number
 from imd.backends.mongo_archive import MongoArchive
+from imd.backends.mongo_ledger import note
 from imd.backends.mongo_write import Refused
 from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, declare_archive_queues
 from imd.backends.rabbit_connection import RabbitConnection
@@ -47,48 +48,6 @@ WAITING = Gauge("imd_archive_waiting", f"AMQP messages held unacknowledged, at m
 DEAD = Counter("imd_archive_dead_total", "Documents and messages moved to the dead-letter queue.")
 RETRIES = Counter("imd_archive_write_retries_total", "Writes that failed and are tried again.")
 
-_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-
-class _Arrived(NamedTuple):
-    """One AMQP message: the messages in it, or why there are none."""
-
-    tag: int
-    bodies: list[msgspec.Raw]
-    unfit: Refused | None
-
-
-class _Run:
-    """What has arrived on one channel. Its tags mean nothing on another."""
-
-    def __init__(self, link: Link, channel: TwistedChannel, consumer_tag: str) -> None:
-        self.link = link
-        self.channel = channel
-        self.consumer_tag = consumer_tag
-        self.arrived: deque[_Arrived] = deque()
-        self.documents = 0
-        """in all that has arrived"""
-        self.writes: deque[_Write] = deque()
-        """not acknowledged yet, in the order of their tags"""
-
-
-class _Write:
-    """What goes to MongoDB together, until it is durable or its channel is lost."""
-
-    def __init__(self, run: _Run, gathered: list[_Arrived]) -> None:
-        self.run = run
-        self.gathered = gathered
-        self.durable = False
-        self.failures = 0
-        self.reason: str | None = None
-        """why it failed last"""
-        self.pause: Deferred[None] | None = None
-
-    def end_pause(self) -> None:
-        pause, self.pause = self.pause, None
-        if pause is not None:
-            pause.callback(None)
-
 
 class ArchiveWriter:
     """Gathers what has arrived into few writes at a time, and acknowledges what is durable.
@@ -117,12 +76,12 @@ class ArchiveWriter:
         self._queue_bytes = queue_bytes
         self._batch = batch
         self._seldom = Seldom(self.log, clock.seconds)
-        self._run: _Run | None = None
+        self._run: Run | None = None
         self._dead_channel: TwistedChannel | None = None
         self._working: Deferred[None] | None = None
         self._stopping = False
         self._waiting: Deferred[None] | None = None
-        self._writes: list[_Write] = []
+        self._writes: list[Write] = []
         self._wrote_at = float("-inf")
         self._broken: str | None = None
         consumer.add_user(self._set_up, self._lost)
@@ -146,6 +105,30 @@ class ArchiveWriter:
         reason = self._broken or self._failing()
         return self._consumer.problem() if reason is None else f"archive writer: {reason}"
 
+    # from the audit
+
+    def holding(self) -> list[str]:
+        """`<publisher>:<number>` of each batch that has arrived and is not acknowledged."""
+        run = self._run
+        if run is None:
+            return []
+        held = [*run.arrived, *(arrived for write in run.writes for arrived in write.gathered)]
+        return [f"{one.mark.publisher}:{one.mark.number}" for one in held if one.mark is not None]
+
+    async def queue_state(self) -> tuple[int, int] | None:
+        """How many batches wait in the archive queue, and how many consumers it has; None if nobody knows."""
+        run = self._run
+        if run is None:
+            return None
+        try:
+            channel = await run.link.channel(vital=False)
+            declared = channel.queue_declare(ARCHIVE_QUEUE, passive=True)
+            queue = (await run.link.call(declared, "queue.declare")).method
+            channel.close()
+        except (AMQPError, TimeoutError):
+            return None
+        return queue.message_count, queue.consumer_count
+
     async def _stop(self) -> None:
         self._stopping = True
         self._end_waits()
@@ -161,7 +144,7 @@ class ArchiveWriter:
         channel = await link.channel()
         await link.call(channel.basic_qos(prefetch_count=PREFETCH), "basic.qos")
         queue, consumer_tag = await link.call(channel.basic_consume(ARCHIVE_QUEUE), "basic.consume")
-        self._run = run = _Run(link, channel, consumer_tag)
+        self._run = run = Run(link, channel, consumer_tag)
         ensureDeferred(self._consume(run, queue)).addErrback(self._consumer_gone, run)
 
     def _lost(self) -> None:
@@ -170,17 +153,19 @@ class ArchiveWriter:
         WAITING.set(0)
         self._end_waits()
 
-    async def _consume(self, run: _Run, queue: Any) -> None:
+    async def _consume(self, run: Run, queue: Any) -> None:
         while True:
             message = await queue.get()
-            arrived = _read(message.method.delivery_tag, message.body)
+            arrived = read_arrived(
+                message.method.delivery_tag, message.body, message.properties.message_id
+            )
             run.arrived.append(arrived)
             run.documents += len(arrived.bodies)
             WAITING.set(len(run.arrived))
             if len(run.arrived) == 1 or self._is_enough(run):
                 self._wake()
 
-    def _consumer_gone(self, failure: Failure, run: _Run) -> None:
+    def _consumer_gone(self, failure: Failure, run: Run) -> None:
         # When the channel closed, the link knows. A queue that was deleted leaves it open.
         if failure.check(ConsumerCancelled):
             run.link.drop(f"the broker cancelled the consumer of {ARCHIVE_QUEUE}")
@@ -214,13 +199,13 @@ class ArchiveWriter:
         # While one is under way a second one has to be worth it.
         return None if self._writes else self._wrote_at + GATHER_SECONDS - self._clock.seconds()
 
-    def _is_enough(self, run: _Run) -> bool:
+    def _is_enough(self, run: Run) -> bool:
         return len(run.arrived) >= GATHER_ARRIVED or run.documents >= self._batch
 
     def _begin_write(self) -> None:
         run = self._run
         assert run is not None
-        write = _Write(run, self._gather(run))
+        write = Write(run, self._gather(run))
         if any(arrived.bodies for arrived in write.gathered):
             self._wrote_at = self._clock.seconds()
         self._writes.append(write)
@@ -229,7 +214,7 @@ class ArchiveWriter:
             self._work_ended
         ).addBoth(self._write_ended, write)
 
-    def _acknowledge(self, durable: bool, write: _Write) -> None:
+    def _acknowledge(self, durable: bool, write: Write) -> None:
         write.durable = durable
         run, last = write.run, None
         while run.writes and run.writes[0].durable:
@@ -238,11 +223,11 @@ class ArchiveWriter:
             # Everything before its last tag is done as well.
             run.channel.basic_ack(last.gathered[-1].tag, multiple=True)
 
-    def _write_ended(self, _: None, write: _Write) -> None:
+    def _write_ended(self, _: None, write: Write) -> None:
         self._writes.remove(write)
         self._wake()
 
-    def _gather(self, run: _Run) -> list[_Arrived]:
+    def _gather(self, run: Run) -> list[Arrived]:
         """What has arrived, up to the size of a batch; one AMQP message is never divided."""
         gathered = [run.arrived.popleft()]
         documents = len(gathered[0].bodies)
@@ -253,7 +238,7 @@ class ArchiveWriter:
         WAITING.set(len(run.arrived))
         return gathered
 
-    async def _write(self, write: _Write) -> bool:
+    async def _write(self, write: Write) -> bool:
         """True when all of it is durable, in MongoDB or among the dead; False if the channel is lost."""
         bodies = [body for arrived in write.gathered for body in arrived.bodies]
         refused = [arrived.unfit for arrived in write.gathered if arrived.unfit is not None]
@@ -274,9 +259,34 @@ class ArchiveWriter:
                 TRACE.archived(part, {dead.message_id for dead in inserted.refused})
             refused += inserted.refused
             self._succeeded(write)
-        return not refused or await self._bury(write, refused)
+        if refused and not await self._bury(write, refused):
+            return False
+        marks = [arrived.mark for arrived in write.gathered if arrived.mark is not None]
+        return not marks or await self._note(write, marks)
 
-    async def _bury(self, write: _Write, refused: list[Refused]) -> bool:
+    async def _note(self, write: Write, marks: list[Mark]) -> bool:
+        """Say in the ledger what is durable; before it is acknowledged, since later nobody else could."""
+        confirmed: Bits = {}
+        written: Bits = {}
+        for mark in marks:
+            add_number(written, mark.publisher, mark.number)
+        for mark in marks:
+            add_before(confirmed, mark)
+        while True:
+            try:
+                permitted = await self._archive.run(note, confirmed, written)
+            except Unavailable as error:
+                RETRIES.inc()
+                if not await self._try_again(write, str(error)):
+                    return False
+            else:
+                self._succeeded(write)
+                break
+        if not permitted:
+            self._seldom.warn("archive writer: MongoDB permits no ledger; what goes missing is not noticed")
+        return True
+
+    async def _bury(self, write: Write, refused: list[Refused]) -> bool:
         """Move documents to the dead-letter queue; True when all of them are confirmed there."""
         for dead in refused:
             while True:
@@ -332,14 +342,14 @@ class ArchiveWriter:
         """Why a write failed that is tried again."""
         return next((write.reason for write in self._writes if write.reason is not None), None)
 
-    def _succeeded(self, write: _Write) -> None:
+    def _succeeded(self, write: Write) -> None:
         write.failures = 0
         if write.reason is not None:
             write.reason = None
             if self._failing() is None:
                 self._seldom.info("archive writer: writes again")
 
-    async def _try_again(self, write: _Write, reason: str) -> bool:
+    async def _try_again(self, write: Write, reason: str) -> bool:
         """After a while; False when there is no use: the channel is lost, or the writer stops."""
         if self._failing() is None:
             self._seldom.warn("archive writer: {reason}; holding what has arrived", reason=reason)
@@ -355,7 +365,7 @@ class ArchiveWriter:
                 call.cancel()
         return self._is_of_use(write)
 
-    def _is_of_use(self, write: _Write) -> bool:
+    def _is_of_use(self, write: Write) -> bool:
         return self._run is write.run and not self._stopping
 
     # waiting
@@ -377,14 +387,6 @@ class ArchiveWriter:
         for write in self._writes[:]:
             write.end_pause()
         self._wake()
-
-
-def _read(tag: int, body: bytes) -> _Arrived:
-    """The messages in an AMQP message's body, undecoded. Never raises."""
-    try:
-        return _Arrived(tag, _split(body), None)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return _Arrived(tag, [], Refused(body, "", f"not a JSON array: {error}"))
 
 
 def _unless_given_up(fire: Any, confirm: Deferred[Any]) -> Any:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from imd.backends.embedded_state import State
+from imd.backends.fullness import FOREIGN
 from imd.interfaces import History, HistoryQuery
+from imd.message import decode_message
 
 _ALL = (
     "SELECT p.id, p.message FROM participant p WHERE p.uid = :viewer AND p.id < :before "
@@ -21,17 +25,17 @@ _OWN_OF_CONVERSATION = (
     "ORDER BY m.id DESC LIMIT :rows"
 )
 _BODIES = (
-    "SELECT json_group_array(json_array(f.id, m.body)) "
+    "SELECT json_group_array(json_array(f.id, CASE typeof(m.body) WHEN 'text' THEN m.body END)) "
     "FROM ({found}) f JOIN message m ON m.number = f.message"
 )
 _AFTER_ALL_IDS = "\U0010ffff"
 
-_read_found = msgspec.json.Decoder(list[tuple[str, str]]).decode
+_read_found = msgspec.json.Decoder(list[tuple[str, str | None]]).decode
 
 
 def read_history(state: State, query: HistoryQuery) -> History:
     """See imd.interfaces.Archive.history."""
-    values = {
+    values: dict[str, Any] = {
         "before": _AFTER_ALL_IDS if query.before is None else query.before,
         "rows": query.limit + 1,
         "viewer": None,
@@ -50,10 +54,26 @@ def read_history(state: State, query: HistoryQuery) -> History:
             return History()
         found = _OWN_OF_CONVERSATION if query.only_own else _CONVERSATION
     state.write()
-    rows = state.connection.execute(_BODIES.format(found=found), values).fetchone()[0]
-    messages = sorted(_read_found(rows), reverse=True)
-    page = [body.encode() for _, body in reversed(messages[: query.limit])]
-    return History(page, len(messages) > query.limit)
+    bodies: list[bytes] = []
+    while True:
+        rows = state.connection.execute(_BODIES.format(found=found), values).fetchone()[0]
+        messages = sorted(_read_found(rows), key=lambda row: row[0], reverse=True)
+        fit = [body.encode() for _, body in messages if body is not None and _is_message(body)]
+        if len(fit) < len(messages):
+            FOREIGN.inc(len(messages) - len(fit))
+        bodies += fit
+        if len(bodies) > query.limit or len(messages) < values["rows"]:
+            break
+        values["before"] = messages[-1][0]
+    return History(bodies[: query.limit][::-1], len(bodies) > query.limit)
+
+
+def _is_message(body: str) -> bool:
+    """Somebody may have been at the file."""
+    try:
+        return bool(decode_message(body).id)
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return False
 
 
 def read_newest_id(state: State) -> str:

@@ -1,4 +1,4 @@
-"""Metrics of what fills up in every kind of inbox."""
+"""Metrics that both backends have: what fills up in an inbox, and what is not read from an archive."""
 
 from __future__ import annotations
 
@@ -10,5 +10,8 @@ OVERFLOWN = Counter(
 OPENED = Counter(
     "imd_inbox_unopened_total",
     "Inboxes that began with a message: no device of their user had ever connected.",
+)
+FOREIGN = Counter(
+    "imd_archive_foreign_total", "Documents passed over in pages of history: no node would have written them."
 )
 VISITORS_WAITING = Gauge("imd_desk_waiting_visitors", "Visitors that wait for an agent, on all nodes.")

@@ -18,7 +18,10 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.backends.mongo_history import make_indexes, read_page
+from imd.backends.fullness import FOREIGN
+from imd.backends.mongo_history import Page, read_page
+from imd.backends.mongo_indexes import make_indexes
+from imd.backends.mongo_ledger import LEDGER, make_ledger
 from imd.backends.mongo_write import Inserted, write_messages
 from imd.errors import ConfigurationError, Unavailable
 from imd.interfaces import History, HistoryQuery
@@ -28,12 +31,14 @@ COLLECTION = "im_message"
 DATABASE = "imd"
 
 READ_THREADS = 3
-# Two writes, a ping, and indexes that are made.
-WRITE_THREADS = 4
+# Two writes, a ping, indexes that are made, and the audit.
+WRITE_THREADS = 5
 MAX_READS = 256
 PING_SECONDS = 2.0
 SELECTION_SECONDS = 2.0
 STOP_SECONDS = 3.0
+# Between two tries to make indexes that something is in the way of.
+INDEX_SECONDS = 60.0
 _MAX_DELAY_SECONDS = 15.0
 
 INSERT_SECONDS = Histogram(
@@ -68,6 +73,9 @@ class MongoArchive:
         self._reads = 0
         self._indexed = False
         self._indexing: Deferred[None] | None = None
+        self._index_at = 0.0
+        self._told: set[str] = set()
+        """what is in the way of indexes, as far as it has been logged"""
         self._stopping = False
         self._pause: Deferred[None] | None = None
 
@@ -109,6 +117,8 @@ class MongoArchive:
             return None
         # An answer that says no is one.
         word = "refused" if self._problem.startswith("OperationFailure") else "down"
+        if "SSL: " in self._problem or "certificate" in self._problem:
+            word = "tls"
         return f"MongoDB: {word} ({self._problem})"
 
     # from the writer
@@ -131,6 +141,15 @@ class MongoArchive:
 
         return done.addCallbacks(note, self._unavailable)
 
+    # from the writer and the audit
+
+    def run(self, work: Callable[..., Any], *args: Any, **options: Any) -> Deferred[Any]:
+        """What `work(collection, *args)` gives, in a thread, within the timeout. Fails with Unavailable."""
+        if self._writers is None or self._stopping or self._collection is None:
+            return fail(Unavailable(self.problem() or "MongoDB: stopped"))
+        done = self._in_thread(self._writers, self._within, work, args, options)
+        return done.addErrback(self._unavailable)
+
     # from history
 
     def history(self, query: HistoryQuery) -> Deferred[History]:
@@ -145,7 +164,7 @@ class MongoArchive:
         answer: Deferred[History] = Deferred()
         # The slot is free when the thread is, which may be later than the deadline of whoever asked.
         running = self._in_thread(self._readers, self._history, query, give_up_at)
-        running.addBoth(self._read_done)
+        running.addBoth(self._read_done).addCallback(self._without_foreign)
         running.addErrback(self._unavailable)
         running.chainDeferred(answer)
 
@@ -169,9 +188,19 @@ class MongoArchive:
         READS.set(self._reads)
         return result
 
+    def _without_foreign(self, page: Page) -> History:
+        if page.foreign:
+            FOREIGN.inc(page.foreign)
+            self._seldom.warn(
+                "history: {count} documents in {collection} are not as nodes write them; passed over",
+                count=page.foreign,
+                collection=COLLECTION,
+            )
+        return page.history
+
     # in threads: nothing of the reactor's may be touched here
 
-    def _history(self, query: HistoryQuery, give_up_at: float) -> History:
+    def _history(self, query: HistoryQuery, give_up_at: float) -> Page:
         seconds = give_up_at - time.monotonic()
         if seconds <= 0:
             raise Unavailable("MongoDB: too many pages of history are asked for")
@@ -180,9 +209,13 @@ class MongoArchive:
 
     def _newest_id(self) -> str:
         with pymongo.timeout(self._timeout_seconds):
-            newest = self._collection.find_one({}, {"_id": True}, sort=[("_id", -1)])
-        found = "" if newest is None else newest["_id"]
-        return found if isinstance(found, str) else ""
+            # Among texts: ids of another type, which sort behind, are of documents that no node wrote.
+            newest = self._collection.find_one({"_id": {"$gte": ""}}, {"_id": True}, sort=[("_id", -1)])
+        return "" if newest is None else str(newest["_id"])
+
+    def _within(self, work: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
+        with pymongo.timeout(self._timeout_seconds):
+            return work(self._collection, *args, **options)
 
     def _connect(self) -> None:
         """Make the client; it connects when it is first used. Raises ConfigurationError."""
@@ -190,6 +223,9 @@ class MongoArchive:
             client: Any = pymongo.MongoClient(
                 self._url,
                 tz_aware=True,
+                # What no date or text can hold must not make a page of history unreadable.
+                datetime_conversion="DATETIME_AUTO",
+                unicode_decode_error_handler="replace",
                 maxPoolSize=READ_THREADS + WRITE_THREADS,
                 serverSelectionTimeoutMS=int(SELECTION_SECONDS * 1000),
                 connectTimeoutMS=int(SELECTION_SECONDS * 1000),
@@ -211,9 +247,14 @@ class MongoArchive:
         with pymongo.timeout(self._ping_seconds()):
             self._client.admin.command("ping")
 
-    def _make_indexes(self) -> None:
+    def _make_indexes(self) -> list[str]:
         # No deadline but the socket's: on a collection that is already large this takes its time.
-        make_indexes(self._collection)
+        troubles = make_indexes(self._collection)
+        try:
+            make_ledger(self._collection)
+        except OperationFailure as error:
+            troubles.append(f"of {LEDGER}: code {error.code}")
+        return troubles
 
     # its health
 
@@ -251,18 +292,24 @@ class MongoArchive:
             self._problem = None
         if not self._ready.called:
             self._ready.callback(None)
-        if not self._indexed and self._indexing is None:
+        if not self._indexed and self._indexing is None and self._reactor.seconds() >= self._index_at:
             self._indexing = self._in_thread(self._writers, self._make_indexes)
             self._indexing.addCallbacks(self._have_indexes, self._no_indexes)
 
-    def _have_indexes(self, _: None) -> None:
-        self._indexing, self._indexed = None, True
+    def _have_indexes(self, troubles: list[str]) -> None:
+        self._indexing, self._indexed = None, not troubles
+        self._index_at = self._reactor.seconds() + INDEX_SECONDS
+        for trouble in troubles:
+            if trouble not in self._told:
+                self._told.add(trouble)
+                self.log.warn("MongoDB: an index cannot be made {trouble}; history is slow", trouble=trouble)
 
     def _no_indexes(self, failure: Failure) -> None:
-        # Tried again after the next ping; the server goes on building what it has begun.
+        # Tried again after a later ping; the server goes on building what it has begun.
         self._indexing = None
         if not self._stopping:
-            self.log.warn("MongoDB: indexes: {reason}", reason=_say(failure.value or RuntimeError(failure)))
+            reason = _say(failure.value or RuntimeError(failure))
+            self._seldom.warn("MongoDB: indexes: {reason}", reason=reason)
 
     def _watch_ended(self, failure: Failure) -> None:
         if failure.check(CancelledError) and self._stopping:

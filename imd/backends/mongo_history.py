@@ -1,66 +1,63 @@
-"""Pages of history in MongoDB, and the indexes that they are read by. Blocks."""
+"""Pages of history in MongoDB. Blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from imd.backends.archive_cover import COVERED_MS, made_ms
-from imd.backends.archive_document import to_json
+from imd.backends.archive_document import Unfit, to_json
 from imd.interfaces import History, HistoryQuery
 
-Keys = list[tuple[str, int]]
+# However many documents of others lie between two messages: so many are read at a time.
+MAX_READ = 2000
 
 
-class Index(NamedTuple):
-    """`only`: the fields that a document must have to be in it; None for all documents."""
-
-    keys: Keys
-    name: str | None = None
-    only: str | None = None
+class Page(NamedTuple):
+    history: History
+    foreign: int
+    """documents that were passed over: no node would have written them"""
 
 
-# A message between two has four entries in all, its `_id` among them. `userId` is the seed's index.
-INDEXES = (
-    Index([("userId", 1), ("_id", 1)]),
-    Index([("to", 1), ("_id", 1)]),
-    Index([("conversation", 1), ("_id", 1)]),
-    # Whom userId and to do not name: members of lists, and visitors' agents.
-    Index([("participants", 1), ("_id", 1)], "participants_covers", "covers"),
-)
-
-
-def make_indexes(collection: Any) -> None:
-    """Those that are there already stay."""
-    for index in INDEXES:
-        options: dict[str, Any] = {}
-        if index.name is not None:
-            options["name"] = index.name
-        if index.only is not None:
-            options["partialFilterExpression"] = {index.only: {"$exists": True}}
-        collection.create_index(index.keys, **options)
-
-
-def read_page(collection: Any, query: HistoryQuery) -> History:
+def read_page(collection: Any, query: HistoryQuery) -> Page:
     """The page that `query` asks for. Raises PyMongoError."""
-    count = query.limit + 1
+    bodies: list[bytes] = []
+    before, count, foreign = query.before, query.limit + 1, 0
+    while True:
+        found = _newest(collection, query, before, count)
+        for document in found:
+            try:
+                bodies.append(to_json(document))
+            except Unfit:
+                foreign += 1
+        if len(bodies) > query.limit or len(found) < count:
+            break
+        before, count = found[-1]["_id"], min(4 * count, MAX_READ)
+    page = bodies[: query.limit]
+    return Page(History(page[::-1], len(bodies) > query.limit), foreign)
+
+
+def _newest(
+    collection: Any, query: HistoryQuery, before: str | None, count: int
+) -> list[Mapping[str, Any]]:
+    """The newest documents before a message, at most `count`, newest first."""
     if query.conversation is None:
-        wanted: dict[str, Any] = {"_id": {"$in": _newest_of_all(collection, query, count)}}
+        wanted: dict[str, Any] = {"_id": {"$in": _newest_of_all(collection, query.viewer, before, count)}}
     else:
-        wanted = {"conversation": query.conversation}
+        wanted = {"conversation": query.conversation, "_id": _earlier(before)}
         if query.only_own:
             wanted["participants"] = query.viewer
-        if query.before is not None:
-            wanted["_id"] = {"$lt": query.before}
-    found = list(collection.find(wanted).sort("_id", -1).limit(count))
-    page = found[: query.limit]
-    return History([to_json(document) for document in reversed(page)], len(found) > query.limit)
+    return list(collection.find(wanted).sort("_id", -1).limit(count))
 
 
-def _newest_of_all(collection: Any, query: HistoryQuery, count: int) -> list[str]:
+def _earlier(before: str | None) -> dict[str, Any]:
+    """Ids are texts: others, which MongoDB makes for documents without one, are none of ours."""
+    return {"$gte": ""} if before is None else {"$gte": "", "$lt": before}
+
+
+def _newest_of_all(collection: Any, viewer: str, before: str | None, count: int) -> list[str]:
     """The ids of the newest messages that somebody sent or got. Read from indexes alone, but for lists."""
-    viewer, before = query.viewer, query.before
-    earlier: dict[str, Any] = {} if before is None else {"_id": {"$lt": before}}
+    earlier = {"_id": _earlier(before)}
 
     def newest(wanted: dict[str, Any]) -> Iterator[str]:
         for document in collection.find(wanted, {"_id": 1}).sort("_id", -1).limit(count):
@@ -85,7 +82,11 @@ def _covering(collection: Any, viewer: str, before: str | None, count: int) -> I
     Each of them is one of the viewer's, so as many as messages are wanted will do, and before them those
     that are not wanted but may stand for some that are.
     """
-    wanted: dict[str, Any] = {"participants": viewer, "covers": {"$exists": True}}
+    wanted: dict[str, Any] = {
+        "participants": viewer,
+        "covers": {"$exists": True},
+        "_id": _earlier(before),
+    }
     fields = {"covers": 1, "conversation": 1}
     if before is not None:
         made = made_ms(before)
@@ -96,7 +97,12 @@ def _covering(collection: Any, viewer: str, before: str | None, count: int) -> I
                 "_id": {"$gte": before, "$lt": f"{made + COVERED_MS + 1:012x}"},
             }
             for one in collection.find(around, fields).sort("_id", -1):
-                yield one["_id"], one["covers"], one["conversation"]
-        wanted["_id"] = {"$lt": before}
+                if _is_cover(one):
+                    yield one["_id"], one["covers"], one["conversation"]
     for one in collection.find(wanted, fields).sort("_id", -1).limit(count):
-        yield one["_id"], one["covers"], one["conversation"]
+        if _is_cover(one):
+            yield one["_id"], one["covers"], one["conversation"]
+
+
+def _is_cover(document: Mapping[str, Any]) -> bool:
+    return isinstance(document["covers"], str) and isinstance(document.get("conversation"), str)

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.backends.archive_marks import Numbers
 from imd.backends.rabbit_connection import RabbitConnection
 from imd.backends.rabbit_link import Link, reason_of
 from imd.errors import Unavailable
@@ -27,6 +28,8 @@ IN_FLIGHT_BYTES = 16 << 20
 PROBE_SECONDS = 1.0
 # Without a confirm for so long, a look has an empty batch confirmed.
 IDLE_SECONDS = 5.0
+# The confirm of what a stopping node publishes last.
+LAST_SECONDS = 1.0
 _UNANSWERED = 512
 _PRECONDITION_FAILED = 406
 
@@ -57,12 +60,14 @@ def _with_agent(record: Record) -> bytes:
 
 async def declare_archive_queues(link: Link, queue_bytes: int) -> None:
     """Declare `imd.archive` and `imd.archive.dead`; one that exists with other arguments is used as it is."""
-    await _declare(link, ARCHIVE_QUEUE, archive_arguments(link.server_version, queue_bytes))
+    # The dead queue first: the other one leads there.
     await _declare(link, DEAD_QUEUE, dead_arguments())
+    arguments = archive_arguments(link.server_version, queue_bytes)
+    await _declare(link, ARCHIVE_QUEUE, arguments, without_dead_letters(arguments))
 
 
 def archive_arguments(server_version: tuple[int, ...], queue_bytes: int) -> dict[str, Any]:
-    """What `imd.archive` is declared with."""
+    """What `imd.archive` is declared with, if it is not there yet."""
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-overflow": "reject-publish",
@@ -71,7 +76,17 @@ def archive_arguments(server_version: tuple[int, ...], queue_bytes: int) -> dict
     if server_version >= (4,):
         # From 4.0 on quorum queues drop what was delivered 20 times; nodes that die often are no reason to.
         arguments["x-delivery-limit"] = -1
+    if server_version >= (3, 10):
+        # What a policy takes out goes to the dead queue, and not before it is confirmed there.
+        arguments["x-dead-letter-exchange"] = ""
+        arguments["x-dead-letter-routing-key"] = DEAD_QUEUE
+        arguments["x-dead-letter-strategy"] = "at-least-once"
     return arguments
+
+
+def without_dead_letters(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What `imd.archive` was declared with before it had them."""
+    return {name: value for name, value in arguments.items() if not name.startswith("x-dead-letter-")}
 
 
 def dead_arguments() -> dict[str, Any]:
@@ -79,29 +94,37 @@ def dead_arguments() -> dict[str, Any]:
     return {"x-queue-type": "quorum"}
 
 
-async def _declare(link: Link, queue: str, arguments: dict[str, Any]) -> None:
-    # A channel to spare: a declaration that is refused closes it.
-    channel = await link.channel(vital=False)
-    try:
-        await link.call(channel.queue_declare(queue, durable=True, arguments=arguments), "queue.declare")
-    except ChannelClosedByBroker as refused:
-        if refused.reply_code != _PRECONDITION_FAILED:
-            raise
-        if queue not in _warned:
-            _warned.add(queue)
-            _log.warn("{queue} exists with other arguments: {reason}", queue=queue, reason=refused.reply_text)
+async def _declare(link: Link, queue: str, *alternatives: dict[str, Any]) -> None:
+    """Declare it with the first arguments that the broker takes; if it is there with others, use it."""
+    refused: ChannelClosedByBroker | None = None
+    for arguments in alternatives:
+        # A channel to spare: a declaration that is refused closes it.
         channel = await link.channel(vital=False)
-        await link.call(channel.queue_declare(queue, passive=True), "queue.declare")
+        try:
+            await link.call(channel.queue_declare(queue, durable=True, arguments=arguments), "queue.declare")
+        except ChannelClosedByBroker as error:
+            if error.reply_code != _PRECONDITION_FAILED:
+                raise
+            refused = refused or error
+        else:
+            channel.close()
+            return
+    if queue not in _warned and refused is not None:
+        _warned.add(queue)
+        _log.warn("{queue} exists with other arguments: {reason}", queue=queue, reason=refused.reply_text)
+    channel = await link.channel(vital=False)
+    await link.call(channel.queue_declare(queue, passive=True), "queue.declare")
     channel.close()
 
 
 class _Batch:
     """One AMQP message that waits for its confirm."""
 
-    __slots__ = ("deadline", "done", "sent_at", "size")
+    __slots__ = ("deadline", "done", "number", "sent_at", "size")
 
-    def __init__(self, size: int, sent_at: float) -> None:
+    def __init__(self, size: int, sent_at: float, number: int | None) -> None:
         self.size = size
+        self.number = number
         self.sent_at = sent_at
         self.done: Deferred[None] = Deferred()
         self.deadline: Any = None
@@ -123,13 +146,16 @@ class RabbitArchiveQueue:
         *,
         confirm_seconds: float = 5.0,
         queue_bytes: int = 1 << 30,
+        numbers: Numbers | None = None,
     ) -> None:
+        """`numbers`: what the batches carry, so that it is noticed when some go missing; None for none."""
         self._clock = clock
         self._publisher = publisher
         self._confirm_seconds = confirm_seconds
         self._queue_bytes = queue_bytes
         self._channel: TwistedChannel | None = None
         self._link: Link | None = None
+        self._numbers = numbers
         self._properties = pika.BasicProperties(delivery_mode=2, content_type="application/json")
         self._in_flight: dict[_Batch, None] = {}
         self._bytes_in_flight = 0
@@ -153,11 +179,19 @@ class RabbitArchiveQueue:
 
     def stop(self) -> Deferred[None]:
         """What is not confirmed by now fails: whoever waits for it was given its time."""
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        if self._numbers is not None and self.problem() is None and len(self._in_flight) < IN_FLIGHT_BATCHES:
+            # Carries which of the last batches were confirmed, should MongoDB not know yet.
+            last = self._send(b"[]", self._numbers)
+            last.addTimeout(LAST_SECONDS, self._clock).addErrback(lambda _: None)
+            await last
         self._stopped = True
         if self._probe_call is not None and self._probe_call.active():
             self._probe_call.cancel()
         self._fail_all("stopped", "stopping")
-        return ensureDeferred(self._publisher.stop())
+        await self._publisher.stop()
 
     def problem(self) -> str | None:
         problem = self._publisher.problem()
@@ -176,7 +210,7 @@ class RabbitArchiveQueue:
         if len(self._in_flight) >= IN_FLIGHT_BATCHES or self._bytes_in_flight + len(body) > IN_FLIGHT_BYTES:
             FAILURES.labels("overload").inc()
             return fail(Unavailable(f"RabbitMQ ({ARCHIVE_QUEUE}): too much is not confirmed yet"))
-        return self._send(body)
+        return self._send(body, self._numbers if records else None)
 
     def probe(self) -> Deferred[None]:
         """What is under way, or was confirmed of late, is as good as an empty batch that is confirmed now."""
@@ -187,13 +221,19 @@ class RabbitArchiveQueue:
             return succeed(None)
         return self._send(b"[]")
 
-    def _send(self, body: bytes) -> Deferred[None]:
+    def _send(self, body: bytes, numbers: Numbers | None = None) -> Deferred[None]:
         channel = self._channel
         if channel is None:
             return fail(Unavailable(self.problem() or "no channel"))
-        batch = _Batch(len(body), self._clock.seconds())
+        properties, number = self._properties, None
+        if numbers is not None:
+            number, message_id = numbers.next()
+            properties = pika.BasicProperties(
+                delivery_mode=2, content_type="application/json", message_id=message_id
+            )
+        batch = _Batch(len(body), self._clock.seconds(), number)
         try:
-            confirm = channel.basic_publish("", ARCHIVE_QUEUE, body, self._properties, mandatory=True)
+            confirm = channel.basic_publish("", ARCHIVE_QUEUE, body, properties, mandatory=True)
         except AMQPError as error:
             FAILURES.labels("lost").inc()
             return fail(Unavailable(f"RabbitMQ ({ARCHIVE_QUEUE}): {reason_of(error)}"))
@@ -212,6 +252,8 @@ class RabbitArchiveQueue:
         if self._take_out(batch):
             self._confirmed_at = self._clock.seconds()
             CONFIRM_SECONDS.observe(self._confirmed_at - batch.sent_at)
+            if batch.number is not None and self._numbers is not None:
+                self._numbers.confirmed(batch.number)
             batch.done.callback(None)
 
     def _refused(self, failure: Failure, batch: _Batch) -> None:

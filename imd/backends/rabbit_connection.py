@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pika
@@ -12,11 +12,11 @@ from prometheus_client import Counter
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.backends.rabbit_link import AmqpProtocol, Link, reason_of
+from imd.backends.tls import ServerTls
 from imd.errors import ConfigurationError
 from imd.seldom import Seldom
 
@@ -33,6 +33,10 @@ CONGESTED_BYTES = 4 << 20
 _FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS, _DELAY_FACTOR = 0.25, 15.0, 1.7
 
 Setup = Callable[[Link], Awaitable[None]]
+
+
+def _no_words(_: object) -> str | None:
+    return None
 
 
 class _Factory(Factory):
@@ -62,10 +66,13 @@ class RabbitConnection:
         self.name = name
         parameters = self._parameters()
         endpoint: Any = HostnameEndpoint(reactor, parameters.host, parameters.port, timeout=CONNECT_SECONDS)
+        explain: Callable[[object], str | None] = _no_words
         if parameters.ssl_options is not None:
-            endpoint = wrapClientTLS(optionsForClientTLS(parameters.host), endpoint)
+            tls = ServerTls(parameters.host)
+            explain = tls.reason
+            endpoint = wrapClientTLS(cast(Any, tls), endpoint)
         self._endpoint = endpoint
-        self._factory = _Factory(lambda: AmqpProtocol(reactor, self._parameters(), name))
+        self._factory = _Factory(lambda: AmqpProtocol(reactor, self._parameters(), name, explain))
         self._setups: list[tuple[Setup, Callable[[], None]]] = []
         self._users = 0
         self._running: Deferred[None] | None = None
@@ -119,7 +126,8 @@ class RabbitConnection:
     def problem(self) -> str | None:
         """Why it cannot be used; None when it can."""
         if self._link is None:
-            return f"RabbitMQ ({self.name}): down ({self._reason})"
+            reason = self._reason if self._reason.startswith("tls, ") else f"down ({self._reason})"
+            return f"RabbitMQ ({self.name}): {reason}"
         if self._blocked:
             return f"RabbitMQ ({self.name}): blocked by the broker (memory or disk alarm)"
         return None

@@ -90,13 +90,21 @@ class _Outgoing:
 class AmqpProtocol(TwistedProtocolConnection):
     """pika's protocol without Nagle, and with a word on why it ended."""
 
-    def __init__(self, reactor: Any, parameters: pika.URLParameters, name: str) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        parameters: pika.URLParameters,
+        name: str,
+        explain: Callable[[object], str | None] = lambda _: None,
+    ) -> None:
+        """`explain`: what a Failure of the transport means, if anything better than its text is known."""
         super().__init__(parameters, custom_reactor=reactor)
+        self._explain = explain
         self._reactor = reactor
         self._name = name
         self.outgoing: _Outgoing | None = None
         self.words: str | None = None
-        """what the broker said when it closed the connection"""
+        """what the broker said when it closed the connection, or what is wrong with its certificate"""
         # pika forgets it when the socket closes afterwards, as it always does.
         self._impl.callbacks.add(0, pika.spec.Connection.Close, self._closed_by_broker)
         self.gone = False
@@ -111,6 +119,8 @@ class AmqpProtocol(TwistedProtocolConnection):
         self.gone = True
         if self.outgoing is not None:
             self.outgoing.lost()
+        # Before pika tells of it: its errors do not say why.
+        self.words = self.words or self._explain(reason)
         super().connectionLost(reason)
         if self.on_lost is not None:
             self.on_lost(reason)

@@ -15,13 +15,13 @@ from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, ResponseError
 
 from imd.backends.redis_reasons import plain_reason
+from imd.backends.tls import ServerTls
 from imd.errors import ConfigurationError, Unavailable
 from imd.seldom import Seldom
 
@@ -71,15 +71,27 @@ class _QuietService(ClientService):
     _log = Logger(observer=cast(Any, LogPublisher()))
 
 
+class _Protocol(HiredisProtocol):
+    factory: _RedisFactory
+
+    def connectionLost(self, why: Any) -> None:
+        # Before the driver tells of it: its errors do not say why.
+        self.factory.lost_because = why
+        super().connectionLost(why)
+
+
 class _RedisFactory(Factory):
     noisy = False
 
     def __init__(self, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
+        self.lost_because: Any = None
+        """the Failure that ended the last connection"""
 
     def buildProtocol(self, addr: object) -> Any:
+        self.lost_because = None
         # Replies stay bytes: txredisapi would turn "007" into 7.
-        protocol = HiredisProtocol(charset=None, convertNumbers=False, replyTimeout=self._timeout_seconds)
+        protocol = _Protocol(charset=None, convertNumbers=False, replyTimeout=self._timeout_seconds)
         protocol.factory = self
         return protocol
 
@@ -144,11 +156,13 @@ class RedisConnection:
         self.backlog_ttl = UNKNOWN_BACKLOG_TTL
         """its repl-backlog-ttl, in seconds"""
         endpoint: Any = HostnameEndpoint(reactor, self._host, self._port, timeout=timeout_seconds)
-        if parts.scheme == "rediss":
-            endpoint = wrapClientTLS(optionsForClientTLS(self._host), endpoint)
+        self._tls = ServerTls(self._host) if parts.scheme == "rediss" else None
+        if self._tls is not None:
+            endpoint = wrapClientTLS(cast(Any, self._tls), endpoint)
+        self._factory = _RedisFactory(timeout_seconds)
         self._service = _QuietService(
             endpoint,
-            cast(Any, _RedisFactory(timeout_seconds)),
+            cast(Any, self._factory),
             retryPolicy=self._retry_seconds,
             clock=reactor,
             prepareConnection=self._begin,
@@ -227,7 +241,8 @@ class RedisConnection:
                 self._prepared = None
             if not self._stopping:
                 kind = "" if isinstance(error, _PLAIN) else f"{type(error).__name__}: "
-                self._note_problem(f"{kind}{plain_reason(str(error))}")
+                why = self._tls.reason(self._factory.lost_because) if self._tls is not None else None
+                self._note_problem(why or f"{kind}{plain_reason(str(error))}")
                 if isinstance(error, ConfigurationError) and not self._ready.called:
                     self._ready.errback(Failure(ConfigurationError(f"redis: {error}")))
             redis.transport.abortConnection()

@@ -11,7 +11,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from imd.backends.mongo_archive import COLLECTION, DATABASE
-from imd.backends.mongo_history import INDEXES
+from imd.backends.mongo_indexes import conflict, missing_indexes
+from imd.backends.mongo_ledger import count_missing
 from imd.command.look import certificate, clock, note, ok, problem, say, warning
 from imd.command.output import Finding
 from imd.settings import Mongodb
@@ -99,21 +100,56 @@ def _writes(client: Any, database: Any) -> Iterator[Finding]:
         yield warning(PART, f"the url asks for {said}: less than a majority and the journal", "Leave it out.")
     there = COLLECTION in database.list_collection_names()
     count = database[COLLECTION].estimated_document_count() if there else 0
-    keys = [index["key"] for index in database[COLLECTION].index_information().values()] if there else []
-    missing = [index.keys for index in INDEXES if index.keys not in [list(key) for key in keys]]
-    names = "; ".join(", ".join(field for field, _ in wanted) for wanted in missing)
+    information = database[COLLECTION].index_information() if there else {}
+    missing = missing_indexes(information)
+    conflicts = {index.fields: conflict(index, information) for index in missing}
+    names = "; ".join(index.fields for index in missing if not conflicts[index.fields])
+    for fields, why in conflicts.items():
+        if why and there:
+            advice = "Drop that index; a node makes its own within a minute or two."
+            yield warning(PART, f"history is slow without an index of {fields}: {why}", advice)
     if not there:
         yield note(
             PART, f"{database.name}.{COLLECTION} is not there yet: the first node that starts makes it"
         )
-    elif missing and count > SLOW_INDEX_DOCUMENTS:
+    elif names and count > SLOW_INDEX_DOCUMENTS:
         advice = "The next node that starts makes them, which takes its time."
         yield warning(PART, f"{count:,} documents, and indexes are missing: {names}", advice)
-    elif missing:
+    elif names:
         yield warning(PART, f"indexes are missing: {names}", "The next node that starts makes them.")
+    elif missing:
+        yield note(PART, f"{count:,} documents in {database.name}.{COLLECTION}")
     else:
         yield ok(PART, f"{count:,} documents in {database.name}.{COLLECTION}, with all indexes")
+    if there:
+        yield from _shrinking(database, information)
+    yield from _missing(database)
     stats = database.command("dbStats")
     used, total = stats.get("fsUsedSize"), stats.get("fsTotalSize")
     if used and total and used > FULL * total:
         yield warning(PART, f"its disk is {100 * used / total:.0f} % full")
+
+
+def _shrinking(database: Any, information: Any) -> Iterator[Finding]:
+    """What makes MongoDB remove documents by itself."""
+    for name, index in information.items():
+        if "expireAfterSeconds" in index:
+            advice = "Drop it, unless the archive is meant to forget: history ends there."
+            what = f"the index {name} of {COLLECTION} removes documents after {index['expireAfterSeconds']} s"
+            yield warning(PART, what, advice)
+    if database[COLLECTION].options().get("capped"):
+        advice = "Copy it into a collection that is not capped."
+        yield warning(PART, f"{COLLECTION} is a capped collection: it loses the oldest documents", advice)
+
+
+def _missing(database: Any) -> Iterator[Finding]:
+    """What RabbitMQ has confirmed and never gave out."""
+    missing = count_missing(database)
+    if missing:
+        batches = sum(missing.values())
+        what = f"{batches:,} confirmed batches are missing in the archive (published by {', '.join(missing)})"
+        advice = (
+            "Something took them out of imd.archive: a policy, a purge, another consumer? "
+            "docs/operations.md, Missing batches."
+        )
+        yield problem(PART, what, advice)

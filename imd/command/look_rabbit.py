@@ -13,7 +13,13 @@ from urllib.parse import quote, unquote, urlsplit
 import pika
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, archive_arguments, dead_arguments
+from imd.backends.rabbit_archive_queue import (
+    ARCHIVE_QUEUE,
+    DEAD_QUEUE,
+    archive_arguments,
+    dead_arguments,
+    without_dead_letters,
+)
 from imd.command.look import certificate, note, ok, problem, say, version_of, warning
 from imd.command.output import Finding
 from imd.settings import Settings
@@ -78,7 +84,7 @@ def _broker(connection: Any, where: str, settings: Settings) -> Iterator[Finding
         yield note(PART, f"{ARCHIVE_QUEUE} is not there yet: the first node that starts makes it")
     else:
         batches, consumers = waiting
-        yield from _arguments(connection, ARCHIVE_QUEUE, arguments)
+        yield from _arguments(connection, ARCHIVE_QUEUE, arguments, without_dead_letters(arguments))
         if not consumers and batches:
             advice = "A node with [archive] consume = yes has to run, and MongoDB has to answer."
             yield warning(PART, f"{batches:,} batches wait in {ARCHIVE_QUEUE}, and nobody takes them", advice)
@@ -107,23 +113,37 @@ def _length(connection: Any, queue: str) -> tuple[int, int] | None:
     return int(method.message_count), int(method.consumer_count)
 
 
-def _arguments(connection: Any, queue: str, arguments: dict[str, Any]) -> Iterator[Finding]:
-    """The queue exists, so declaring it the way nodes do changes nothing, and the broker compares."""
+def _arguments(
+    connection: Any, queue: str, arguments: dict[str, Any], older: dict[str, Any] | None = None
+) -> Iterator[Finding]:
+    """The queue exists, so declaring it the way nodes do changes nothing, and the broker compares.
+
+    `older`: how older versions made it, which will do.
+    """
+    refused = _refused(connection, queue, arguments)
+    if refused is None:
+        yield ok(PART, f"{queue} is a durable {arguments['x-queue-type']} queue, as nodes make it")
+    elif refused.reply_code != _PRECONDITION_FAILED:
+        yield warning(PART, f"{queue}: {refused.reply_text}")
+    elif older is not None and _refused(connection, queue, older) is None:
+        advice = "To have them: delete it while it is empty and no node runs."
+        yield note(PART, f"{queue} has no dead-letter arguments: what a policy takes out is gone", advice)
+    else:
+        _, _, words = refused.reply_text.partition(" - ")
+        advice = (
+            "It is used as it is. To change it: a policy, or delete it while it is empty and no node runs."
+        )
+        yield warning(PART, f"{queue} is not as nodes would make it: {words or refused.reply_text}", advice)
+
+
+def _refused(connection: Any, queue: str, arguments: dict[str, Any]) -> ChannelClosedByBroker | None:
     channel = connection.channel()
     try:
         channel.queue_declare(queue, durable=True, arguments=arguments)
     except ChannelClosedByBroker as closed:
-        if closed.reply_code != _PRECONDITION_FAILED:
-            yield warning(PART, f"{queue}: {closed.reply_text}")
-            return
-        _, _, words = closed.reply_text.partition(" - ")
-        advice = (
-            "It is used as it is. To change it: a policy, or delete it while it is empty and no node runs."
-        )
-        yield warning(PART, f"{queue} is not as nodes would make it: {words or closed.reply_text}", advice)
-        return
+        return closed
     channel.close()
-    yield ok(PART, f"{queue} is a durable {arguments['x-queue-type']} queue, as nodes make it")
+    return None
 
 
 def _management(url: str, vhost: str, seconds: float) -> Iterator[Finding]:
@@ -141,9 +161,12 @@ def _management(url: str, vhost: str, seconds: float) -> Iterator[Finding]:
     try:
         nodes = ask("/api/nodes")
         queue = ask(f"/api/queues/{quote(vhost, safe='')}/{ARCHIVE_QUEUE}")
+        dead = ask(f"/api/queues/{quote(vhost, safe='')}?name={DEAD_QUEUE}")
     except (OSError, ValueError) as error:
         yield warning(PART, f"the management API at {base}: {say(error)}")
         return
+    for one in [queue, *(one for one in _listed(dead) if one.get("name") == DEAD_QUEUE)]:
+        yield from _policy(one)
     for node in nodes:
         for alarm in ("mem_alarm", "disk_free_alarm"):
             if node.get(alarm):
@@ -159,3 +182,30 @@ def _management(url: str, vhost: str, seconds: float) -> Iterator[Finding]:
         yield warning(PART, f"{ARCHIVE_QUEUE}: {len(online)} of {len(members)} members are online")
     else:
         yield ok(PART, f"{ARCHIVE_QUEUE} is on {len(members)} brokers, all online")
+
+
+def _listed(answer: Any) -> list[Any]:
+    """Queues, as the API lists them: in pages or not."""
+    found = answer.get("items", []) if isinstance(answer, dict) else answer
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _policy(queue: dict[str, Any]) -> Iterator[Finding]:
+    """What a policy says of one of imd's queues that takes messages out of it."""
+    name = queue.get("name")
+    said = queue.get("effective_policy_definition") or {}
+    if not isinstance(said, dict):
+        # RabbitMQ shows no policy as an empty list.
+        return
+    harmful = {key for key in ("message-ttl", "expires", "delivery-limit") if key in said}
+    lengths = {key for key in ("max-length", "max-length-bytes") if key in said}
+    # A policy's word on overflow beats the queue's; the dead queue has none, and drops the oldest.
+    overflow = said.get("overflow", "reject-publish" if name == ARCHIVE_QUEUE else "drop-head")
+    if lengths and overflow == "drop-head":
+        harmful |= lengths
+    names = queue.get("policy"), queue.get("operator_policy")
+    policies = " and ".join(policy for policy in names if policy)
+    if harmful:
+        advice = "Make its pattern narrower: what it takes out is missing in the archive."
+        keys = ", ".join(f"{key} = {said[key]}" for key in sorted(harmful))
+        yield problem(PART, f"the policy {policies} takes messages out of {name}: {keys}", advice)

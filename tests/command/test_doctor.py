@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,64 @@ class LookTests(unittest.TestCase):
         self.assertIn("1 messages lie in imd.archive.dead", said)
         wrong = Settings(rabbitmq=Rabbitmq(url=settings.rabbitmq.url.replace("guest:guest", "guest:wrong")))
         self.assertIn("cannot be used", self.worst(look_rabbit.look(wrong, SECONDS), Level.PROBLEM))
+
+    def test_older_queue(self) -> None:
+        """A queue of an older version will do, which is said."""
+        settings = Settings(rabbitmq=Rabbitmq(url=shared().amqp_url()))
+        broker = Broker(settings.rabbitmq.url)
+        self.addCleanup(broker.close)
+        arguments = {
+            "x-queue-type": "quorum",
+            "x-overflow": "reject-publish",
+            "x-max-length-bytes": settings.archive.queue_bytes,
+        }
+        broker.channel.queue_declare("imd.archive", durable=True, arguments=arguments)
+        found = list(look_rabbit.look(settings, SECONDS))
+        self.assertIn("no dead-letter arguments", self.worst(found, Level.NOTE))
+        self.assertEqual([f.what for f in found if f.level in (Level.WARNING, Level.PROBLEM)], [])
+
+    def test_policies(self) -> None:
+        """A policy that takes messages out of one of imd's queues is a problem; one that does not is none."""
+        queues: dict[str, dict[str, object]] = {}
+
+        class Api(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                answer: object = list(queues.values())
+                if path == "/api/nodes":
+                    answer = [{"name": "r1", "running": True}]
+                elif path.endswith("/imd.archive"):
+                    answer = queues["imd.archive"]
+                body = json.dumps(answer).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Not to the terminal."""
+
+        server = HTTPServer(("127.0.0.1", 0), Api)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        settings = Settings(rabbitmq=Rabbitmq(url=shared().amqp_url()))
+        for archive, dead, expected in (
+            ({"message-ttl": 1000}, {}, ["imd.archive: message-ttl = 1000"]),
+            (
+                {"max-length": 10, "overflow": "drop-head"},
+                {"max-length": 10},
+                ["imd.archive: max-length = 10", "imd.archive.dead: max-length = 10"],
+            ),
+            ({"max-length": 10, "overflow": "reject-publish"}, {"queue-master-locator": "x"}, []),
+            ({"max-length-bytes": 10}, [], []),
+            ([], {"expires": 7, "delivery-limit": 3}, ["imd.archive.dead: delivery-limit = 3, expires = 7"]),
+        ):
+            for name, said in (("imd.archive", archive), ("imd.archive.dead", dead)):
+                queues[name] = {"name": name, "policy": "tidy", "effective_policy_definition": said}
+            found = look_rabbit.look(settings, SECONDS, f"http://guest:guest@127.0.0.1:{server.server_port}")
+            problems = [f.what for f in found if f.level is Level.PROBLEM]
+            self.assertEqual(problems, [f"the policy tidy takes messages out of {one}" for one in expected])
 
     def test_mongodb(self) -> None:
         """By itself, with a weak write concern and without indexes; and gone."""

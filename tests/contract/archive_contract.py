@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from imd.backends.fullness import FOREIGN
 from imd.ids import MessageIds, ServerClock
 from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, History, HistoryQuery
 from imd.message import IMessage, conversation_id, decode_message, encode_message
@@ -27,6 +28,10 @@ class ArchiveContract(Writing, Waiting):
 
     async def put(self, message: IMessage, agent: str = "") -> None:
         """Archive it the way that accepted messages go; `agent` is who got a visitor's message."""
+        raise NotImplementedError
+
+    async def spoil(self, messages: list[IMessage]) -> None:
+        """Make what is stored of them something that no node would have written, each in another way."""
         raise NotImplementedError
 
     # words
@@ -73,6 +78,22 @@ class ArchiveContract(Writing, Waiting):
         for viewer in ("alice", "bob"):
             self.assertFalse((await self.history(viewer, ["alice", "bob"], both)).more)
         await self.history("carol", ["carol", "alice"], [messages[2]])
+
+    async def test_foreign_documents(self) -> None:
+        """What no node wrote is passed over, and pages stay whole, to the beginning."""
+        await self.begin()
+        messages = await self.put_many("alice", "bob", 30)
+        await self.history("bob", ["alice", "bob"], messages)
+        before = FOREIGN._value.get()
+        await self.spoil(messages[5:25])
+        fit = messages[:5] + messages[25:]
+        for members in (["alice", "bob"], None):
+            page = await self.history("alice", members, fit[3:], limit=7)
+            self.assertTrue(page.more)
+            page = await self.history("alice", members, fit[:3], limit=3, before=fit[3].id)
+            self.assertFalse(page.more)
+            self.assertFalse((await self.history("alice", members, fit)).more)
+        self.assertGreaterEqual(FOREIGN._value.get() - before, 40)
 
     async def test_newest_id(self) -> None:
         """The highest id that is stored, in whatever order they came; none, as long as there is none."""

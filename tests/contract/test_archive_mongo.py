@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pymongo
+from bson import ObjectId
+from bson.datetime_ms import DatetimeMS
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial import unittest
@@ -31,13 +34,38 @@ class MongoArchiveContractTests(ArchiveContract, unittest.TestCase):
     """Messages are written as they come out of the queue."""
 
     async def make_archive(self) -> tuple[ArchiveQueue, Archive]:
-        mongo = MongoArchive(reactor, shared().mongo_url())
+        self.url = shared().mongo_url()
+        mongo = MongoArchive(reactor, self.url)
         self.addCleanup(mongo.stop)
         await mongo.start()
         return cast(Any, _Straight(mongo)), mongo
 
     async def put(self, message: IMessage, agent: str = "") -> None:
         await self.queue.publish([ArchiveRecord(encode_message(message), agent)])
+
+    async def spoil(self, messages: list[IMessage]) -> None:
+        ways: list[Any] = [
+            {"$unset": {"fromUserType": ""}},
+            {"$unset": {"sendTime": ""}},
+            {"$set": {"msg": 7}},
+            {"$set": {"sendTime": "yesterday"}},
+            {"$set": {"group": "bob"}},
+            {"$set": {"fromUserType": "KING"}},
+            {"$set": {"fromUserType": {"a": 1}}},
+            {"$set": {"sendTime": DatetimeMS(1 << 60)}},
+            {"$unset": {"to": "", "isVisitor": ""}},
+            {"$set": {"covers": 7}},
+        ]
+        client: Any = pymongo.MongoClient(self.url)
+        self.addCleanup(client.close)
+        collection = client.get_default_database()["im_message"]
+        for message, way in zip(messages, ways * len(messages), strict=False):
+            if "covers" in str(way):
+                # Not even its id is a text.
+                document = collection.find_one_and_delete({"_id": message.id})
+                collection.insert_one({**document, "_id": ObjectId(), "covers": 7})
+            else:
+                collection.update_one({"_id": message.id}, way)
 
     async def test_agent_that_comes_later(self) -> None:
         """A visitor's message that waited is read by the agent who got it in the end."""

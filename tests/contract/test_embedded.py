@@ -109,10 +109,18 @@ class EmbeddedArchiveTests(ArchiveContract, unittest.TestCase):
 
     async def make_archive(self) -> tuple[ArchiveQueue, Archive]:
         self.clock = SteppedClock()
-        self.store = EmbeddedStore(self.mktemp(), InboxOptions(desk_grace_seconds=1), self.clock)
+        self.folder = self.mktemp()
+        self.store = EmbeddedStore(self.folder, InboxOptions(desk_grace_seconds=1), self.clock)
         self.addCleanup(self.store.stop)
         await self.store.start()
         return self.store, self.store
+
+    async def spoil(self, messages: list[IMessage]) -> None:
+        ways = ["", "{}", "[]", '{"id":7}', "{", b"\x00\xff", b'{"id":"1"}', 7, '{"id":"1","to":7}', "null"]
+        with closing(sqlite3.connect(os.path.join(self.folder, "imd.db"), timeout=20)) as file:
+            for message, way in zip(messages, ways * len(messages), strict=False):
+                file.execute("UPDATE message SET body = ? WHERE id = ?", (way, message.id))
+            file.commit()
 
     async def put(self, message: IMessage, agent: str = "") -> None:
         epoch = ""
