@@ -23,7 +23,8 @@ from twisted.trial import unittest
 from imd import frames
 from imd import settings as configuration
 from imd.auth import Authenticator, Identity, bearer_token, read_visitor_token
-from imd.backends import archive_document, archive_writer, rabbit_bus
+from imd.backends import archive_document, rabbit_bus
+from imd.backends.archive_arrived import read_arrived
 from imd.errors import CLOSE_UNAUTHORIZED, Closing, ConfigurationError, Refused
 from imd.handshake import Denied, check_request
 from imd.message import IMessage, encode_message
@@ -178,14 +179,14 @@ class ArchiveTests(unittest.SynchronousTestCase):
     def test_bytes(self, body: bytes) -> None:
         """A body of any kind is read as messages, or set apart; either way without an exception."""
         self.check(body)
-        arrived = archive_writer._read(1, body)
+        arrived = read_arrived(1, body, None)
         self.assertTrue(arrived.unfit is not None or arrived.bodies is not None)
 
     @fuzz
     @given(st.integers(0, 300), st.binary(max_size=4))
     def test_damaged_messages(self, place: int, damage: bytes) -> None:
         self.check(damaged(self.GOOD, place, damage))
-        for body in archive_writer._read(1, damaged(b"[" + self.GOOD + b"]", place, damage)).bodies:
+        for body in read_arrived(1, damaged(b"[" + self.GOOD + b"]", place, damage), None).bodies:
             self.check(bytes(body))
 
     @fuzz
