@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -21,7 +22,7 @@ from twisted.trial import unittest
 from tests.certificate import chain_endpoint, write_chain
 from tests.hostile.raw import TEXT, RawClient, frame, handshake
 from tests.nodes import Ini, NodeServer
-from tests.servers import HOST, free_port
+from tests.servers import HOST, free_port, spawn
 
 SECRET = "a secret that only this test knows of"
 JWT: Ini = {"auth": {"mode": "jwt", "secret": SECRET}}
@@ -81,6 +82,27 @@ class HangupTests(NodeCase):
         self.wait_for(lambda: "cannot be opened anew" in last.read_text(), "an error in the old log")
         self.assertTrue(node.answers())
         node.written.rmdir()
+
+    def test_while_it_starts(self) -> None:
+        """As the units start it, a node is there from the first moment on: no signal comes too early."""
+        node = NodeServer(Path(self.mktemp()).absolute(), {})
+        node.folder.mkdir(parents=True)
+        node._prepare()
+        unit = Path(__file__).resolve().parents[1] / "etc" / "systemd" / "imd.service"
+        found = re.search(r"ExecStart=(/usr/bin/env \S+) /opt/imd/bin/twistd ", unit.read_text())
+        assert found is not None
+        process = spawn([*found[1].split(), *node._command()], node.log, cwd=node.folder)
+        self.addCleanup(process.wait, SECONDS)
+        self.addCleanup(process.kill)
+        # Not before `env` has run: until then it is this test's own process.
+        comm = Path(f"/proc/{process.pid}/comm")
+        self.wait_for(lambda: comm.read_text().strip() in ("twistd", "python", "python3"), "twistd")
+        end = time.monotonic() + SECONDS
+        while not node.answers():
+            self.assertLess(time.monotonic(), end, "not ready")
+            self.assertIsNone(process.poll(), "ended by a signal")
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.02)
 
     def test_standard_output(self) -> None:
         """As under systemd: nothing to reopen, and nothing happens, however often; also while it stops."""

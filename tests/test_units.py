@@ -57,6 +57,14 @@ class UnitTests(unittest.TestCase):
             before = read_unit(name)["Service"]["ExecStartPre"]
             self.assertTrue(before.endswith(f"/imd check --quiet /etc/imd/{config}.ini"), before)
 
+    def test_started_for_ever(self) -> None:
+        """However often it ends, and however: nothing makes systemd give up."""
+        for name in NAMES:
+            unit = read_unit(name)
+            self.assertEqual(unit["Unit"]["StartLimitIntervalSec"], "0")
+            self.assertNotIn("StartLimitBurst", unit["Unit"])
+            self.assertEqual(unit["Service"]["Restart"], "always")
+
     def test_time_to_stop(self) -> None:
         """systemd waits for longer than the node takes to stop."""
         for name in NAMES:
