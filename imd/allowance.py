@@ -31,7 +31,7 @@ IDLE_ACK = 0.05
 ERROR = 2.0
 # Token frames have a signature checked, and so an allowance of their own: these, and one a second more.
 # One that is refused was not worth it.
-TOKENS_AT_ONCE = 20.0
+TOKENS_AT_ONCE = 100.0
 TOKEN = 1.0
 REFUSED_TOKEN = 3.0
 
