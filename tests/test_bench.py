@@ -46,12 +46,14 @@ class SmokeTests(unittest.TestCase):
             "one-to-one-embedded-cpu-all",
             {f"one-to-one-embedded-cpu-{one}" for one in ("node", "load")},
         )
-        self.assertEqual((names[0], names[-1], set(names[1:-1])), (whole, "one-to-one-embedded", parts))
+        self.assertEqual((names[0], names[-1]), (whole, "one-to-one-embedded"))
+        # On a busy machine one of them may have had no tick of the processor in so short a time.
+        self.assertLessEqual(set(names[1:-1]), parts)
         for row in rows:
             self.assertTrue(row["values"] and (row["reference"] or row["name"] in parts), row)
             self.assertIn(row["what"], (folder / "table.md").read_text())
         values = {row["name"]: row["values"][0] for row in rows}
-        self.assertAlmostEqual(values[whole], sum(values[part] for part in parts), delta=0.2)
+        self.assertAlmostEqual(values[whole], sum(values.get(part, 0.0) for part in parts), delta=0.2)
 
 
 class CompareTests(unittest.TestCase):

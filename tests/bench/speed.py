@@ -126,7 +126,9 @@ def others(*runs: Ran) -> float:
 def room(ran: Ran) -> str:
     """What each of the two cores would allow if it did nothing else."""
     node = sum(micros for name, micros in ran.cpu.items() if name in ON_NODE_CORE)
-    rest = sum(ran.cpu.values()) - node
+    rest = ran.all_cpu - node
+    if not node or not rest:
+        return "too short a run to see what each core would allow"
     return f"by CPU alone the node's core allows {1e6 / node:,.0f}/s, the other one {1e6 / rest:,.0f}/s"
 
 
