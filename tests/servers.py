@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import itertools
 import os
 import random
@@ -45,7 +46,7 @@ def free_port() -> int:
     """
     for _ in range(1000):
         port = random.randrange(11000, 32000)
-        if port in _given_ports:
+        if port in _given_ports or not _reserved(port):
             continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -54,6 +55,19 @@ def free_port() -> int:
                 _given_ports.add(port)
                 return port
     raise ServerError("no free port between 11000 and 32000")
+
+
+def _reserved(port: int) -> bool:
+    """No other process of these tests was given the port; from now on it is this one's until it ends."""
+    folder = Path(tempfile.gettempdir(), f"imd-ports-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return False
+    return True
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
