@@ -15,22 +15,35 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.accept import Acceptor
-from imd.auth import Authenticator
-from imd.control import Switch, clear_stale, make_control
-from imd.delivery import Router
-from imd.endpoints import Certificates
-from imd.endpoints import make as make_endpoint
-from imd.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
-from imd.gate import Gate
-from imd.handed_over import HandedOver
-from imd.history import Historian
-from imd.http import make_site
-from imd.ids import MessageIds, ServerClock
-from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, Backend, Bus, Delivery, Inbox, Leave
-from imd.listener import ChannelFactory
-from imd.pages import client_settings, read_files
-from imd.process import (
+from imd.chat.accept import Acceptor
+from imd.chat.history import Historian
+from imd.chat.router import Router
+from imd.chat.services import Services
+from imd.chat.session import Session
+from imd.chat.upkeep import Upkeep
+from imd.config.endpoints import Certificates
+from imd.config.endpoints import make as make_endpoint
+from imd.config.settings import Settings, node_name
+from imd.contracts.interfaces import (
+    Archive,
+    ArchiveQueue,
+    ArchiveRecord,
+    Backend,
+    Bus,
+    Delivery,
+    Inbox,
+    Leave,
+)
+from imd.desk.handed_over import HandedOver
+from imd.entry.auth import Authenticator
+from imd.entry.gate import Gate
+from imd.entry.replacing import Replacing
+from imd.observe.seldom import Seldom
+from imd.observe.trace import TRACE
+from imd.ops.control import Switch, clear_stale, make_control
+from imd.ops.http import make_site
+from imd.ops.pages import client_settings, read_files
+from imd.ops.process import (
     RESERVED_FILES,
     SPARE_SOCKETS,
     connection_room,
@@ -38,14 +51,10 @@ from imd.process import (
     reopen_log,
     settle_garbage_collector,
 )
-from imd.readiness import Readiness
-from imd.replacing import Replacing
-from imd.seldom import Seldom
-from imd.services import Services
-from imd.session import Session
-from imd.settings import Settings, node_name
-from imd.trace import TRACE
-from imd.upkeep import Upkeep
+from imd.ops.readiness import Readiness
+from imd.protocol.errors import CLOSE_LEAVING, ConfigurationError, Unavailable
+from imd.protocol.ids import MessageIds, ServerClock
+from imd.wire.listener import ChannelFactory
 
 # A planned stop spreads its clients' return: two milliseconds for each, five seconds at most.
 SPREAD_MS_PER_CLIENT = 2

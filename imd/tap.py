@@ -10,13 +10,13 @@ from typing import Any
 from twisted.python import usage
 
 import imd
-from imd.auth import Authenticator
-from imd.errors import ConfigurationError
-from imd.ids import ServerClock, WallClock
-from imd.interfaces import Backend, InboxOptions
+from imd.config.settings import Settings, load, node_name
+from imd.contracts.interfaces import Backend, InboxOptions
+from imd.entry.auth import Authenticator
 from imd.node import Backends, Node, NodeService
-from imd.process import on_hangup
-from imd.settings import Settings, load, node_name
+from imd.ops.process import on_hangup
+from imd.protocol.errors import ConfigurationError
+from imd.protocol.ids import ServerClock, WallClock
 
 
 class Options(usage.Options):
@@ -74,7 +74,7 @@ def inbox_options(settings: Settings) -> InboxOptions:
 
 
 def _embedded(reactor: Any, settings: Settings) -> Backends:
-    from imd.backends.embedded import EmbeddedStore
+    from imd.store.embedded.backend import EmbeddedStore
 
     # What the store keeps, and for how long, goes by a clock that is not set while it runs.
     store = EmbeddedStore(settings.node.data, inbox_options(settings), ServerClock(), reactor)
@@ -82,14 +82,14 @@ def _embedded(reactor: Any, settings: Settings) -> Backends:
 
 
 def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
-    from imd.backends.archive_audit import ArchiveAudit
-    from imd.backends.archive_marks import Numbers
-    from imd.backends.archive_writer import ArchiveWriter
-    from imd.backends.mongo_archive import MongoArchive
-    from imd.backends.rabbit_archive_queue import RabbitArchiveQueue
-    from imd.backends.rabbit_bus import RabbitBus
-    from imd.backends.rabbit_connection import RabbitConnection
-    from imd.backends.redis_inbox import RedisInbox
+    from imd.store.archiver.audit import ArchiveAudit
+    from imd.store.archiver.writer import ArchiveWriter
+    from imd.store.batch_numbers import Numbers
+    from imd.store.mongo.archive import MongoArchive
+    from imd.store.rabbit.archive_queue import RabbitArchiveQueue
+    from imd.store.rabbit.bus import RabbitBus
+    from imd.store.rabbit.connection import RabbitConnection
+    from imd.store.redis.inbox import RedisInbox
 
     inbox = RedisInbox(
         reactor,

@@ -25,7 +25,7 @@ from imd.client.reconnect import Backoff, Verdict, judge
 from imd.client.signal import connect_signal
 from imd.client.store import Store
 from imd.client.tokens import AGAIN_SECONDS, Tokens
-from imd.errors import (
+from imd.protocol.errors import (
     BAD_FRAME,
     CLOSE_UNAUTHORIZED,
     INVALID_MESSAGE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from imd.errors import CLOSE_UNAUTHORIZED
+from imd.protocol.errors import CLOSE_UNAUTHORIZED
 
 
 class Verdict(Enum):

@@ -10,10 +10,10 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from imd.command.output import Finding, Level
-from imd.endpoints import place_of
-from imd.process import RESERVED_FILES
-from imd.settings import Settings
-from imd.values import is_loopback
+from imd.config.endpoints import place_of
+from imd.config.settings import Settings
+from imd.config.value_types import is_loopback
+from imd.ops.process import RESERVED_FILES
 
 LOCAL = ("localhost", "127.0.0.1", "::1", "")
 

@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from imd.command.output import Output
-from imd.errors import ConfigurationError
-from imd.message import is_usable_id
+from imd.protocol.errors import ConfigurationError
+from imd.protocol.message import is_usable_id
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,11 +13,11 @@ import dataclasses
 import time
 from typing import Any
 
-from imd.auth import Authenticator
 from imd.command.advice import advise
 from imd.command.look_tls import certificates
 from imd.command.output import Level, Output
-from imd.settings import Settings, load
+from imd.config.settings import Settings, load
+from imd.entry.auth import Authenticator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import imd
 from imd.command.output import Output
-from imd.errors import ConfigurationError
+from imd.protocol.errors import ConfigurationError
 
 OK = 0
 SOMETHING = 1

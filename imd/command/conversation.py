@@ -14,7 +14,7 @@ from twisted.internet.threads import blockingCallFromThread
 from imd.client import Ended, Failed, Gap, Message, OutboxFull, State, StateChanged
 from imd.client.twisted import Client
 from imd.command.output import Output, harmless
-from imd.errors import ConfigurationError
+from imd.protocol.errors import ConfigurationError
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
 TYPING = 100

@@ -10,12 +10,12 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from imd.backends.mongo_archive import COLLECTION, DATABASE
-from imd.backends.mongo_indexes import conflict, missing_indexes
-from imd.backends.mongo_ledger import count_missing
 from imd.command.look import certificate, clock, note, ok, problem, say, warning
 from imd.command.output import Finding
-from imd.settings import Mongodb
+from imd.config.settings import Mongodb
+from imd.store.mongo.archive import COLLECTION, DATABASE
+from imd.store.mongo.indexes import conflict, missing_indexes
+from imd.store.mongo.ledger import count_missing
 
 PART = "mongodb"
 FULL = 0.85

@@ -19,9 +19,9 @@ from imd.client.twisted import Client
 from imd.command.look import note, ok, problem, say, warning
 from imd.command.output import Finding
 from imd.command.token import make_token
-from imd.endpoints import place_of
-from imd.errors import ConfigurationError
-from imd.settings import Settings
+from imd.config.endpoints import place_of
+from imd.config.settings import Settings
+from imd.protocol.errors import ConfigurationError
 
 PART = "node"
 CANARY = "imd-doctor"

@@ -13,16 +13,16 @@ from urllib.parse import quote, unquote, urlsplit
 import pika
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from imd.backends.rabbit_archive_queue import (
+from imd.command.look import certificate, note, ok, problem, say, version_of, warning
+from imd.command.output import Finding
+from imd.config.settings import Settings
+from imd.store.rabbit.archive_queue import (
     ARCHIVE_QUEUE,
     DEAD_QUEUE,
     archive_arguments,
     dead_arguments,
     without_dead_letters,
 )
-from imd.command.look import certificate, note, ok, problem, say, version_of, warning
-from imd.command.output import Finding
-from imd.settings import Settings
 
 PART = "rabbitmq"
 LEAST_VERSION = (3, 10)

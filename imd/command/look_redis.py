@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from imd.command.look import certificate, clock, note, ok, problem, say, version_of, warning
 from imd.command.output import Finding
 from imd.command.redis_client import RedisClient, RedisError
-from imd.settings import Redis
+from imd.config.settings import Redis
 
 PART = "redis"
 LEAST_VERSION = (7, 0)

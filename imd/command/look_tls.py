@@ -10,8 +10,8 @@ from cryptography.exceptions import InvalidSignature
 
 from imd.command.look import expiry, problem, warning
 from imd.command.output import Finding
-from imd.endpoints import Certificates, Place, place_of, read_chain
-from imd.settings import Settings
+from imd.config.endpoints import Certificates, Place, place_of, read_chain
+from imd.config.settings import Settings
 
 
 def certificates(settings: Settings) -> Iterator[Finding]:

@@ -14,9 +14,9 @@ from typing import Any
 import jwt
 
 from imd.command.output import Output
-from imd.errors import ConfigurationError
-from imd.message import is_usable_id, is_visitor_id
-from imd.settings import Auth, load
+from imd.config.settings import Auth, load
+from imd.protocol.errors import ConfigurationError
+from imd.protocol.message import is_usable_id, is_visitor_id
 
 ROLES: dict[str, dict[str, Any]] = {
     "user": {"loginType": "USER_TYPE"},

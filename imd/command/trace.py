@@ -21,8 +21,8 @@ from typing import Any
 
 from imd.command.output import Output, harmless
 from imd.command.whereabouts import Place, Whereabouts
-from imd.errors import ConfigurationError
-from imd.settings import Settings, load
+from imd.config.settings import Settings, load
+from imd.protocol.errors import ConfigurationError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

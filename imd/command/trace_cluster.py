@@ -9,13 +9,13 @@ import pymongo
 from pika.exceptions import AMQPError
 from pymongo.errors import PyMongoError
 
-from imd.backends.mongo_archive import COLLECTION, DATABASE
-from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE
-from imd.backends.redis_accept import encode_id
 from imd.command.look import say
 from imd.command.redis_client import RedisClient, RedisError
 from imd.command.whereabouts import Device, Place, Whereabouts
-from imd.settings import Settings
+from imd.config.settings import Settings
+from imd.store.mongo.archive import COLLECTION, DATABASE
+from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE
+from imd.store.redis.accept import encode_id
 
 PAGE = 500
 

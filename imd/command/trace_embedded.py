@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imd.command.whereabouts import Device, Place, Whereabouts
-from imd.settings import Settings
+from imd.config.settings import Settings
 
 
 def find(settings: Settings, found: Whereabouts, users: list[str], seconds: float) -> None:

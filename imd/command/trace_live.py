@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 from twisted.internet.endpoints import serverFromString
 
-from imd.errors import ConfigurationError
-from imd.settings import Settings
+from imd.config.settings import Settings
+from imd.protocol.errors import ConfigurationError
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from services import ROOT, Services, end_on_signals, held, ignore_signals, watch
 
-from tests.nodes import NodeServer
-from tests.servers import HOST, ServerError, free_port
+from tests.support.nodes import NodeServer
+from tests.support.servers import HOST, ServerError, free_port
 
 
 def port_near(wanted: int) -> int:

@@ -15,7 +15,7 @@ from types import FrameType
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.servers import MongoServer, RabbitServer, RedisServer, Server, ServerError, tail  # noqa: E402
+from tests.support.servers import MongoServer, RabbitServer, RedisServer, Server, ServerError, tail  # noqa: E402
 
 
 class Services:

@@ -16,7 +16,7 @@ from twisted.scripts import trial
 from twisted.trial._dist.disttrial import DistTrialRunner
 
 # Modules whose names begin like this share something; each other module is by itself.
-TOGETHER = ("tests.command", "tests.cluster.test_drill", "tests.hostile", "tests.test_rabbit")
+TOGETHER = ("tests.command", "tests.cluster.test_drill", "tests.hostile", "tests.unit.store.rabbit")
 # What takes longest comes first, so that no process is left alone with it at the end.
 SLOW = [
     "tests.protocol.test_cluster_nodes",
@@ -29,8 +29,8 @@ SLOW = [
     "tests.cluster.test_drill",
     "tests.hostile",
     "tests.command",
-    "tests.test_rabbit",
-    "tests.test_js_client",
+    "tests.unit.store.rabbit",
+    "tests.web.test_js_client",
 ]
 
 

@@ -8,9 +8,9 @@ import pymongo
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from tests.nodes import NodeServer
 from tests.protocol.clusters import Cluster
 from tests.protocol.support import Rules
+from tests.support.nodes import NodeServer
 
 
 class ClockTests(Rules, unittest.TestCase):

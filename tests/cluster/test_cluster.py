@@ -14,9 +14,9 @@ import pika
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from tests.nodes import NodeServer
 from tests.protocol.clusters import Cluster
 from tests.protocol.support import Rules
+from tests.support.nodes import NodeServer
 
 
 @cache
@@ -86,7 +86,7 @@ class ClusterTests(Rules, unittest.TestCase):
 
         lines = await self.eventually(whole_way)
         for line in lines:
-            self.assertIn("[imd.trace#debug] ", line)
+            self.assertIn("[imd.observe.trace#debug] ", line)
         for step, log in (("received", logs[0]), ("pushed", logs[1]), ("acked", logs[1])):
             [line] = [line for line in log.read_text().splitlines() if f"{seen['id']} {step} " in line]
             self.assertIn("channel=", line)

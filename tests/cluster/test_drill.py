@@ -13,9 +13,9 @@ from pathlib import Path
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from tests.drill.cluster import Backends
-from tests.drill.drill import Outcome, Plan, run
-from tests.drill.report import as_text
+from tests.tools.drill.cluster import Backends
+from tests.tools.drill.drill import Outcome, Plan, run
+from tests.tools.drill.report import as_text
 
 # The faults that are over soon. scripts/drill has all of them, and more time.
 QUICK = ["node-kill", "redis-kill", "redis-cut", "mongo-errors", "poison", "net-rabbit-cut"]

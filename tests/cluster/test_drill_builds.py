@@ -10,8 +10,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from tests.cluster.test_drill import backends
-from tests.drill.broken import BUILDS
-from tests.drill.builds import Proof, short_plan
+from tests.tools.drill.broken import BUILDS
+from tests.tools.drill.builds import Proof, short_plan
 
 _notes: list[str] = []
 

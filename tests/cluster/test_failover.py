@@ -7,11 +7,11 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from tests.nodes import NodeServer
-from tests.primaries import Address, Primary
 from tests.protocol.clusters import Cluster
 from tests.protocol.support import Rules, new_folder
-from tests.ws_client import WsClient
+from tests.support.nodes import NodeServer
+from tests.support.primaries import Address, Primary
+from tests.support.ws_client import WsClient
 
 
 class FailoverTests(Rules, unittest.TestCase):

@@ -8,14 +8,14 @@ import pymongo
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from imd.backends.mongo_ledger import count_missing
-from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE
+from imd.store.mongo.ledger import count_missing
+from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE
 from tests.command import imd
-from tests.nodes import NodeServer
 from tests.protocol.clusters import Cluster
 from tests.protocol.support import Rules
-from tests.rabbit import Broker, own_mongo, until
-from tests.servers import shared
+from tests.support.nodes import NodeServer
+from tests.support.rabbit import Broker, own_mongo, until
+from tests.support.servers import shared
 
 
 class MissingTests(Rules, unittest.TestCase):

@@ -15,12 +15,12 @@ from pika.exceptions import NackError
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from imd.backends.rabbit_archive_queue import ARCHIVE_QUEUE
-from tests.nodes import NodeServer
+from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE
 from tests.protocol.clusters import Cluster, RawRedis
 from tests.protocol.support import Rules, new_folder, pause, started
-from tests.servers import HOST, MongoServer, RedisServer, free_port
-from tests.ws_client import WsClient
+from tests.support.nodes import NodeServer
+from tests.support.servers import HOST, MongoServer, RedisServer, free_port
+from tests.support.ws_client import WsClient
 
 
 @cache

@@ -11,12 +11,12 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from tests.nodes import Ini, NodeServer
 from tests.protocol.clusters import Cluster
 from tests.protocol.support import Rules, new_folder
-from tests.rabbit import breakable
-from tests.servers import MongoServer, RedisServer, ServerError, shared
-from tests.ws_client import WsClient
+from tests.support.nodes import Ini, NodeServer
+from tests.support.rabbit import breakable
+from tests.support.servers import MongoServer, RedisServer, ServerError, shared
+from tests.support.ws_client import WsClient
 
 
 @cache

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from imd.command import main
-from tests.nodes import NodeServer
+from tests.support.nodes import NodeServer
 
 PROGRAM = [sys.executable, "-c", "import sys; from imd.command import main; sys.exit(main())"]
 SECONDS = 60

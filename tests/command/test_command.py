@@ -20,20 +20,20 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from imd.auth import Authenticator
 from imd.command.cli import main
 from imd.command.output import Finding, Level, Output, harmless
 from imd.command.token import make_token
-from imd.errors import ConfigurationError
-from imd.frames import ConnectFrame
-from imd.settings import Auth
+from imd.config.settings import Auth
+from imd.entry.auth import Authenticator
+from imd.protocol.errors import ConfigurationError
+from imd.protocol.frames import ConnectFrame
 from tests.command import PROGRAM, here, imd, shared_node, write_ini
-from tests.nodes import NodeServer
-from tests.rabbit import until
-from tests.servers import free_port, shared
-from tests.ws_client import WsClient
+from tests.support.nodes import NodeServer
+from tests.support.paths import ROOT
+from tests.support.rabbit import until
+from tests.support.servers import free_port, shared
+from tests.support.ws_client import WsClient
 
-ROOT = Path(__file__).resolve().parents[2]
 SECRET = "a secret that only this test knows of"
 
 

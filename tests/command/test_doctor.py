@@ -17,12 +17,12 @@ from imd.command import look_mongo, look_rabbit, look_redis, look_tls
 from imd.command.look import all_within, clock, expiry
 from imd.command.output import Finding, Level
 from imd.command.redis_client import RedisClient
-from imd.settings import Mongodb, Rabbitmq, Redis, Settings, Websocket
-from tests.certificate import tls_endpoint
+from imd.config.settings import Mongodb, Rabbitmq, Redis, Settings, Websocket
 from tests.command import here, imd, write_ini
-from tests.nodes import NodeServer
-from tests.rabbit import Broker
-from tests.servers import RedisServer, free_port, shared, wait_until
+from tests.support.certificate import tls_endpoint
+from tests.support.nodes import NodeServer
+from tests.support.rabbit import Broker
+from tests.support.servers import RedisServer, free_port, shared, wait_until
 
 SECRET = "a secret that only this test knows of"
 SECONDS = 20.0

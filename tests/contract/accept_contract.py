@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.interfaces import Conflict, Duplicate, Placed
-from imd.message import decode_message, encode_message
+from imd.contracts.interfaces import Conflict, Duplicate, Placed
+from imd.protocol.message import decode_message, encode_message
 from tests.contract.support import InboxHarness, ids_of, numbers_of, submission_of
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.backends.fullness import FOREIGN
-from imd.ids import MessageIds, ServerClock
-from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord, History, HistoryQuery
-from imd.message import IMessage, conversation_id, decode_message, encode_message
+from imd.contracts.interfaces import Archive, ArchiveQueue, ArchiveRecord, History, HistoryQuery
+from imd.protocol.ids import MessageIds, ServerClock
+from imd.protocol.message import IMessage, conversation_id, decode_message, encode_message
+from imd.store.inbox_metrics import FOREIGN
 from tests.contract.support import Waiting, Writing
 
 

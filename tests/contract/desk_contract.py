@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.interfaces import Duplicate, NotAllowed, Placed
-from imd.message import encode_message
+from imd.contracts.interfaces import Duplicate, NotAllowed, Placed
+from imd.protocol.message import encode_message
 from tests.contract.support import InboxHarness, ids_of, submission_of
 
 DAY_SECONDS = 86_400

@@ -7,12 +7,12 @@ from typing import Any
 
 from twisted.trial import unittest
 
-from imd.backends.embedded import EmbeddedStore
-from imd.ids import ServerClock
-from imd.interfaces import (
+from imd.contracts.interfaces import (
     Inbox,
     InboxOptions,
 )
+from imd.protocol.ids import ServerClock
+from imd.store.embedded.backend import EmbeddedStore
 from tests.contract.support import InboxHarness
 
 

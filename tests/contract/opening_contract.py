@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.backends.fullness import OPENED
-from imd.interfaces import Duplicate, Placed, TooManyNew
+from imd.contracts.interfaces import Duplicate, Placed, TooManyNew
+from imd.store.inbox_metrics import OPENED
 from tests.contract.support import InboxHarness, numbers_of
 
 HOUR_MS = 3_600_000

@@ -11,12 +11,12 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.trial import unittest
 
-from imd.backends.redis_connection import RedisConnection
-from imd.backends.redis_inbox import RedisInbox
-from imd.ids import ServerClock
-from imd.interfaces import InboxOptions
+from imd.contracts.interfaces import InboxOptions
+from imd.protocol.ids import ServerClock
+from imd.store.redis.connection import RedisConnection
+from imd.store.redis.inbox import RedisInbox
 from tests.contract.support import InboxHarness
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 # Expiries, the ends of leases, when devices were last seen, until when agents are online, when clientMsgIds
 # were used, and when the turns that hold them began.

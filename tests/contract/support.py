@@ -9,8 +9,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from imd.ids import MessageIds, ServerClock
-from imd.interfaces import (
+from imd.contracts.interfaces import (
     Ack,
     ConnectRequest,
     Inbox,
@@ -22,7 +21,8 @@ from imd.interfaces import (
     Registered,
     Submission,
 )
-from imd.message import IMessage, decode_message, encode_message, is_visitor_id
+from imd.protocol.ids import MessageIds, ServerClock
+from imd.protocol.message import IMessage, decode_message, encode_message, is_visitor_id
 
 DEADLINE_SECONDS = 20.0
 

@@ -12,12 +12,12 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
-from imd.backends.mongo_archive import MongoArchive
-from imd.backends.rabbit_archive_queue import encode_records
-from imd.interfaces import Archive, ArchiveQueue, ArchiveRecord
-from imd.message import IMessage, encode_message
+from imd.contracts.interfaces import Archive, ArchiveQueue, ArchiveRecord
+from imd.protocol.message import IMessage, encode_message
+from imd.store.mongo.archive import MongoArchive
+from imd.store.rabbit.archive_queue import encode_records
 from tests.contract.archive_contract import ArchiveContract
-from tests.servers import shared
+from tests.support.servers import shared
 
 
 class _Straight:

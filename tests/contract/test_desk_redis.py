@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.interfaces import InboxOptions
-from imd.message import IMessage
+from imd.contracts.interfaces import InboxOptions
+from imd.protocol.message import IMessage
 from tests.contract.desk_contract import DeskWords
 from tests.contract.redis_harness import RedisHarness
 from tests.contract.support import ids_of

@@ -8,8 +8,7 @@ from contextlib import closing
 
 from twisted.trial import unittest
 
-from imd.backends.embedded import EmbeddedStore
-from imd.interfaces import (
+from imd.contracts.interfaces import (
     Archive,
     ArchiveQueue,
     ArchiveRecord,
@@ -19,7 +18,8 @@ from imd.interfaces import (
     Leave,
     Placed,
 )
-from imd.message import IMessage, encode_message
+from imd.protocol.message import IMessage, encode_message
+from imd.store.embedded.backend import EmbeddedStore
 from tests.contract.accept_contract import AcceptContract
 from tests.contract.archive_contract import ArchiveContract
 from tests.contract.desk_contract import DeskContract

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from imd.ids import MessageIds
-from imd.interfaces import Duplicate
+from imd.contracts.interfaces import Duplicate
+from imd.protocol.ids import MessageIds
 from tests.contract.embedded_harness import EmbeddedHarness, SteppedClock
 from tests.contract.support import numbers_of
 

@@ -17,10 +17,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
 import imd
-from imd.backends import embedded_worker
-from imd.errors import ConfigurationError, Unavailable
-from imd.ids import MessageIds
-from imd.interfaces import (
+from imd.contracts.interfaces import (
     ConnectRequest,
     Duplicate,
     Failed,
@@ -28,7 +25,10 @@ from imd.interfaces import (
     Placed,
     Registered,
 )
-from imd.message import decode_message
+from imd.protocol.errors import ConfigurationError, Unavailable
+from imd.protocol.ids import MessageIds
+from imd.protocol.message import decode_message
+from imd.store.embedded import worker as embedded_worker
 from tests.contract.embedded_harness import EmbeddedHarness
 from tests.contract.support import ids_of, numbers_of, submission_of
 
@@ -211,10 +211,10 @@ class EmbeddedFileTests(EmbeddedHarness):
 CHILD = """
 import itertools, sys
 from twisted.internet import defer, reactor, task
-from imd.backends.embedded import EmbeddedStore
-from imd.ids import MessageIds, ServerClock
-from imd.interfaces import InboxOptions, Placed, Submission
-from imd.message import IMessage, encode_message
+from imd.store.embedded.backend import EmbeddedStore
+from imd.protocol.ids import MessageIds, ServerClock
+from imd.contracts.interfaces import InboxOptions, Placed, Submission
+from imd.protocol.message import IMessage, encode_message
 
 clock = ServerClock()
 ids = MessageIds(clock)

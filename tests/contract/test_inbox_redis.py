@@ -13,11 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 
-from imd.backends import redis_connection
-from imd.backends.redis_inbox import RedisInbox
-from imd.errors import Unavailable
-from imd.ids import ServerClock
-from imd.interfaces import (
+from imd.contracts.interfaces import (
     Ack,
     ConnectRequest,
     Duplicate,
@@ -29,14 +25,18 @@ from imd.interfaces import (
     Placed,
     Submission,
 )
-from imd.message import IMessage, encode_message
+from imd.protocol.errors import Unavailable
+from imd.protocol.ids import ServerClock
+from imd.protocol.message import IMessage, encode_message
+from imd.store.redis import connection as redis_connection
+from imd.store.redis.inbox import RedisInbox
 from tests.contract.accept_contract import AcceptContract
 from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
 from tests.contract.opening_contract import OpeningContract
 from tests.contract.redis_harness import RedisHarness
 from tests.contract.unanswered_contract import UnansweredContract
-from tests.rabbit import until
+from tests.support.rabbit import until
 
 
 class RedisAcceptTests(AcceptContract, RedisHarness):

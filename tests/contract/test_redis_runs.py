@@ -12,17 +12,17 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial import unittest
 
-from imd.backends import redis_connection
-from imd.backends.redis_inbox import RedisInbox
-from imd.errors import ConfigurationError, Unavailable
-from imd.ids import ServerClock
-from imd.interfaces import Ack, ConnectRequest, InboxOptions, Lease, Placed
+from imd.contracts.interfaces import Ack, ConnectRequest, InboxOptions, Lease, Placed
+from imd.protocol.errors import ConfigurationError, Unavailable
+from imd.protocol.ids import ServerClock
+from imd.store.redis import connection as redis_connection
+from imd.store.redis.inbox import RedisInbox
 from tests.contract.test_inbox_redis import submission
-from tests.primaries import Address, Primary
 from tests.protocol.clusters import RawRedis
 from tests.protocol.support import new_folder
-from tests.rabbit import until
-from tests.servers import HOST, RedisServer
+from tests.support.primaries import Address, Primary
+from tests.support.rabbit import until
+from tests.support.servers import HOST, RedisServer
 
 
 class RunHarness(unittest.TestCase):

@@ -13,11 +13,11 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from imd.gate import Gate
-from imd.lean import lean_class
-from imd.listener import ChannelFactory
-from imd.settings import Limits, Settings
-from imd.websocket import ChannelProtocol
+from imd.config.settings import Limits, Settings
+from imd.entry.gate import Gate
+from imd.wire.listener import ChannelFactory
+from imd.wire.shared_state import lean_class
+from imd.wire.websocket import ChannelProtocol
 from tests.hostile.raw import handshake
 
 MESSAGE_BYTES = 100

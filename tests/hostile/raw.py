@@ -9,7 +9,7 @@ import os
 import socket
 from typing import Any, NamedTuple
 
-from tests.servers import HOST
+from tests.support.servers import HOST
 
 WAIT_SECONDS = 20.0
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

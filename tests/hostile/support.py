@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.trial import unittest
 
 from tests.hostile.raw import RawClient
-from tests.nodes import Ini, NodeServer
+from tests.support.nodes import Ini, NodeServer
 
 JWT_SECRET = "a secret of the hostile tests, 32 bytes or more"
 ISSUER, AUDIENCE = "https://login.example", "imd"

@@ -7,8 +7,8 @@ import weakref
 
 from twisted.trial import unittest
 
-from imd.unfinished import PIECE_BYTES
-from imd.websocket import CLOSE_HANDSHAKE_SECONDS, MAX_BLOCKED_BYTES
+from imd.wire.unfinished import PIECE_BYTES
+from imd.wire.websocket import CLOSE_HANDSHAKE_SECONDS, MAX_BLOCKED_BYTES
 from tests.hostile.inprocess import InProcess
 from tests.hostile.raw import CLOSE, CONTINUATION, PING, TEXT, close_frame, frame, header
 

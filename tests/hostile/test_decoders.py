@@ -20,15 +20,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.trial import unittest
 
-from imd import frames
-from imd import settings as configuration
-from imd.auth import Authenticator, Identity, bearer_token, read_visitor_token
-from imd.backends import archive_document, rabbit_bus
-from imd.backends.archive_arrived import read_arrived
-from imd.errors import CLOSE_UNAUTHORIZED, Closing, ConfigurationError, Refused
-from imd.handshake import Denied, check_request
-from imd.message import IMessage, encode_message
-from imd.values import endpoint, is_loopback
+from imd.config import settings as configuration
+from imd.config.value_types import endpoint, is_loopback
+from imd.entry.auth import Authenticator, Identity, bearer_token, read_visitor_token
+from imd.entry.handshake import Denied, check_request
+from imd.protocol import frames
+from imd.protocol.errors import CLOSE_UNAUTHORIZED, Closing, ConfigurationError, Refused
+from imd.protocol.message import IMessage, encode_message
+from imd.store.archiver.arrived import read_arrived
+from imd.store.mongo import document as archive_document
+from imd.store.rabbit import bus as rabbit_bus
 
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW_MS = 1_767_225_600_000
@@ -49,7 +50,7 @@ def damaged(data: bytes, place: int, damage: bytes) -> bytes:
 
 
 class FrameTests(unittest.SynchronousTestCase):
-    """imd.frames.decode; more of it in tests.test_frames."""
+    """imd.protocol.frames.decode; more of it in tests.unit.protocol.test_frames."""
 
     WRONG = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80")
 

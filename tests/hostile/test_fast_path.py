@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial import unittest
 
-from imd.websocket import CLOSE_HANDSHAKE_SECONDS, ChannelProtocol
+from imd.wire.websocket import CLOSE_HANDSHAKE_SECONDS, ChannelProtocol
 from tests.hostile.inprocess import MESSAGE_BYTES, InProcess, RecordedProtocol, SlowProtocol
 from tests.hostile.raw import (
     BINARY,

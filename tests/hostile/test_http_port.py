@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from imd.http_site import MAX_CLIENTS
+from imd.ops.http_site import MAX_CLIENTS
 from tests.hostile.support import HostileCase
-from tests.servers import HOST
+from tests.support.servers import HOST
 
 
 def answer(wire: socket.socket, request: bytes) -> bytes:

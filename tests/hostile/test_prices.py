@@ -8,10 +8,10 @@ import time
 from twisted.internet.task import Clock
 from twisted.trial import unittest
 
-from imd.allowance import AT_ONCE, Allowance
-from imd.errors import Refused
-from imd.replacing import AT_ONCE as REPLACEMENTS
-from imd.replacing import MAX_DEVICES, MAX_WAIT_SECONDS, Replacing
+from imd.entry.allowance import AT_ONCE, Allowance
+from imd.entry.replacing import AT_ONCE as REPLACEMENTS
+from imd.entry.replacing import MAX_DEVICES, MAX_WAIT_SECONDS, Replacing
+from imd.protocol.errors import Refused
 from tests.hostile.raw import CONTINUATION, PING, PONG, TEXT, RawClient, close_frame, frame, handshake, header
 from tests.hostile.support import HostileCase, token_for
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.trial import unittest
 
-from imd.backends.redis_accept import encode_id
-from imd.interfaces import ConnectRequest, Duplicate, Placed, Registered
-from imd.message import conversation_id, decode_message
+from imd.contracts.interfaces import ConnectRequest, Duplicate, Placed, Registered
+from imd.protocol.message import conversation_id, decode_message
+from imd.store.redis.accept import encode_id
 from tests.contract.embedded_harness import EmbeddedHarness
 from tests.contract.redis_harness import RedisHarness
 from tests.contract.support import InboxHarness

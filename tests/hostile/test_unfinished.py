@@ -8,7 +8,7 @@ import time
 
 from twisted.trial import unittest
 
-from imd.unfinished import Unfinished
+from imd.wire.unfinished import Unfinished
 from tests.hostile.inprocess import InProcess
 from tests.hostile.raw import CLOSE, CONTINUATION, TEXT, RawClient, frame, handshake, header, mask
 from tests.hostile.support import HostileCase

@@ -19,11 +19,11 @@ from typing import Any
 
 from twisted.internet import reactor
 
-from imd.gate import Gate
-from imd.lean import lean_class
-from imd.listener import ChannelFactory
-from imd.settings import Settings
-from imd.websocket import ChannelProtocol
+from imd.config.settings import Settings
+from imd.entry.gate import Gate
+from imd.wire.listener import ChannelFactory
+from imd.wire.shared_state import lean_class
+from imd.wire.websocket import ChannelProtocol
 
 MAX_BYTES = 16 << 20
 """the largest message of Autobahn's cases"""

@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 
 from tests.protocol.support import JWT_SECRET, LEEWAY_SECONDS, Rules
-from tests.ws_client import WsClient
+from tests.support.ws_client import WsClient
 
 
 def token(

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import hiredis
 import pymongo
 
-from tests.nodes import Ini, NodeServer
 from tests.protocol.support import new_folder, started
-from tests.servers import HOST, shared
+from tests.support.nodes import Ini, NodeServer
+from tests.support.servers import HOST, shared
 
 _numbers = itertools.count(1)
 

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 
 from tests.protocol.support import Rules, record_raw
-from tests.ws_client import WsClient
+from tests.support.ws_client import WsClient
 
 
 class ControlRules(Rules):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.protocol.support import Rules
-from tests.ws_client import WsClient
+from tests.support.ws_client import WsClient
 
 
 class DeliveryRules(Rules):

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from tests.protocol.support import Rules, pause, record_raw
-from tests.ws_client import WsClient
+from tests.support.ws_client import WsClient
 
 
 class MessageRules(Rules):

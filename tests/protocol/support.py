@@ -16,8 +16,8 @@ from twisted.internet.defer import TimeoutError
 from twisted.internet.task import deferLater
 from twisted.trial import unittest
 
-from tests.nodes import Ini, NodeServer
-from tests.ws_client import WAIT_SECONDS, WsClient
+from tests.support.nodes import Ini, NodeServer
+from tests.support.ws_client import WAIT_SECONDS, WsClient
 
 if TYPE_CHECKING:
     Base = unittest.TestCase

@@ -6,10 +6,10 @@ from functools import cache
 
 from twisted.trial import unittest
 
-from tests.nodes import NodeServer
 from tests.protocol.clusters import Cluster
 from tests.protocol.rules import ProtocolRules
 from tests.protocol.support import KINDS
+from tests.support.nodes import NodeServer
 
 NODES = {"plain": 3}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from tests.nodes import NodeServer
 from tests.protocol.support import Rules, new_folder
+from tests.support.nodes import NodeServer
 
 # twistd, with a wall clock that is off by the seconds in a file.
 _LAUNCH = """

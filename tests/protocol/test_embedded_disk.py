@@ -11,9 +11,9 @@ from pathlib import Path
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from tests.nodes import NodeServer
 from tests.protocol.support import Rules, new_folder
-from tests.ws_client import WsClient
+from tests.support.nodes import NodeServer
+from tests.support.ws_client import WsClient
 
 
 class DiskTests(Rules, unittest.TestCase):

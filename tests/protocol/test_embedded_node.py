@@ -9,12 +9,12 @@ from twisted.internet.defer import TimeoutError
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from tests.certificate import tls_endpoint
-from tests.nodes import NodeServer
 from tests.protocol.auth import token
 from tests.protocol.rules import ProtocolRules
 from tests.protocol.support import KINDS, new_folder, started
-from tests.servers import free_port
+from tests.support.certificate import tls_endpoint
+from tests.support.nodes import NodeServer
+from tests.support.servers import free_port
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tests.protocol.support import Rules
-from tests.ws_client import WsClient
+from tests.support.ws_client import WsClient
 
 
 class VisitorRules(Rules):

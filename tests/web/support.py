@@ -15,8 +15,8 @@ from playwright.sync_api import Browser
 from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
-from tests.nodes import Ini, NodeServer
 from tests.protocol.support import JWT_SECRET, new_folder, started
+from tests.support.nodes import Ini, NodeServer
 from tests.web.browser import Visitors, browser_thread
 
 _numbers = itertools.count(1)

@@ -11,8 +11,8 @@ import time
 from playwright.sync_api import BrowserContext, Page, expect
 from twisted.trial import unittest
 
-from tests.nodes import NodeServer
 from tests.protocol.support import new_folder, started
+from tests.support.nodes import NodeServer
 from tests.web.browser import Person, Visitors
 from tests.web.support import Site, in_browser, name, node, token
 

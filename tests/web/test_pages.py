@@ -7,9 +7,9 @@ import re
 from playwright.sync_api import WebSocketRoute, expect
 from twisted.trial import unittest
 
-from tests.nodes import NodeServer
 from tests.protocol.support import new_folder, started
-from tests.servers import wait_until
+from tests.support.nodes import NodeServer
+from tests.support.servers import wait_until
 from tests.web.browser import Person, Visitors
 from tests.web.support import Site, in_browser, name, node, token
 

@@ -1,0 +1,396 @@
+"""Group commit: messages that arrive while a batch is under way go in together as the next.
+
+A batch is placed in the inboxes by one call, then its hints go out, then it is published to the archive
+queue as one. Only when that has been confirmed are its senders answered. Batches are answered in the
+order they were made, so each sender gets its answers in the order it sent.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from prometheus_client import Counter, Gauge, Histogram
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.contracts.interfaces import (
+    ArchiveQueue,
+    ArchiveRecord,
+    Conflict,
+    Delivery,
+    Duplicate,
+    Failed,
+    Inbox,
+    NotAllowed,
+    Outcome,
+    Placed,
+    Record,
+    Submission,
+    TooManyNew,
+)
+from imd.observe.seldom import Seldom
+from imd.observe.trace import TRACE
+from imd.protocol.errors import (
+    FORBIDDEN,
+    INVALID_MESSAGE,
+    RATE_LIMITED,
+    TOO_LARGE,
+    UNAVAILABLE,
+    Refused,
+    Unavailable,
+)
+from imd.protocol.ids import ServerClock
+from imd.protocol.message import decode_message, encode_message
+
+ACCEPTED = Counter("imd_accepted_messages_total", "Messages answered with accepted.", ["kind"])
+ACCEPT_SECONDS = Histogram(
+    "imd_accept_seconds",
+    "From a batch's oldest message to its answers.",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+BATCH_MESSAGES = Histogram(
+    "imd_accept_batch_messages", "Messages in a batch.", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+)
+WAITING = Gauge("imd_accept_waiting_messages", "Messages that wait to go into a batch (bound: 50,000).")
+WAITING_BYTES = Gauge("imd_accept_waiting_bytes", "Size of the messages that wait (bound: 64 MiB).")
+IN_FLIGHT = Gauge("imd_accept_batches_in_flight", "Batches that are not answered yet (bound: 64).")
+
+_ACCEPTED_NEW = ACCEPTED.labels("new")
+_ACCEPTED_AGAIN = ACCEPTED.labels("resent")
+
+BATCH_DELIVERIES = 5_000
+BATCH_BYTES = 1 << 20
+MAX_WAITING = 50_000
+MAX_WAITING_BYTES = 64 << 20
+# Of the messages that wait one in so many has its time noted, so that the others cost nothing.
+MARK_EVERY = 64
+MAX_SCRIPTS_IN_FLIGHT = 4
+# As many as the archive queue takes without a confirm, and fewer bytes: what is in an inbox has room there.
+MAX_BATCHES_IN_FLIGHT = 64
+MAX_BYTES_IN_FLIGHT = 12 << 20
+
+
+class Sender(Protocol):
+    """Who gets the answer."""
+
+    def message_accepted(self, client_msg_id: str | None, message_id: str, send_time: int) -> None: ...
+
+    def message_refused(self, client_msg_id: str | None, refused: Refused) -> None: ...
+
+
+class Refusal(msgspec.Struct, gc=False):
+    """A message frame that is refused already, but answered in its turn."""
+
+    origin: Any
+    client_msg_id: str | None
+    refused: Refused
+
+
+Entry = Submission | Refusal
+
+
+class _Batch:
+    """`others` has, by their place, the answers that are not simply `accepted`."""
+
+    __slots__ = ("born", "done", "entries", "others", "size", "submissions")
+
+    def __init__(self, entries: list[Entry], size: int, born: float) -> None:
+        self.entries = entries
+        self.size = size
+        self.submissions = [entry for entry in entries if type(entry) is Submission]
+        self.others: dict[int, Refused | Duplicate] = {}
+        self.born = born
+        self.done = False
+        if len(self.submissions) != len(entries):
+            for index, entry in enumerate(entries):
+                if type(entry) is Refusal:
+                    self.others[index] = entry.refused
+
+    def places(self) -> Sequence[int]:
+        """Of the submissions among the entries."""
+        if len(self.submissions) == len(self.entries):
+            return range(len(self.entries))
+        return [index for index, entry in enumerate(self.entries) if type(entry) is Submission]
+
+    def refuse(self, index: int, code: str, reason: str, retry_after_ms: int | None = None) -> None:
+        """The first refusal counts."""
+        if code == UNAVAILABLE:
+            retry_after_ms = 1000
+        if not isinstance(self.others.get(index), Refused):
+            self.others[index] = Refused(code, reason, retry_after_ms=retry_after_ms)
+
+    def refuse_all(self, reason: str) -> None:
+        """As `unavailable`."""
+        for index in range(len(self.entries)):
+            self.refuse(index, UNAVAILABLE, reason)
+
+
+class Acceptor:
+    """`call_soon` runs a function in the reactor's next turn; `deliver` sends hints of what was placed;
+    `handed_over` tells the archive of older messages that came along.
+
+    `call_failed` is told which part failed a call, by the names that /readyz uses, and why.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        queue: ArchiveQueue,
+        deliver: Callable[[Sequence[Delivery]], None],
+        clock: ServerClock,
+        call_soon: Callable[[Callable[[], None]], object],
+        handed_over: Callable[[Sequence[ArchiveRecord]], None],
+        call_failed: Callable[[str, str], None] = lambda part, reason: None,
+    ) -> None:
+        self._inbox = inbox
+        self._queue = queue
+        self._deliver = deliver
+        self._clock = clock
+        self._call_soon = call_soon
+        self._handed_over = handed_over
+        self._call_failed = call_failed
+        self._seldom = Seldom(self.log, clock.monotonic)
+        self._waiting: deque[Entry] = deque()
+        self._waiting_bytes = 0
+        self._taken = 0
+        self._marks: deque[tuple[int, float]] = deque()
+        """when some of those that wait came: how many came before, and the time. One in MARK_EVERY has one"""
+        self._next_mark = 0
+        """the length of `waiting` at which the next mark is due"""
+        self._scheduled = False
+        self._starting = False
+        self._scripts = 0
+        self._batches: deque[_Batch] = deque()
+        self._bytes_in_flight = 0
+        self._idle: list[Deferred[None]] = []
+
+    # from connections
+
+    def submit(self, entry: Entry) -> None:
+        """Take a message frame; its sender gets exactly one answer."""
+        waiting = self._waiting
+        length = len(waiting)
+        if type(entry) is Submission:
+            if length >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
+                refused = Refused(UNAVAILABLE, "too many messages are waiting", retry_after_ms=1000)
+                entry = Refusal(entry.origin, entry.client_msg_id, refused)
+            else:
+                self._waiting_bytes += len(entry.body)
+        if length >= self._next_mark:
+            self._marks.append((self._taken + length, self._clock.monotonic()))
+            self._next_mark = length + MARK_EVERY
+        waiting.append(entry)
+        if not self._scheduled and self._may_start():
+            self._scheduled = True
+            self._call_soon(self._flush)
+
+    # from the node
+
+    def drained(self) -> Deferred[None]:
+        """Fires when everything that was submitted has been answered."""
+        if not self._waiting and not self._batches:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._idle.append(done)
+        return done
+
+    # from within
+
+    def _may_start(self) -> bool:
+        return (
+            self._scripts < MAX_SCRIPTS_IN_FLIGHT
+            and len(self._batches) < MAX_BATCHES_IN_FLIGHT
+            and self._bytes_in_flight < MAX_BYTES_IN_FLIGHT
+        )
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        self._answer_done()
+        self._start()
+
+    def _start(self) -> None:
+        """Place what waits, as far as may be. What is refused at once makes room: until nothing moves."""
+        if self._starting:
+            return
+        self._starting = True
+        try:
+            while self._waiting and self._may_start():
+                batch = self._take()
+                self._batches.append(batch)
+                self._bytes_in_flight += batch.size
+                self._place(batch)
+                self._answer_done()
+        finally:
+            self._starting = False
+        WAITING.set(len(self._waiting))
+        WAITING_BYTES.set(self._waiting_bytes)
+        IN_FLIGHT.set(len(self._batches))
+
+    def _take(self) -> _Batch:
+        """The next messages, up to the bounds of a batch; at least one."""
+        waiting = self._waiting
+        entries: list[Entry] = []
+        deliveries = size = 0
+        while waiting:
+            entry = waiting[0]
+            if type(entry) is Submission:
+                deliveries += len(entry.recipients) or 1
+                size += len(entry.body)
+                if entries and (deliveries > BATCH_DELIVERIES or size > BATCH_BYTES):
+                    size -= len(entry.body)
+                    break
+            entries.append(waiting.popleft())
+        self._waiting_bytes -= size
+        return _Batch(entries, size, self._came_at(len(entries)))
+
+    def _came_at(self, count: int) -> float:
+        """When the oldest of the `count` that were just taken came, or one of the MARK_EVERY before it."""
+        marks = self._marks
+        born = marks[0][1]
+        self._taken += count
+        while len(marks) > 1 and marks[1][0] <= self._taken:
+            marks.popleft()
+        if self._waiting:
+            self._next_mark -= count
+        else:
+            marks.clear()
+            self._next_mark = 0
+        return born
+
+    def _place(self, batch: _Batch) -> None:
+        problem = self._inbox.problem() or self._queue.problem()
+        if problem is not None:
+            # What cannot be archived is not delivered over and over.
+            batch.refuse_all(problem)
+        if problem is not None or not batch.submissions:
+            batch.done = True
+            return
+        BATCH_MESSAGES.observe(len(batch.submissions))
+        self._scripts += 1
+        placed = self._inbox.accept(batch.submissions)
+        placed.addBoth(self._script_answered)
+        placed.addCallback(self._placed, batch).addErrback(self._fail, batch, "inbox")
+
+    def _script_answered(self, result: Any) -> Any:
+        self._scripts -= 1
+        # Before its hints go out: the inbox has something to do while this node is busy with them.
+        self._start()
+        return result
+
+    def _placed(self, outcomes: Sequence[Outcome], batch: _Batch) -> None:
+        if TRACE.on:
+            TRACE.placed(batch.submissions, outcomes)
+        deliveries: list[Delivery] = []
+        records: list[Record] = []
+        for index, submission, outcome in zip(batch.places(), batch.submissions, outcomes, strict=True):
+            if type(outcome) is Placed:
+                deliveries += outcome.deliveries
+                if outcome.agent:
+                    records.append(ArchiveRecord(submission.body, outcome.agent))
+                    earlier = [d for d in outcome.deliveries if d.body != submission.body]
+                    if earlier:
+                        self._handed_over([ArchiveRecord(d.body, d.user) for d in earlier])
+                else:
+                    records.append(submission.body)
+            elif type(outcome) is Duplicate:
+                # The first copy may have missed the archive. It goes there under its first id.
+                batch.others[index] = outcome
+                records.append(_first_copy(submission.body, outcome))
+            else:
+                self._refuse_outcome(batch, index, outcome)
+        failed = [outcome.reason for outcome in outcomes if type(outcome) is Failed]
+        if failed:
+            self._seldom.error("{n} messages could not be placed: {reason}", n=len(failed), reason=failed[0])
+        self._deliver(deliveries)
+        if records:
+            published = self._queue.publish(records)
+            if TRACE.on:
+                TRACE.publishing(records, published)
+            published.addCallback(self._published, batch).addErrback(self._fail, batch, "archive queue")
+        else:
+            batch.done = True
+        self._flush()
+
+    def _published(self, _: None, batch: _Batch) -> None:
+        batch.done = True
+        self._flush()
+
+    def _fail(self, failure: Failure, batch: _Batch, part: str) -> None:
+        if failure.check(Unavailable):
+            self._seldom.warn("a batch failed: {reason}", reason=failure.getErrorMessage())
+            self._call_failed(part, failure.getErrorMessage())
+        else:
+            self._seldom.failure("a batch failed", failure)
+        if batch.done:
+            return
+        batch.refuse_all(failure.getErrorMessage())
+        batch.done = True
+        self._flush()
+
+    def _refuse_outcome(self, batch: _Batch, index: int, outcome: Outcome) -> None:
+        if isinstance(outcome, Conflict):
+            batch.refuse(index, INVALID_MESSAGE, "the clientMsgId was used for another message")
+        elif isinstance(outcome, NotAllowed):
+            batch.refuse(index, FORBIDDEN, outcome.reason)
+        elif isinstance(outcome, TooManyNew):
+            _refuse_new(batch, index, outcome)
+        elif isinstance(outcome, Failed):
+            batch.refuse(index, UNAVAILABLE, outcome.reason)
+
+    def _answer_done(self) -> None:
+        """Answer the oldest batches, as far as they are done."""
+        batches = self._batches
+        while batches and batches[0].done:
+            batch = batches.popleft()
+            self._bytes_in_flight -= batch.size
+            self._answer(batch)
+            ACCEPT_SECONDS.observe(self._clock.monotonic() - batch.born)
+        if not batches and not self._waiting:
+            idle, self._idle = self._idle, []
+            for done in idle:
+                done.callback(None)
+
+    def _answer(self, batch: _Batch) -> None:
+        others = batch.others
+        accepted = again = 0
+        if TRACE.on:
+            TRACE.answered(batch.entries, others)
+        for index, entry in enumerate(batch.entries):
+            other = others.get(index) if others else None
+            try:
+                if isinstance(other, Refused):
+                    entry.origin.message_refused(entry.client_msg_id, other)
+                elif other is not None:
+                    again += 1
+                    entry.origin.message_accepted(entry.client_msg_id, other.message_id, other.send_time)
+                else:
+                    assert type(entry) is Submission
+                    accepted += 1
+                    entry.origin.message_accepted(entry.client_msg_id, entry.message_id, entry.send_time)
+            except Exception:
+                # One that cannot take its answer costs nobody else an answer.
+                self._seldom.failure("a sender could not be answered", Failure())
+        _ACCEPTED_NEW.inc(accepted)
+        _ACCEPTED_AGAIN.inc(again)
+
+
+def _refuse_new(batch: _Batch, index: int, outcome: TooManyNew) -> None:
+    who = "ids that have never connected"
+    if outcome.retry_after_ms is None:
+        batch.refuse(index, TOO_LARGE, f"group: too many {who}")
+    else:
+        batch.refuse(index, RATE_LIMITED, f"too many messages to {who}", outcome.retry_after_ms)
+
+
+def _first_copy(body: bytes, first: Duplicate) -> Record:
+    message = decode_message(body)
+    message.id = first.message_id
+    message.send_time = first.send_time
+    body = encode_message(message)
+    return ArchiveRecord(body, first.agent) if first.agent else body

@@ -1,0 +1,97 @@
+"""From a message frame to a message: the rules that a frame has to pass, and what the server adds."""
+
+from __future__ import annotations
+
+from imd.contracts.interfaces import Submission
+from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
+from imd.protocol.frames import MessageFrame
+from imd.protocol.ids import MessageIds
+from imd.protocol.message import FromUserType, IMessage, check_id, encode_message
+
+MAX_CONTENT_TYPE_CHARS = 128
+
+
+class Author:
+    """Whose connection a frame came on."""
+
+    __slots__ = ("device", "is_visitor", "type", "type_name", "user")
+
+    def __init__(self, user: str, device: str, type: FromUserType) -> None:
+        self.user = user
+        self.device = device
+        self.type = type
+        self.type_name = type.value
+        self.is_visitor = type is FromUserType.VISITOR_TYPE
+
+
+def check(frame: MessageFrame, author: Author, *, message_bytes: int, group_members: int) -> None:
+    """Refuse what can never become a message, however often it comes.
+
+    Raises Refused: `forbidden` for another's userId or a recipient that a visitor may not have,
+    `too_large` past a limit, `invalid_message` for what fails the seed's rules.
+    """
+    if frame.user_id is not None and frame.user_id != author.user:
+        raise Refused(FORBIDDEN, "userId: only one's own")
+    to = frame.to or ""
+    msg = frame.msg or ""
+    if to:
+        check_id("to", to)
+    elif frame.group:
+        _check_group(frame.group, group_members)
+    if author.is_visitor and frame.group:
+        raise Refused(FORBIDDEN, "group: a visitor writes to the desk and its agent only")
+    if not (msg and (to or frame.group or author.is_visitor)):
+        missing = "to or group" if msg else "msg"
+        raise Refused(INVALID_MESSAGE, f"{missing}: must not be empty")
+    # A character has four bytes at most.
+    if 4 * len(msg) > message_bytes and len(msg.encode()) > message_bytes:
+        raise Refused(TOO_LARGE, f"msg: at most {message_bytes} bytes")
+    if frame.content_type is not None and len(frame.content_type) > MAX_CONTENT_TYPE_CHARS:
+        raise Refused(INVALID_MESSAGE, f"contentType: at most {MAX_CONTENT_TYPE_CHARS} characters")
+
+
+def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
+    """The message that `frame`, which has been checked, asks for: with its id, ready for the inboxes."""
+    user = author.user
+    to = frame.to or ""
+    group = frame.group if frame.group and not to else None
+    client_msg_id = frame.client_msg_id
+    message = IMessage(
+        "",
+        client_msg_id,
+        user,
+        author.type_name,
+        to,
+        group,
+        frame.msg or "",
+        frame.content_type,
+        0,
+        author.is_visitor,
+    )
+    message.id, now_ms = ids.next()
+    message.set_now_as_send_time(now_ms)
+    return Submission(
+        user,
+        author.device,
+        client_msg_id,
+        message.content() if client_msg_id is not None else "-",
+        message.id,
+        now_ms,
+        message.recipients(),
+        encode_message(message),
+        to if author.is_visitor else "",
+    )
+
+
+def cost(frame: MessageFrame) -> float:
+    """What a message counts against its connection's rate: a group list a tenth for each recipient."""
+    if frame.to or not frame.group:
+        return 1.0
+    return max(1.0, len(frame.group) / 10)
+
+
+def _check_group(group: list[str], group_members: int) -> None:
+    if len(group) > group_members:
+        raise Refused(TOO_LARGE, f"group: at most {group_members} members")
+    for member in group:
+        check_id("group", member)

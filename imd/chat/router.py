@@ -1,0 +1,246 @@
+"""Hints: telling the channels of a message's recipients, on this node or on another.
+
+The registry holds channel ids, not nodes. A channel that is not here is searched for once, by telling
+everybody; whoever has it answers, and from then on its hints go straight to that node. A channel never
+moves, so what was learned is never wrong, at worst it is about a channel that is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from prometheus_client import Counter, Gauge
+
+from imd.chat.session import Session
+from imd.contracts.interfaces import Bus, Delivery, Hint
+from imd.observe.trace import TRACE
+
+DELIVERED = Counter("imd_delivered_messages_total", "Messages pushed by hints, by their path.", ["path"])
+SEARCHES = Counter("imd_channel_searches_total", "Channels that all nodes were asked for.")
+UNFOUND = Counter("imd_channel_searches_unanswered_total", "Channels that no node said it has.")
+SEARCHING = Gauge(
+    "imd_unknown_channels", "Channels searched for, and those that nobody said it has.", ["state"]
+)
+LEARNED = Gauge("imd_learned_channels", "Channels of other nodes whose node is known (bound: 200,000).")
+
+_LOCAL = DELIVERED.labels("local")
+_DIRECT = DELIVERED.labels("direct")
+_SEARCH = DELIVERED.labels("search")
+
+SEARCH_SECONDS = 2.0
+NOT_AGAIN_SECONDS = 30.0
+MAX_LEARNED = 200_000
+MAX_SEARCHING = 50_000
+MAX_UNFOUND = 200_000
+MAX_HELD_HINTS = 16
+
+
+class Cancellable(Protocol):
+    def cancel(self) -> None: ...
+
+    def active(self) -> bool: ...
+
+
+class _Search:
+    """A channel that is being looked for, and what it has to be told meanwhile."""
+
+    __slots__ = ("deadline", "held", "latest")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.held: list[Hint] = []
+        self.latest: Hint | None = None
+
+    def hold(self, hint: Hint) -> None:
+        """Keep a few hints whole; of more than that, only the last number counts."""
+        self.latest = hint
+        if len(self.held) < MAX_HELD_HINTS:
+            self.held.append(hint)
+
+    def hints(self) -> list[Hint]:
+        if self.latest is None or self.held[-1] is self.latest:
+            return self.held
+        return [*self.held, Hint(self.latest.channel, self.latest.epoch, self.latest.seq, None)]
+
+
+class Router:
+    """`local` maps channel ids to the sessions of this node. `bus` is None where there is no other node."""
+
+    def __init__(
+        self,
+        local: dict[str, Session],
+        bus: Bus | None,
+        seconds: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], Cancellable],
+    ) -> None:
+        self._local = local
+        self._bus = bus
+        self._seconds = seconds
+        self._call_later = call_later
+        self._learned: dict[str, str] = {}
+        self._searching: dict[str, _Search] = {}
+        self._unfound: dict[str, float] = {}
+        self._replaced: list[str] = []
+        self._tell_call: Cancellable | None = None
+        self._sweep_call: Cancellable | None = None
+        if bus is not None:
+            bus.listen(
+                self._hints_came,
+                self._search_came,
+                self._found_came,
+                self._replaced_came,
+                self._somebody_back,
+            )
+
+    # from the acceptor and the desk
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell every channel of these deliveries, in their order."""
+        local = self._local
+        pushed = 0
+        away: dict[str, list[Hint]] = {}
+        searched: list[Hint] = []
+        for delivery in deliveries:
+            for channel in delivery.channels:
+                session = local.get(channel)
+                if session is not None:
+                    pushed += session.hint(delivery.epoch, delivery.seq, delivery.body)
+                elif self._bus is not None:
+                    hint = Hint(channel, delivery.epoch, delivery.seq, delivery.body)
+                    self._route(hint, away, searched)
+        if pushed:
+            _LOCAL.inc(pushed)
+        if self._bus is not None:
+            for address, hints in away.items():
+                if TRACE.on:
+                    TRACE.hints("hint sent", hints, address)
+                self._bus.send_hints(address, hints)
+            if searched:
+                if TRACE.on:
+                    TRACE.hints("searched", searched, "all")
+                SEARCHES.inc(len(searched))
+                self._bus.search(searched)
+
+    # from connections
+
+    def tell_replaced(self, channel: str) -> None:
+        """A channel has lost its device to a newer one."""
+        session = self._local.get(channel)
+        if session is not None:
+            session.replaced()
+        elif self._bus is not None:
+            # All nodes hear of it: when many clients come back at once, of many at a time.
+            if not self._replaced:
+                self._tell_call = self._call_later(0, self._tell_away)
+            self._replaced.append(channel)
+
+    # from the node
+
+    def stop(self) -> None:
+        if self._sweep_call is not None and self._sweep_call.active():
+            self._sweep_call.cancel()
+        self._sweep_call = None
+        if self._tell_call is not None and self._tell_call.active():
+            self._tell_call.cancel()
+            self._tell_away()
+
+    # from within
+
+    def _tell_away(self) -> None:
+        replaced, self._replaced = self._replaced, []
+        if self._bus is not None and replaced:
+            self._bus.send_replaced(replaced)
+
+    def _route(self, hint: Hint, away: dict[str, list[Hint]], searched: list[Hint]) -> None:
+        address = self._learned.get(hint.channel)
+        if address is not None:
+            away.setdefault(address, []).append(hint)
+            return
+        search = self._searching.get(hint.channel)
+        if search is not None:
+            search.hold(hint)
+            return
+        if self._bus_is_down():
+            # Nobody would hear it, and an unanswered search would keep the channel unfound for a while.
+            return
+        now = self._seconds()
+        if self._unfound.get(hint.channel, 0.0) > now or len(self._searching) >= MAX_SEARCHING:
+            return
+        self._searching[hint.channel] = _Search(now + SEARCH_SECONDS)
+        searched.append(hint)
+        if self._sweep_call is None:
+            self._sweep_call = self._call_later(SEARCH_SECONDS, self._sweep)
+
+    def _bus_is_down(self) -> bool:
+        return self._bus is None or self._bus.problem() is not None
+
+    def _sweep(self) -> None:
+        """Give up searches that nobody answered; what they were for is in the inboxes."""
+        self._sweep_call = None
+        now = self._seconds()
+        for channel in [c for c, search in self._searching.items() if search.deadline <= now]:
+            del self._searching[channel]
+            if not self._bus_is_down():
+                self._unfound[channel] = now + NOT_AGAIN_SECONDS
+            UNFOUND.inc()
+        while len(self._unfound) > MAX_UNFOUND:
+            del self._unfound[next(iter(self._unfound))]
+        for channel in [c for c, until in self._unfound.items() if until <= now]:
+            del self._unfound[channel]
+        SEARCHING.labels("searching").set(len(self._searching))
+        SEARCHING.labels("unfound").set(len(self._unfound))
+        if self._searching or self._unfound:
+            self._sweep_call = self._call_later(SEARCH_SECONDS / 2, self._sweep)
+
+    def _take_hints(self, hints: list[Hint]) -> tuple[int, list[str]]:
+        """Pass hints on to the sessions that are here: how many were pushed, and for which channels."""
+        pushed = 0
+        here = []
+        for hint in hints:
+            session = self._local.get(hint.channel)
+            if session is not None:
+                here.append(hint.channel)
+                pushed += session.hint(hint.epoch, hint.seq, hint.body)
+        return pushed, here
+
+    # from the bus
+
+    def _hints_came(self, sender: str, hints: list[Hint]) -> None:
+        if TRACE.on:
+            TRACE.hints("hint received", hints, sender)
+        pushed, _ = self._take_hints(hints)
+        _DIRECT.inc(pushed)
+
+    def _search_came(self, sender: str, hints: list[Hint]) -> None:
+        if TRACE.on:
+            TRACE.hints("search received", hints, sender)
+        pushed, here = self._take_hints(hints)
+        _SEARCH.inc(pushed)
+        if here and self._bus is not None:
+            self._bus.send_found(sender, here)
+
+    def _found_came(self, sender: str, channels: list[str]) -> None:
+        for channel in channels:
+            self._learned[channel] = sender
+            self._unfound.pop(channel, None)
+            search = self._searching.pop(channel, None)
+            if search is not None and search.latest is not None and self._bus is not None:
+                hints = search.hints()
+                if TRACE.on:
+                    TRACE.hints("hint sent", hints, sender)
+                self._bus.send_hints(sender, hints)
+        while len(self._learned) > MAX_LEARNED:
+            del self._learned[next(iter(self._learned))]
+        LEARNED.set(len(self._learned))
+
+    def _replaced_came(self, channels: list[str]) -> None:
+        for channel in channels:
+            session = self._local.get(channel)
+            if session is not None:
+                session.replaced()
+
+    def _somebody_back(self) -> None:
+        # Whoever has a channel that nobody had may not have heard us. It finds what it missed by itself.
+        self._searching.clear()
+        self._unfound.clear()

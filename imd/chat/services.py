@@ -1,0 +1,40 @@
+"""What all connections of a node share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from imd.chat.accept import Acceptor
+from imd.chat.history import Historian
+from imd.chat.router import Cancellable, Router
+from imd.chat.session import Session
+from imd.config.settings import Settings
+from imd.contracts.interfaces import Inbox, Leave
+from imd.entry.auth import Authenticator
+from imd.entry.gate import Gate
+from imd.entry.replacing import Replacing
+from imd.protocol.ids import MessageIds, ServerClock
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all connections of a node share."""
+
+    settings: Settings
+    clock: ServerClock
+    ids: MessageIds
+    inbox: Inbox
+    acceptor: Acceptor
+    router: Router
+    historian: Historian
+    authenticator: Authenticator
+    gate: Gate
+    replacing: Replacing
+    sessions: dict[str, Session]
+    call_later: Callable[..., Cancellable]
+    unix_seconds: Callable[[], float]
+    leave: Callable[[Leave], None]
+    """tells the inbox that a channel is gone, and sees to it that this ends"""
+    desk_changed: Callable[[], None]
+    """an agent came: somebody may be waiting"""

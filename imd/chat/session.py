@@ -1,0 +1,440 @@
+"""One device's place in its inbox: what it was sent, what it has acknowledged, what it still has to get.
+
+The inbox is the truth. Hints push the next message at once; anything else (a gap, a full window, a slow
+socket, a lost hint) makes the session pull from the inbox when it can. `sent` only ever rises by one
+within an epoch, so order, no holes and no repeats follow from one counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from prometheus_client import Counter
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.chat.hint_buffer import REPLAYED, Ahead
+from imd.contracts.interfaces import (
+    Ack,
+    ConnectOutcome,
+    ConnectRequest,
+    Head,
+    Inbox,
+    Lease,
+    Leave,
+    Page,
+    Registered,
+    Superseded,
+)
+from imd.observe.seldom import Seldom
+from imd.observe.trace import TRACE
+from imd.protocol import frames
+from imd.protocol.errors import CLOSE_OVERLOADED, CLOSE_REPLACED, INVALID_MESSAGE, Refused, Unavailable
+
+PULLED = Counter("imd_pulled_messages_total", "Messages delivered by reading the inbox.")
+RESETS = Counter("imd_session_resets_total", "Times that a connected device had to be told `reset`.")
+
+PAGE_MESSAGES = 100
+# So much is not copied into a frame of each device that gets it.
+LARGE_BYTES = 1024
+# A device that does not acknowledge is pinged when so many messages wait for a sign of life.
+UNACKED_PING = 64
+
+
+class Outlet(Protocol):
+    """What a session needs of the connection to its device."""
+
+    @property
+    def writable(self) -> bool:
+        """False while what was sent last is still waiting for the socket."""
+
+    def send(self, payload: bytes, rest: memoryview | None = None) -> None:
+        """Send a frame: `payload`, and what follows it, if that is kept apart."""
+
+    def ping(self) -> None:
+        """Send a WebSocket ping that carries `Session.ping_mark()`."""
+
+    def close(self, code: int, reason: str) -> None: ...
+
+
+class Session:
+    """`acknowledges` is False for seed clients, who never do: pongs and clean closes count instead."""
+
+    __slots__ = (
+        "_ahead",
+        "_early",
+        "_head_at_ack",
+        "_inbox",
+        "_left",
+        "_other_epoch",
+        "_outlet",
+        "_pinged",
+        "_pulling",
+        "_reset_unread",
+        "_starts",
+        "_storing_ack",
+        "acked",
+        "acknowledges",
+        "answers_visitors",
+        "attempt",
+        "ceiling",
+        "channel",
+        "device",
+        "ended",
+        "ephemeral",
+        "epoch",
+        "known",
+        "sent",
+        "stored",
+        "told",
+        "user",
+        "window",
+    )
+
+    log = Seldom(Logger())
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        outlet: Outlet,
+        request: ConnectRequest,
+        *,
+        acknowledges: bool,
+        window: int,
+    ) -> None:
+        self._inbox = inbox
+        self._outlet = outlet
+        self.user = request.user
+        self.device = request.device
+        self.channel = request.channel
+        self.attempt = request.attempt
+        self.ephemeral = request.ephemeral
+        self.answers_visitors = request.answers_visitors
+        self.acknowledges = acknowledges
+        self.window = window
+        self.epoch = ""
+        self.sent = 0
+        """the last number written to the device"""
+        self.acked = 0
+        """the last number that the device is known to have"""
+        self.stored = 0
+        """the last number that the inbox knows the device to have; -1: nor that it was told of a hole"""
+        self.told = False
+        """the device is known to have read where it starts; until then its cursor is not moved"""
+        self.known = 0
+        """the highest number heard of, from anything"""
+        self.ceiling = 0
+        """the highest number ever sent to this channel, whatever the epoch"""
+        self.ended = False
+        self._left = False
+        self._pinged = 0
+        self._starts = 0
+        """how often the device was told where it starts; tells the pings before a reset from those after"""
+        self._reset_unread = False
+        """acknowledgements that name no epoch may still be about the numbers before the reset"""
+        self._pulling = False
+        self._ahead: Ahead | None = None
+        """what came since the inbox was asked"""
+        self._storing_ack = False
+        self._head_at_ack = 0
+        """how far the inbox reached when it last took an acknowledgement"""
+        self._early: tuple[str, int] | None = None
+        """the highest number heard of before the session began"""
+        self._other_epoch = False
+        """a hint of another epoch came since the inbox was last asked about the channel"""
+
+    # from the connection
+
+    def begin(self, registered: Registered) -> None:
+        """The channel is registered; the caller has told the device where it starts."""
+        page = registered.page
+        self._start_at(page.epoch, registered.seq, page.head, told=registered.recovered)
+        if not self.told and not self.acknowledges:
+            self._outlet.ping()
+        if self._early is not None:
+            epoch, seq = self._early
+            if epoch == page.epoch:
+                self.known = max(self.known, seq)
+            else:
+                self._other_epoch = True
+            self._early = None
+        self._push(page.messages)
+        self.pull_if_behind()
+
+    def acknowledge(self, seq: int, epoch: str | None = None) -> None:
+        """The device has everything up to `seq`. Raises Refused for a number that it was never sent.
+
+        What crossed a reset counts for nothing. It names another epoch; or none, and comes before the
+        pong to the ping that followed the reset.
+        """
+        if epoch is not None and epoch != self.epoch:
+            return
+        if seq < 0 or seq > self.ceiling:
+            raise Refused(INVALID_MESSAGE, f"ack: {seq} was never sent to this channel")
+        if epoch is None and self._reset_unread:
+            return
+        if self.acked < seq <= self.sent or (seq == self.acked and not self.told):
+            self._has(seq)
+            self.pull_if_behind()
+
+    def ping_mark(self) -> bytes:
+        """What a ping carries: the answer tells that everything up to here has arrived."""
+        return b"%d:%d" % (self._starts, self.sent)
+
+    def ponged(self, mark: bytes) -> None:
+        """A pong came: a reset before its ping was read. One that never acknowledges does so with it."""
+        start, _, seq = mark.partition(b":")
+        if not self.epoch or start != b"%d" % self._starts or not seq.isdigit() or len(seq) > 15:
+            return
+        self._reset_unread = False
+        number = int(seq)
+        if not self.acknowledges and self.acked <= number <= self.sent:
+            self._has(number)
+
+    def writable_again(self) -> None:
+        self.pull_if_behind()
+
+    def leave(self, clean: bool) -> Leave:
+        """End the session; gives what the inbox must be told.
+
+        `clean`: the connection was closed in good order, with nothing left unsent.
+        """
+        self.ended = self._left = True
+        if clean and not self.acknowledges:
+            self.acked, self.told = self.sent, True
+        if TRACE.on:
+            TRACE.acked(self, self.acked)
+            TRACE.left(self)
+        epoch = self.epoch if self.told else ""
+        return Leave(self.user, self.device, self.channel, epoch, self.acked, self.ephemeral)
+
+    # from the bus and from reconciling
+
+    def hint(self, epoch: str, seq: int, body: bytes | None) -> bool:
+        """The inbox reaches up to `seq`, and this may be that message. True if it was pushed."""
+        if epoch != self.epoch:
+            if self.epoch:
+                self._other_epoch = True
+                self.resynchronise()
+            elif self._early is None or self._early[0] == epoch:
+                self._early = (epoch, max(seq, self._early[1] if self._early else 0))
+            else:
+                self._early = (epoch, seq)
+                self._other_epoch = True
+            return False
+        if seq > self.known:
+            self.known = seq
+        sent = self.sent
+        if seq <= sent:
+            return False
+        if body is not None and seq == sent + 1 and not self._pulling and self._room() > 0:
+            self._send(seq, body)
+            if TRACE.on:
+                TRACE.sent("pushed", self, seq, body)
+            return True
+        if self._pulling and body is not None:
+            if self._ahead is None:
+                self._ahead = Ahead()
+            self._ahead.keep(seq, body)
+        self.pull_if_behind()
+        return False
+
+    def lease(self, renew: bool) -> Lease:
+        return Lease(self.user, self.device, self.channel, self.answers_visitors, renew)
+
+    def head_seen(self, head: Head) -> None:
+        """What the inbox said when it was asked or told something."""
+        if self.ended or not self.epoch:
+            return
+        if not head.held or head.epoch != self.epoch:
+            self.resynchronise()
+        else:
+            self.known = max(self.known, head.seq)
+            self.pull_if_behind()
+            self._store_ack()
+
+    def replaced(self) -> None:
+        """A newer channel of the device has taken its place."""
+        self._close(CLOSE_REPLACED, "replaced by a newer channel of this device")
+
+    # from within
+
+    def _close(self, code: int, reason: str) -> None:
+        """Close the connection. Until it is gone nothing more is asked: it must not register again."""
+        if not self.ended:
+            self.ended = True
+            self._outlet.close(code, reason)
+
+    def _start_at(self, epoch: str, seq: int, head: int, *, told: bool) -> None:
+        heard_of = self.known if epoch == self.epoch else 0
+        self.epoch = epoch
+        self.sent = self.acked = self._pinged = seq
+        self.told = told
+        self.stored = seq if told else -1
+        self._starts += 1
+        self._head_at_ack = 0
+        self.known = max(seq, head, heard_of)
+        self.ceiling = max(self.ceiling, seq)
+
+    def _room(self) -> int:
+        """How many messages may be written now."""
+        if not self._outlet.writable:
+            return 0
+        if not self.acknowledges:
+            return PAGE_MESSAGES
+        return self.window - (self.sent - self.acked)
+
+    def _send(self, seq: int, body: bytes) -> None:
+        self.sent = seq
+        if seq > self.ceiling:
+            self.ceiling = seq
+        if len(body) < LARGE_BYTES:
+            self._outlet.send(frames.delivered(seq, body))
+        else:
+            self._outlet.send(frames.numbered(seq), memoryview(body)[1:])
+        if not self.acknowledges and seq - self._pinged >= UNACKED_PING:
+            self._pinged = seq
+            self._outlet.ping()
+
+    def pull_if_behind(self) -> None:
+        """Read on from the inbox if there is more, the window is open, and no read is under way."""
+        if self._pulling or self.ended or not self.epoch:
+            return
+        if self._other_epoch:
+            self.resynchronise()
+            return
+        if self.sent >= self.known:
+            return
+        room = self._room()
+        if room <= 0:
+            return
+        self._pulling = True
+        page = self._inbox.pull(self.user, self.epoch, self.sent, min(room, PAGE_MESSAGES))
+        page.addCallback(self._pulled, self.epoch, self.known).addErrback(self._pull_failed)
+
+    def _pulled(self, page: Page, asked_epoch: str, asked_known: int) -> None:
+        ahead = self._answered()
+        if self.ended or asked_epoch != self.epoch:
+            return
+        if page.epoch != self.epoch:
+            self.resynchronise()
+            return
+        if page.messages or self.known > asked_known:
+            self.known = max(self.known, page.head)
+        else:
+            # The inbox has no more: whatever said so was wrong, and asking again would never end.
+            self.known = page.head
+        first = page.messages[0][0] if page.messages else page.head + 1
+        if first > self.sent + 1:
+            # The inbox was trimmed under a device that did not keep up: the archive has the rest.
+            self._reset(page.epoch, first - 1, page.head)
+        self._push(page.messages)
+        if ahead:
+            REPLAYED.inc(sum(self.hint(page.epoch, seq, body) for seq, body in ahead))
+        self.pull_if_behind()
+
+    def _answered(self) -> Sequence[tuple[int, bytes]]:
+        """The inbox has answered what it was asked; gives what came meanwhile."""
+        self._pulling = False
+        ahead, self._ahead = self._ahead, None
+        return () if ahead is None else ahead.take()
+
+    def _push(self, messages: Sequence[tuple[int, bytes]]) -> None:
+        pushed = 0
+        for seq, body in messages:
+            if seq == self.sent + 1 and (not self.acknowledges or seq - self.acked <= self.window):
+                self._send(seq, body)
+                pushed += 1
+                if TRACE.on:
+                    TRACE.sent("pulled", self, seq, body)
+        PULLED.inc(pushed)
+
+    def _pull_failed(self, failure: Failure) -> None:
+        # Reconciling asks again.
+        self._answered()
+        if failure.check(Unavailable) is None:
+            self.log.failure("pull for {user}", failure, user=self.user)
+
+    def _reset(self, epoch: str, seq: int, head: int) -> None:
+        self._start_at(epoch, seq, head, told=False)
+        RESETS.inc()
+        self._outlet.send(frames.encode(frames.Reset(epoch, seq)))
+        self._reset_unread = True
+        self._outlet.ping()
+
+    def resynchronise(self) -> None:
+        """The inbox is not what this session knew, or does not know this channel: register again."""
+        if self._pulling or self.ended:
+            return
+        self._pulling = True
+        self._other_epoch = False
+        request = ConnectRequest(
+            self.user,
+            self.device,
+            self.channel,
+            attempt=self.attempt,
+            epoch=self.epoch,
+            seq=self.acked,
+            ephemeral=self.ephemeral,
+            answers_visitors=self.answers_visitors,
+            page=PAGE_MESSAGES,
+            resume=True,
+        )
+        self._inbox.connect(request).addCallback(self._registered_again).addErrback(self._pull_failed)
+
+    def _registered_again(self, outcome: ConnectOutcome) -> None:
+        # What came meanwhile may be of an epoch that is over.
+        self._answered()
+        if self.ended:
+            if self._left and isinstance(outcome, Registered):
+                # Its leaving may have come before this.
+                leave = Leave(self.user, self.device, self.channel, "", 0, self.ephemeral)
+                self._inbox.leave(leave).addErrback(self._pull_failed)
+            return
+        if isinstance(outcome, Superseded):
+            self.replaced()
+            return
+        if not isinstance(outcome, Registered):
+            self._close(CLOSE_OVERLOADED, "too many connections of this user")
+            return
+        if outcome.page.epoch == self.epoch and outcome.recovered:
+            self.known = max(self.known, outcome.page.head)
+        else:
+            self._reset(outcome.page.epoch, outcome.seq, outcome.page.head)
+            self._push(outcome.page.messages)
+        self.pull_if_behind()
+
+    def _has(self, seq: int) -> None:
+        self.acked = seq
+        self.told = True
+        if TRACE.on:
+            TRACE.acked(self, seq)
+        self._store_ack()
+
+    def _store_ack(self) -> None:
+        """Tell the inbox, one call at a time: what is acknowledged meanwhile goes with the next."""
+        if self._storing_ack or not self.told or self.stored >= self.acked or self.ended:
+            return
+        self._storing_ack = True
+        ack = Ack(self.user, self.device, self.channel, self.epoch, self.acked, told=self.stored < 0)
+        stored = self._inbox.ack(ack)
+        stored.addCallback(self._ack_stored, ack, self._starts).addErrback(self._ack_failed)
+
+    def _ack_stored(self, head: Head, ack: Ack, starts: int) -> None:
+        self._storing_ack = False
+        if starts == self._starts and head.held and head.epoch == ack.epoch:
+            self.stored = max(self.stored, ack.seq)
+            # The hints of what came since the last acknowledgement may still be under way. What was there by
+            # then and is not here is not.
+            before, self._head_at_ack = self._head_at_ack, head.seq
+            head = head._replace(seq=before)
+        self.head_seen(head)
+
+    def _ack_failed(self, failure: Failure) -> None:
+        # The next acknowledgement, or leaving, tells it again.
+        self._storing_ack = False
+        if failure.check(Unavailable) is None:
+            self.log.failure("ack for {user}", failure, user=self.user)
+
+

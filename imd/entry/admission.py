@@ -1,0 +1,133 @@
+"""The connect signal: who it is that connects, and with what rights. No state, no connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imd.chat.compose import Author
+from imd.chat.session import Session
+from imd.config.settings import Auth, Settings
+from imd.contracts.interfaces import ConnectRequest, Inbox, Registered
+from imd.entry.auth import Authenticator, Identity, new_visitor, read_visitor_token
+from imd.protocol import frames
+from imd.protocol.errors import CLOSE_UNAUTHORIZED, FORBIDDEN, INVALID_MESSAGE, Closing, Refused
+from imd.protocol.ids import new_channel_id
+from imd.protocol.message import FromUserType, check_id, from_user_type
+
+MAX_NUMBER = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Somebody who may come in. The last three are a visitor's."""
+
+    identity: Identity
+    author: Author
+    visitor_token: str | None = None
+    token_hash: str = ""
+    known_visitor: bool = False
+    """it came with a token: the inbox must know the hash"""
+
+
+def admit(
+    frame: frames.ConnectFrame, bearer: str | None, auth: Auth, authenticator: Authenticator
+) -> Admission:
+    """Who sent this connect signal. `bearer` is the token of the handshake's Authorization header.
+
+    Raises Refused for what is wrong with the frame, Closing (4001) for what is wrong with the token.
+    """
+    device = "default" if frame.device is None else frame.device
+    check_id("device", device)
+    if frame.attempt is not None and abs(frame.attempt) > MAX_NUMBER:
+        raise Refused(INVALID_MESSAGE, "attempt: a smaller number is expected")
+    claimed = from_user_type(frame.login_type, frame.is_visitor, frame.is_customer_service)
+    if claimed is FromUserType.VISITOR_TYPE and not _has_jwt(frame, bearer, auth):
+        return _admit_visitor(frame, device, auth)
+    identity = _identify(frame, bearer, authenticator)
+    kind = from_user_type(identity.login_type, False, identity.is_customer_service)
+    if kind is None:
+        raise Refused(INVALID_MESSAGE, "loginType: USER_TYPE or CUSTOMER_TYPE is expected, or isVisitor")
+    return Admission(identity, Author(identity.user_id, device, kind))
+
+
+def _has_jwt(frame: frames.ConnectFrame, bearer: str | None, auth: Auth) -> bool:
+    """True if a token is there that is not a visitor's, in a mode that reads such tokens."""
+    token = frame.token or bearer
+    return bool(
+        auth.mode == "jwt" and frame.visitor_token is None and token and not token.startswith("visitor-")
+    )
+
+
+def _identify(frame: frames.ConnectFrame, bearer: str | None, authenticator: Authenticator) -> Identity:
+    try:
+        return authenticator.identify(frame, bearer)
+    except Refused as refused:
+        if refused.code != FORBIDDEN:
+            raise
+        raise Closing(CLOSE_UNAUTHORIZED, refused.reason, refused) from None
+
+
+def _admit_visitor(frame: frames.ConnectFrame, device: str, auth: Auth) -> Admission:
+    """A new visitor gets its name and token here; one that has a token is who the token says."""
+    if not auth.visitors:
+        raise Closing(CLOSE_UNAUTHORIZED, "visitors are not admitted")
+    token = frame.token if frame.visitor_token is None else frame.visitor_token
+    if token is None:
+        user_id, token, token_hash = new_visitor()
+        known = False
+    else:
+        user_id, token_hash = read_visitor_token(token)
+        known = True
+    identity = Identity(user_id, None, False, None)
+    return Admission(
+        identity, Author(user_id, device, FromUserType.VISITOR_TYPE), token, token_hash, known
+    )
+
+
+async def check_visitor(admission: Admission, inbox: Inbox) -> None:
+    """Remember a new visitor's token, or see that an old one is known. Raises Closing (4001), Unavailable."""
+    if admission.visitor_token is None:
+        return
+    visitor = admission.author.user
+    if not admission.known_visitor:
+        await inbox.remember_visitor(visitor, admission.token_hash)
+    elif not await inbox.knows_visitor(visitor, admission.token_hash):
+        raise Closing(CLOSE_UNAUTHORIZED, "the visitor's token is not known, or has expired")
+
+
+def connect_request(frame: frames.ConnectFrame, author: Author) -> ConnectRequest:
+    """What the inbox is asked for, with a new channel id."""
+    request = ConnectRequest(author.user, author.device, new_channel_id(), attempt=frame.attempt)
+    if frame.cursor is not None:
+        request.epoch = frame.cursor.epoch
+        request.seq = min(max(frame.cursor.seq, -1), MAX_NUMBER)
+    request.ephemeral = bool(frame.ephemeral)
+    request.answers_visitors = author.type is FromUserType.CUSTOMER_SERVICE
+    return request
+
+
+def connected(
+    admission: Admission, session: Session, registered: Registered, settings: Settings, now_ms: int
+) -> bytes:
+    """The answer to the connect signal."""
+    limits, author, exp = settings.limits, admission.author, admission.identity.exp
+    ping_seconds = settings.websocket.ping_seconds
+    return frames.encode(
+        frames.Connected(
+            v=1,
+            user_id=author.user,
+            from_user_type=author.type.value,
+            device=author.device,
+            channel=session.channel,
+            epoch=registered.page.epoch,
+            seq=registered.seq,
+            recovered=registered.recovered,
+            server_time=now_ms,
+            limits=frames.Limits(
+                limits.message_bytes, limits.group_members, limits.ack_window, limits.messages_per_second
+            ),
+            ping_seconds=int(ping_seconds) if ping_seconds == int(ping_seconds) else ping_seconds,
+            visitor_token=admission.visitor_token,
+            exp=int(exp * 1000) if exp is not None else None,
+        )
+    )

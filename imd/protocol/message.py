@@ -1,0 +1,158 @@
+"""The message object, its rules and its sender's type, as the seed has them (`IMessage`)."""
+
+from __future__ import annotations
+
+import enum
+import re
+from functools import lru_cache
+from hashlib import blake2b
+from zlib import crc32
+
+import msgspec
+
+from imd.protocol.errors import INVALID_MESSAGE, Refused
+
+VISITOR_PREFIX = "visitor-"
+MAX_ID_CHARS = 128
+MAX_CLIENT_MSG_ID_CHARS = 64
+
+# 1 to 128 characters, no control characters, no lone surrogates.
+_USABLE_ID = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS}}}").fullmatch
+
+
+class LoginType(enum.Enum):
+    """Which side of the desk somebody logs in on (the seed's `LoginType`)."""
+
+    USER_TYPE = "USER_TYPE"
+    CUSTOMER_TYPE = "CUSTOMER_TYPE"
+
+    @classmethod
+    def is_exists(cls, text: str | None) -> LoginType | None:
+        """The login type that `text` names in any case, or by its alias; None for anything else."""
+        return _LOGIN_TYPES.get(text.lower()) if text else None
+
+
+_LOGIN_TYPES = {
+    "user_type": LoginType.USER_TYPE,
+    "user": LoginType.USER_TYPE,
+    "customer_type": LoginType.CUSTOMER_TYPE,
+    "customer": LoginType.CUSTOMER_TYPE,
+}
+
+
+class FromUserType(enum.Enum):
+    """What the sender of a message is (the seed's `FromUserType`)."""
+
+    VISITOR_TYPE = "VISITOR_TYPE"
+    CUSTOMER_SERVICE = "CUSTOMER_SERVICE"
+    USER_TYPE = "USER_TYPE"
+    CUSTOMER_TYPE = "CUSTOMER_TYPE"
+
+
+def from_user_type(
+    login_type: str | None, is_visitor: bool | None, is_customer_service: bool | None
+) -> FromUserType | None:
+    """The seed's `getFromUserType`. None means that nobody of that kind exists."""
+    exists = LoginType.is_exists(login_type)
+    if exists is None:
+        return FromUserType.VISITOR_TYPE if is_visitor else None
+    if exists is LoginType.USER_TYPE:
+        return FromUserType.CUSTOMER_SERVICE if is_customer_service else FromUserType.USER_TYPE
+    return FromUserType.CUSTOMER_TYPE
+
+
+class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
+    """One chat message. Its JSON, in this order of fields, is what inboxes and the archive hold.
+
+    `send_time` is in milliseconds since the epoch, by the servers' common clock.
+    """
+
+    id: str = ""
+    client_msg_id: str | None = None
+    user_id: str = ""
+    from_user_type: str = ""
+    to: str = ""
+    group: list[str] | None = None
+    msg: str = ""
+    content_type: str | None = None
+    send_time: int = 0
+    is_visitor: bool = False
+
+    def is_msg_ok(self) -> bool:
+        """The seed's `isMsgOK`: a sender, a text, and somebody to get it (a visitor writes to the desk)."""
+        return bool(self.user_id and self.msg and (self.to or self.group or self.is_visitor))
+
+    def is_group_chat(self) -> bool:
+        """The seed's `isGroupChat`: a list, no single recipient, and not from a visitor."""
+        return bool(self.group) and not self.to and not self.is_visitor
+
+    def set_now_as_send_time(self, now_ms: int) -> None:
+        """The seed's `setNowAsSendTime`, by the clock that the caller trusts."""
+        self.send_time = now_ms
+
+    def get_from_user_type(self) -> FromUserType:
+        """The seed's `getFromUserType`; a message carries it, since roles belong to the connection."""
+        return FromUserType(self.from_user_type)
+
+    def recipients(self) -> list[str]:
+        """Whose inboxes this goes to, each once, in the order given. A visitor's goes to the desk: empty."""
+        if self.is_visitor:
+            return []
+        if self.to:
+            return [self.to]
+        return list(dict.fromkeys(self.group or ()))
+
+    def content(self) -> str:
+        """A checksum of what the sender wrote: equal for a resend, different when anything else is meant.
+
+        It finds a client's mistakes, and nobody gains by a collision with a message of one's own. A group
+        list is a set, so its order does not count.
+        """
+        target = self.to or sorted(set(self.group or ()))
+        written = f"{target}\0{self.msg}\0{self.content_type}"
+        return f"{crc32(written.encode()):x}"
+
+
+encode_message = msgspec.json.Encoder().encode
+decode_message = msgspec.json.Decoder(IMessage).decode
+
+
+def is_usable_id(text: str) -> bool:
+    """True for a user id or device that the protocol allows."""
+    # Nothing long is remembered: strangers choose it.
+    return len(text) <= MAX_ID_CHARS and _is_usable(text)
+
+
+@lru_cache(maxsize=10_000)
+def _is_usable(text: str) -> bool:
+    return _USABLE_ID(text) is not None
+
+
+def check_id(name: str, text: str) -> None:
+    """Refuse (`invalid_message`) a user id or device that the protocol does not allow."""
+    if not is_usable_id(text):
+        raise Refused(
+            INVALID_MESSAGE,
+            f"{name}: 1 to {MAX_ID_CHARS} characters are expected, without control characters",
+        )
+
+
+def is_visitor_id(user_id: str) -> bool:
+    return user_id.startswith(VISITOR_PREFIX)
+
+
+def conversation_members(message: IMessage) -> list[str]:
+    """The sorted ids that name the conversation of `message`.
+
+    A conversation with a visitor belongs to the visitor alone, since agents may change.
+    """
+    if message.is_visitor:
+        return [message.user_id]
+    if message.to:
+        return [message.to] if is_visitor_id(message.to) else sorted({message.user_id, message.to})
+    return sorted({message.user_id, *(message.group or ())})
+
+
+def conversation_id(members: list[str]) -> str:
+    """A hash of the JSON of the sorted ids: no two conversations can share one, whatever the ids hold."""
+    return blake2b(msgspec.json.encode(members), digest_size=16).hexdigest()

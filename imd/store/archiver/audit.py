@@ -1,0 +1,247 @@
+"""Whether all that RabbitMQ has confirmed comes out of the archive queue: looked at every few seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import Counter
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.observe.seldom import Seldom
+from imd.protocol.errors import Unavailable
+from imd.store.archiver.writer import ArchiveWriter
+from imd.store.batch_numbers import BLOCK, Bits, Numbers, add_number, numbers_of, ranges
+from imd.store.mongo.archive import MongoArchive
+from imd.store.mongo.ledger import (
+    Block,
+    Ledger,
+    close_blocks,
+    mark_missing,
+    note,
+    read_ledger,
+    say_gone,
+    say_held,
+)
+
+ROUND_SECONDS = 3.0
+MISSING_SECONDS = 60.0
+# RabbitMQ takes batches back from a consumer that has not acknowledged them for 30 minutes.
+STRANGER_SECONDS = 1900.0
+OVER_SECONDS = 86_400.0
+STOP_SECONDS = 1.0
+
+MISSING = Counter(
+    "imd_archive_missing_total", "Confirmed batches that never came out of the archive queue."
+)
+
+
+class Suspicions:
+    """Which numbers are confirmed, not written and held by nobody, and for how long they have been."""
+
+    def __init__(self) -> None:
+        self._then: float | None = None
+        self._time = 0.0
+        self._since: dict[tuple[str, int], list[tuple[float, int]]] = {}
+
+    def clear(self) -> None:
+        """Nothing is known now: begin anew."""
+        self._then = None
+        self._since.clear()
+
+    def look(self, now: float, blocks: list[Block], held: Bits, *, empty: bool) -> Bits:
+        """Those that are missing. `empty`: the archive queue is."""
+        # A process that stood still has not looked meanwhile, and others may have stood still, too.
+        self._time += 0.0 if self._then is None else min(now - self._then, 3 * ROUND_SECONDS)
+        self._then = now
+        highest: dict[str, int] = {}
+        for block in blocks:
+            if block.written:
+                last = block.number * BLOCK + block.written.bit_length() - 1
+                highest[block.publisher] = max(last, highest.get(block.publisher, 0))
+        since, self._since = self._since, {}
+        overdue: Bits = {}
+        for block in blocks:
+            key = block.publisher, block.number
+            suspect = block.confirmed & ~block.written & ~block.missing & ~held.get(key, 0)
+            if not empty:
+                # Only those before the last that was written.
+                written = highest.get(block.publisher, 0) - block.number * BLOCK
+                suspect &= (1 << max(0, written)) - 1
+            if suspect:
+                self._since[key] = spells = _still(since.get(key, []), suspect, self._time)
+                for began, bits in spells:
+                    if self._time - began >= MISSING_SECONDS:
+                        overdue[key] = overdue.get(key, 0) | bits
+        return overdue
+
+
+def _still(spells: list[tuple[float, int]], suspect: int, time: float) -> list[tuple[float, int]]:
+    """When each of the suspect numbers became one."""
+    kept = [(began, bits & suspect) for began, bits in spells if bits & suspect]
+    for _, bits in kept:
+        suspect &= ~bits
+    return [*kept, (time, suspect)] if suspect else kept
+
+
+class ArchiveAudit:
+    """Tells the ledger which of this node's batches were confirmed; beside a writer, looks for missing ones.
+
+    A batch that a consumer holds is not missing. Writers say in the ledger which they hold; while the queue
+    has more consumers than that, nothing is taken for missing, for STRANGER_SECONDS at most.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, clock: Any, archive: MongoArchive, numbers: Numbers, writer: ArchiveWriter | None
+    ) -> None:
+        self._clock = clock
+        self._archive = archive
+        self._numbers = numbers
+        self._writer = writer
+        self._seldom = Seldom(self.log, clock.seconds)
+        self._suspicions = Suspicions()
+        self._strangers_since: float | None = None
+        self._stopping = False
+        self._pause: Deferred[None] | None = None
+        self._working: Deferred[None] | None = None
+
+    # from the node
+
+    def start(self) -> Deferred[None]:
+        """The MongoArchive and the writer are started apart; nobody has to wait for this."""
+        self._working = ensureDeferred(self._work())
+        self._working.addErrback(self._work_ended)
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        return ensureDeferred(self._stop()).addErrback(
+            lambda failure: self.log.failure("archive audit: did not stop in good order", failure)
+        )
+
+    def problem(self) -> str | None:
+        """None: messages do not depend on it."""
+        return None
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        if self._pause is not None and not self._pause.called:
+            self._pause.callback(None)
+        working = self._working
+        if working is not None and not working.called:
+            working.addTimeout(STOP_SECONDS, self._clock, onTimeoutCancel=lambda *_: None)
+            await working
+        if self._archive.problem() is not None:
+            return
+        leave = ensureDeferred(self._leave())
+        leave.addTimeout(STOP_SECONDS, self._clock, onTimeoutCancel=lambda *_: None)
+        await leave
+
+    async def _leave(self) -> None:
+        try:
+            await self._tell()
+            if self._writer is not None:
+                await self._archive.run(say_gone, self._numbers.publisher)
+        except Unavailable as error:
+            self._seldom.warn("archive audit: {reason}", reason=str(error))
+
+    # its work
+
+    async def _work(self) -> None:
+        while not self._stopping:
+            try:
+                await self._tell()
+                if self._writer is not None:
+                    await self._look(self._writer)
+            except Unavailable:
+                # MongoDB says so itself.
+                self._suspicions.clear()
+            except CancelledError:
+                raise
+            except Exception:
+                self._suspicions.clear()
+                self._seldom.failure("archive audit: a look failed", Failure())
+            if not self._stopping:
+                self._pause = pause = Deferred[None]()
+                call = self._clock.callLater(ROUND_SECONDS, pause.callback, None)
+                await pause
+                if call.active():
+                    call.cancel()
+
+    def _work_ended(self, failure: Failure) -> None:
+        if not (self._stopping and failure.check(CancelledError)):
+            self.log.failure("archive audit: stopped working", failure)
+
+    async def _tell(self) -> None:
+        untold = self._numbers.take_untold()
+        if not untold:
+            return
+        try:
+            permitted = await self._archive.run(note, untold, {}, own=True)
+        except BaseException:
+            self._numbers.give_back(untold)
+            raise
+        if not permitted:
+            self._seldom.warn("archive audit: MongoDB permits no ledger; what goes missing is not noticed")
+
+    async def _look(self, writer: ArchiveWriter) -> None:
+        await self._archive.run(say_held, self._numbers.publisher, writer.holding())
+        queue = await writer.queue_state()
+        if queue is None:
+            self._suspicions.clear()
+            return
+        waiting, consumers = queue
+        ledger: Ledger = await self._archive.run(read_ledger)
+        if self._has_strangers(consumers - len(ledger.holding)):
+            self._suspicions.clear()
+            return
+        held: Bits = {}
+        for name in (name for holding in ledger.holding for name in holding):
+            publisher, _, number = name.rpartition(":")
+            add_number(held, publisher, int(number))
+        overdue = self._suspicions.look(self._clock.seconds(), ledger.blocks, held, empty=not waiting)
+        if overdue:
+            self._report(await self._archive.run(mark_missing, overdue))
+        over = over_blocks(ledger.blocks, quiet=not waiting and not held)
+        if over:
+            await self._archive.run(close_blocks, over)
+
+    def _has_strangers(self, strangers: int) -> bool:
+        """Consumers that say nothing may hold what is not written."""
+        if strangers <= 0:
+            self._strangers_since = None
+            return False
+        now = self._clock.seconds()
+        if self._strangers_since is None:
+            self._strangers_since = now
+        return now - self._strangers_since < STRANGER_SECONDS
+
+    def _report(self, newly: Bits) -> None:
+        found: dict[str, list[int]] = {}
+        for (publisher, block), bits in sorted(newly.items()):
+            found.setdefault(publisher, []).extend(numbers_of(block, bits))
+        for publisher, numbers in found.items():
+            MISSING.inc(len(numbers))
+            self.log.error(
+                "archive: {count} batches of {publisher} were confirmed by RabbitMQ and never came out of "
+                "imd.archive ({numbers}): their messages are missing in the archive. Is there a policy on "
+                "the queue, was it purged or deleted, or does something else consume it?",
+                count=len(numbers),
+                publisher=publisher,
+                numbers=ranges(numbers),
+            )
+
+
+def over_blocks(blocks: list[Block], *, quiet: bool) -> list[Block]:
+    """Those of which nothing more can come. `quiet`: nothing is in the queue, and nobody holds anything."""
+    highest: dict[str, int] = {}
+    for block in blocks:
+        highest[block.publisher] = max(block.number, highest.get(block.publisher, 0))
+    return [
+        block
+        for block in blocks
+        if not block.confirmed & ~block.written & ~block.missing
+        and (block.number + 2 <= highest[block.publisher] or (quiet and block.idle_seconds > OVER_SECONDS))
+    ]

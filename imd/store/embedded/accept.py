@@ -1,0 +1,181 @@
+"""Placing messages: resends, numbers, inboxes and the archive row, in the open transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+
+from imd.contracts.interfaces import (
+    Conflict,
+    Delivery,
+    Duplicate,
+    Failed,
+    NotAllowed,
+    Outcome,
+    Placed,
+    Submission,
+)
+from imd.protocol.message import conversation_id, conversation_members, decode_message, is_visitor_id
+from imd.store.embedded import tables
+from imd.store.embedded.desk import Desk
+from imd.store.embedded.opening import Opening
+from imd.store.embedded.state import State, User
+from imd.store.inbox_metrics import OVERFLOWN
+
+_read_sent = msgspec.json.Decoder(list[tuple[int, str, str, str, int, str, int]]).decode
+
+
+class Use(NamedTuple):
+    """What a clientMsgId has been used for."""
+
+    content: str
+    number: int
+    message_id: str
+    send_time: int
+
+
+@lru_cache(maxsize=50_000)
+def _conversation(members: tuple[str, ...]) -> bytes:
+    return bytes.fromhex(conversation_id(list(members)))
+
+
+class Placing:
+    """Places batches of messages."""
+
+    def __init__(self, state: State, desk: Desk) -> None:
+        self._state = state
+        self._desk = desk
+        options = state.options
+        self._unopened_messages = min(options.unopened_messages, options.max_messages)
+        self._opening = Opening(options.new_ids)
+
+    def accept(self, batch: Sequence[Submission]) -> list[Outcome]:
+        """One outcome per message, in order. Nothing is in the file before `state.write()`."""
+        state = self._state
+        now = state.clock.now_ms()
+        names_of_senders = [submission.sender for submission in batch]
+        names = list(names_of_senders)
+        for submission in batch:
+            names += submission.recipients
+        users = state.load(names)
+        uses = self._uses(batch, [users[submission.sender] for submission in batch], now)
+        by_user = state.channels.by_user
+        live = state.channels.live
+        unopened_messages = self._unopened_messages
+        unplaced: list[str] = []
+        outcomes: list[Outcome] = []
+        for submission in batch:
+            sender = users[submission.sender]
+            key = None
+            if submission.client_msg_id is not None:
+                key = (sender.uid, submission.device, submission.client_msg_id)
+                use = uses.get(key)
+                if use is not None:
+                    outcomes.append(self._again(submission, sender, key, use, now))
+                    continue
+            try:
+                text = submission.body.decode()
+                members = conversation_members(decode_message(submission.body))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                outcomes.append(Failed(f"the body is no message: {error}"))
+                continue
+
+            size = len(submission.body)
+            agent: User | None = None
+            deliveries: list[Delivery] = []
+            recipients = submission.recipients
+            if not recipients:
+                if not is_visitor_id(submission.sender):
+                    outcomes.append(Failed("nobody is to get it"))
+                    continue
+                found = self._desk.agent_for(sender, submission.visitor_to, now)
+                if isinstance(found, NotAllowed):
+                    outcomes.append(found)
+                    continue
+                agent, deliveries = found
+                if agent is not None:
+                    recipients = (agent.name,)
+            elif not all(users[name].seq for name in recipients):
+                refused = self._opening.refuse(sender.name, [users[name] for name in recipients], now)
+                if refused is not None:
+                    unplaced += recipients
+                    outcomes.append(refused)
+                    continue
+
+            number = state.new_number()
+            message_id = submission.message_id
+            taking_part = {sender.uid}
+            for name in recipients:
+                user = users[name]
+                seq = user.seq = user.seq + 1
+                state.changed(user)
+                state.inbox += (user.uid, seq, number, size)
+                if seq - user.low > unopened_messages:
+                    self._bound(user)
+                taking_part.add(user.uid)
+                channels = live(name, now) if name in by_user else ()
+                deliveries.append(Delivery(name, user.epoch, seq, channels, submission.body))
+                if user.agent is not None and user.agent == submission.sender and len(recipients) == 1:
+                    self._desk.answered(user, number)
+            if agent is not None:
+                state.owe(sender, number, size)
+            elif not recipients:
+                self._desk.wait(sender, number, size)
+
+            state.messages += (
+                number, message_id, sender.uid, _conversation(tuple(members)), now, text
+            )  # fmt: skip
+            for uid in taking_part:
+                state.participants += (uid, message_id, number)
+            if key is not None:
+                uses[key] = Use(submission.content, number, message_id, submission.send_time)
+                state.sent += (state.new_use(), *key, submission.content, number, now)
+            outcomes.append(Placed(deliveries, agent.name if agent is not None else ""))
+        self._desk.cap_waiting()
+        if unplaced:
+            self._unmake(set(unplaced).difference(names_of_senders))
+        return outcomes
+
+    def _bound(self, user: User) -> None:
+        """Past what an inbox may hold the oldest leave."""
+        most = self._state.options.max_messages if user.opened else self._unopened_messages
+        low = user.seq - most
+        if low > user.low:
+            OVERFLOWN.inc(low - user.low)
+            self._state.trim(user, low)
+
+    def _unmake(self, names: Iterable[str]) -> None:
+        """Somebody who got no message after all leaves nothing in the file."""
+        users = self._state.load(())
+        for user in map(users.__getitem__, names):
+            if not user.seq and not user.opened:
+                self._state.unmake(user)
+
+    def _uses(
+        self, batch: Sequence[Submission], senders: Sequence[User], now: int
+    ) -> dict[tuple[int, str, str], Use]:
+        """What the batch's clientMsgIds have been used for within the time that they are remembered."""
+        state = self._state
+        keys: list[int | str] = []
+        for submission, sender in zip(batch, senders, strict=True):
+            if submission.client_msg_id is not None:
+                keys += (sender.uid, submission.device, submission.client_msg_id)
+        uses = {}
+        oldest = now - state.dedup_ms
+        for rows in tables.GET_SENT.read(state.connection, keys, (oldest,)):
+            for uid, device, client_msg_id, content, number, message_id, send_time in _read_sent(rows):
+                uses[uid, device, client_msg_id] = Use(content, number, message_id, send_time)
+        return uses
+
+    def _again(
+        self, submission: Submission, sender: User, key: tuple[int, str, str], use: Use, now: int
+    ) -> Outcome:
+        if use.content != submission.content:
+            return Conflict()
+        state = self._state
+        state.sent += (state.new_use(), *key, use.content, use.number, now)
+        agent = "" if submission.recipients else self._desk.present_agent(sender, now) or ""
+        return Duplicate(use.message_id, use.send_time, agent)

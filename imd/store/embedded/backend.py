@@ -1,0 +1,211 @@
+"""The embedded backend: inbox, desk and archive in one SQLite file, channels in memory. For one node.
+
+What `accept` has answered is in the file, archive row included, and survives kill -9 and a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.contracts.interfaces import (
+    Ack,
+    ConnectOutcome,
+    ConnectRequest,
+    Delivery,
+    Head,
+    History,
+    HistoryQuery,
+    InboxOptions,
+    Lease,
+    Leave,
+    Outcome,
+    Page,
+    Record,
+    Submission,
+)
+from imd.observe.seldom import Seldom
+from imd.protocol.errors import ConfigurationError
+from imd.protocol.ids import ServerClock
+from imd.store.embedded.accept import Placing
+from imd.store.embedded.archive import read_history, read_newest_id
+from imd.store.embedded.desk import Desk
+from imd.store.embedded.devices import Devices
+from imd.store.embedded.drift import Drift, mend_times
+from imd.store.embedded.probe import Probe
+from imd.store.embedded.state import State
+from imd.store.embedded.sweep import Sweep
+from imd.store.embedded.tables import lock_folder, open_file
+from imd.store.embedded.worker import Group, Operation, Worker
+
+SWEEP_SECONDS = 1.0
+
+
+class EmbeddedStore:
+    """Inbox, ArchiveQueue and Archive (imd.contracts.interfaces) on `<folder>/imd.db`.
+
+    One object serves as all three: `start` and `stop` may be called once for each of them.
+    """
+
+    _log = Logger()
+
+    def __init__(self, folder: str, options: InboxOptions, clock: ServerClock, reactor: Any = None) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self._folder = folder
+        self._options = options
+        self._clock = clock
+        self._worker = Worker(reactor)
+        self._seldom = Seldom(self._log)
+        self._sweeping = LoopingCall(self._sweep_once)
+        self._sweeping.clock = reactor
+        self._starting: list[Deferred[None]] | None = None
+        self._started: Failure | bool = False
+        """True once it is; a Failure if it could not"""
+        # Made and used in the thread.
+        self._state: State
+        self._desk: Desk
+        self._devices: Devices
+        self._sweep: Sweep
+        self._probe: Probe
+        self._connection: sqlite3.Connection | None = None
+        self._lock: int | None = None
+
+    # Backend
+
+    def start(self) -> Deferred[None]:
+        """Fails with ConfigurationError if the folder cannot be used or another process uses it."""
+        waiter: Deferred[None] = Deferred()
+        if self._starting is None:
+            self._starting = [waiter]
+            self._worker.start(self._begin).addBoth(self._start_done)
+        elif self._started is False:
+            self._starting.append(waiter)
+        else:
+            waiter.callback(None if self._started is True else self._started)
+        return waiter
+
+    def _begin(self) -> Group:
+        """In the thread."""
+        self._lock = lock_folder(self._folder)
+        try:
+            self._connection = open_file(self._folder)
+            mend_times(self._connection)
+            state = State(self._connection, self._options, self._clock)
+        except sqlite3.Error as error:
+            self._end()
+            raise ConfigurationError(f"[node] data = {self._folder}: imd.db is not usable: {error}") from None
+        except BaseException:
+            self._end()
+            raise
+        self._state = state
+        self._desk = Desk(state)
+        self._devices = Devices(state)
+        drift = Drift(self._connection, self._clock, state.next_number)
+        self._sweep = Sweep(state, self._devices, drift)
+        group = Group(state, Placing(state, self._desk))
+        self._probe = Probe(self._folder, state, group)
+        return group
+
+    def _start_done(self, result: Failure | None) -> None:
+        self._started = result if result is not None else True
+        if self._started is True:
+            self._sweeping.start(SWEEP_SECONDS, now=False).addErrback(self._sweep_failed)
+        assert self._starting is not None
+        for waiter in self._starting:
+            waiter.callback(result)
+
+    def stop(self) -> Deferred[None]:
+        if self._sweeping.running:
+            self._sweeping.stop()
+        return self._worker.stop(self._end)
+
+    def _end(self) -> None:
+        """In the thread."""
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def problem(self) -> str | None:
+        return self._worker.problem()
+
+    def _do(self, user: str | None, work: Callable[[], Any]) -> Deferred[Any]:
+        """Have `work` done in the thread; `user` is whose row and devices it asks for."""
+        return self._worker.do(Operation(work=work, user=user))
+
+    # Inbox
+
+    def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
+        if not batch:
+            return succeed([])
+        return self._worker.do(Operation(batch=batch))
+
+    def probe(self) -> Deferred[None]:
+        return self._worker.do(Operation(work=lambda: self._probe.look(), alone=True))
+
+    def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
+        return self._do(request.user, lambda: self._devices.connect(request))
+
+    def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
+        return self._do(None, lambda: self._devices.pull(user, epoch, after, limit))
+
+    def ack(self, ack: Ack) -> Deferred[Head]:
+        return self._do(ack.user, lambda: self._devices.ack(ack))
+
+    def renew(self, lease: Lease) -> Deferred[Head]:
+        return self._do(lease.user, lambda: self._devices.renew(lease))
+
+    def leave(self, leave: Leave) -> Deferred[None]:
+        return self._do(leave.user, lambda: self._devices.leave(leave))
+
+    def era(self) -> Deferred[str]:
+        # Channels are forgotten with the process, and their connections with them.
+        return succeed("")
+
+    def serve_desk(self) -> Deferred[list[Delivery]]:
+        return self._do(None, lambda: self._desk.serve())
+
+    def agent_of(self, visitor: str) -> Deferred[str]:
+        return self._do(None, lambda: self._desk.agent_of(visitor))
+
+    def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]:
+        return self._do(None, lambda: self._sweep.remember_visitor(visitor, token_hash))
+
+    def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:
+        return self._do(None, lambda: self._sweep.knows_visitor(visitor, token_hash))
+
+    # ArchiveQueue
+
+    def publish(self, records: Sequence[Record]) -> Deferred[None]:
+        """Nothing is left to do: what `accept` placed, it archived in the same transaction, and so it did
+        with the first copy of what it called a duplicate. The desk sees to who may read a message."""
+        return succeed(None)
+
+    # Archive
+
+    def history(self, query: HistoryQuery) -> Deferred[History]:
+        return self._do(None, lambda: read_history(self._state, query))
+
+    def newest_id(self) -> Deferred[str]:
+        return self._do(None, lambda: read_newest_id(self._state))
+
+    # forgetting
+
+    def _sweep_once(self) -> Deferred[None]:
+        swept = self._do(None, lambda: self._sweep.sweep())
+        return swept.addErrback(self._sweep_failed)
+
+    def _sweep_failed(self, failure: Failure) -> None:
+        # The next one makes up for it.
+        self._seldom.warn("forgetting what is old: {reason}", reason=failure.getErrorMessage())

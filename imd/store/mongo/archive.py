@@ -1,0 +1,375 @@
+"""The archive in MongoDB. The driver blocks, so it has threads of its own."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import pymongo
+from prometheus_client import Counter, Gauge, Histogram
+from pymongo.errors import ConfigurationError as DriverConfigurationError
+from pymongo.errors import ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
+from pymongo.write_concern import WriteConcern
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.contracts.interfaces import History, HistoryQuery
+from imd.observe.seldom import Seldom
+from imd.protocol.errors import ConfigurationError, Unavailable
+from imd.store.inbox_metrics import FOREIGN
+from imd.store.mongo.history import Page, read_page
+from imd.store.mongo.indexes import make_indexes
+from imd.store.mongo.ledger import LEDGER, make_ledger
+from imd.store.mongo.write import Inserted, write_messages
+
+COLLECTION = "im_message"
+DATABASE = "imd"
+
+READ_THREADS = 3
+# Two writes, a ping, indexes that are made, and the audit.
+WRITE_THREADS = 5
+MAX_READS = 256
+PING_SECONDS = 2.0
+SELECTION_SECONDS = 2.0
+STOP_SECONDS = 3.0
+# Between two tries to make indexes that something is in the way of.
+INDEX_SECONDS = 60.0
+_MAX_DELAY_SECONDS = 15.0
+
+INSERT_SECONDS = Histogram(
+    "imd_mongodb_insert_seconds", "One write of a batch to MongoDB, with its encoding."
+)
+HISTORY_SECONDS = Histogram("imd_mongodb_history_seconds", "One page of history, with the wait for a thread.")
+WRITTEN = Counter("imd_archive_written_total", "Documents written to MongoDB.")
+DUPLICATES = Counter("imd_archive_duplicates_total", "Documents that MongoDB had already.")
+READS = Gauge("imd_mongodb_reads", f"History pages waited for, at most {MAX_READS}.")
+
+
+class MongoArchive:
+    """`url` is a MongoDB connection string; its database (`imd` if it names none) holds `im_message`.
+
+    Writes wait for a majority and the journal unless the url says otherwise.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, url: str, *, timeout_seconds: float = 10.0) -> None:
+        self._reactor = reactor
+        self._seldom = Seldom(self.log, reactor.seconds)
+        self._url = url
+        self._timeout_seconds = timeout_seconds
+        self._client: Any = None
+        self._collection: Any = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._writers: ThreadPoolExecutor | None = None
+        self._watching: Deferred[None] | None = None
+        self._ready: Deferred[None] = Deferred()
+        self._problem: str | None = "not connected yet"
+        self._reads = 0
+        self._indexed = False
+        self._indexing: Deferred[None] | None = None
+        self._index_at = 0.0
+        self._told: set[str] = set()
+        """what is in the way of indexes, as far as it has been logged"""
+        self._stopping = False
+        self._pause: Deferred[None] | None = None
+
+    # from the node
+
+    def start(self) -> Deferred[None]:
+        """Fires when MongoDB has answered. Threads and sockets are made here: a daemon has forked by now."""
+        self._readers = ThreadPoolExecutor(READ_THREADS, "mongodb-read")
+        self._writers = ThreadPoolExecutor(WRITE_THREADS, "mongodb-write")
+        self._watching = ensureDeferred(self._watch())
+        self._watching.addErrback(self._watch_ended)
+        return self._ready
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        if self._pause is not None:
+            self._pause.cancel()
+        watching = self._watching
+        if watching is not None and not watching.called:
+            watching.addTimeout(STOP_SECONDS, self._reactor, onTimeoutCancel=lambda *_: None)
+            await watching
+        self._problem = "stopped"
+        if self._client is not None and self._writers is not None:
+            # It takes leave of the server, which may not be listening.
+            closed = self._in_thread(self._writers, self._client.close)
+            await closed.addTimeout(STOP_SECONDS, self._reactor, onTimeoutCancel=lambda *_: None)
+        for pool in (self._readers, self._writers):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def stop(self) -> Deferred[None]:
+        """Stop the writer first. Threads end by themselves, within the timeout of what they do."""
+        return ensureDeferred(self._stop()).addErrback(
+            lambda failure: self.log.failure("MongoDB: did not stop in good order", failure)
+        )
+
+    def problem(self) -> str | None:
+        if self._problem is None:
+            return None
+        # An answer that says no is one.
+        word = "refused" if self._problem.startswith("OperationFailure") else "down"
+        if "SSL: " in self._problem or "certificate" in self._problem:
+            word = "tls"
+        return f"MongoDB: {word} ({self._problem})"
+
+    # from the writer
+
+    def insert(self, bodies: Sequence[bytes | msgspec.Raw]) -> Deferred[Inserted]:
+        """Write messages, in any order, each once however often it is given.
+
+        Unavailable: some may be written; give all of them again.
+        """
+        if self._writers is None or self._stopping or self._collection is None:
+            return fail(Unavailable(self.problem() or "MongoDB: stopped"))
+        began = self._reactor.seconds()
+        done = self._in_thread(self._writers, write_messages, self._collection, bodies, self._timeout_seconds)
+
+        def note(result: Inserted) -> Inserted:
+            INSERT_SECONDS.observe(self._reactor.seconds() - began)
+            WRITTEN.inc(result.written)
+            DUPLICATES.inc(result.duplicates)
+            return result
+
+        return done.addCallbacks(note, self._unavailable)
+
+    # from the writer and the audit
+
+    def run(self, work: Callable[..., Any], *args: Any, **options: Any) -> Deferred[Any]:
+        """What `work(collection, *args)` gives, in a thread, within the timeout. Fails with Unavailable."""
+        if self._writers is None or self._stopping or self._collection is None:
+            return fail(Unavailable(self.problem() or "MongoDB: stopped"))
+        done = self._in_thread(self._writers, self._within, work, args, options)
+        return done.addErrback(self._unavailable)
+
+    # from history
+
+    def history(self, query: HistoryQuery) -> Deferred[History]:
+        if self._readers is None or self._stopping or self._collection is None:
+            return fail(Unavailable(self.problem() or "MongoDB: stopped"))
+        if self._reads >= MAX_READS:
+            return fail(Unavailable(f"MongoDB: {MAX_READS} pages of history are waited for"))
+        self._reads += 1
+        READS.set(self._reads)
+        began = self._reactor.seconds()
+        give_up_at = time.monotonic() + self._timeout_seconds
+        answer: Deferred[History] = Deferred()
+        # The slot is free when the thread is, which may be later than the deadline of whoever asked.
+        running = self._in_thread(self._readers, self._history, query, give_up_at)
+        running.addBoth(self._read_done).addCallback(self._without_foreign)
+        running.addErrback(self._unavailable)
+        running.chainDeferred(answer)
+
+        def too_late(_: object, seconds: float) -> History:
+            raise Unavailable(f"MongoDB: no page of history within {seconds:g} s")
+
+        def note(result: History) -> History:
+            HISTORY_SECONDS.observe(self._reactor.seconds() - began)
+            return result
+
+        answer.addTimeout(self._timeout_seconds + 0.5, self._reactor, onTimeoutCancel=too_late)
+        return answer.addCallback(note)
+
+    def newest_id(self) -> Deferred[str]:
+        if self._readers is None or self._stopping or self._collection is None:
+            return fail(Unavailable(self.problem() or "MongoDB: stopped"))
+        return self._in_thread(self._readers, self._newest_id).addErrback(self._unavailable)
+
+    def _read_done(self, result: Any) -> Any:
+        self._reads -= 1
+        READS.set(self._reads)
+        return result
+
+    def _without_foreign(self, page: Page) -> History:
+        if page.foreign:
+            FOREIGN.inc(page.foreign)
+            self._seldom.warn(
+                "history: {count} documents in {collection} are not as nodes write them; passed over",
+                count=page.foreign,
+                collection=COLLECTION,
+            )
+        return page.history
+
+    # in threads: nothing of the reactor's may be touched here
+
+    def _history(self, query: HistoryQuery, give_up_at: float) -> Page:
+        seconds = give_up_at - time.monotonic()
+        if seconds <= 0:
+            raise Unavailable("MongoDB: too many pages of history are asked for")
+        with pymongo.timeout(seconds):
+            return read_page(self._collection, query)
+
+    def _newest_id(self) -> str:
+        with pymongo.timeout(self._timeout_seconds):
+            # Among texts: ids of another type, which sort behind, are of documents that no node wrote.
+            newest = self._collection.find_one({"_id": {"$gte": ""}}, {"_id": True}, sort=[("_id", -1)])
+        return "" if newest is None else str(newest["_id"])
+
+    def _within(self, work: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
+        with pymongo.timeout(self._timeout_seconds):
+            return work(self._collection, *args, **options)
+
+    def _connect(self) -> None:
+        """Make the client; it connects when it is first used. Raises ConfigurationError."""
+        try:
+            client: Any = pymongo.MongoClient(
+                self._url,
+                tz_aware=True,
+                # What no date or text can hold must not make a page of history unreadable.
+                datetime_conversion="DATETIME_AUTO",
+                unicode_decode_error_handler="replace",
+                maxPoolSize=READ_THREADS + WRITE_THREADS,
+                serverSelectionTimeoutMS=int(SELECTION_SECONDS * 1000),
+                connectTimeoutMS=int(SELECTION_SECONDS * 1000),
+                socketTimeoutMS=int(self._timeout_seconds * 1000),
+                appname="imd",
+            )
+            asked = client.write_concern.document
+            database = client.get_default_database(DATABASE)
+            concern = WriteConcern(**{"w": "majority", "j": True, **asked})
+        except (InvalidURI, DriverConfigurationError, ValueError, TypeError) as error:
+            raise ConfigurationError(f"mongodb url: {type(error).__name__}: {error}") from None
+        if not concern.acknowledged:
+            client.close()
+            raise ConfigurationError("mongodb url: w=0 would lose messages silently")
+        self._collection = database.get_collection(COLLECTION, write_concern=concern)
+        self._client = client
+
+    def _ping(self) -> None:
+        with pymongo.timeout(self._ping_seconds()):
+            self._client.admin.command("ping")
+
+    def _make_indexes(self) -> list[str]:
+        # No deadline but the socket's: on a collection that is already large this takes its time.
+        troubles = make_indexes(self._collection)
+        try:
+            make_ledger(self._collection)
+        except OperationFailure as error:
+            troubles.append(f"of {LEDGER}: code {error.code}")
+        return troubles
+
+    # its health
+
+    def _ping_seconds(self) -> float:
+        return min(self._timeout_seconds, SELECTION_SECONDS + 1)
+
+    async def _watch(self) -> None:
+        failures = 0
+        while not self._stopping:
+            try:
+                await self._look()
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                if self._stopping:
+                    return
+                if not failures:
+                    self._seldom.warn("MongoDB: {reason}; trying again", reason=_say(error))
+                self._problem = _say(error)
+                failures += 1
+            else:
+                if failures:
+                    self._seldom.info("MongoDB: back after {failures} failures", failures=failures)
+                failures = 0
+            delay = PING_SECONDS if not failures else min(_MAX_DELAY_SECONDS, 0.25 * 1.7 ** min(failures, 20))
+            await self._sleep(delay * random.uniform(0.5, 1))
+
+    async def _look(self) -> None:
+        """One ping; what is missing is made."""
+        assert self._writers is not None
+        if self._client is None:
+            await self._in_thread(self._writers, self._connect)
+        await self._in_thread(self._writers, self._ping)
+        if self._problem is not None and not self._stopping:
+            self._problem = None
+        if not self._ready.called:
+            self._ready.callback(None)
+        if not self._indexed and self._indexing is None and self._reactor.seconds() >= self._index_at:
+            self._indexing = self._in_thread(self._writers, self._make_indexes)
+            self._indexing.addCallbacks(self._have_indexes, self._no_indexes)
+
+    def _have_indexes(self, troubles: list[str]) -> None:
+        self._indexing, self._indexed = None, not troubles
+        self._index_at = self._reactor.seconds() + INDEX_SECONDS
+        for trouble in troubles:
+            if trouble not in self._told:
+                self._told.add(trouble)
+                self.log.warn("MongoDB: an index cannot be made {trouble}; history is slow", trouble=trouble)
+
+    def _no_indexes(self, failure: Failure) -> None:
+        # Tried again after a later ping; the server goes on building what it has begun.
+        self._indexing = None
+        if not self._stopping:
+            reason = _say(failure.value or RuntimeError(failure))
+            self._seldom.warn("MongoDB: indexes: {reason}", reason=reason)
+
+    def _watch_ended(self, failure: Failure) -> None:
+        if failure.check(CancelledError) and self._stopping:
+            return
+        self._problem = _say(failure.value or RuntimeError(failure))
+        if self._ready.called:
+            self.log.failure("MongoDB: no longer watched", failure)
+        else:
+            self._ready.errback(failure)
+
+    async def _sleep(self, seconds: float) -> None:
+        if self._stopping:
+            return
+        pause: Deferred[None] = Deferred(lambda _: call.cancel())
+        self._pause = pause
+        call = self._reactor.callLater(seconds, pause.callback, None)
+        await pause
+
+    def _unavailable(self, failure: Failure) -> Failure:
+        """The driver's errors become the project's. A lost connection is a problem until the next ping."""
+        error: Any = failure.value
+        if isinstance(error, Unavailable):
+            return failure
+        if isinstance(error, ConnectionFailure) and not self._stopping:
+            self._problem = _say(error)
+        elif not isinstance(error, PyMongoError) and not isinstance(error, CancelledError):
+            self._seldom.failure("MongoDB: an operation failed", failure)
+        return Failure(Unavailable(f"MongoDB: {_say(error)}"))
+
+    def _in_thread(self, pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """What `work` returns or raises, in the reactor's thread. Cancelling leaves the thread at it."""
+        answer: Deferred[Any] = Deferred()
+
+        def over(future: Future[Any]) -> None:
+            self._reactor.callFromThread(self._deliver, answer, future)
+
+        try:
+            pool.submit(work, *args).add_done_callback(over)
+        except RuntimeError:
+            return fail(Unavailable("MongoDB: stopped"))
+        return answer
+
+    @staticmethod
+    def _deliver(answer: Deferred[Any], future: Future[Any]) -> None:
+        if answer.called:
+            return
+        if future.cancelled():
+            answer.errback(Unavailable("MongoDB: stopped"))
+            return
+        error = future.exception()
+        if error is None:
+            answer.callback(future.result())
+        else:
+            answer.errback(error)
+
+
+def _say(error: BaseException) -> str:
+    """An error in a line: the kind, and of the text only its beginning. It never shows a document."""
+    if isinstance(error, OperationFailure):
+        return f"{type(error).__name__}: code {error.code}"
+    if isinstance(error, (ConfigurationError, Unavailable)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"[:200]

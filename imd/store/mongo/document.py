@@ -1,0 +1,208 @@
+"""What a message looks like in MongoDB: from its JSON to a document and back, no I/O."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import bson
+import msgspec
+
+from imd.protocol.message import (
+    FromUserType,
+    IMessage,
+    LoginType,
+    conversation_id,
+    conversation_members,
+    encode_message,
+)
+
+MAX_DOCUMENT_BYTES = 16 << 20
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MILLISECOND
+_LOGIN_TYPES = {
+    FromUserType.CUSTOMER_SERVICE.value: LoginType.USER_TYPE.value,
+    FromUserType.USER_TYPE.value: LoginType.USER_TYPE.value,
+    FromUserType.CUSTOMER_TYPE.value: LoginType.CUSTOMER_TYPE.value,
+    FromUserType.VISITOR_TYPE.value: None,
+}
+
+
+class ArchivedMessage(IMessage):
+    """A message as it comes out of the archive queue: with who got it, if it was a visitor's."""
+
+    agent: str = ""
+
+
+class Document(msgspec.Struct, gc=False):
+    """A message, encoded for MongoDB."""
+
+    message_id: str
+    encoded: bytes
+    list_id: str
+    """the conversation, if it is a message to a list; else empty"""
+
+
+class Unfit(Exception):
+    """This can never become a document; says why without showing what it holds."""
+
+
+_AGENT = FromUserType.CUSTOMER_SERVICE.value
+_VISITOR = FromUserType.VISITOR_TYPE.value
+_decode = msgspec.json.Decoder(ArchivedMessage).decode
+_encode_bson = bson.encode
+_int32 = struct.Struct("<i").pack
+_named_int64 = struct.Struct("<10sq").pack
+
+
+def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
+    """One message's JSON as a document, first written at `now_ms`. Raises Unfit."""
+    try:
+        message = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Unfit(f"not a message: {error}") from None
+    if not message.id or not message.user_id:
+        raise Unfit("a message without an id or a sender")
+    if message.from_user_type not in _LOGIN_TYPES:
+        raise Unfit("a sender of no known type")
+    if not 0 <= message.send_time <= _LAST_MS:
+        raise Unfit("a time that is no date")
+    try:
+        group = None if message.group is None else tuple(message.group)
+        shared_fields = _of_list if group and not message.to else _of_pair
+        shared, list_id = shared_fields(
+            message.user_id,
+            message.from_user_type,
+            message.is_visitor,
+            message.agent,
+            message.to,
+            group,
+        )
+    except (bson.errors.BSONError, OverflowError, ValueError, TypeError) as error:
+        raise Unfit(f"{type(error).__name__} while encoding") from None
+    # What differs from message to message is encoded here: bsonspec.org, version 1.1.
+    message_id, text = message.id.encode(), message.msg.encode()
+    elements = b"\x02_id\0%b%b\0%b\x02msg\0%b%b\0%b%b" % (
+        _int32(len(message_id) + 1),
+        message_id,
+        shared,
+        _int32(len(text) + 1),
+        text,
+        _named_int64(b"\x09sendTime\0", message.send_time),
+        _created(now_ms),
+    )
+    if message.client_msg_id is not None:
+        elements += _string(b"clientMsgId", message.client_msg_id)
+    if message.content_type is not None:
+        elements += _string(b"contentType", message.content_type)
+    if message.is_visitor or message.from_user_type == _VISITOR:
+        elements += _string(b"covers", message.id)
+    encoded = _document(elements)
+    # The server's own limit; the driver would fail the whole batch.
+    if len(encoded) > MAX_DOCUMENT_BYTES:
+        raise Unfit(f"a document of {len(encoded)} bytes")
+    return Document(message.id, encoded, list_id)
+
+
+def covering(encoded: bytes, oldest: str) -> bytes:
+    """The same document, with the field `covers`."""
+    return _document(encoded[4:-1] + _string(b"covers", oldest))
+
+
+def _string(name: bytes, value: str) -> bytes:
+    text = value.encode()
+    return b"\x02%b\0%b%b\0" % (name, _int32(len(text) + 1), text)
+
+
+def _document(elements: bytes) -> bytes:
+    return b"%b%b\0" % (_int32(len(elements) + 5), elements)
+
+
+@lru_cache(maxsize=1)
+def _created(now_ms: int) -> bytes:
+    """The same for all of a batch."""
+    return b"\x09createTime\0" + struct.pack("<q", now_ms)
+
+
+def _shared(
+    user_id: str,
+    kind: str,
+    is_visitor: bool,
+    agent: str,
+    to: str,
+    group: tuple[str, ...] | None,
+) -> tuple[bytes, str]:
+    """What all messages of one sender to the same recipients share. And the conversation of a list."""
+    message = ArchivedMessage(
+        user_id=user_id,
+        from_user_type=kind,
+        is_visitor=is_visitor,
+        agent=agent,
+        to=to,
+        group=None if group is None else list(group),
+    )
+    is_list = bool(group) and not to
+    return _shared_fields(message), conversation_id(conversation_members(message)) if is_list else ""
+
+
+# Of those who talk there tend to be many messages. With the longest ids and lists either takes up to 40 MB.
+_of_pair = lru_cache(maxsize=10_000)(_shared)
+_of_list = lru_cache(maxsize=64)(_shared)
+
+
+def _shared_fields(message: ArchivedMessage) -> bytes:
+    """Of the seed's fields, and those that history is found by."""
+    conversation, participants = _found_by(message)
+    fields: dict[str, Any] = {
+        "userId": message.user_id,
+        "to": message.to,
+        "group": message.group,
+        "loginType": _LOGIN_TYPES[message.from_user_type],
+        "isCustomerService": message.from_user_type == _AGENT,
+        "isVisitor": message.is_visitor or message.from_user_type == _VISITOR,
+        "isConnect": False,
+        "conversation": conversation,
+        "participants": participants,
+        "fromUserType": message.from_user_type,
+    }
+    if message.agent:
+        fields["agent"] = message.agent
+    return _encode_bson(fields)[4:-1]
+
+
+def _found_by(message: ArchivedMessage) -> tuple[str, list[str]]:
+    """The conversation, and the sorted ids of those who take part."""
+    participants = {message.user_id, *([message.to] if message.to else message.group or ())}
+    if message.agent:
+        participants.add(message.agent)
+    return conversation_id(conversation_members(message)), sorted(participants)
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """The message's JSON, as its recipients got it. Dates must be aware.
+
+    Raises Unfit for a document that no node would have written.
+    """
+    try:
+        fields = {
+            "id": document["_id"],
+            "clientMsgId": document.get("clientMsgId"),
+            "userId": document["userId"],
+            "fromUserType": document["fromUserType"],
+            "to": document["to"],
+            "group": document["group"],
+            "msg": document["msg"],
+            "contentType": document.get("contentType"),
+            "sendTime": (document["sendTime"] - _EPOCH) // _MILLISECOND,
+            "isVisitor": document["isVisitor"],
+        }
+        if fields["fromUserType"] not in _LOGIN_TYPES:
+            raise Unfit("a sender of no known type")
+        return encode_message(msgspec.convert(fields, IMessage))
+    except (LookupError, TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        raise Unfit(f"{type(error).__name__} in a document") from None

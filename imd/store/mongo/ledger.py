@@ -1,0 +1,178 @@
+"""The ledger in MongoDB: which batches were confirmed, which were written, which are missing. Blocks.
+
+A document for each block of a publisher's numbers, as words of 64 bits: `c0` and on for confirmed, `w0` for
+written, `m0` for missing. Bits are only ever added: nodes need not agree, and to tell twice does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import pymongo
+from bson.int64 import Int64
+from pymongo.errors import OperationFailure
+
+from imd.store.batch_numbers import BLOCK, Bits
+
+LEDGER = "im_archive_ledger"
+FRESH_SECONDS = 20.0
+"""A writer that has not said anything for so long may hold whatever it likes."""
+KEEP_DAYS = 7
+"""a block that is over"""
+KEEP_MISSING_DAYS = 90
+"""a block that lacks something, so that an operator finds it"""
+_FORGET_WRITERS = timedelta(days=1)
+_WORD = 64
+_WORDS = BLOCK // _WORD
+_WORD_BITS = (1 << _WORD) - 1
+_NOT_PERMITTED = 13
+
+
+class Block(NamedTuple):
+    publisher: str
+    number: int
+    confirmed: int
+    written: int
+    missing: int
+    idle_seconds: float
+    """since anything was last added"""
+
+
+class Ledger(NamedTuple):
+    """All that is not over yet."""
+
+    blocks: list[Block]
+    holding: list[list[str]]
+    """of each writer that has been heard of lately: `<publisher>:<number>` of what it has not acknowledged"""
+
+
+def ledger_of(collection: Any) -> Any:
+    """The ledger beside the archive's collection, written as safely as that."""
+    return collection.database.get_collection(LEDGER, write_concern=collection.write_concern)
+
+
+def make_ledger(collection: Any) -> None:
+    """The index by which MongoDB removes blocks that are over."""
+    ledger_of(collection).create_index("expires", expireAfterSeconds=0)
+
+
+def note(collection: Any, confirmed: Bits, written: Bits, *, own: bool = False) -> bool:
+    """Add bits. `own`: by the publisher itself, whose blocks are not over then.
+
+    Gives False if the user may not write there. Raises PyMongoError: some may be added; add all again.
+    """
+    operations = []
+    for key in {**confirmed, **written}:
+        publisher, block = key
+        words = {**_words("c", confirmed.get(key, 0)), **_words("w", written.get(key, 0))}
+        update: dict[str, Any] = {
+            "$bit": {name: {"or": word} for name, word in words.items()},
+            "$currentDate": {"at": True},
+            "$setOnInsert": {"publisher": publisher, "block": block},
+        }
+        if own:
+            update["$unset"] = {"expires": ""}
+        operations.append(pymongo.UpdateOne({"_id": _id(key)}, update, upsert=True))
+    try:
+        if operations:
+            ledger_of(collection).bulk_write(operations, ordered=False)
+    except OperationFailure as error:
+        if error.code != _NOT_PERMITTED:
+            raise
+        return False
+    return True
+
+
+def say_held(collection: Any, writer: str, holding: list[str]) -> None:
+    """What a writer has not acknowledged; and that it is there."""
+    update = {"$set": {"holding": holding}, "$currentDate": {"at": True}}
+    ledger_of(collection).update_one({"_id": f"writer/{writer}"}, update, upsert=True)
+
+
+def say_gone(collection: Any, writer: str) -> None:
+    ledger_of(collection).delete_one({"_id": f"writer/{writer}"})
+
+
+def read_ledger(collection: Any) -> Ledger:
+    ledger = ledger_of(collection)
+    # One clock: the server's, which wrote the dates as well.
+    now = _now(collection)
+    holding = []
+    for writer in ledger.find({"_id": {"$gte": "writer/", "$lt": "writer0"}}):
+        if now - writer["at"] < timedelta(seconds=FRESH_SECONDS):
+            holding.append(writer.get("holding", []))
+        elif now - writer["at"] > _FORGET_WRITERS:
+            ledger.delete_one({"_id": writer["_id"]})
+    # After what is held: what was written meanwhile is in neither, and what is taken meanwhile in both.
+    wanted = {"expires": None, "publisher": {"$exists": True}}
+    blocks = [
+        Block(
+            one["publisher"],
+            one["block"],
+            _bits(one, "c"),
+            _bits(one, "w"),
+            _bits(one, "m"),
+            (now - one["at"]).total_seconds(),
+        )
+        for one in ledger.find(wanted)
+    ]
+    return Ledger(blocks, holding)
+
+
+def mark_missing(collection: Any, missing: Bits) -> Bits:
+    """Those of them that nobody has marked before, and that were not written meanwhile."""
+    ledger = ledger_of(collection)
+    newly: Bits = {}
+    for key, bits in missing.items():
+        update = {"$bit": {name: {"or": word} for name, word in _words("m", bits).items()}}
+        before = ledger.find_one_and_update({"_id": _id(key)}, update) or {}
+        if left := bits & ~_bits(before, "m") & ~_bits(before, "w"):
+            newly[key] = left
+    return newly
+
+
+def close_blocks(collection: Any, blocks: Iterable[Block]) -> None:
+    """MongoDB removes them after a while."""
+    ledger = ledger_of(collection)
+    now = _now(collection)
+    for block in blocks:
+        days = KEEP_MISSING_DAYS if block.missing & ~block.written else KEEP_DAYS
+        where = {"_id": _id((block.publisher, block.number))}
+        ledger.update_one(where, {"$set": {"expires": now + timedelta(days=days)}})
+
+
+def count_missing(database: Any) -> dict[str, int]:
+    """How many batches of which publisher are missing, for the doctor."""
+    counted: dict[str, int] = {}
+    some = {"$or": [{f"m{word}": {"$exists": True}} for word in range(_WORDS)]}
+    for one in database[LEDGER].find(some):
+        if count := (_bits(one, "m") & ~_bits(one, "w")).bit_count():
+            counted[one["publisher"]] = counted.get(one["publisher"], 0) + count
+    return counted
+
+
+def _now(collection: Any) -> datetime:
+    hello = collection.database.command("hello", codec_options=collection.codec_options)
+    now: datetime = hello["localTime"]
+    return now
+
+
+def _id(key: tuple[str, int]) -> str:
+    return f"block/{key[0]}/{key[1]:012d}"
+
+
+def _words(kind: str, bits: int) -> dict[str, Int64]:
+    """The words that are not zero, by their fields; signed, as MongoDB has them."""
+    words = {}
+    for index in range(_WORDS):
+        if word := bits >> index * _WORD & _WORD_BITS:
+            words[f"{kind}{index}"] = Int64(word - (1 << _WORD) if word >> _WORD - 1 else word)
+    return words
+
+
+def _bits(document: Any, kind: str) -> int:
+    return sum(
+        (document.get(f"{kind}{index}", 0) & _WORD_BITS) << index * _WORD for index in range(_WORDS)
+    )

@@ -1,0 +1,172 @@
+"""Writing a batch of messages to MongoDB, and telling whose fault it is when it fails. Blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import pymongo
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import OperationFailure
+
+from imd.protocol.errors import Unavailable
+from imd.store.mongo.cover import cover_lists, covered_by
+from imd.store.mongo.document import Document, Unfit, to_document
+
+# One insert command: the driver does not divide commands, and the server takes 48 MB.
+INSERT_BYTES = 16 << 20
+
+_DUPLICATE_KEY = 11000
+# What the server says of one document, whatever state it is in itself.
+_REFUSALS = frozenset(
+    {2, 9, 14, 22, 52, 53, 55, 56, 57, 58, 66, 121, 171, 10334, 16755, 17280, 17419, 17420, _DUPLICATE_KEY}
+)
+# What it says of its own state, a full disk and lacking rights among them.
+_PASSING = frozenset(
+    {6, 7, 13, 18, 24, 46, 50, 63, 64, 89, 91, 100, 112, 133, 134, 150, 189, 202, 234, 246, 249, 262}
+    | {8000, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
+)
+
+
+class Refused(NamedTuple):
+    """MongoDB will never take this document."""
+
+    body: bytes
+    message_id: str
+    reason: str
+
+
+class Inserted(NamedTuple):
+    """A batch is durable in MongoDB, except for what was refused."""
+
+    written: int
+    duplicates: int
+    refused: list[Refused]
+
+
+def write_messages(
+    collection: Any, bodies: Sequence[bytes | msgspec.Raw], timeout_seconds: float
+) -> Inserted:
+    """Write messages, in any order, each once however often it is given.
+
+    Raises Unavailable or PyMongoError: some may be written; give all of them again.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    documents: list[Document] = []
+    fit: list[bytes | msgspec.Raw] = []
+    refused: list[Refused] = []
+    for body in bodies:
+        try:
+            documents.append(to_document(body, now_ms))
+            fit.append(body)
+        except Unfit as error:
+            refused.append(Refused(bytes(body), "", str(error)))
+    if not documents:
+        return Inserted(0, 0, refused)
+    covered = cover_lists(documents)
+    with pymongo.timeout(timeout_seconds):
+        encoded = [document.encoded for document in documents]
+        try:
+            errors = _write(collection, encoded)
+        except OperationFailure as failure:
+            # The whole batch failed: one document's fault, or the server's?
+            errors = _write_one_by_one(collection, encoded, failure)
+        if errors:
+            _mend(collection, documents, errors, covered)
+    bad = {index: one for index, one in errors.items() if not _is_duplicate(one)}
+    for index, one in bad.items():
+        code = one.get("code")
+        # A code that is in neither list tells of the document only if another one got through.
+        if code in _PASSING or (code not in _REFUSALS and len(bad) == len(documents)):
+            raise Unavailable(f"MongoDB: writes fail with code {code}")
+        reason = f"code {code}: {one.get('errmsg', '')}"
+        refused.append(Refused(bytes(fit[index]), documents[index].message_id, reason))
+    return Inserted(len(documents) - len(errors), len(errors) - len(bad), refused)
+
+
+def _write(collection: Any, documents: list[bytes]) -> dict[int, dict[str, Any]]:
+    """Write errors by index. Raises PyMongoError when the batch as a whole is not known to be durable.
+
+    A command of its own: bulk writes of the driver cost twice as much for each document.
+    """
+    errors: dict[int, dict[str, Any]] = {}
+    for first, part in _parts(documents):
+        reply = collection.database.command(
+            {
+                "insert": collection.name,
+                "ordered": False,
+                "writeConcern": collection.write_concern.document,
+                "documents": part,
+            }
+        )
+        if "writeConcernError" in reply:
+            raise Unavailable("MongoDB: the write concern was not met")
+        for one in reply.get("writeErrors", ()):
+            errors[first + one["index"]] = one
+    return errors
+
+
+def _parts(documents: list[bytes]) -> Iterator[tuple[int, list[RawBSONDocument]]]:
+    """Documents in portions of at most INSERT_BYTES, or of one; with the index of the first."""
+    part: list[RawBSONDocument] = []
+    first = size = 0
+    for index, document in enumerate(documents):
+        size += len(document)
+        if part and size > INSERT_BYTES:
+            yield first, part
+            part, first, size = [], index, len(document)
+        part.append(RawBSONDocument(document))
+    yield first, part
+
+
+def _write_one_by_one(
+    collection: Any, documents: list[bytes], error: OperationFailure
+) -> dict[int, dict[str, Any]]:
+    """As `_write`. When no single one can be written either, it is not theirs: raises `error`."""
+    if error.code not in _REFUSALS or len(documents) == 1:
+        raise error
+    errors: dict[int, dict[str, Any]] = {}
+    for index, document in enumerate(documents):
+        try:
+            if single_errors := _write(collection, [document]):
+                errors[index] = single_errors[0]
+        except OperationFailure as single:
+            if single.code not in _REFUSALS:
+                raise
+            errors[index] = {"code": single.code, "errmsg": str(single)}
+    if len(errors) == len(documents) and not any(_is_duplicate(one) for one in errors.values()):
+        raise error
+    return errors
+
+
+def _mend(
+    collection: Any, documents: list[Document], errors: dict[int, dict[str, Any]], covered: dict[str, str]
+) -> None:
+    """What is there already may have to say more now.
+
+    A visitor's message comes again when another agent gets it, who then takes part as well. One to a list
+    may stand for others this time, which came in with it; if it was refused, they stand for themselves.
+    """
+    updates: list[tuple[str, dict[str, Any]]] = []
+    for index, one in errors.items():
+        document = documents[index]
+        if not _is_duplicate(one):
+            if document.list_id:
+                alone = covered_by(document, documents, covered)
+                updates += [(message_id, {"$min": {"covers": message_id}}) for message_id in alone]
+        elif document.list_id:
+            if oldest := covered.get(document.message_id):
+                updates.append((document.message_id, {"$min": {"covers": oldest}}))
+        elif agent := RawBSONDocument(document.encoded).get("agent"):
+            updates.append((document.message_id, {"$addToSet": {"participants": agent}}))
+    if updates:
+        collection.bulk_write(
+            [pymongo.UpdateOne({"_id": message_id}, update) for message_id, update in updates], ordered=False
+        )
+
+
+def _is_duplicate(error: dict[str, Any]) -> bool:
+    """It is there already. Another unique index, which an operator may have made, means something else."""
+    return error.get("code") == _DUPLICATE_KEY and error.get("keyPattern", {"_id": 1}) == {"_id": 1}

@@ -1,0 +1,323 @@
+"""Hints between nodes over RabbitMQ: a fanout that searches, and each node's own queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Annotated, Any
+
+import msgspec
+import pika
+from pika.adapters.twisted_connection import TwistedChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
+from prometheus_client import Counter
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.contracts.interfaces import Hint
+from imd.observe.seldom import Seldom
+from imd.protocol.errors import ConfigurationError
+from imd.store.rabbit.connection import RabbitConnection
+from imd.store.rabbit.link import Link
+
+SEARCH_EXCHANGE = "imd.search"
+NODE_EXCHANGE = "imd.node"
+QUEUE_LENGTH = 10_000
+MESSAGE_BYTES = 512 * 1024
+_HINT_OVERHEAD_BYTES = 24
+_RESOURCE_LOCKED = 405
+
+PUBLISHED = Counter("imd_bus_published_total", "AMQP messages published to other nodes.", ["kind"])
+RECEIVED = Counter("imd_bus_received_total", "AMQP messages received from other nodes.", ["kind"])
+DROPPED = Counter(
+    "imd_bus_dropped_total", "Hints and answers that were not published or not understood.", ["reason"]
+)
+
+# ---- what is on the wire: MessagePack arrays, the first element names the kind
+
+_Seq = Annotated[int, msgspec.Meta(ge=0)]
+_Group = tuple[bytes | None, list[tuple[str, str, _Seq]]]
+"""a message's body, once, and the channel, epoch and seq of each hint that has it"""
+
+
+class Hints(msgspec.Struct, array_like=True, tag="hints"):
+    sender: str
+    groups: list[_Group]
+
+
+class Search(msgspec.Struct, array_like=True, tag="search"):
+    sender: str
+    groups: list[_Group]
+
+
+class Found(msgspec.Struct, array_like=True, tag="found"):
+    sender: str
+    channels: list[str]
+
+
+class Replaced(msgspec.Struct, array_like=True, tag="replaced"):
+    sender: str
+    channels: list[str]
+
+
+class Back(msgspec.Struct, array_like=True, tag="back"):
+    """The sender hears again: what was asked meanwhile, and got no answer, may be asked again."""
+
+    sender: str
+
+
+BusMessage = Hints | Search | Found | Replaced | Back
+
+encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(BusMessage).decode
+
+
+class Malformed(Exception):
+    """Bytes on the bus that no node would send."""
+
+
+def decode(body: bytes) -> BusMessage:
+    """What a node sent. Raises Malformed for anything else."""
+    try:
+        return _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(str(error)) from None
+
+
+def group_hints(hints: Sequence[Hint]) -> list[_Group]:
+    """The hints in their order, with a body that neighbours share written once."""
+    return [
+        (body, [(hint.channel, hint.epoch, hint.seq) for hint in same])
+        for body, same in groupby(hints, key=lambda hint: hint.body)
+    ]
+
+
+def ungroup_hints(groups: Sequence[_Group]) -> list[Hint]:
+    """What `group_hints` was given."""
+    return [Hint(channel, epoch, seq, body) for body, same in groups for channel, epoch, seq in same]
+
+
+def split_hints(hints: list[Hint]) -> Iterator[list[Hint]]:
+    """Runs of at most about MESSAGE_BYTES, at least one hint each; nearly always the whole list."""
+    start = size = 0
+    body: bytes | None = None
+    for index, hint in enumerate(hints):
+        added = len(hint.channel) + len(hint.epoch) + _HINT_OVERHEAD_BYTES
+        if hint.body is not None and hint.body is not body:
+            added += len(hint.body)
+        if index > start and size + added > MESSAGE_BYTES:
+            yield hints[start:index]
+            start, size = index, 0
+            added = len(hint.channel) + len(hint.epoch) + _HINT_OVERHEAD_BYTES + len(hint.body or b"")
+        body = hint.body
+        size += added
+    if start < len(hints):
+        yield hints[start:]
+
+
+def _split_channels(channels: list[str]) -> Iterator[list[str]]:
+    step = MESSAGE_BYTES // 140
+    for start in range(0, len(channels), step):
+        yield channels[start : start + step]
+
+
+class RabbitBus:
+    """The Bus over two connections: what is published under an alarm does not hold up what is heard."""
+
+    log = Logger()
+
+    def __init__(
+        self, clock: Any, publisher: RabbitConnection, consumer: RabbitConnection, name: str, boot: str
+    ) -> None:
+        """`name` and the boot id `boot` make this node's address, the key of its queue."""
+        self.address = f"{name}.{boot}"
+        if len(self.address.encode()) > 200:
+            raise ConfigurationError("[node] name: at most about 180 bytes are expected")
+        self._clock = clock
+        self._publisher = publisher
+        self._consumer = consumer
+        self._channel: TwistedChannel | None = None
+        self._properties = pika.BasicProperties(delivery_mode=1)
+        self._queue_number = 0
+        self._stopped = False
+        self._seldom = Seldom(self.log, clock.seconds)
+        self._hints: Callable[[str, list[Hint]], None] = _ignore
+        self._searched: Callable[[str, list[Hint]], None] = _ignore
+        self._found: Callable[[str, list[str]], None] = _ignore
+        self._replaced: Callable[[list[str]], None] = _ignore
+        self._back: Callable[[], None] = _ignore
+        self._hearing = False
+        publisher.add_user(self._set_up_publisher, self._publisher_lost)
+        # While blocked we answered no search.
+        publisher.when_freed(self._say_back)
+        consumer.add_user(self._set_up_consumer, self._consumer_lost)
+
+    # from the node
+
+    def listen(
+        self,
+        hints: Callable[[str, list[Hint]], None],
+        searched: Callable[[str, list[Hint]], None],
+        found: Callable[[str, list[str]], None],
+        replaced: Callable[[list[str]], None],
+        back: Callable[[], None],
+    ) -> None:
+        self._hints = hints
+        self._searched = searched
+        self._found = found
+        self._replaced = replaced
+        self._back = back
+
+    def start(self) -> Deferred[None]:
+        return gatherResults([self._publisher.start(), self._consumer.start()]).addCallback(lambda _: None)
+
+    def stop(self) -> Deferred[None]:
+        self._stopped = True
+        return gatherResults(
+            [ensureDeferred(self._publisher.stop()), ensureDeferred(self._consumer.stop())]
+        ).addCallback(lambda _: None)
+
+    def problem(self) -> str | None:
+        if self._publisher.congested:
+            return f"RabbitMQ ({self._publisher.name}): slow, it reads too slowly, hints are dropped"
+        return self._publisher.problem() or self._consumer.problem()
+
+    # from delivery
+
+    def send_hints(self, address: str, hints: list[Hint]) -> None:
+        for part in split_hints(hints):
+            self._publish("hints", NODE_EXCHANGE, address, Hints(self.address, group_hints(part)), len(part))
+
+    def search(self, hints: list[Hint]) -> None:
+        for part in split_hints(hints):
+            self._publish("search", SEARCH_EXCHANGE, "", Search(self.address, group_hints(part)), len(part))
+
+    def send_found(self, address: str, channels: list[str]) -> None:
+        for part in _split_channels(channels):
+            self._publish("found", NODE_EXCHANGE, address, Found(self.address, part), len(part))
+
+    def send_replaced(self, channels: list[str]) -> None:
+        for part in _split_channels(channels):
+            self._publish("replaced", SEARCH_EXCHANGE, "", Replaced(self.address, part), len(part))
+
+    def _publish(self, kind: str, exchange: str, key: str, message: BusMessage, count: int) -> None:
+        channel = self._channel
+        if channel is None:
+            DROPPED.labels("down").inc(count)
+        elif self._publisher.blocked:
+            DROPPED.labels("blocked").inc(count)
+        elif self._publisher.congested:
+            DROPPED.labels("congested").inc(count)
+        else:
+            try:
+                channel.basic_publish(exchange, key, encode(message), self._properties)
+            except AMQPError:
+                # The connection is on its way down, and its owner is about to say so.
+                DROPPED.labels("down").inc(count)
+            else:
+                PUBLISHED.labels(kind).inc()
+
+    # from the connections
+
+    async def _set_up_publisher(self, link: Link) -> None:
+        channel = await link.channel()
+        await self._declare_exchanges(link, channel)
+        self._channel = channel
+        self._say_back()
+
+    def _publisher_lost(self) -> None:
+        self._channel = None
+
+    def _consumer_lost(self) -> None:
+        self._hearing = False
+
+    def _say_back(self) -> None:
+        """Once both connections are there: others look for our channels again, and we for theirs."""
+        if self._hearing and self._channel is not None:
+            self._publish("back", SEARCH_EXCHANGE, "", Back(self.address), 1)
+            self._back()
+
+    async def _set_up_consumer(self, link: Link) -> None:
+        channel = await link.channel()
+        await self._declare_exchanges(link, channel)
+        queue = await self._declare_queue(link)
+        await link.call(channel.queue_bind(queue, SEARCH_EXCHANGE, ""), "queue.bind")
+        await link.call(channel.queue_bind(queue, NODE_EXCHANGE, self.address), "queue.bind")
+        arrived, _ = await link.call(channel.basic_consume(queue, auto_ack=True), "basic.consume")
+        ensureDeferred(self._consume(arrived)).addErrback(self._consumer_gone, link, channel)
+        self._hearing = True
+        self._say_back()
+
+    async def _declare_exchanges(self, link: Link, channel: TwistedChannel) -> None:
+        for exchange, kind in ((SEARCH_EXCHANGE, "fanout"), (NODE_EXCHANGE, "direct")):
+            await link.call(channel.exchange_declare(exchange, kind, durable=True), "exchange.declare")
+
+    async def _declare_queue(self, link: Link) -> str:
+        """This node's queue. While the broker holds that of a connection that died, another name serves."""
+        arguments = {"x-max-length": QUEUE_LENGTH, "x-overflow": "drop-head"}
+        while True:
+            name = f"imd.node.{self.address}" + (f".{self._queue_number}" if self._queue_number else "")
+            # A channel to spare: a declaration that is refused closes it.
+            channel = await link.channel(vital=False)
+            declared = channel.queue_declare(name, exclusive=True, auto_delete=True, arguments=arguments)
+            try:
+                await link.call(declared, "queue.declare")
+            except ChannelClosedByBroker as refused:
+                if refused.reply_code != _RESOURCE_LOCKED:
+                    raise
+                self._queue_number += 1
+            else:
+                channel.close()
+                return name
+
+    # from other nodes
+
+    async def _consume(self, arrived: Any) -> None:
+        while True:
+            message = await arrived.get()
+            self._received(message.body)
+
+    def _consumer_gone(self, failure: Failure, link: Link, channel: TwistedChannel) -> None:
+        # When the channel closed, the link knows. A queue that was deleted leaves it open.
+        if failure.check(ConsumerCancelled):
+            link.drop(f"the broker cancelled the consumer of imd.node.{self.address}")
+        elif not failure.check(AMQPError):
+            link.drop(failure)
+
+    def _received(self, body: bytes) -> None:
+        """Never raises: one bad message must not end the connection."""
+        if self._stopped:
+            return
+        try:
+            message = decode(body)
+        except Malformed as error:
+            self._count_malformed(error)
+            return
+        kind = type(message).__name__.lower()
+        RECEIVED.labels(kind).inc()
+        if message.sender == self.address:
+            return
+        try:
+            match message:
+                case Hints(sender, groups):
+                    self._hints(sender, ungroup_hints(groups))
+                case Search(sender, groups):
+                    self._searched(sender, ungroup_hints(groups))
+                case Found(sender, channels):
+                    self._found(sender, channels)
+                case Replaced(_, channels):
+                    self._replaced(channels)
+                case Back():
+                    self._back()
+        except Exception:
+            sender = message.sender
+            self._seldom.failure("a {kind} message from {sender} failed", Failure(), kind=kind, sender=sender)
+
+    def _count_malformed(self, error: Malformed) -> None:
+        DROPPED.labels("malformed").inc()
+        self._seldom.warn("a malformed message on the bus: {error}", cause="malformed", error=str(error))
+
+
+def _ignore(*_: object) -> None:
+    """Nobody listens yet."""

@@ -1,0 +1,143 @@
+"""Messages as the scripts accept.lua and desk.lua take them, and what comes back for each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote, unquote
+
+from imd.contracts.interfaces import (
+    Conflict,
+    Delivery,
+    Duplicate,
+    Failed,
+    NotAllowed,
+    Outcome,
+    Placed,
+    Submission,
+    TooManyNew,
+)
+from imd.protocol.message import is_visitor_id
+from imd.store.inbox_metrics import OPENED, OVERFLOWN, VISITORS_WAITING
+from imd.store.redis.reasons import plain_reason
+
+_is_plain = re.compile("[A-Za-z0-9._@-]*").fullmatch
+_SAFE = "@"  # beside letters, digits and "._-", which quote always leaves alone
+
+
+@lru_cache(maxsize=100_000)
+def encode_id(text: str) -> str:
+    """An id as it stands in a key: percent-encoded but for [A-Za-z0-9._@-], so none can end a hash tag."""
+    return _encode(text)
+
+
+def _encode(text: str) -> str:
+    return text if _is_plain(text) else quote(text, safe=_SAFE).replace("~", "%7E")
+
+
+@lru_cache(maxsize=100_000)
+def _sent_prefix(user: str, device: str) -> str:
+    return f"{_encode(user)}:{_encode(device)}:"
+
+
+def sent_name(user: str, device: str, client_msg_id: str) -> str:
+    """What a clientMsgId is remembered under. The first two colons end user and device, whatever follows."""
+    return _sent_prefix(user, device) + client_msg_id
+
+
+def accept_items(batch: Sequence[Submission]) -> list[Any]:
+    lists: dict[tuple[str, ...], int] = {}
+    return [
+        ["" if s.client_msg_id is None else sent_name(s.sender, s.device, s.client_msg_id) for s in batch],
+        [f"{s.message_id} {s.send_time} {s.content}" for s in batch],
+        [
+            (len(s.recipients) == 1 and _one_recipient(s.recipients[0])) or _recipients(s, place, lists)
+            for place, s in enumerate(batch, 1)
+        ],
+        [s.body.decode() for s in batch],
+    ]
+
+
+@lru_cache(maxsize=100_000)
+def _one_recipient(user: str) -> str:
+    """As `encode_id`; empty for a visitor."""
+    return "" if is_visitor_id(user) else _encode(user)
+
+
+def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) -> list[str] | int:
+    """Of a message from or to a visitor, or to several; the place of an earlier one, if that has the same."""
+    if not s.recipients:
+        return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
+    if len(s.recipients) == 1:
+        return ["<", encode_id(s.recipients[0]), encode_id(s.sender)]
+    first = lists.setdefault(tuple(s.recipients), place)
+    return [encode_id(user) for user in s.recipients] if first == place else first
+
+
+def _read_delivery(reply: Any) -> Delivery:
+    user, epoch, seq, channels, body = reply
+    return Delivery(unquote(user), epoch, seq, channels.split(), body.encode())
+
+
+# By the first element of an outcome in which nothing was placed, or at the desk.
+_OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
+    1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3])),
+    2: lambda reply: Conflict(),
+    3: lambda reply: NotAllowed(reply[1]),
+    4: lambda reply: Failed(f"redis: {plain_reason(reply[1])}"),
+    5: lambda reply: Placed([_read_delivery(d) for d in reply[2]], unquote(reply[1])),
+    8: lambda reply: TooManyNew(reply[1]),
+    9: lambda reply: TooManyNew(None),
+}
+
+
+def read_served(content: list[Any]) -> list[Delivery]:
+    deliveries, waiting, overflown = content
+    VISITORS_WAITING.set(waiting)
+    OVERFLOWN.inc(overflown)
+    return [_read_delivery(delivery) for delivery in deliveries]
+
+
+def read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outcome]:
+    inboxes, placed, others, overflown, opened = content
+    OVERFLOWN.inc(overflown)
+    OPENED.inc(opened)
+    # By the place of its epoch, counted from 1: every other one.
+    channels_of = [channels.split() for channels in inboxes]
+    outcomes: list[Outcome] = []
+    lists: dict[int, tuple[list[int], list[int]]] = {}
+    numbers = iter(placed)
+    other = iter(others)
+    for place, at, seq, s in zip(range(1, len(batch) + 1), numbers, numbers, batch, strict=True):
+        if at:
+            delivery = Delivery(s.recipients[0], inboxes[at - 1], seq, channels_of[at], s.body)
+            outcomes.append(Placed([delivery], ""))
+            continue
+        reply = next(other)
+        kind = reply[0]
+        if kind in _OUTCOMES:
+            outcomes.append(_OUTCOMES[kind](reply))
+            continue
+        if kind == 0:
+            lists[place] = reply[1::2], reply[2::2]
+        else:
+            places, seqs = lists[reply[1]]
+            lists[place] = places, reply[2:] if kind == 6 else [seq + reply[2] for seq in seqs]
+        outcomes.append(_in_list(s, inboxes, channels_of, *lists[place]))
+    return outcomes
+
+
+def _in_list(
+    s: Submission, inboxes: list[str], channels_of: list[list[str]], places: list[int], seqs: list[int]
+) -> Placed:
+    """A message to several: the inboxes that it is in, and its number in each."""
+    body = s.body
+    return Placed(
+        [
+            Delivery(user, inboxes[at - 1], seq, channels_of[at], body)
+            for user, at, seq in zip(s.recipients, places, seqs, strict=True)
+        ],
+        "",
+    )

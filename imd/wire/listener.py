@@ -1,0 +1,135 @@
+"""All WebSockets of a node: how many there are, from where, and when they are written to."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory
+from prometheus_client import Gauge
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from imd.chat.services import Services
+from imd.wire.heartbeat import Heartbeat
+from imd.wire.outgoing import Outgoing, bare
+from imd.wire.shared_state import lean_class
+from imd.wire.unfinished import Unfinished
+from imd.wire.websocket import CLOSE_HANDSHAKE_SECONDS, HANDSHAKES, ChannelProtocol
+
+CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
+
+
+class ChannelFactory(WebSocketServerFactory):
+    """`room`: how many connections there may be."""
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(self, reactor: Any, services: Services, room: int) -> None:
+        super().__init__(server="", reactor=reactor)
+        limits = services.settings.limits
+        websocket = services.settings.websocket
+        self.services = services
+        self.room = room
+        self.open: set[ChannelProtocol] = set()
+        self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
+        self._per_address: Tally[str] = Tally()
+        self._half_open: Tally[str] = Tally()
+        self._knocking: dict[ChannelProtocol, str] = {}
+        self._emptied: list[Deferred[None]] = []
+        self._unflushed: list[Outgoing] = []
+        # JSON may write any character as six bytes; the rest is room for a group list.
+        frame_bytes = 6 * limits.message_bytes + 65536
+        self.unfinished = Unfinished(max(limits.unfinished_bytes, frame_bytes))
+        self.setProtocolOptions(
+            versions=[13],
+            webStatus=False,
+            utf8validateIncoming=True,
+            requireMaskedClientFrames=True,
+            maxFramePayloadSize=frame_bytes,
+            maxMessagePayloadSize=frame_bytes,
+            failByDrop=False,
+            echoCloseCodeReason=False,
+            openHandshakeTimeout=websocket.connect_seconds,
+            closeHandshakeTimeout=CLOSE_HANDSHAKE_SECONDS,
+            tcpNoDelay=True,
+            autoPingInterval=0,
+            allowedOrigins=["*"],
+            allowNullOrigin=True,
+        )
+        self.protocol = lean_class(ChannelProtocol, self)
+
+    def knocked(self, protocol: ChannelProtocol) -> None:
+        self.services.gate.came(protocol)
+        most = self.services.settings.limits.connections_per_address
+        # Where a proxy says who comes, it has not yet.
+        if not most or bare(protocol.transport) is not protocol.transport:
+            return
+        address = getattr(protocol.transport.getPeer(), "host", "") or ""
+        if self._half_open[address] >= most:
+            HANDSHAKES.labels("overloaded").inc()
+            protocol.transport.abortConnection()
+            return
+        self._half_open[address] += 1
+        self._knocking[protocol] = address
+
+    def _through(self, protocol: ChannelProtocol) -> None:
+        """It is open, or gone."""
+        address = self._knocking.pop(protocol, None)
+        if address is not None:
+            self._half_open[address] -= 1
+            if self._half_open[address] <= 0:
+                del self._half_open[address]
+
+    def opened(self, protocol: ChannelProtocol) -> str | None:
+        self._through(protocol)
+        address = protocol._address
+        per_address = self.services.settings.limits.connections_per_address
+        self.open.add(protocol)
+        self._per_address[address] += 1
+        CONNECTIONS.set(len(self.open))
+        if len(self.open) > self.room:
+            return "too many connections"
+        if per_address and self._per_address[address] > per_address:
+            return "too many connections from this address"
+        return None
+
+    def flush_soon(self, outgoing: Outgoing) -> None:
+        if not self._unflushed:
+            self.reactor.callLater(0, self._flush_all)
+        self._unflushed.append(outgoing)
+
+    def _flush_all(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for outgoing in unflushed:
+            try:
+                outgoing.flush()
+            except Exception:
+                # One that cannot be written to costs nobody else a frame.
+                self._log.failure("a write")
+
+    def emptied(self) -> Deferred[None]:
+        """Fires when no connection is left."""
+        done: Deferred[None] = Deferred()
+        self._emptied.append(done)
+        self._tell_emptied()
+        return done
+
+    def _tell_emptied(self) -> None:
+        if not self.open:
+            waiting, self._emptied = self._emptied, []
+            for done in waiting:
+                if not done.called:
+                    done.callback(None)
+
+    def closed(self, protocol: ChannelProtocol) -> None:
+        self._through(protocol)
+        if protocol not in self.open:
+            return
+        self.open.discard(protocol)
+        self._tell_emptied()
+        CONNECTIONS.set(len(self.open))
+        self._per_address[protocol._address] -= 1
+        if self._per_address[protocol._address] <= 0:
+            del self._per_address[protocol._address]

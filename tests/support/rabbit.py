@@ -1,0 +1,77 @@
+"""What tests on real servers share: waiting, looking into queues, and servers that may be harmed."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pika
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial import unittest
+
+from tests.support.servers import MongoServer, RabbitServer
+
+
+async def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+    """The condition's value as soon as it is true. AssertionError when it still is not after `seconds`."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds:g} s")
+        await pause(0.02)
+    return value
+
+
+def pause(seconds: float) -> Deferred[None]:
+    return deferLater(reactor, seconds, lambda: None)
+
+
+@cache
+def breakable() -> RabbitServer:
+    """A broker of this process' own that tests may kill, pause and starve, if they leave it well."""
+    folder = tempfile.mkdtemp(prefix="imd-rabbit-")
+    server = RabbitServer(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)
+    server.start()
+    return server
+
+
+def own_mongo(test: unittest.TestCase) -> MongoServer:
+    """A started mongod that the test may kill and pause."""
+    server = MongoServer(os.path.abspath(test.mktemp()))
+    test.addCleanup(server.kill)
+    server.start()
+    return server
+
+
+class Broker:
+    """A blocking client of its own, to look at queues and to put things into them. Close it."""
+
+    def __init__(self, url: str) -> None:
+        self.connection = pika.BlockingConnection(pika.URLParameters(url))
+        self.channel = self.connection.channel()
+
+    def close(self) -> None:
+        if self.connection.is_open:
+            self.connection.close()
+
+    def length(self, queue: str) -> int:
+        """How many messages are ready in it."""
+        return int(self.channel.queue_declare(queue, passive=True).method.message_count)
+
+    def take(self, queue: str) -> tuple[pika.BasicProperties, bytes] | None:
+        """The next message, taken out; None if there is none."""
+        method, properties, body = self.channel.basic_get(queue, auto_ack=True)
+        return None if method is None else (properties, body)
+
+    def put(self, queue: str, body: bytes) -> None:
+        self.channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))

@@ -1,0 +1,26 @@
+"""The figures by their names, as `--only` takes them."""
+
+from __future__ import annotations
+
+from tests.tools.bench.instructions import instructions
+from tests.tools.bench.logins import logins
+from tests.tools.bench.nodes import across, many
+from tests.tools.bench.plan import Figure
+from tests.tools.bench.profile import profile
+from tests.tools.bench.speed import catching_up, group, latency, one_to_one
+
+FIGURES: dict[str, Figure] = {
+    "cluster": lambda rig, plan, say: one_to_one(rig, plan, say, ("cluster",)),
+    "embedded": lambda rig, plan, say: one_to_one(rig, plan, say, ("embedded",)),
+    "one-to-one": lambda rig, plan, say: one_to_one(rig, plan, say, ("cluster", "apart", "embedded")),
+    "latency": latency,
+    "logins": logins,
+    "group": group,
+    "across": across,
+    "nodes": many,
+    "catching-up": catching_up,
+    "instructions": instructions,
+    "profile": profile,
+}
+STANDARD = ["one-to-one", "latency", "logins", "group", "across", "nodes", "catching-up", "instructions"]
+QUICK_ONES = ["one-to-one", "latency", "across"]

@@ -1,0 +1,49 @@
+"""How long and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from tests.tools.bench.load import Shape
+from tests.tools.bench.report import Row
+from tests.tools.bench.rig import Rig
+
+
+@dataclass
+class Plan:
+    """Sizes of all figures. Times are in seconds."""
+
+    turns: int = 5
+    warm_seconds: float = 2.0
+    seconds: float = 5.0
+    tries: int = 1
+    """of each turn, while other work disturbs it"""
+    shape: Shape = field(default_factory=Shape)
+    rate: float = 1000.0
+    """messages a second where latency is measured"""
+    members: int = 500
+    waiting: int = 10_000
+    logins: int = 10_000
+    nodes: tuple[int, ...] = (2, 4, 8)
+    nodes_rate: float = 50.0
+    """messages a second for each of many nodes, so that more nodes do not mean smaller batches"""
+
+
+FULL = Plan()
+QUICK = Plan(
+    turns=1, warm_seconds=1.0, seconds=2.0, members=500, waiting=5_000, logins=2_000, nodes=(2, 4)
+)
+TINY = Plan(
+    turns=1,
+    warm_seconds=0.1,
+    seconds=0.3,
+    shape=Shape(pairs=4, window=4),
+    members=10,
+    waiting=200,
+    logins=50,
+    nodes=(2,),
+)
+
+Say = Callable[[str], None]
+Figure = Callable[[Rig, Plan, Say], Awaitable[list[Row]]]

@@ -1,0 +1,139 @@
+"""Does the checker find what it is there for? Each broken build under its faults, and the same plan unbroken.
+
+scripts/drill builds [--only NAME,...] [--seed SEED] [--seconds S]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.support.servers import ServerError
+from tests.tools.drill.broken import BUILDS, check
+from tests.tools.drill.cluster import Backends
+from tests.tools.drill.drill import Outcome, Plan, run
+from tests.tools.drill.report import as_text
+from tests.tools.drill.seams import Gone
+
+
+def short_plan(under: str, seed: str = "1", seconds: float = 3.0) -> Plan:
+    """So short that it can be run again and again, and busy enough that each build shows."""
+    # No speed is asserted here: a busy machine may take its time.
+    return Plan(
+        under, [under], False, seconds=seconds, seed=seed, clients=20, rate=6.0, nodes=2, hint_seconds=30
+    )
+
+
+def verdict(name: str, outcome: Outcome) -> list[str]:
+    """What is not as it should be with the run of a broken build; nothing when it was found out."""
+    build = BUILDS[name]
+    kinds = Counter(violation.kind for violation in outcome.violations)
+    wrong = []
+    if not outcome.sabotaged:
+        wrong.append("the sabotage never took place: the run proves nothing")
+    if not kinds[build.finds]:
+        wrong.append(f"not found: {build.finds}")
+    others = sorted(set(kinds) - {build.finds} - build.also)
+    if others:
+        wrong.append(f"found beside it, for no known reason: {', '.join(others)}")
+    return [f"{name}: {one}" for one in [*wrong, *outcome.troubles]]
+
+
+def told(name: str, outcome: Outcome) -> str:
+    """A line on the run of a broken build."""
+    kinds = Counter(violation.kind for violation in outcome.violations)
+    build = BUILDS[name]
+    rest = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()) if kind != build.finds)
+    return (
+        f"{name}: sabotaged {outcome.sabotaged} times; found {build.finds} {kinds[build.finds]} times"
+        + f" (and {rest})" * bool(rest)
+    )
+
+
+class Proof:
+    """Runs builds on servers that they share. One unbroken run serves all builds with the same plan."""
+
+    def __init__(self, backends: Backends, say: Callable[[str], None]) -> None:
+        self._backends = backends
+        self._say = say
+        self._clean: dict[str, list[str]] = {}
+
+    def prove(self, name: str, plan: Plan) -> list[str]:
+        """What is not as it should be; nothing when the build is found out, and the same plan without it is
+        clean. Raises Gone when the build's target is gone."""
+        check(name)
+        if plan.name not in self._clean:
+            self._clean[plan.name] = self._unbroken(plan)
+        began = time.monotonic()
+        outcome = self._run(dataclasses.replace(plan, build=name))
+        wrong = verdict(name, outcome)
+        if wrong:
+            self._say(as_text(outcome))
+        self._say(f"{told(name, outcome)}; {time.monotonic() - began:.0f} s")
+        return self._clean[plan.name] + wrong
+
+    def _unbroken(self, plan: Plan) -> list[str]:
+        began = time.monotonic()
+        outcome = self._run(plan)
+        if not outcome.passed:
+            self._say(as_text(outcome))
+        self._say(
+            f"unbroken under {plan.name}: {len(outcome.violations)} violations, "
+            f"{len(outcome.history.messages)} messages; {time.monotonic() - began:.0f} s"
+        )
+        kinds = sorted({violation.kind for violation in outcome.violations})
+        found = [f"unbroken under {plan.name}: {kind}" for kind in kinds]
+        return found + [f"unbroken under {plan.name}: {trouble}" for trouble in outcome.troubles]
+
+    def _run(self, plan: Plan) -> Outcome:
+        outcome = asyncio.run(run(plan, self._backends, lambda _: None))
+        # A run that could not undo its fault must not spoil the next.
+        for server in self._backends.all:
+            server.start()
+        return outcome
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when every build was found out; 1 when not; 2 when that could not be tried."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/drill builds",
+        description="Each build that is broken on purpose, and each plan unbroken.",
+    )
+    parser.add_argument("--only", metavar="NAME,...", default=",".join(BUILDS), help=", ".join(BUILDS))
+    parser.add_argument("--seed", default="1", help="of the schedule and the clients (1)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of load in each run, at least (3)")
+    options = parser.parse_args(argv)
+    names = options.only.split(",")
+    for name in names:
+        if name not in BUILDS:
+            parser.error(f"{name}: no such build")
+    folder = Path(tempfile.mkdtemp(prefix="imd-drill-"))
+    backends = Backends(folder)
+    wrong: list[str] = []
+    try:
+        for name in names:
+            check(name)
+        backends.start()
+        proof = Proof(backends, lambda text: print(text, flush=True))
+        for name in names:
+            wrong += proof.prove(name, short_plan(BUILDS[name].under, options.seed, options.seconds))
+    except (Gone, ServerError, TimeoutError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        backends.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    for one in dict.fromkeys(wrong):
+        print(one)
+    print(f"{len(names)} builds: " + ("not as it should be" if wrong else "each is found out"))
+    return 1 if wrong else 0

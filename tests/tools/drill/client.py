@@ -1,0 +1,370 @@
+"""One device of the drill: connects anywhere, leaves, comes back, sends again until it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from tests.support.servers import HOST
+from tests.tools.drill.history import Answer, Connection, Got, Message, Reset, Send
+from tests.tools.drill.wire import Wire
+
+if TYPE_CHECKING:
+    from tests.tools.drill.world import World
+
+CONNECT_SECONDS = 4.0
+# A client that hears nothing for so long goes elsewhere.
+SILENCE_SECONDS = 3.0
+MAX_RESEND_SECONDS = 1.0
+PATIENCE_SECONDS = 15.0
+MAX_UNANSWERED = 64
+ACK_EVERY = 16
+TICK_SECONDS = 0.05
+
+
+class Device:
+    """`kind`: own (acknowledges, keeps its cursor), server (acknowledges, trusts the server's cursor) or
+    seed (neither). `pinned` is the number of the only node that it uses; it never leaves by itself."""
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        user: str,
+        kind: str,
+        *,
+        role: str = "user",
+        rate: float = 0.0,
+        pinned: int | None = None,
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.user = user
+        self.kind = kind
+        self.role = role
+        self.rate = rate
+        self.pinned = pinned
+        self.rng = random.Random(f"{world.seed}/{name}")
+        self.epoch = ""
+        self.seq = 0
+        self.seen: set[str] = set()
+        self.wire: Wire | None = None
+        self.connection: Connection | None = None
+        self._token: str | None = None
+        self._attempt = 0
+        self._number = 0
+        self._unanswered: dict[str, tuple[Message, dict[str, Any]]] = {}
+        self._again: deque[tuple[float, str]] = deque()
+        self._connected: asyncio.Future[None] | None = None
+        self._heard_at = 0.0
+        self._acked = 0
+        self._ended: asyncio.Event = asyncio.Event()
+        self._pages: dict[str, asyncio.Future[dict[str, Any]]] = {}
+
+    @property
+    def live(self) -> bool:
+        return self.connection is not None and bool(self.connection.epoch) and not self._ended.is_set()
+
+    @property
+    def unanswered(self) -> int:
+        return len(self._unanswered)
+
+    # its life
+
+    async def run(self) -> None:
+        """Live until the world closes."""
+        while self.world.phase != "closing":
+            try:
+                await self._one_connection()
+            except (OSError, TimeoutError):
+                await asyncio.sleep(self.rng.uniform(0.05, 0.15))
+                continue
+            if self.pinned is not None or self.world.phase != "load":
+                await asyncio.sleep(0.05)
+            else:
+                await asyncio.sleep(self.rng.choice((0.02, 0.1, 0.5, 1.5)))
+
+    async def _one_connection(self) -> None:
+        node = self.world.pick_node(self)
+        self._ended.clear()
+        self._connected = asyncio.get_running_loop().create_future()
+        frame = self._connect_frame(node.name)
+        # Who is hasty does not wait for the handshake: a node that hangs finds the connect frame later.
+        hasty = self.rng.random() < 0.3
+        try:
+            self.wire = await Wire.open(
+                HOST, node.port, self._frame, self._closed, CONNECT_SECONDS, frame if hasty else None
+            )
+            if not hasty:
+                self.wire.send(frame)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._connected
+            for key in list(self._unanswered):
+                self._write(key)
+            self._again.clear()
+            await self._stay()
+        finally:
+            if self.wire is not None:
+                self.wire.abort()
+                await self.wire.gone
+            if self.connection is not None:
+                self.connection.closed_at = time.monotonic()
+                self.connection.close_code = self.wire.close_code if self.wire is not None else None
+            self.connection = self.wire = None
+
+    def _connect_frame(self, node: str) -> dict[str, Any]:
+        """The next connect frame; from here on its connection stands in the history."""
+        self._attempt += 1
+        frame: dict[str, Any] = {"isConnect": True, "attempt": self._attempt}
+        asked = None
+        if self.role == "visitor":
+            frame |= {"isVisitor": True, "visitorToken": self._token}
+        else:
+            frame |= {"userId": self.user, "device": self.name, "loginType": "USER_TYPE"}
+            frame["isCustomerService"] = self.role == "agent"
+        if self.kind != "seed":
+            frame["ack"] = True
+        if self.kind == "own" and self.epoch:
+            asked = (self.epoch, self.seq)
+            frame["cursor"] = {"epoch": self.epoch, "seq": self.seq}
+        self.connection = Connection(
+            self.user, self.name, node, self._attempt, self.kind != "seed", asked, time.monotonic()
+        )
+        self.world.history.connections.append(self.connection)
+        return {key: value for key, value in frame.items() if value is not None}
+
+    async def _stay(self) -> None:
+        """Send and receive until it is time to leave, or the connection is gone or silent."""
+        rng, now = self.rng, time.monotonic()
+        leave_at = now + rng.uniform(1.0, 8.0) if self.pinned is None else float("inf")
+        next_send = now + (rng.expovariate(self.rate) if self.rate else float("inf"))
+        self._heard_at, asked_at = now, now
+        while not self._ended.is_set():
+            now = time.monotonic()
+            if now - self._heard_at > SILENCE_SECONDS:
+                return
+            if now - asked_at > 1.0:
+                asked_at = now
+                self.wire.send({"type": "ping"})  # type: ignore[union-attr]
+            self._acknowledge()
+            while self._again and self._again[0][0] <= now:
+                self._write(self._again.popleft()[1])
+            if self.world.phase == "load":
+                if now >= leave_at:
+                    await self._leave()
+                    return
+                while now >= next_send:
+                    next_send += rng.expovariate(self.rate)
+                    for _ in range(rng.randint(5, 12) if rng.random() < 0.05 else 1):
+                        self._say_something()
+            elif self.world.phase == "closing":
+                await self._leave_well()
+                return
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._ended.wait()
+            except TimeoutError:
+                pass
+
+    async def _leave(self) -> None:
+        how = self.rng.random()
+        if how < 0.4:
+            await self._leave_well()
+        elif how < 0.7:
+            # Its network goes first: what the node writes is read by nobody.
+            self.wire.deafen()  # type: ignore[union-attr]
+            await asyncio.sleep(self.rng.uniform(0.05, 0.6))
+
+    async def _leave_well(self) -> None:
+        assert self.wire is not None
+        if self.rng.random() < 0.7:
+            self._acknowledge()
+        self.wire.close()
+        try:
+            # To its node a seed client's close frame says that it has read everything: it has to do so.
+            async with asyncio.timeout(2.0 if self.kind != "seed" else PATIENCE_SECONDS):
+                await self._ended.wait()
+        except TimeoutError:
+            pass
+
+    def deafen(self) -> Wire | None:
+        """Read nothing more on this connection; gives it.
+
+        None if there is none, or it is being closed: a close frame says that its client reads to the end.
+        """
+        wire = self.wire
+        if wire is None or wire.closing or self.pinned is not None:
+            return None
+        wire.deafen()
+        return wire
+
+    def reconnect(self) -> None:
+        """Drop the connection, and come back on a new channel."""
+        if self.wire is not None:
+            self.wire.abort()
+
+    # sending
+
+    def say(self, to: list[str] | None, group: bool = False) -> str:
+        """Send a message: to these, or (None) to the desk. Gives its key."""
+        key = f"{self.name}-{self._number}"
+        self._number += 1
+        recipients = frozenset(to) if to is not None else self.world.agents
+        message = Message(key, self.user, self.name, recipients, desk=to is None)
+        self.world.history.messages[key] = message
+        frame: dict[str, Any] = {"clientMsgId": key, "msg": message.text}
+        if group:
+            frame["group"] = to
+        elif to is not None:
+            frame["to"] = to[0]
+        self._unanswered[key] = (message, frame)
+        if self.live:
+            self._write(key)
+        return key
+
+    def _say_something(self) -> None:
+        if len(self._unanswered) >= MAX_UNANSWERED:
+            return
+        if self.role == "visitor":
+            self.say(None)
+        elif self.role == "agent":
+            visitors = [user for user in self.world.visitors if user]
+            if visitors:
+                self.say([self.rng.choice(visitors)])
+        elif self.role == "prober":
+            self.say([self.rng.choice([one.user for one in self.world.probers if one is not self])])
+        else:
+            others = [user for user in self.world.users if user != self.user]
+            if self.rng.random() < 0.2:
+                self.say(self.rng.sample(others, min(len(others), self.rng.randint(2, 5))), group=True)
+            else:
+                self.say([self.rng.choice(others)])
+
+    def _write(self, key: str) -> None:
+        entry = self._unanswered.get(key)
+        if entry is not None and self.wire is not None and self.connection is not None:
+            self.connection.events.append(Send(time.monotonic(), key))
+            self.wire.send(entry[1])
+
+    def _acknowledge(self) -> None:
+        if self.kind != "seed" and self.seq > self._acked and self.live and self.wire is not None:
+            self._acked = self.seq
+            frame: dict[str, Any] = {"type": "ack", "seq": self.seq}
+            if self.kind == "own":
+                frame["epoch"] = self.epoch
+            self.wire.send(frame)
+
+    # receiving
+
+    def _frame(self, frame: dict[str, Any]) -> None:
+        connection = self.connection
+        self._heard_at = now = time.monotonic()
+        if connection is None:
+            return
+        kind = frame.get("type")
+        if kind is None:
+            self._got(connection, now, frame)
+        elif kind == "accepted":
+            key = frame["clientMsgId"]
+            connection.events.append(Answer(now, key, frame["id"], frame["sendTime"]))
+            entry = self._unanswered.pop(key, None)
+            if entry is not None:
+                self.world.accepted(entry[0], now)
+        elif kind == "error":
+            self._error(connection, now, frame)
+        elif kind == "connected":
+            self._log_in_done(connection, now, frame)
+        elif kind == "reset":
+            connection.events.append(Reset(now, frame["epoch"], frame["seq"]))
+            self.epoch, self.seq = frame["epoch"], frame["seq"]
+            self._acked = self.seq
+        elif kind == "history":
+            page = self._pages.pop(frame["ref"], None)
+            if page is not None and not page.done():
+                page.set_result(frame)
+
+    def _got(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
+        key = frame.get("clientMsgId", "")
+        connection.events.append(Got(now, frame["seq"], frame["id"], key, frame["userId"], frame["msg"]))
+        self.seq = frame["seq"]
+        if key not in self.seen:
+            self.seen.add(key)
+            self.world.arrived(self, key, now)
+        if self.seq - self._acked >= ACK_EVERY:
+            self._acknowledge()
+
+    def _error(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
+        key, ref = frame.get("clientMsgId"), frame.get("ref")
+        if ref is not None:
+            page = self._pages.pop(ref, None)
+            if page is not None and not page.done():
+                page.set_exception(ConnectionError(frame["code"]))
+        elif key is not None:
+            connection.events.append(Answer(now, key, code=frame["code"]))
+            # As the node asks, and not all at once.
+            delay = min(MAX_RESEND_SECONDS, frame.get("retryAfterMs", 200) / 1000)
+            self._again.append((now + delay * self.rng.uniform(0.5, 1), key))
+
+    def _log_in_done(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
+        if self.role == "visitor":
+            self._token = frame["visitorToken"]
+            if self.user != frame["userId"]:
+                self.world.visitor_named(self, frame["userId"])
+                self.user = connection.user = frame["userId"]
+        connection.epoch, connection.seq = frame["epoch"], frame["seq"]
+        connection.recovered, connection.connected_at = frame["recovered"], now
+        self.epoch, self.seq = frame["epoch"], frame["seq"]
+        self._acked = self.seq
+        assert self._connected is not None
+        if not self._connected.done():
+            self._connected.set_result(None)
+
+    def _closed(self) -> None:
+        self._ended.set()
+        if self.wire is not None and self.wire.close_code == 4001:
+            # Redis has forgotten the visitor: it comes back as another one.
+            self._token = None
+            self._unanswered.clear()
+            self.epoch = ""
+        if self._connected is not None and not self._connected.done():
+            self._connected.set_exception(ConnectionError("closed before it was connected"))
+            self._connected.exception()
+        for page in self._pages.values():
+            if not page.done():
+                page.set_exception(ConnectionError("closed"))
+        self._pages.clear()
+
+    # reading history
+
+    async def read_all(self) -> list[str]:
+        """The ids of all messages of the user, oldest first, as `history` with `all` gives them."""
+        pages: list[list[str]] = []
+        before, failures = None, 0
+        while True:
+            try:
+                page = await self._page(before)
+            except (ConnectionError, TimeoutError):
+                failures += 1
+                if failures > 10:
+                    raise
+                await asyncio.sleep(0.3)
+                continue
+            ids = [message["id"] for message in page["messages"]]
+            pages.insert(0, ids)
+            if not page["more"]:
+                return [message_id for one in pages for message_id in one]
+            before = ids[0]
+
+    async def _page(self, before: str | None) -> dict[str, Any]:
+        if not self.live or self.wire is None:
+            raise ConnectionError("not connected")
+        ref = f"h{self._number}-{len(self._pages)}-{before}"
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._pages[ref] = answer
+        frame = {"type": "history", "ref": ref, "all": True, "limit": 200, "before": before}
+        self.wire.send({key: value for key, value in frame.items() if value is not None})
+        async with asyncio.timeout(15):
+            return await answer

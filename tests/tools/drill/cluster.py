@@ -1,0 +1,257 @@
+"""Servers, nodes, and a proxy between each node and each backend."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pika
+import pymongo
+
+from tests.protocol.clusters import RawRedis
+from tests.support.nodes import Ini, NodeServer
+from tests.support.paths import ROOT
+from tests.support.primaries import Primary
+from tests.support.servers import MongoServer, RabbitServer, Server, free_port
+from tests.tools.drill.history import Document
+from tests.tools.drill.proxy import Proxy
+from tests.tools.drill.seams import times_noted
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+ARCHIVE_QUEUE, DEAD_QUEUE = "imd.archive", "imd.archive.dead"
+BACKENDS = ("redis", "rabbitmq", "mongodb")
+
+
+class DrillMongo(MongoServer):
+    """mongod with fail points."""
+
+    def _command(self) -> list[str | Path]:
+        return [*super()._command(), "--setParameter", "enableTestCommands=1"]
+
+
+class DrillNode(NodeServer):
+    """A node that may have a clock of its own, or be a broken build."""
+
+    def __init__(self, folder: Path, ini: Ini, name: str, build: str, own_clock: bool) -> None:
+        super().__init__(folder, ini, name=name)
+        self.build = build
+        self.own_clock = own_clock
+
+    @property
+    def clock_file(self) -> Path:
+        return self.folder / "clock"
+
+    @property
+    def notes(self) -> Path:
+        """Where a broken build notes each time that it does wrong."""
+        return self.folder / "sabotaged"
+
+    def step_clock(self, seconds: int) -> None:
+        """Let the node's wall clock be so far off from now on."""
+        self.clock_file.write_text(f"{seconds:+d}\n")
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        if self.own_clock and not self.clock_file.exists():
+            self.step_clock(0)
+
+    def _command(self) -> list[str | Path]:
+        if not self.build:
+            return super()._command()
+        twistd = ["-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]
+        return [sys.executable, "-m", "tests.tools.drill.broken", self.build, self.notes, *twistd]
+
+    def _environment(self) -> dict[str, str] | None:
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        if self.own_clock:
+            env |= {
+                "LD_PRELOAD": str(FAKETIME),
+                "FAKETIME_TIMESTAMP_FILE": str(self.clock_file),
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+        return env
+
+
+class Backends:
+    """The three servers of a drill, in one folder; they serve several runs, one after another."""
+
+    def __init__(self, folder: Path, appendfsync: str = "always") -> None:
+        self.folder = folder
+        persistent = appendfsync != "off"
+        self.redis_is_durable = appendfsync == "always"
+        self.spare = Primary(folder / "spare", appendonly=False)
+        """a replica of Redis, for faults that need one"""
+        self.redis = Primary(
+            folder / "redis", appendonly=persistent, appendfsync=appendfsync if persistent else "no"
+        )
+        self.rabbit = RabbitServer(folder / "rabbitmq")
+        self.mongo = DrillMongo(folder / "mongodb")
+        self.runs = 0
+
+    def start(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda server: server.start(), self.all))
+
+    def stop(self) -> None:
+        for server in (*self.all, self.spare):
+            server.kill()
+
+    @property
+    def all(self) -> list[Server]:
+        return [self.redis, self.rabbit, self.mongo]
+
+
+class Cluster:
+    """The nodes of one run, on a database number, a virtual host and a database of its own."""
+
+    def __init__(self, backends: Backends, ini: Ini, *, nodes: int, build: str, own_clocks: bool) -> None:
+        self.backends = backends
+        backends.runs += 1
+        self.number = backends.runs
+        self.vhost = ""
+        self.ini = ini
+        self.count = nodes
+        self.build = build
+        self.own_clocks = own_clocks
+        self.nodes: list[DrillNode] = []
+        self.proxies: dict[tuple[int, str], Proxy] = {}
+
+    @property
+    def redis_url(self) -> str:
+        return self.backends.redis.url_of(self.number)
+
+    @property
+    def amqp_url(self) -> str:
+        return self.backends.rabbit.url_of(self.vhost)
+
+    @property
+    def mongo_url(self) -> str:
+        return self.backends.mongo.url_of(f"run{self.number}")
+
+    async def start(self, classic_queue: bool = False) -> None:
+        self.vhost = await asyncio.to_thread(self.backends.rabbit.new_vhost)
+        if classic_queue:
+            await asyncio.to_thread(self._declare_classic)
+        for number in range(self.count):
+            await self._add_node(number)
+        await asyncio.gather(*(asyncio.to_thread(node.start) for node in self.nodes))
+
+    async def stop(self) -> None:
+        for node in self.nodes:
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(node.kill)
+        for proxy in self.proxies.values():
+            await proxy.stop()
+        if self.backends.redis.running:
+            await asyncio.to_thread(self.redis, "FLUSHALL")
+
+    async def _add_node(self, number: int) -> None:
+        servers = {
+            "redis": self.backends.redis,
+            "rabbitmq": self.backends.rabbit,
+            "mongodb": self.backends.mongo,
+        }
+        urls = {"redis": self.redis_url, "rabbitmq": self.amqp_url, "mongodb": self.mongo_url}
+        sections: dict[str, dict[str, object]] = {key: dict(value) for key, value in self.ini.items()}
+        for name, server in servers.items():
+            proxy = Proxy(free_port(), server.port)
+            await proxy.start()
+            self.proxies[number, name] = proxy
+            extra = sections.get(name, {}).pop("options", "")
+            url = urls[name].replace(f":{server.port}/", f":{proxy.port}/") + str(extra)
+            sections.setdefault(name, {})["url"] = url
+        sections.setdefault("node", {})["backend"] = "cluster"
+        folder = self.backends.folder / f"run{self.number}" / f"node{number}"
+        self.nodes.append(DrillNode(folder, sections, f"node{number}", self.build, self.own_clocks))
+
+    def _declare_classic(self) -> None:
+        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
+            connection.channel().queue_declare(ARCHIVE_QUEUE, durable=True)
+
+    # looking in and meddling, all of it blocking
+
+    def redis(self, *words: str | int) -> Any:
+        connection = RawRedis(self.backends.redis.url)
+        try:
+            return connection(*words)
+        finally:
+            connection.close()
+
+    def mongo(self) -> Any:
+        return pymongo.MongoClient(self.mongo_url, serverSelectionTimeoutMS=5000, tz_aware=True)
+
+    def publish(self, body: bytes) -> None:
+        """Put something into the archive queue past the nodes."""
+        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish("", ARCHIVE_QUEUE, body, pika.BasicProperties(delivery_mode=2))
+
+    def archived_ids(self) -> set[str]:
+        with self.mongo() as client:
+            found = client.get_default_database()["im_message"].find({}, {"_id": 1})
+            return {document["_id"] for document in found}
+
+    def documents(self) -> list[Document]:
+        with self.mongo() as client:
+            return [
+                Document(
+                    one["_id"],
+                    one.get("clientMsgId") or "",
+                    one["userId"],
+                    frozenset(one.get("group") or ([one["to"]] if one.get("to") else [])),
+                    frozenset(one["participants"]),
+                    one["msg"],
+                )
+                for one in client.get_default_database()["im_message"].find()
+            ]
+
+    def dead(self) -> list[str]:
+        """The keys of the messages among the dead letters; what is no message of ours is left out."""
+        keys = []
+        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
+            channel = connection.channel()
+            while True:
+                method, _, body = channel.basic_get(DEAD_QUEUE, auto_ack=True)
+                if method is None:
+                    return keys
+                with contextlib.suppress(ValueError, AttributeError):
+                    key = json.loads(body).get("clientMsgId", "")
+                    if key and not key.startswith("poison"):
+                        keys.append(key)
+
+    def sabotaged(self) -> int:
+        """How often the nodes, broken on purpose, did wrong."""
+        return sum(times_noted(node.notes) for node in self.nodes)
+
+    def ready(self) -> bool:
+        """All nodes say so."""
+        return all(node.running and node.answers() for node in self.nodes)
+
+    async def until_ready(self, seconds: float) -> float:
+        """When all nodes were ready, monotonic. Raises TimeoutError."""
+        end = time.monotonic() + seconds
+        while not await asyncio.to_thread(self.ready):
+            if time.monotonic() > end:
+                reasons = {node.name: node.http("readyz") for node in self.nodes if node.running}
+                raise TimeoutError(f"nodes are not ready after {seconds:g} s: {reasons}")
+            await asyncio.sleep(0.05)
+        return time.monotonic()
+
+
+def have_faketime() -> bool:
+    """True if libfaketime is installed and works."""
+    if not FAKETIME.exists():
+        return False
+    env = {**os.environ, "LD_PRELOAD": str(FAKETIME), "FAKETIME": "+1h"}
+    said = subprocess.run(["date", "+%s"], env=env, capture_output=True, text=True, check=False).stdout
+    return said.strip().isdigit() and int(said) > time.time() + 3000

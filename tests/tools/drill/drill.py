@@ -1,0 +1,220 @@
+"""One part of a drill: a cluster, its clients, faults for some time, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tests.tools.drill.checker import Violation, check
+from tests.tools.drill.cluster import Backends, Cluster
+from tests.tools.drill.faults import FAULTS, Fault, Stage
+from tests.tools.drill.history import History
+from tests.tools.drill.probe import Probe
+from tests.tools.drill.world import World
+
+SHORT_LEASE_SECONDS = 6
+LEASE_SECONDS = 45
+READY_SECONDS = 90
+SETTLE_SECONDS = 60
+ARCHIVE_SECONDS = 60
+PROBE_SECONDS = 30
+FAULT_SECONDS = 120
+# What a broken build has lost does not come, however long one waits. Nor does what Redis has lost.
+BROKEN_SECONDS = 3
+LOST_SECONDS = 8
+# Redis' inboxes come out poorer of these; they would excuse what the others do, so they are mixed apart.
+LOSING = {"redis-flush", "redis-failback", "redis-failover"}
+
+
+@dataclass
+class Plan:
+    """What to do in one part. `hint_seconds`: how soon hints must flow again."""
+
+    name: str
+    faults: list[str]
+    mixed: bool
+    seconds: float = 30
+    seed: str = "1"
+    clients: int = 60
+    rate: float = 2.0
+    nodes: int = 3
+    build: str = ""
+    classic_queue: bool = False
+    mongo_options: str = ""
+    hint_seconds: float = 1.0
+
+
+@dataclass
+class Struck:
+    """One round of faults. Seconds: how long they lasted, until the nodes were ready, until hints flowed."""
+
+    names: list[str]
+    where: list[str]
+    lasted: float
+    ready: float = 0.0
+    hints: float = 0.0
+    slow: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Outcome:
+    """What came of a part."""
+
+    plan: Plan
+    history: History
+    struck: list[Struck] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    """what kept the drill itself from going on, or was not as it should be beside the history"""
+    sabotaged: int = 0
+    """how often a broken build did wrong"""
+    load_seconds: float = 0.0
+    settle_seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return not self.violations and not self.troubles
+
+
+async def run(plan: Plan, backends: Backends, say: Callable[[str], None]) -> Outcome:
+    """Run one part. The servers stay."""
+    faults = [FAULTS[name] for name in plan.faults]
+    lease = SHORT_LEASE_SECONDS if any(fault.short_lease for fault in faults) else LEASE_SECONDS
+    ini = {
+        "node": {"lease_seconds": lease, "stop_seconds": 5},
+        "limits": {"messages_per_second": 0, "connections_per_user": 100},
+        "inbox": {"reconcile_seconds": 15},
+        "redis": {"lossless": "yes" if backends.redis_is_durable else "no", "timeout_seconds": 2},
+        "rabbitmq": {"confirm_seconds": 2},
+        "mongodb": {"timeout_seconds": 4, "options": plan.mongo_options},
+    }
+    cluster = Cluster(
+        backends,
+        ini,
+        nodes=plan.nodes,
+        build=plan.build,
+        own_clocks=any(fault.needs_clock for fault in faults),
+    )
+    outcome = Outcome(plan, History())
+    try:
+        await cluster.start(plan.classic_queue)
+        world = World(plan.seed, cluster.nodes, plan.clients, plan.rate)
+        outcome.history = world.history
+        await world.start()
+        stage = Stage(cluster, world, random.Random(f"{plan.seed}/{plan.name}"), lease)
+        began = time.monotonic()
+        await _strike(plan, faults, stage, world, outcome, say)
+        outcome.load_seconds = time.monotonic() - began
+        await _conclude(cluster, world, outcome, say)
+    finally:
+        await cluster.stop()
+    outcome.sabotaged = cluster.sabotaged()
+    outcome.violations = check(outcome.history)
+    return outcome
+
+
+async def _strike(
+    plan: Plan,
+    faults: Sequence[Fault],
+    stage: Stage,
+    world: World,
+    outcome: Outcome,
+    say: Callable[[str], None],
+) -> None:
+    """Faults, one round after another, until the time is over; at least one round."""
+    probe = Probe(world)
+    end = time.monotonic() + plan.seconds
+    queue: list[Fault] = []
+    await world.until(lambda: True, 1, "")
+    await asyncio.sleep(1.0)
+    while faults and (time.monotonic() < end or not outcome.struck):
+        await asyncio.sleep(stage.rng.uniform(0.3, 1.5))
+        if not queue:
+            queue = stage.rng.sample(faults, len(faults))
+            # What loses data comes first, so that it comes at all.
+            queue.sort(key=lambda fault: fault.name in LOSING)
+        chosen = [queue.pop()]
+        if plan.mixed:
+            for fault in stage.rng.sample(faults, min(2, len(faults))):
+                busy = {part for one in chosen for part in one.on.split()}
+                if busy.isdisjoint(fault.on.split()) and stage.rng.random() < 0.7:
+                    chosen.append(fault)
+        struck = Struck([fault.name for fault in chosen], [], 0.0)
+        outcome.struck.append(struck)
+        began = time.monotonic()
+        delays = [0.0, *(stage.rng.uniform(0, 2) for _ in chosen[1:])]
+        try:
+            shaking = asyncio.ensure_future(_shake(world, stage.rng))
+            try:
+                struck.where = await asyncio.gather(
+                    *(_one(fault, stage, delay) for fault, delay in zip(chosen, delays, strict=True))
+                )
+            finally:
+                shaking.cancel()
+            ended = time.monotonic()
+            struck.lasted = ended - began
+            ready = await stage.cluster.until_ready(READY_SECONDS)
+            await world.until(lambda: all(p.live for p in world.probers), READY_SECONDS, "probers connect")
+            ready = max(ready, time.monotonic() - 0.05)
+            struck.ready = ready - ended
+            most = BROKEN_SECONDS if plan.build else PROBE_SECONDS
+            struck.hints, struck.slow = await probe.measure(ready, most)
+            if not plan.build and (struck.slow or struck.hints > plan.hint_seconds):
+                between = f" ({', '.join(struck.slow)})" if struck.slow else ""
+                outcome.troubles.append(
+                    f"{'+'.join(struck.names)}: hints flowed {struck.hints:.1f} s after the nodes were ready"
+                    + between
+                )
+        except Exception as error:
+            outcome.troubles.append(f"{'+'.join(struck.names)}: {type(error).__name__}: {error}")
+            say(outcome.troubles[-1])
+            return
+        say(
+            f"  {'+'.join(struck.names)} ({', '.join(filter(None, struck.where))}): {struck.lasted:.1f} s,"
+            f" ready after {struck.ready:.1f} s, hints after {struck.hints:.2f} s"
+        )
+    await asyncio.sleep(max(0.0, end - time.monotonic()))
+
+
+async def _shake(world: World, rng: random.Random) -> None:
+    """While a fault lasts probers come back on new channels, which other nodes then cannot find."""
+    while True:
+        await asyncio.sleep(rng.uniform(0.3, 1.5))
+        rng.choice(world.probers).reconnect()
+
+
+async def _one(fault: Fault, stage: Stage, delay: float) -> str:
+    await asyncio.sleep(delay)
+    async with asyncio.timeout(FAULT_SECONDS):
+        return await fault.run(stage)
+
+
+async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Let everything arrive, and gather what is in the archive."""
+    began = time.monotonic()
+    broken = bool(outcome.plan.build)
+    answers = BROKEN_SECONDS if broken else SETTLE_SECONDS
+    arrivals = min(answers, LOST_SECONDS) if world.history.losses else answers
+    if not await world.settle(answers, arrivals):
+        say("  not everything arrived in time")
+    outcome.settle_seconds = time.monotonic() - began
+    accepted = {
+        event.message_id
+        for connection in world.history.connections
+        for event in connection.events
+        if getattr(event, "send_time", 0)
+    }
+    end = time.monotonic() + (BROKEN_SECONDS if broken else ARCHIVE_SECONDS)
+    while time.monotonic() < end:
+        with contextlib.suppress(Exception):
+            if accepted <= await asyncio.to_thread(cluster.archived_ids):
+                break
+        await asyncio.sleep(0.3)
+    await world.read_histories()
+    await world.close()
+    world.history.archive = await asyncio.to_thread(cluster.documents)
+    world.history.dead = await asyncio.to_thread(cluster.dead)

@@ -1,0 +1,138 @@
+"""Who takes part in a run, what they owe one another, and in which phase the run is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from tests.support.nodes import NodeServer
+from tests.tools.drill.client import Device
+from tests.tools.drill.history import History, Message
+
+KINDS = ("own", "server", "own", "seed")
+# Probers talk to one another all the time, so that nodes look for their channels in the middle of a fault.
+PROBER_RATE = 4.0
+
+
+class World:
+    """`clients` devices, two for each user, a tenth of them visitors, an agent, and a prober at each node."""
+
+    def __init__(self, seed: str, nodes: Sequence[NodeServer], clients: int, rate: float) -> None:
+        self.seed = seed
+        self.nodes = nodes
+        self.history = History()
+        self.phase = "load"
+        """load, settle or closing"""
+        self.agents = frozenset({"agent"})
+        self.users: list[str] = []
+        self.owed: dict[str, set[str]] = defaultdict(set)
+        self.on_arrival: Callable[[Device, str, float], None] | None = None
+        self.on_accepted: Callable[[Message, float], None] | None = None
+        visitors = max(1, clients // 10)
+        pairs = max(2, (clients - visitors - 2) // 2)
+        self.users = [f"u{number}" for number in range(pairs)]
+        self.devices: list[Device] = []
+        for number, user in enumerate(self.users):
+            for letter in "ab":
+                kind = KINDS[(number * 2 + (letter == "b")) % len(KINDS)]
+                self.devices.append(Device(self, f"{user}{letter}", user, kind, rate=rate))
+        self._visitors = [
+            Device(self, f"v{n}", "", ("own", "seed")[n % 2], role="visitor", rate=rate / 2)
+            for n in range(visitors)
+        ]
+        self.devices += self._visitors
+        self.devices += [
+            Device(self, f"agent-{kind}", "agent", kind, role="agent", rate=rate)
+            for kind in ("own", "server")
+        ]
+        self.probers = [
+            Device(self, f"probe{n}", f"probe{n}", "own", role="prober", rate=PROBER_RATE, pinned=n)
+            for n in range(len(nodes))
+        ]
+        self.devices += self.probers
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def visitors(self) -> list[str]:
+        return [device.user for device in self._visitors]
+
+    # for devices
+
+    def pick_node(self, device: Device) -> NodeServer:
+        if device.pinned is not None:
+            return self.nodes[device.pinned]
+        return device.rng.choice(self.nodes)
+
+    def accepted(self, message: Message, at: float) -> None:
+        for user in message.recipients:
+            self.owed[user].add(message.key)
+        if self.on_accepted is not None:
+            self.on_accepted(message, at)
+
+    def arrived(self, device: Device, key: str, at: float) -> None:
+        if self.on_arrival is not None:
+            self.on_arrival(device, key, at)
+
+    def visitor_named(self, device: Device, user: str) -> None:
+        if device.user:
+            device.seen = set()
+
+    # for the run
+
+    async def start(self) -> None:
+        """All devices connect; nobody sends until all have."""
+        self.phase = "settle"
+        self._tasks = [asyncio.ensure_future(device.run()) for device in self.devices]
+        await self.until(lambda: all(device.live for device in self.devices), 60, "all devices connect")
+        self.phase = "load"
+
+    async def settle(self, answers: float, arrivals: float) -> bool:
+        """Nobody says anything new; True when all is answered, and then has arrived, in so many seconds."""
+        self.phase = "settle"
+        try:
+            await self.until(self._nothing_unanswered, answers, "answers")
+            await self.until(self._all_arrived, arrivals, "arrivals")
+        except TimeoutError:
+            return False
+        return True
+
+    def _nothing_unanswered(self) -> bool:
+        return all(device.live and not device.unanswered for device in self.devices)
+
+    def _all_arrived(self) -> bool:
+        return all(device.live and device.seen >= self.owed[device.user] for device in self.devices)
+
+    async def read_histories(self) -> None:
+        readers = {device.user: device for device in self.devices}
+        for user, device in readers.items():
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                self.history.read[user] = await device.read_all()
+
+    async def close(self) -> None:
+        """All leave in good order; what they hear until then still counts."""
+        for device in self.devices:
+            if device.connection is not None:
+                device.connection.live = device.live
+        self.phase = "closing"
+        done, late = await asyncio.wait(self._tasks, timeout=20)
+        for task in late:
+            task.cancel()
+        for task in done:
+            task.result()
+
+    async def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """Raises TimeoutError."""
+        end = time.monotonic() + seconds
+        while not condition():
+            self._raise_failures()
+            if time.monotonic() > end:
+                raise TimeoutError(f"{what}: not within {seconds:g} s")
+            await asyncio.sleep(0.05)
+
+    def _raise_failures(self) -> None:
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                raise task.exception()  # type: ignore[misc]

@@ -1,0 +1,274 @@
+"""Hints between nodes: local, searched for once, direct from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.task import Clock
+from twisted.trial import unittest
+
+from imd.chat import router as delivery
+from imd.chat.router import NOT_AGAIN_SECONDS, SEARCH_SECONDS, Router
+from imd.chat.session import Session
+from imd.contracts.interfaces import ConnectRequest, Delivery
+from tests.support.doubles import BusDouble, InboxDouble, Network, WireDouble
+
+
+class Node:
+    """A router, its sessions and its bus."""
+
+    def __init__(self, network: Network, name: str, clock: Clock, inbox: InboxDouble) -> None:
+        self.inbox = inbox
+        self.sessions: dict[str, Session] = {}
+        self.bus = BusDouble(network, name)
+        self.router = Router(self.sessions, self.bus, clock.seconds, clock.callLater)
+        self.wires: dict[str, WireDouble] = {}
+
+    def connect(self, user: str, device: str = "phone", window: int = 1000) -> str:
+        """A device of the user connects to this node; gives its channel."""
+        channel = f"{self.bus.address}-{user}-{device}"
+        self.wires[channel] = wire = WireDouble()
+        request = ConnectRequest(user, device, channel)
+        session = Session(self.inbox, wire, request, acknowledges=True, window=window)
+        self.sessions[channel] = session
+        session.begin(self.inbox.register(request))
+        self.inbox.settle()
+        return channel
+
+
+class RouterTestCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.inbox = InboxDouble()
+        self.network = Network()
+        self.a, self.b, self.c = (Node(self.network, name, self.clock, self.inbox) for name in "abc")
+
+    def write(self, count: int = 1, user: str = "bob", at: Node | None = None) -> list[Delivery]:
+        """Messages to the user are accepted on a node, each delivered by itself."""
+        placed = []
+        for _ in range(count):
+            placed.append(self.inbox.place(user))
+            (at or self.a).router.deliver(placed[-1:])
+        return placed
+
+    def kinds(self) -> list[str]:
+        """What went over the bus, as `sender kind`."""
+        return [f"{sender} {kind}" for sender, kind, _ in self.network.carried]
+
+
+class LocalTests(RouterTestCase):
+    def test_local(self) -> None:
+        """Channels of this node are written to at once, without the bus."""
+        phone, laptop = self.a.connect("bob"), self.a.connect("bob", "laptop")
+        self.write(2)
+        self.assertEqual([self.a.wires[channel].seqs() for channel in (phone, laptop)], [[1, 2], [1, 2]])
+        self.assertEqual(self.kinds(), [])
+
+    def test_order_within_a_batch(self) -> None:
+        """A batch's deliveries are told in their order."""
+        channel = self.a.connect("bob")
+        self.a.router.deliver([self.inbox.place("bob") for _ in range(5)])
+        self.assertEqual((self.a.wires[channel].seqs(), self.inbox.names()), ([1, 2, 3, 4, 5], []))
+
+    def test_without_a_bus(self) -> None:
+        """A node that is alone tells its own channels, and loses nothing over others."""
+        sessions: dict[str, Session] = {}
+        router = Router(sessions, None, self.clock.seconds, self.clock.callLater)
+        sessions["a-bob-phone"] = self.a.sessions[self.a.connect("bob")]
+        self.b.connect("bob", "laptop")
+        router.deliver([self.inbox.place("bob")])
+        router.tell_replaced("elsewhere")
+        router.stop()
+        self.assertEqual(self.a.wires["a-bob-phone"].seqs(), [1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class SearchTests(RouterTestCase):
+    def test_search_once(self) -> None:
+        """The first message to a channel elsewhere asks all nodes; its owner pushes it and answers; what
+        follows goes straight to the owner."""
+        channel = self.b.connect("bob")
+        self.write()
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a search", "b found"])
+        self.assertEqual(self.b.wires[channel].seqs(), [1])
+        self.write(3)
+        self.network.carry()
+        self.assertEqual(self.kinds()[2:], ["a hints"] * 3)
+        self.assertEqual(self.b.wires[channel].seqs(), [1, 2, 3, 4])
+        self.assertEqual(self.inbox.names(), [])
+
+    def test_each_node_learns_for_itself(self) -> None:
+        """What one node has learned another still has to ask for."""
+        self.b.connect("bob")
+        for node in (self.a, self.c, self.a, self.c):
+            self.write(at=node)
+            self.network.carry()
+        self.assertEqual(self.kinds(), ["a search", "b found", "c search", "b found", "a hints", "c hints"])
+
+    def test_together(self) -> None:
+        """Of a batch, what goes to one node is one sending, and what is searched for is one search."""
+        for user in ("bob", "carol", "dave"):
+            self.b.connect(user)
+        batch = [self.inbox.place(user) for user in ("bob", "carol", "bob", "dave")]
+        self.a.router.deliver(batch)
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a search", "b found", "a hints"])
+        self.assertEqual([hint.seq for hint in self.network.carried[0][2]], [1, 1, 1])
+        self.a.router.deliver([self.inbox.place(user) for user in ("bob", "carol", "dave")])
+        self.assertEqual(self.kinds()[3:], ["a hints"])
+
+    def test_what_follows_while_searching(self) -> None:
+        """While a search is under way there is no second one; what came meanwhile follows in order."""
+        channel = self.b.connect("bob")
+        self.write(6)
+        self.assertEqual(self.kinds(), ["a search"])
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a search", "b found", "a hints"])
+        self.assertEqual(self.b.wires[channel].seqs(), [1, 2, 3, 4, 5, 6])
+        self.assertEqual(self.inbox.names(), [])
+
+    def test_much_follows_while_searching(self) -> None:
+        """Of more than a few hints only the last number is kept, and the owner pulls."""
+        channel = self.b.connect("bob")
+        self.write(60)
+        self.network.carry()
+        kept = self.network.carried[2][2]
+        self.assertEqual(len(kept), delivery.MAX_HELD_HINTS + 1)
+        self.assertEqual((kept[-1].seq, kept[-1].body), (60, None))
+        self.inbox.settle()
+        self.assertEqual(self.b.wires[channel].seqs(), list(range(1, 61)))
+
+    def test_two_channels_on_two_nodes(self) -> None:
+        """A user's devices may be on different nodes: one search finds both."""
+        phone, laptop = self.b.connect("bob"), self.c.connect("bob", "laptop")
+        self.write(2)
+        self.network.carry()
+        self.assertEqual(self.kinds()[:3], ["a search", "b found", "c found"])
+        self.assertEqual((self.b.wires[phone].seqs(), self.c.wires[laptop].seqs()), ([1, 2], [1, 2]))
+
+    def test_unanswered(self) -> None:
+        """A search that nobody answers is given up, and not repeated for a while; then it is."""
+        channel = self.b.connect("bob")
+        session = self.b.sessions.pop(channel)
+        self.write(2)
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a search"])
+        self.clock.pump([SEARCH_SECONDS / 2] * 4)
+        self.write(5)
+        self.assertEqual(self.kinds(), ["a search"])
+        self.clock.pump([1.0] * int(NOT_AGAIN_SECONDS + 2))
+        self.assertEqual(self.clock.getDelayedCalls(), [], "nothing is left to be swept")
+        self.b.sessions[channel] = session
+        self.write()
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a search", "a search", "b found"])
+        self.inbox.settle()
+        self.assertEqual(self.b.wires[channel].seqs(), list(range(1, 9)))
+
+    def test_somebody_back(self) -> None:
+        """What nobody answered is asked again as soon as a node is back on the bus."""
+        channel = self.b.connect("bob")
+        self.write()
+        self.network.under_way.clear()
+        self.clock.pump([SEARCH_SECONDS / 2] * 4)
+        self.write()
+        self.assertEqual(self.kinds(), ["a search"])
+        self.a.bus.back()
+        self.write()
+        self.network.under_way.clear()
+        self.a.bus.back()
+        self.write()
+        self.network.carry()
+        self.inbox.settle()
+        self.assertEqual(self.kinds(), ["a search", "a search", "a search", "b found"])
+        self.assertEqual(self.b.wires[channel].seqs(), [1, 2, 3, 4])
+
+    def test_answered_late(self) -> None:
+        """An answer after the search was given up still counts for what comes next."""
+        channel = self.b.connect("bob")
+        self.write()
+        self.clock.pump([1.0] * 4)
+        self.network.carry()
+        self.write()
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a search", "b found", "a hints"])
+        self.assertEqual(self.b.wires[channel].seqs(), [1, 2])
+
+    def test_bounds(self) -> None:
+        """Searches under way and channels learned are bounded; past that hints are left to reconciling."""
+        self.patch(delivery, "MAX_SEARCHING", 2)
+        self.patch(delivery, "MAX_LEARNED", 1)
+        for user in ("bob", "carol", "dave"):
+            self.b.connect(user)
+            self.write(user=user)
+        self.assertEqual(self.kinds(), ["a search", "a search"])
+        self.network.carry()
+        self.write(user="carol")
+        self.write(user="bob")
+        self.assertEqual(self.kinds()[-2:], ["a hints", "a search"])
+
+    def test_stop(self) -> None:
+        """A router that stops leaves no timer behind."""
+        self.b.connect("bob")
+        self.write()
+        self.a.router.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ReplacedTests(RouterTestCase):
+    def closed(self, wire: WireDouble) -> int | None:
+        return wire.closed[0] if wire.closed is not None else None
+
+    def test_here(self) -> None:
+        """A channel of this node is told at once."""
+        channel = self.a.connect("bob")
+        self.a.router.tell_replaced(channel)
+        self.assertEqual((self.closed(self.a.wires[channel]), self.kinds()), (4003, []))
+
+    def test_elsewhere(self) -> None:
+        """A channel elsewhere is told through the bus, together with others; nobody else is."""
+        channel, other = self.b.connect("bob"), self.c.connect("carol")
+        self.a.router.tell_replaced(channel)
+        self.a.router.tell_replaced("gone")
+        self.clock.advance(0)
+        self.network.carry()
+        self.assertEqual(self.closed(self.b.wires[channel]), 4003)
+        self.assertIsNone(self.closed(self.c.wires[other]))
+        self.assertEqual(self.kinds(), ["a replaced"])
+
+
+class LossTests(RouterTestCase):
+    def test_gone_channel(self) -> None:
+        """Hints straight to a node that no longer has the channel are lost, and do no harm."""
+        channel = self.b.connect("bob")
+        self.write()
+        self.network.carry()
+        del self.b.sessions[channel]
+        self.write()
+        self.network.carry()
+        self.assertEqual(self.b.wires[channel].seqs(), [1])
+
+    def test_gone_node(self) -> None:
+        """So are hints to a node that is gone."""
+        channel = self.b.connect("bob")
+        self.write()
+        self.network.carry()
+        wire = self.b.wires[channel]
+        del self.network.nodes["b"]
+        self.write()
+        self.network.carry()
+        self.assertEqual(wire.seqs(), [1])
+
+    def test_reordered(self) -> None:
+        """Whatever the bus does to the order of hints, the device gets its inbox in order."""
+        channel = self.b.connect("bob")
+        self.write(5)
+        self.network.carry()
+        self.write(6)
+        under_way: Sequence[tuple[str, object]] = list(self.network.under_way)
+        self.assertEqual(len(under_way), 6)
+        self.network.under_way.reverse()
+        self.network.carry()
+        self.inbox.settle()
+        self.assertEqual(self.b.wires[channel].seqs(), list(range(1, 12)))

@@ -1,0 +1,111 @@
+"""Looks at whether a message would be accepted: what they find, and for how long it counts."""
+
+from __future__ import annotations
+
+import re
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial import unittest
+
+from imd.ops.readiness import READY, SLOW_SECONDS, STEADY_SECONDS, Readiness
+from imd.protocol.errors import Unavailable
+from imd.store.redis.connection import load_scripts
+
+
+class ReadinessTests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.asked: list[Deferred[None]] = []
+        self.others: dict[str, str] = {}
+        self.readiness = Readiness(self.clock, {"inbox": self.probe}, lambda: dict(self.others))
+        self.readiness.start()
+        self.addCleanup(self.readiness.stop)
+
+    def probe(self) -> Deferred[None]:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+    def well(self) -> None:
+        self.asked[-1].callback(None)
+
+    def ill(self, reason: str = "redis: full") -> None:
+        self.asked[-1].errback(Unavailable(reason))
+
+    def pass_seconds(self, seconds: int, *, well: bool = True) -> None:
+        """One look a second, each answered at once."""
+        for _ in range(seconds):
+            self.clock.advance(1)
+            if well:
+                self.well()
+            else:
+                self.ill()
+
+    def test_named_and_over(self) -> None:
+        """A look that fails names the reason; it is over two seconds after the last that did."""
+        self.well()
+        self.assertEqual(self.readiness.problems(), {})
+        self.pass_seconds(3, well=False)
+        self.assertEqual(self.readiness.problems(), {"inbox": "redis: full"})
+        self.assertEqual(READY._value.get(), 0)
+        self.pass_seconds(int(STEADY_SECONDS) - 1)
+        self.assertEqual(self.readiness.problems(), {"inbox": "redis: full"})
+        self.pass_seconds(1)
+        self.assertEqual(self.readiness.problems(), {})
+        self.pass_seconds(1)
+        self.assertEqual(READY._value.get(), 1)
+
+    def test_every_other_look_fails(self) -> None:
+        """In between it is not well."""
+        for _ in range(5):
+            self.pass_seconds(1, well=False)
+            self.pass_seconds(1)
+            self.assertEqual(self.readiness.problems(), {"inbox": "redis: full"})
+
+    def test_call_of_a_message(self) -> None:
+        """A message's call that fails counts as a look, even while one is under way that ends well."""
+        self.clock.advance(1)
+        self.readiness.failed("inbox", "redis: replica")
+        self.well()
+        self.assertEqual(self.readiness.problems(), {"inbox": "redis: replica"})
+        self.pass_seconds(4)
+        self.assertEqual(self.readiness.problems(), {})
+        self.readiness.failed("of another part", "no matter")
+        self.assertEqual(self.readiness.problems(), {})
+
+    def test_look_without_an_answer(self) -> None:
+        """One look is under way at a time; one that takes long is a reason."""
+        self.clock.pump([1] * int(SLOW_SECONDS))
+        self.assertEqual(self.readiness.problems(), {})
+        self.clock.advance(1)
+        self.assertIn("slow", self.readiness.problems()["inbox"])
+        self.assertEqual(len(self.asked), 1)
+        self.well()
+        self.assertEqual(self.readiness.problems(), {})
+
+    def test_what_others_say(self) -> None:
+        """What a part says of itself comes first."""
+        self.ill()
+        self.others = {"archive": "MongoDB: away"}
+        self.assertEqual(self.readiness.problems(), {"archive": "MongoDB: away", "inbox": "redis: full"})
+        self.others = {"inbox": "redis: down"}
+        self.assertEqual(self.readiness.problems(), {"inbox": "redis: down"})
+
+    def test_look_that_breaks(self) -> None:
+        """An exception that no backend may raise is a reason, too, and the next look is made."""
+        self.asked[-1].errback(RuntimeError("broken"))
+        self.assertEqual(self.readiness.problems(), {"inbox": "broken"})
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.pass_seconds(4)
+        self.assertEqual(self.readiness.problems(), {})
+
+
+class NeededCommandsTests(unittest.TestCase):
+    def test_all_are_asked_for(self) -> None:
+        """The look asks whether Redis lets the user run each command that placing messages may take."""
+        accept = load_scripts()["accept"].decode()
+        used = set(re.findall(r"redis\.p?call\('([A-Z]+)'", accept))
+        asked = set(re.findall(r"'([A-Z]+) k", accept))
+        self.assertIn("ZADD", used)
+        # These two touch no keys.
+        self.assertEqual(used - asked - {"TIME", "INFO"}, set())

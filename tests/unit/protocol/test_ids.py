@@ -1,0 +1,134 @@
+"""Ids and the clock that they are made by."""
+
+from __future__ import annotations
+
+from twisted.trial import unittest
+
+from imd.protocol import ids as ids_module
+from imd.protocol.ids import MessageIds, ServerClock, WallClock, new_channel_id
+
+
+class Times:
+    """A wall clock and a monotonic one, in seconds."""
+
+    def __init__(self) -> None:
+        self.wall = 1_764_000_000.0
+        self.monotonic = 100.0
+
+    def clock(self) -> ServerClock:
+        return ServerClock(lambda: self.wall, lambda: self.monotonic)
+
+
+class ServerClockTests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.times = Times()
+        self.clock = self.times.clock()
+
+    def test_uncorrected(self) -> None:
+        """It begins with this machine's time, and runs on."""
+        self.assertEqual(self.clock.now_ms(), 1_764_000_000_000)
+        self.times.monotonic += 1.5
+        self.assertEqual(self.clock.now_ms(), 1_764_000_001_500)
+
+    def test_step_of_the_wall_clock(self) -> None:
+        """A step of this machine's clock does not move it."""
+        self.times.wall -= 3600
+        self.assertEqual(self.clock.now_ms(), 1_764_000_000_000)
+
+    def test_corrected(self) -> None:
+        """A server's answer counts for the middle of the time that it took."""
+        asked_at = self.clock.monotonic()
+        self.times.monotonic += 0.5
+        self.clock.correct(2_000_000_000_000, asked_at)
+        self.assertEqual(self.clock.now_ms(), 2_000_000_000_250)
+
+    def test_shortest_round_trip_wins(self) -> None:
+        """A slow answer does not spoil what a quick one told, until that is long ago."""
+        self.clock.correct(2_000_000_000_000, self.times.monotonic - 0.01)
+        before = self.clock.now_ms()
+        self.clock.correct(2_000_000_000_500, self.times.monotonic - 0.02)
+        self.assertEqual(self.clock.now_ms(), before)
+        for _ in range(100):
+            self.clock.correct(2_000_000_000_500, self.times.monotonic - 0.02)
+        self.assertGreater(self.clock.now_ms(), before)
+
+
+    def test_server_whose_clock_is_set(self) -> None:
+        """A difference that no round trip explains counts at once, in either direction."""
+        self.clock.correct(2_000_000_000_000, self.times.monotonic - 0.01)
+        for step in (-3_600_000, 3_600_000):
+            before = self.clock.now_ms()
+            self.clock.correct(before + step, self.times.monotonic - 0.5)
+            self.assertLess(abs(self.clock.now_ms() - before - step), 300)
+
+    def test_by_how_much_the_wall_clock_was_set(self) -> None:
+        """Time that goes by is no setting."""
+        self.times.monotonic += 1000
+        self.times.wall += 1000 - 3600
+        self.assertEqual(self.clock.set_by_ms(), -3_600_000)
+
+    def test_wall_clock(self) -> None:
+        """Where nobody knows better, the time is this machine's, also after it was set."""
+        clock = WallClock(lambda: self.times.wall, lambda: self.times.monotonic)
+        self.times.wall += 3600
+        self.assertEqual(clock.now_ms(), 1_764_003_600_000)
+        clock.correct(1, self.times.monotonic)
+        self.assertEqual(clock.now_ms(), 1_764_003_600_000)
+
+
+class MessageIdsTests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.times = Times()
+        self.ids = MessageIds(self.times.clock())
+
+    def test_shape(self) -> None:
+        """28 hexadecimal digits, the first twelve of them the time that is returned too."""
+        message_id, made_at = self.ids.next()
+        self.assertRegex(message_id, r"\A[0-9a-f]{28}\Z")
+        self.assertEqual(int(message_id[:12], 16), made_at)
+        self.assertEqual(made_at, 1_764_000_000_000)
+
+    def test_rising(self) -> None:
+        """Ids of one node rise strictly, within a millisecond and when the clock goes back."""
+        made = []
+        for step in (0.0, 0.0, 0.001, 0.0, -5.0, 0.0, 0.001, 10.0):
+            self.times.monotonic += step
+            made += [self.ids.next() for _ in range(100)]
+        ids = [message_id for message_id, _ in made]
+        self.assertEqual(ids, sorted(set(ids)))
+        # The time is the clock's, even where that went back.
+        self.assertEqual(made[0][1] - made[400][1], 5000 - 1)
+        self.assertEqual(made[-1][1] - made[0][1], 5002)
+
+    def test_on_after_the_newest(self) -> None:
+        """Ids go on above one that was stored by a clock that was ahead; the time is right all the same."""
+        ahead = f"{1_764_003_600_000:012x}0000fe" + "f" * 10
+        self.ids.continue_after(ahead)
+        made = [self.ids.next() for _ in range(5)]
+        self.assertEqual([made_at for _, made_at in made], [1_764_000_000_000] * 5)
+        ids = [message_id for message_id, _ in made]
+        self.assertEqual(ids, sorted(set(ids)))
+        self.assertGreater(ids[0], ahead)
+        for other in ("", "m-1", ahead.upper(), "0" * 28, ids[2]):
+            self.ids.continue_after(other)
+        self.assertGreater(self.ids.next()[0], ids[-1])
+
+    def test_more_than_the_counter_holds(self) -> None:
+        """While the clock is behind for long, the counter runs over into the milliseconds."""
+        self.patch(ids_module, "_MAX_COUNT", 300)
+        self.ids.continue_after(f"{1_764_003_600_000:012x}000001" + "0" * 10)
+        ids = [self.ids.next()[0] for _ in range(1000)]
+        self.assertEqual(ids, sorted(set(ids)))
+        self.assertEqual({len(message_id) for message_id in ids}, {28})
+
+    def test_two_nodes(self) -> None:
+        """Ids that two nodes make in the same millisecond differ."""
+        other = MessageIds(self.times.clock())
+        made = [ids.next()[0] for ids in (self.ids, other) for _ in range(9)]
+        self.assertEqual(len(set(made)), 18)
+
+
+class ChannelIdTests(unittest.TestCase):
+    def test_random(self) -> None:
+        """No two alike."""
+        self.assertEqual(len({new_channel_id() for _ in range(1000)}), 1000)

@@ -1,0 +1,298 @@
+"""From the queue into MongoDB, on real servers: nothing lost, nothing twice, whatever dies in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pymongo
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial import unittest
+
+from imd.contracts.interfaces import ArchiveRecord
+from imd.protocol.message import IMessage, encode_message
+from imd.store.archiver import writer as archive_writer
+from imd.store.archiver.writer import REASON_HEADER, RETRIES, ArchiveWriter
+from imd.store.mongo.archive import MongoArchive
+from imd.store.mongo.write import Inserted
+from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, RabbitArchiveQueue
+from imd.store.rabbit.connection import RabbitConnection
+from tests.support.rabbit import Broker, own_mongo, until
+from tests.support.servers import shared
+
+
+def body(number: int, **fields: Any) -> bytes:
+    message = IMessage(
+        id=f"{number:028x}",
+        user_id="alice",
+        from_user_type="USER_TYPE",
+        to="bob",
+        msg=f"text {number}",
+        send_time=1_764_000_000_000 + number,
+        **fields,
+    )
+    return encode_message(message)
+
+
+def records(numbers: Sequence[int]) -> list[ArchiveRecord]:
+    return [ArchiveRecord(body(number)) for number in numbers]
+
+
+class WatchedArchive(MongoArchive):
+    """A MongoArchive that can be told to do something between a write and its acknowledgement."""
+
+    inserts = 0
+
+    def insert(self, bodies: Sequence[Any]) -> Deferred[Inserted]:
+        self.inserts += 1
+        return super().insert(bodies).addCallback(self._written, self.inserts)
+
+    def _written(self, result: Inserted, number: int) -> Inserted | Deferred[Inserted]:
+        self.after_write()
+        return result
+
+    def after_write(self) -> None:
+        """Replaced by tests."""
+
+
+class ArchiveWriterTests(unittest.TestCase):
+    timeout = 90
+
+    async def publisher(self) -> RabbitArchiveQueue:
+        """The other end of the queue, on a virtual host of its own, and a look into both."""
+        self.amqp_url = shared().amqp_url()
+        queue = RabbitArchiveQueue(reactor, RabbitConnection(reactor, self.amqp_url, "other"))
+        self.addCleanup(queue.stop)
+        await queue.start()
+        self.broker = Broker(self.amqp_url)
+        self.addCleanup(self.broker.close)
+        return queue
+
+    async def writer(
+        self, mongo_url: str | None = None, **options: int
+    ) -> tuple[ArchiveWriter, WatchedArchive]:
+        mongo_url = mongo_url or shared().mongo_url()
+        archive = WatchedArchive(reactor, mongo_url, timeout_seconds=2)
+        self.addCleanup(archive.stop)
+        await archive.start()
+        client: Any = pymongo.MongoClient(mongo_url, serverSelectionTimeoutMS=10_000)
+        self.addCleanup(client.close)
+        self.collection = client.get_default_database()["im_message"]
+        writer = ArchiveWriter(
+            reactor,
+            RabbitConnection(reactor, self.amqp_url, "consume"),
+            RabbitConnection(reactor, self.amqp_url, "publish"),
+            archive,
+            **options,
+        )
+        self.addCleanup(writer.stop)
+        return writer, archive
+
+    def count(self) -> int:
+        return int(self.collection.count_documents({}))
+
+    async def everything_acknowledged(self, writer: ArchiveWriter) -> None:
+        """Nothing is left in the queue, nor comes back to it when the writer goes."""
+        await writer.stop()
+        self.assertEqual(self.broker.length(ARCHIVE_QUEUE), 0)
+
+    async def test_writes(self) -> None:
+        """What is published is in MongoDB once, and is acknowledged; several messages go in one write."""
+        queue = await self.publisher()
+        for start in range(0, 100, 10):
+            await queue.publish(records(range(start, start + 10)))
+        await queue.publish([])
+        await queue.publish([ArchiveRecord(body(1000, is_visitor=True), "carol")])
+        writer, archive = await self.writer()
+        await writer.start()
+        await until(lambda: self.count() == 101, "all are written")
+        # Eleven came, and on a busy machine not all of them at once.
+        self.assertLess(archive.inserts, 11)
+        self.assertEqual(
+            self.collection.find_one({"agent": "carol"})["participants"], ["alice", "bob", "carol"]
+        )
+        self.assertIsNone(writer.problem())
+        await self.everything_acknowledged(writer)
+        self.assertEqual(self.broker.length(DEAD_QUEUE), 0)
+
+    async def test_large_message(self) -> None:
+        """A message of more documents than a batch holds is written in slices."""
+        queue = await self.publisher()
+        writer, archive = await self.writer(batch=30)
+        await writer.start()
+        await queue.publish(records(range(100)))
+        await until(lambda: self.count() == 100, "all are written")
+        self.assertEqual(archive.inserts, 4)
+        await self.everything_acknowledged(writer)
+
+    async def test_gathers_under_load(self) -> None:
+        """The first message is written at once; what comes right behind waits until it is worth a write."""
+        self.patch(archive_writer, "GATHER_SECONDS", 600)
+        queue = await self.publisher()
+        writer, archive = await self.writer()
+        await writer.start()
+        await queue.publish(records([0]))
+        await until(lambda: self.count() == 1, "the first is written")
+        for number in range(1, archive_writer.GATHER_ARRIVED):
+            await queue.publish(records([number]))
+        arrived = archive_writer.GATHER_ARRIVED - 1
+        await until(lambda: archive_writer.WAITING._value.get() == arrived, "they have arrived")
+        self.assertEqual((archive.inserts, self.count()), (1, 1))
+        await queue.publish(records([arrived + 1]))
+        await until(lambda: self.count() == arrived + 2, "all are written")
+        self.assertEqual(archive.inserts, 2)
+        await queue.publish(records([arrived + 2]))
+        await until(lambda: archive_writer.WAITING._value.get() == 1, "one more has arrived")
+        await writer.stop()
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 1, "it goes back to the queue")
+
+    async def held_writes(self) -> tuple[ArchiveWriter, WatchedArchive, dict[int, Deferred[None]]]:
+        """A writer whose first two writes are durable, but whose archive has not said so yet; 12 messages."""
+        queue = await self.publisher()
+        writer, archive = await self.writer(batch=4)
+        held: dict[int, Deferred[None]] = {}
+
+        def hold(result: Inserted, number: int) -> Deferred[Inserted]:
+            held[number] = Deferred()
+            return held[number].addCallback(lambda _: result)
+
+        archive._written = hold  # type: ignore[method-assign]
+        for start in range(0, 12, 4):
+            await queue.publish(records(range(start, start + 4)))
+        await writer.start()
+        await until(lambda: len(held) == 2, "two writes are under way")
+        await until(lambda: archive_writer.WAITING._value.get() == 1, "the rest waits")
+        self.assertEqual((archive.inserts, self.count()), (2, 8))
+        return writer, archive, held
+
+    async def test_two_writes(self) -> None:
+        """Few are under way at a time; the later one is acknowledged with the earlier one."""
+        writer, archive, held = await self.held_writes()
+        held[2].callback(None)
+        await until(lambda: len(held) == 3, "the third is under way")
+        assert writer._run is not None
+        self.assertEqual(len(writer._run.writes), 3)
+        held[3].callback(None)
+        held[1].callback(None)
+        self.assertEqual((archive.inserts, self.count(), len(writer._run.writes)), (3, 12, 0))
+        await self.everything_acknowledged(writer)
+
+    async def test_later_write_is_no_ack_of_the_earlier(self) -> None:
+        """What is durable behind something that is not stays in the queue with it."""
+        self.patch(archive_writer, "STOP_SECONDS", 0.1)
+        writer, _, held = await self.held_writes()
+        held[2].callback(None)
+        await until(lambda: len(held) == 3, "the third is under way")
+        await writer.stop()
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 3, "all are back in the queue")
+        held[1].callback(None)
+        held[3].callback(None)
+
+    async def test_lost_between_write_and_ack(self) -> None:
+        """A batch that was written but not acknowledged comes again, and stays once."""
+        queue = await self.publisher()
+        writer, archive = await self.writer()
+
+        def lose_the_connection() -> None:
+            archive.after_write = lambda: None  # type: ignore[method-assign]
+            assert writer._run is not None
+            writer._run.link.drop("test")
+
+        archive.after_write = lose_the_connection  # type: ignore[method-assign]
+        await writer.start()
+        await queue.publish(records(range(10)))
+        await until(lambda: archive.inserts >= 2, "it comes again")
+        await until(lambda: self.count() == 10, "all are written")
+        await until(lambda: writer._run is not None and not writer._run.arrived, "nothing waits")
+        await self.everything_acknowledged(writer)
+
+    async def test_two_writers(self) -> None:
+        """Competing consumers share the work; one that is cut off loses nothing."""
+        queue = await self.publisher()
+        mongo_url = shared().mongo_url()
+        one, _ = await self.writer(mongo_url, batch=5)
+        two, _ = await self.writer(mongo_url, batch=5)
+        await one.start()
+        await two.start()
+        for number in range(150):
+            await queue.publish(records([2 * number, 2 * number + 1]))
+            if number == 75 and one._run is not None:
+                one._run.link.drop("test")
+        await until(lambda: self.count() == 300, "all are written")
+        await one.stop()
+        await self.everything_acknowledged(two)
+
+    async def test_mongodb_killed(self) -> None:
+        """While MongoDB is down the writer holds and waits; afterwards everything is written."""
+        server = own_mongo(self)
+        queue = await self.publisher()
+        writer, _ = await self.writer(server.url)
+        await writer.start()
+        await queue.publish(records(range(10)))
+        await until(lambda: self.count() == 10, "it works")
+        server.kill()
+        for start in range(10, 60, 10):
+            await queue.publish(records(range(start, start + 10)))
+        await until(lambda: "MongoDB" in (writer.problem() or ""), "it is noticed")
+        tried = RETRIES._value.get()
+        await until(lambda: RETRIES._value.get() >= tried + 2, "it tries again", 40)
+        self.assertEqual(self.broker.length(DEAD_QUEUE), 0)
+        server.start()
+        await until(lambda: self.count() == 60, "all are written", 40)
+        await until(lambda: writer.problem() is None, "it is well again")
+        await self.everything_acknowledged(writer)
+
+    async def test_poison(self) -> None:
+        """What can never be written goes to the dead-letter queue with a reason; its neighbours stay."""
+        queue = await self.publisher()
+        writer, archive = await self.writer()
+        await until(lambda: archive._indexed, "the collection is there")
+        self.collection.database.command("collMod", "im_message", validator={"msg": {"$ne": "text 3"}})
+        await queue.publish([*records([1, 2, 3, 4]), ArchiveRecord(b'{"id":"5","msg":7}')])
+        self.broker.put(ARCHIVE_QUEUE, b"not JSON")
+        self.broker.put(ARCHIVE_QUEUE, b'{"no":"array"}')
+        await queue.publish(records([6]))
+        await writer.start()
+        await until(lambda: self.count() == 4, "the neighbours are written")
+        await until(lambda: self.broker.length(DEAD_QUEUE) == 4, "the dead are moved")
+        dead = {}
+        while (taken := self.broker.take(DEAD_QUEUE)) is not None:
+            self.assertEqual(taken[0].delivery_mode, 2)
+            dead[taken[1]] = taken[0].headers[REASON_HEADER]
+        self.assertEqual(set(dead), {body(3), b'{"id":"5","msg":7}', b"not JSON", b'{"no":"array"}'})
+        self.assertIn("code 121", dead[body(3)])
+        self.assertIn("not a JSON array", dead[b"not JSON"])
+        self.assertEqual(sorted(json.loads(body(n))["id"] for n in (1, 2, 4, 6)), sorted(self.ids()))
+        await self.everything_acknowledged(writer)
+
+    def ids(self) -> list[str]:
+        return [found["_id"] for found in self.collection.find({}, {"_id": 1})]
+
+    async def test_dead_letters_wait(self) -> None:
+        """While the dead cannot be moved they are not acknowledged."""
+        queue = await self.publisher()
+        writer, _ = await self.writer()
+        await writer.start()
+        channel, writer._dead_channel = writer._dead_channel, None
+        await queue.publish([*records([1]), ArchiveRecord(b"{}")])
+        await until(lambda: writer.problem() is not None, "it waits")
+        self.assertEqual((self.count(), self.broker.length(DEAD_QUEUE)), (1, 0))
+        writer._dead_channel = channel
+        await until(lambda: self.broker.length(DEAD_QUEUE) == 1, "the dead one is moved")
+        await until(lambda: writer.problem() is None, "it is well again")
+        await self.everything_acknowledged(writer)
+
+    async def test_stop_while_mongodb_is_down(self) -> None:
+        """A stop does not wait for MongoDB; what was held goes back to the queue."""
+        self.patch(archive_writer, "STOP_SECONDS", 8.0)
+        server = own_mongo(self)
+        queue = await self.publisher()
+        writer, _ = await self.writer(server.url)
+        await writer.start()
+        server.kill()
+        await queue.publish(records(range(10)))
+        await until(lambda: writer.problem() is not None, "it is noticed")
+        await writer.stop()
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) >= 1, "it is back in the queue")

@@ -1,0 +1,133 @@
+"""The indexes of history, beside what an operator has made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pymongo
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial import unittest
+
+from imd.command import look_mongo
+from imd.command.output import Finding, Level
+from imd.config.settings import Mongodb
+from imd.store.mongo import archive as mongo_archive
+from imd.store.mongo.archive import MongoArchive
+from imd.store.mongo.indexes import INDEXES, conflict, make_indexes, missing_indexes, serving
+from tests.support.rabbit import until
+from tests.support.servers import shared
+
+
+class ServingTests(unittest.TestCase):
+    def test_equal(self) -> None:
+        """The same keys under any name serve, unique or not; of a part, an index of all as well."""
+        user, *_, participants = INDEXES
+        keys = list(participants.keys)
+        for index, found in (
+            (user, {"v": 2, "key": user.keys}),
+            (user, {"key": user.keys, "unique": True, "hidden": False}),
+            (participants, {"key": keys}),
+            (participants, {"key": keys, "partialFilterExpression": {"covers": {"$exists": True}}}),
+        ):
+            self.assertEqual(serving(index, {"mine": found}), "mine", found)
+
+    def test_other(self) -> None:
+        """Other keys, another order, what leaves documents out or compares differently do not serve."""
+        user, *_, participants = INDEXES
+        for index, found in (
+            (user, {"key": [("_id", 1), ("userId", 1)]}),
+            (user, {"key": [("userId", -1), ("_id", 1)]}),
+            (user, {"key": user.keys, "sparse": True}),
+            (user, {"key": user.keys, "hidden": True}),
+            (user, {"key": user.keys, "collation": {"locale": "en"}}),
+            (user, {"key": user.keys, "partialFilterExpression": {"covers": {"$exists": True}}}),
+            (participants, {"key": participants.keys, "partialFilterExpression": {"msg": "x"}}),
+        ):
+            self.assertIsNone(serving(index, {"mine": found}), found)
+
+
+class MakeIndexesTests(unittest.TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.url = shared().mongo_url()
+        self.client: Any = pymongo.MongoClient(self.url)
+        self.addCleanup(self.client.close)
+        self.collection = self.client.get_default_database()["im_message"]
+
+    async def doctor(self) -> list[Finding]:
+        findings: list[Finding] = await deferToThread(
+            lambda: list(look_mongo.look(Mongodb(url=self.url), 10))
+        )
+        return [finding for finding in findings if "index" in finding.what]
+
+    def test_another_name(self) -> None:
+        """An equal index serves under any name; all the others are made."""
+        self.collection.create_index([("userId", 1), ("_id", 1)], name="by_sender")
+        self.assertEqual(make_indexes(self.collection), [])
+        information = self.collection.index_information()
+        self.assertEqual(missing_indexes(information), [])
+        self.assertEqual(len(information), 5)
+        self.assertEqual(make_indexes(self.collection), [])
+
+    def test_taken_name(self) -> None:
+        """An index of other keys has the name: ours gets another one."""
+        self.collection.create_index([("msg", 1)], name="to_1__id_1")
+        self.collection.create_index([("userId", 1), ("_id", 1)], sparse=True)
+        self.assertEqual(make_indexes(self.collection), [])
+        self.assertEqual(missing_indexes(self.collection.index_information()), [])
+
+    async def test_conflict(self) -> None:
+        """What cannot be made is named once in the log, and by the doctor; all others are made."""
+        self.patch(mongo_archive, "INDEX_SECONDS", 0.0)
+        self.patch(mongo_archive, "PING_SECONDS", 0.05)
+        self.collection.create_index([("to", 1), ("_id", 1)], name="aside", hidden=True)
+        archive = MongoArchive(reactor, self.url)
+        self.addCleanup(archive.stop)
+        tries = 0
+        made = archive._have_indexes
+
+        def count(troubles: list[str]) -> None:
+            nonlocal tries
+            tries += 1
+            made(troubles)
+
+        self.patch(archive, "_have_indexes", count)
+        with capturedLogs() as captured:
+            await archive.start()
+            await until(lambda: tries >= 3, "it tries again")
+        said = [formatEvent(event) for event in captured if "an index" in event.get("log_format", "")]
+        self.assertEqual(len(said), 1, said)
+        self.assertIn("(to, _id): the index aside has the same keys, but hidden", said[0])
+        information = self.collection.index_information()
+        [missing] = missing_indexes(information)
+        self.assertEqual((missing.fields, archive.problem()), ("to, _id", None))
+        self.assertIn("aside", conflict(missing, information) or "")
+        [finding] = await self.doctor()
+        self.assertIs(finding.level, Level.WARNING)
+        self.assertIn("the index aside", finding.what)
+        self.assertIn("Drop", finding.advice)
+        self.collection.drop_index("aside")
+        await until(lambda: archive._indexed, "it is made")
+        [finding] = await self.doctor()
+        self.assertIs(finding.level, Level.OK)
+
+    async def test_what_removes_documents(self) -> None:
+        """The doctor names an index by which MongoDB removes messages, and a capped collection."""
+        self.collection.database.create_collection("im_message", capped=True, size=1 << 20)
+        make_indexes(self.collection)
+        self.assertTrue(any("capped" in finding.what for finding in await self.all_findings()))
+        self.collection.drop()
+        make_indexes(self.collection)
+        self.collection.create_index("createTime", expireAfterSeconds=86_400)
+        warned = [finding for finding in await self.doctor() if finding.level is Level.WARNING]
+        self.assertEqual(len(warned), 1)
+        self.assertIn("createTime_1 of im_message removes documents after 86400 s", warned[0].what)
+
+    async def all_findings(self) -> list[Finding]:
+        findings: list[Finding] = await deferToThread(
+            lambda: list(look_mongo.look(Mongodb(url=self.url), 10))
+        )
+        return findings

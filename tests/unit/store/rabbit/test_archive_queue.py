@@ -1,0 +1,221 @@
+"""The way into the archive, on a real RabbitMQ: confirmed or Unavailable, and never stuck."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+from twisted.internet import reactor
+from twisted.trial import unittest
+
+from imd.contracts.interfaces import ArchiveRecord
+from imd.protocol.errors import Unavailable
+from imd.store.rabbit import archive_queue as rabbit_archive_queue
+from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, RabbitArchiveQueue, encode_records
+from imd.store.rabbit.connection import RabbitConnection
+from tests.support.rabbit import Broker, breakable, until
+from tests.support.servers import RabbitServer, shared
+
+
+def record(number: int, padding: int = 0) -> ArchiveRecord:
+    return ArchiveRecord(b'{"id":"%d","msg":"%b"}' % (number, b"x" * padding))
+
+
+class EncodingTests(unittest.TestCase):
+    def test_array(self) -> None:
+        """The bodies as they are, in one array; an agent is put into its own record, whatever its name."""
+        body = encode_records([record(1), ArchiveRecord(b'{"id":"2"}', 'a"gent\u00e9'), record(3)])
+        self.assertEqual(
+            json.loads(body),
+            [{"id": "1", "msg": ""}, {"id": "2", "agent": 'a"gent\u00e9'}, {"id": "3", "msg": ""}],
+        )
+
+    def test_empty(self) -> None:
+        self.assertEqual(encode_records([]), b"[]")
+
+
+class ArchiveQueueTests(unittest.TestCase):
+    timeout = 90
+
+    def make(self, url: str, **options: float) -> RabbitArchiveQueue:
+        publisher = RabbitConnection(reactor, url, "publish")
+        queue = RabbitArchiveQueue(reactor, publisher, **options)  # type: ignore[arg-type]
+        self.addCleanup(queue.stop)
+        return queue
+
+    def broker(self, url: str) -> Broker:
+        broker = Broker(url)
+        self.addCleanup(broker.close)
+        return broker
+
+    async def started(self, **options: float) -> tuple[RabbitArchiveQueue, Broker]:
+        """A queue on a virtual host of its own, whose first probe has been taken out."""
+        url = shared().amqp_url()
+        queue = self.make(url, **options)
+        await queue.start()
+        broker = self.broker(url)
+        await until(lambda: broker.take(ARCHIVE_QUEUE), "the first probe")
+        return queue, broker
+
+    async def fails(self, queue: RabbitArchiveQueue, what: str = "") -> str:
+        """The reason that a publish fails for."""
+        with self.assertRaises(Unavailable) as refused:
+            await queue.publish([record(1)])
+        self.assertIn(what, str(refused.exception))
+        return str(refused.exception)
+
+    async def test_one_message(self) -> None:
+        """A batch is one persistent message."""
+        queue, broker = await self.started()
+        self.assertIsNone(queue.problem())
+        await queue.publish([record(1), record(2)])
+        taken = await until(lambda: broker.take(ARCHIVE_QUEUE), "the batch")
+        self.assertEqual(taken[0].delivery_mode, 2)
+        self.assertEqual([one["id"] for one in json.loads(taken[1])], ["1", "2"])
+        self.assertIsNone(broker.take(ARCHIVE_QUEUE))
+        self.assertEqual(broker.length(DEAD_QUEUE), 0)
+
+    async def test_many_in_flight(self) -> None:
+        """Batches overlap; past the bound they are refused, which harms none of the others."""
+        queue, broker = await self.started()
+        sent = [queue.publish([record(number)]) for number in range(rabbit_archive_queue.IN_FLIGHT_BATCHES)]
+        await self.fails(queue, "too much is not confirmed")
+        for one in sent:
+            await one
+        await queue.publish([record(99)])
+        await until(lambda: broker.length(ARCHIVE_QUEUE) == len(sent) + 1, "all are there")
+
+    async def test_too_large(self) -> None:
+        """More bytes than may be in flight are refused before they are sent."""
+        queue, _ = await self.started()
+        self.patch(rabbit_archive_queue, "IN_FLIGHT_BYTES", 1000)
+        with self.assertRaises(Unavailable):
+            await queue.publish([record(1, 1000)])
+        await queue.publish([record(1)])
+
+    async def test_full(self) -> None:
+        """A full queue refuses what it cannot keep, and takes batches again once it is emptied."""
+        self.patch(rabbit_archive_queue, "PROBE_SECONDS", 0.1)
+        queue, broker = await self.started(queue_bytes=4000)
+        kept = 0
+        with self.assertRaises(Unavailable) as refused:
+            while kept < 100:
+                await queue.publish([record(kept, 500)])
+                kept += 1
+        self.assertIn("full", str(refused.exception))
+        self.assertIsNotNone(queue.problem())
+        self.assertGreater(kept, 3)
+        # The first may have been removed by nobody: what was confirmed is all there.
+        bodies = []
+        while (taken := broker.take(ARCHIVE_QUEUE)) is not None:
+            bodies += json.loads(taken[1])
+        self.assertEqual([one["id"] for one in bodies], [str(number) for number in range(kept)])
+        await until(lambda: queue.problem() is None, "it recovers")
+        await queue.publish([record(1)])
+
+    async def test_looks(self) -> None:
+        """A look has an empty batch confirmed now and then: a queue that is gone shows without traffic."""
+        self.patch(rabbit_archive_queue, "IDLE_SECONDS", 1000)
+        queue, broker = await self.started()
+        begun = broker.length(ARCHIVE_QUEUE)
+        for _ in range(3):
+            await queue.probe()
+        self.assertEqual(broker.length(ARCHIVE_QUEUE), begun, "it was confirmed of late")
+        self.patch(rabbit_archive_queue, "IDLE_SECONDS", 0)
+        await queue.probe()
+        await until(lambda: broker.length(ARCHIVE_QUEUE) == begun + 1, "an empty batch")
+        broker.channel.queue_delete(ARCHIVE_QUEUE)
+        with self.assertRaises(Unavailable):
+            await queue.probe()
+        with self.assertRaises(Unavailable):
+            await queue.probe()
+        await until(lambda: queue.problem() is None, "it recovers")
+        await queue.probe()
+
+    async def test_deleted(self) -> None:
+        """When somebody deletes the queue, what is in flight fails, and it is declared again."""
+        queue, broker = await self.started()
+        broker.channel.queue_delete(ARCHIVE_QUEUE)
+        sent = [queue.publish([record(number)]) for number in range(3)]
+        for one in sent:
+            with self.assertRaises(Unavailable):
+                await one
+        await self.fails(queue)
+        await until(lambda: queue.problem() is None, "it recovers")
+        await queue.publish([record(1)])
+
+    async def test_other_arguments(self) -> None:
+        """A queue that an operator has made differently is used as it is."""
+        url = shared().amqp_url()
+        broker = self.broker(url)
+        broker.channel.queue_declare(ARCHIVE_QUEUE, durable=True)
+        broker.channel.queue_declare(DEAD_QUEUE, durable=True, arguments={"x-max-length": 5})
+        queue = self.make(url)
+        await queue.start()
+        await queue.publish([record(1)])
+        # The probe and the batch.
+        self.assertEqual(broker.length(ARCHIVE_QUEUE), 2)
+
+    async def test_connection_lost(self) -> None:
+        """What is in flight when the connection is lost fails at once; afterwards it works again."""
+        queue, _ = await self.started()
+        sent = queue.publish([record(1)])
+        assert queue._link is not None
+        queue._link.drop("test")
+        with self.assertRaises(Unavailable):
+            await sent
+        await self.fails(queue)
+        await until(lambda: queue.problem() is None, "it recovers")
+        await queue.publish([record(1)])
+
+    async def test_stop(self) -> None:
+        """Nobody is left waiting by a stop."""
+        queue, _ = await self.started()
+        sent = queue.publish([record(1)])
+        stopped = queue.stop()
+        with self.assertRaises(Unavailable):
+            await sent
+        await stopped
+        await self.fails(queue)
+
+    # on a broker that may be harmed
+
+    async def on_breakable(self) -> tuple[RabbitServer, RabbitArchiveQueue]:
+        server = breakable()
+        queue = self.make(server.url, confirm_seconds=1.0)
+        await queue.start()
+        return server, queue
+
+    async def test_silent_broker(self) -> None:
+        """A broker that hangs costs the deadline once; then batches are refused at once until it answers."""
+        server, queue = await self.on_breakable()
+        server.pause()
+        self.addCleanup(server.resume)
+        await self.fails(queue, "no confirm within 1 s")
+        self.failureResultOf(queue.publish([record(1)]), Unavailable)
+        server.resume()
+        await until(lambda: queue.problem() is None, "it recovers")
+        await queue.publish([record(1)])
+
+    async def test_memory_alarm(self) -> None:
+        """Under an alarm batches fail within the deadline and it is told why; acks get through."""
+        server, queue = await self.on_breakable()
+        freed: list[bool] = []
+        queue._publisher.when_freed(lambda: freed.append(True))
+        await queue.publish([record(1)])
+        consumer = self.broker(server.url)
+        method, _, _ = consumer.channel.basic_get(ARCHIVE_QUEUE)
+        self.addCleanup(server.rabbitctl, "set_vm_memory_high_watermark", "absolute", "1GB")
+        server.rabbitctl("set_vm_memory_high_watermark", "0.00001")
+        # The broker tells a connection when that next publishes; what it has read by then may be confirmed.
+        with contextlib.suppress(Unavailable):
+            await queue.publish([record(2)])
+        await until(lambda: "memory or disk alarm" in (queue.problem() or ""), "it is noticed")
+        self.assertEqual(freed, [])
+        await self.fails(queue, "alarm")
+        consumer.channel.basic_ack(method.delivery_tag)
+        self.assertGreaterEqual(consumer.length(ARCHIVE_QUEUE), 0, "the consuming connection is served")
+        server.rabbitctl("set_vm_memory_high_watermark", "absolute", "1GB")
+        await until(lambda: queue.problem() is None, "it recovers")
+        self.assertEqual(freed, [True])
+        await queue.publish([record(2)])

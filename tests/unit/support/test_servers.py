@@ -1,0 +1,163 @@
+"""The private servers: they answer, survive what tests do to them, and leave nothing behind."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pymongo
+from twisted.trial import unittest
+
+from tests.support.paths import ROOT
+from tests.support.servers import HOST, RedisServer, ServerError, free_port, shared, wait_until
+
+
+def is_gone(pid: int) -> bool:
+    """True if the process has ended, whether or not anybody has asked how."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
+def ask_redis(port: int, *words: str) -> str:
+    """One command and the first line of the answer."""
+    with socket.create_connection((HOST, port), timeout=5) as connection:
+        connection.sendall(f"{' '.join(words)}\r\n".encode())
+        return connection.recv(4096).decode().splitlines()[0]
+
+
+class RedisServerTests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="imd servers "))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def server(self, *options: str) -> RedisServer:
+        server = RedisServer(self.folder, appendfsync="always", options=options)
+        self.addCleanup(server.kill)
+        return server
+
+    def test_data_outlives_kill(self) -> None:
+        """After SIGKILL it comes back on the same port with what was written."""
+        server = self.server()
+        server.start()
+        port, pid = server.port, server.pid
+        self.assertEqual(ask_redis(port, "SET", "a", "1"), "+OK")
+        server.kill()
+        self.assertTrue(is_gone(pid))
+        self.assertFalse(server.answers())
+        server.start()
+        self.assertEqual(server.port, port)
+        self.assertEqual(ask_redis(port, "STRLEN", "a"), ":1")
+        server.restart()
+        self.assertEqual(ask_redis(port, "STRLEN", "a"), ":1")
+
+    def test_pause(self) -> None:
+        """A paused server accepts connections and answers nothing until it is resumed; it can be ended."""
+        server = self.server()
+        server.start()
+        server.pause()
+        self.assertFalse(server.answers())
+        server.resume()
+        wait_until(server.answers, 10, "resumed")
+        server.pause()
+        server.stop()
+        self.assertFalse(server.running)
+
+    def test_failure_says_why(self) -> None:
+        """A server that cannot start is reported with the end of its log, and not left running."""
+        server = self.server("--no-such-option", "1")
+        error = self.assertRaises(ServerError, server.start)
+        self.assertIn("no-such-option", str(error))
+        self.assertFalse(server.running)
+
+    def test_dies_with_its_parent(self) -> None:
+        """A test process that is killed leaves no server behind."""
+        code = (
+            "import sys, time; from tests.support.servers import RedisServer\n"
+            "server = RedisServer(sys.argv[1]); server.start(); print(server.pid, flush=True); time.sleep(60)"
+        )
+        command = [sys.executable, "-c", code, str(self.folder)]
+        parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+        self.addCleanup(parent.wait)
+        self.addCleanup(parent.kill)
+        assert parent.stdout is not None
+        self.addCleanup(parent.stdout.close)
+        pid = int(parent.stdout.readline())
+        self.assertFalse(is_gone(pid))
+        parent.kill()
+        wait_until(lambda: is_gone(pid), 10, "the server's end")
+
+
+class PortTests(unittest.TestCase):
+    def test_never_twice(self) -> None:
+        """Ports differ, and are none that the system gives to clients."""
+        ports = [free_port() for _ in range(50)]
+        self.assertEqual(len(set(ports)), 50)
+        ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        self.assertLess(max(ports), ephemeral)
+
+
+class SharedServersTests(unittest.TestCase):
+    def test_one_process_each(self) -> None:
+        """Whoever asks gets the same servers, and a corner of them that nobody has had."""
+        self.assertIs(shared(), shared())
+        self.assertEqual(shared().redis.pid, shared().redis.pid)
+        urls = {shared().redis_url() for _ in range(5)}
+        self.assertEqual(len(urls), 5)
+
+    def test_mongo(self) -> None:
+        """MongoDB takes a document, and the next database does not have it."""
+        client: pymongo.MongoClient = pymongo.MongoClient(shared().mongo_url())
+        self.addCleanup(client.close)
+        client.get_default_database()["things"].insert_one({"_id": 1})
+        other: pymongo.MongoClient = pymongo.MongoClient(shared().mongo_url())
+        self.addCleanup(other.close)
+        self.assertEqual(client.get_default_database()["things"].count_documents({}), 1)
+        self.assertEqual(other.get_default_database()["things"].count_documents({}), 0)
+
+    def test_rabbit(self) -> None:
+        """Each virtual host is new, and open to the user of the URL."""
+        urls = [shared().amqp_url(), shared().amqp_url()]
+        self.assertNotEqual(*urls)
+        for url in urls:
+            vhost = url.rpartition("/")[2]
+            permissions = shared().rabbit.rabbitctl("list_permissions", "-p", vhost)
+            self.assertIn("guest", permissions)
+
+
+class ServicesScriptTests(unittest.TestCase):
+    def test_from_start_to_end(self) -> None:
+        """It says where the servers are once they answer, and SIGTERM ends all of them."""
+        folder = Path(tempfile.mkdtemp(prefix="imd services "))
+        self.addCleanup(shutil.rmtree, folder, True)
+        log = folder / "services.log"
+        command = [sys.executable, str(ROOT / "scripts" / "lib" / "services.py"), str(folder / "data")]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd="/", stdout=output, stderr=subprocess.STDOUT)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        wait_until(
+            lambda: "ready" in log.read_text() or process.poll() is not None, 150, "scripts/services"
+        )
+        printed = log.read_text()
+        self.assertIsNone(process.poll(), printed)
+        for section, scheme in (("redis", "redis"), ("rabbitmq", "amqp"), ("mongodb", "mongodb")):
+            self.assertRegex(printed, rf"\[{section}\]\nurl = {scheme}://")
+        second = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        self.assertEqual((second.returncode, "in use" in second.stderr), (1, True), second.stderr)
+        children = self.children_of(process.pid)
+        self.assertGreaterEqual(len(children), 4)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(60), 0)
+        self.assertEqual([pid for pid in children if not is_gone(pid)], [])
+
+    def children_of(self, pid: int) -> list[int]:
+        of_threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+        return [int(word) for text in of_threads for word in text.split()]

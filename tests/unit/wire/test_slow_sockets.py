@@ -1,0 +1,103 @@
+"""A socket that does not take what is written: what it may cost, and how that is counted."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client import REGISTRY
+from twisted.internet.task import Clock
+from twisted.trial import unittest
+
+from imd.entry.gate import Gate
+from imd.wire.outgoing import Outgoing
+from imd.wire.websocket import MAX_BLOCKED_BYTES, ChannelProtocol
+
+
+class TransportDouble:
+    def __init__(self) -> None:
+        self.reading = True
+        self.written = 0
+
+    def write(self, data: bytes) -> None:
+        self.written += len(data)
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        self.reading = True
+
+
+class FactoryDouble:
+    services = SimpleNamespace(gate=Gate(lambda: 0.0, Clock().callLater))
+
+    def flush_soon(self, outgoing: Any) -> None:
+        """The test flushes."""
+
+    def closed(self, protocol: Any) -> None:
+        """Nobody counts connections here."""
+
+
+class SlowSocketTests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.protocol = ChannelProtocol()
+        self.transport = TransportDouble()
+        self.protocol.transport = self.transport
+        self.protocol.factory = FactoryDouble()  # type: ignore[assignment]
+        self.outgoing = Outgoing(self.transport, self.protocol.factory.flush_soon, self.protocol._stuck)
+        self.protocol.outgoing = self.outgoing
+        # As a handshake leaves it.
+        self.protocol.inside_message = False
+        self.before = self.counted()
+
+    def counted(self) -> list[float]:
+        names = ("imd_blocked_connections", "imd_blocked_bytes", "imd_choked_connections")
+        return [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+
+    def more(self) -> list[float]:
+        """How many connections are blocked, bytes, and connections choked, since the beginning."""
+        return [now - then for now, then in zip(self.counted(), self.before, strict=True)]
+
+    def send(self, size: int) -> None:
+        self.outgoing.send(b"x" * size)
+        self.outgoing.flush()
+
+    def test_takes_everything(self) -> None:
+        """A socket that takes all is read from, however much it gets."""
+        for _ in range(10):
+            self.send(MAX_BLOCKED_BYTES)
+        self.assertEqual((self.more(), self.transport.reading), ([0, 0, 0], True))
+
+    def test_answers_that_nobody_takes(self) -> None:
+        """Past the bound nothing more is asked of us, until all is taken."""
+        self.protocol.pauseProducing()
+        self.protocol.pauseProducing()
+        self.assertEqual((self.more(), self.outgoing.writable), ([1, 0, 0], False))
+        self.send(100)
+        self.assertEqual((self.more(), self.transport.reading), ([1, 102, 0], True))
+        self.send(MAX_BLOCKED_BYTES)
+        self.send(100)
+        self.assertEqual((self.more(), self.transport.reading), ([1, MAX_BLOCKED_BYTES + 214, 1], False))
+        self.protocol.resume_reading()
+        self.assertFalse(self.transport.reading, "whoever else wants to read has to wait")
+        self.protocol.resumeProducing()
+        self.assertEqual((self.more(), self.transport.reading), ([0, 0, 0], True))
+
+    def test_other_reasons_not_to_read(self) -> None:
+        """A socket that takes everything again is not read from while its connection does not want that."""
+        self.protocol.pauseProducing()
+        self.send(MAX_BLOCKED_BYTES + 1)
+        self.protocol.pause_reading()
+        self.protocol.resumeProducing()
+        self.assertFalse(self.transport.reading)
+        self.protocol.resume_reading()
+        self.assertTrue(self.transport.reading)
+
+    def test_flushed_after_the_end(self) -> None:
+        """What was sent in the turn in which the connection ended is neither written nor counted."""
+        self.protocol.pauseProducing()
+        self.outgoing.send(b"x" * 100)
+        self.protocol.onClose(False, None, None)
+        self.outgoing.flush()
+        self.assertEqual((self.more(), self.transport.written), ([0, 0, 0], 0))
