@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -16,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.chat.accept import Acceptor
+from imd.chat.connection import Connection
 from imd.chat.history import Historian
 from imd.chat.router import Router
 from imd.chat.services import Services
@@ -213,7 +215,7 @@ class Node:
         limit = raise_file_limit()
         room = connection_room(limit, self._settings.limits.connections)
         self.log.info("room for {room} connections, with {limit} open files", room=room, limit=limit)
-        self._factory = ChannelFactory(self._reactor, self._services, room)
+        self._factory = self.make_factory(room)
         self._http_port = await self._listen(self._settings.http.listen, self._site())
         TRACE.node = node_name(self._settings)
         if self._settings.node.control:
@@ -240,6 +242,12 @@ class Node:
         self._gate.guard(self._port, room, max(1, limit - RESERVED_FILES + SPARE_SOCKETS))
         settle_garbage_collector()
         self.log.info("clients are welcome at {where}, path /ws", where=self._port.getHost())
+
+    def make_factory(self, room: int) -> ChannelFactory:
+        """A factory for the WebSockets of this node. `room`: how many connections there may be."""
+        return ChannelFactory(
+            self._reactor, self._settings, self._gate, partial(Connection, self._services), room
+        )
 
     def _learn_newest_id(self, started: Deferred[None]) -> Deferred[None]:
         """Have ids go on above those of the archive, however clocks were set since. Fires in any case."""
@@ -286,9 +294,7 @@ class Node:
             try:
                 certificates.reload()
             except ValueError as error:
-                self.log.error(
-                    "certificates not reloaded, the old ones stay: {reason}", reason=str(error)
-                )
+                self.log.error("certificates not reloaded, the old ones stay: {reason}", reason=str(error))
             else:
                 self.log.info("certificates reloaded: {where}", where=description)
 
@@ -342,13 +348,13 @@ class Node:
         protocols = list(factory.open)
         spread = min(MAX_SPREAD_MS, SPREAD_MS_PER_CLIENT * len(protocols))
         for protocol in protocols:
-            if protocol.connection is not None:
-                protocol.connection.leaving(random.randint(0, spread))
+            if protocol.handler is not None:
+                protocol.handler.leaving(random.randint(0, spread))
         left = until - self._reactor.seconds()
         await self._step("answer what is under way", self._acceptor.drained(), until - left / 2)
         for protocol in list(factory.open):
-            if protocol.connection is not None:
-                protocol.connection.close(CLOSE_LEAVING, "the node is leaving")
+            if protocol.handler is not None:
+                protocol.handler.close(CLOSE_LEAVING, "the node is leaving")
             else:
                 protocol.close(CLOSE_LEAVING, "the node is leaving")
         left = until - self._reactor.seconds()

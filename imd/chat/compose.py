@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from imd.contracts.interfaces import Submission
+from imd.protocol.author import Author
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.protocol.frames import MessageFrame
 from imd.protocol.ids import MessageIds
-from imd.protocol.message import FromUserType, IMessage, check_id, encode_message
+from imd.protocol.message import IMessage, check_id, encode_message
 
 MAX_CONTENT_TYPE_CHARS = 128
-
-
-class Author:
-    """Whose connection a frame came on."""
-
-    __slots__ = ("device", "is_visitor", "type", "type_name", "user")
-
-    def __init__(self, user: str, device: str, type: FromUserType) -> None:
-        self.user = user
-        self.device = device
-        self.type = type
-        self.type_name = type.value
-        self.is_visitor = type is FromUserType.VISITOR_TYPE
 
 
 def check(frame: MessageFrame, author: Author, *, message_bytes: int, group_members: int) -> None:

@@ -16,11 +16,12 @@ from twisted.python.failure import Failure
 
 from imd.chat.accept import Entry, Refusal
 from imd.chat.compose import check, compose, cost
-from imd.chat.router import Cancellable
+from imd.chat.login import connected
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.contracts.interfaces import Registered, TooManyChannels
-from imd.entry.admission import Admission, admit, check_visitor, connect_request, connected
+from imd.contracts.timer import Cancellable
+from imd.entry.admission import Admission, admit, check_visitor, connect_request
 from imd.entry.allowance import ERROR, IDLE_ACK, MAX_STRANGERS_ERRORS, PING, Allowance, cost_of
 from imd.entry.auth import Identity
 from imd.entry.ratelimit import TokenBucket
@@ -174,6 +175,10 @@ class Connection:
             self._allowance = Allowance(self._services.clock.monotonic)
         if not self._allowance.spend(cost):
             self.close(CLOSE_OVERLOADED, "too many frames that are no messages")
+
+    def ping_mark(self) -> bytes:
+        """The payload for the next WebSocket ping: `ponged` gets it back."""
+        return self.session.ping_mark() if self.session is not None else b"imd"
 
     def ponged(self, mark: bytes) -> None:
         if self.session is not None:
@@ -446,9 +451,7 @@ class Connection:
         self._state = self.OPEN
         self._opening = None
         self._wire.logged_in()
-        self.send(
-            connected(admission, session, registered, services.settings, services.clock.now_ms())
-        )
+        self.send(connected(admission, session, registered, services.settings, services.clock.now_ms()))
         self._watch_expiry(admission.identity)
         session.begin(registered)
         if session.answers_visitors:
@@ -524,9 +527,7 @@ class Connection:
         else:
             session.ended = True
 
-    def _send_error(
-        self, refused: Refused, client_msg_id: str | None = None, ref: str | None = None
-    ) -> None:
+    def _send_error(self, refused: Refused, client_msg_id: str | None = None, ref: str | None = None) -> None:
         ERRORS.labels(refused.code).inc()
         self.send(frames.error(refused, client_msg_id, ref))
 

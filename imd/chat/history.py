@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from imd.chat.compose import Author
 from imd.contracts.interfaces import Archive, History, HistoryQuery, Inbox
 from imd.protocol import frames
+from imd.protocol.author import Author
 from imd.protocol.message import FromUserType, conversation_id, is_visitor_id
 
 # Four pages of a client that does not read them are all in memory.

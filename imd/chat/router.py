@@ -8,12 +8,12 @@ moves, so what was learned is never wrong, at worst it is about a channel that i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from prometheus_client import Counter, Gauge
 
 from imd.chat.session import Session
 from imd.contracts.interfaces import Bus, Delivery, Hint
+from imd.contracts.timer import Cancellable
 from imd.observe.trace import TRACE
 
 DELIVERED = Counter("imd_delivered_messages_total", "Messages pushed by hints, by their path.", ["path"])
@@ -34,12 +34,6 @@ MAX_LEARNED = 200_000
 MAX_SEARCHING = 50_000
 MAX_UNFOUND = 200_000
 MAX_HELD_HINTS = 16
-
-
-class Cancellable(Protocol):
-    def cancel(self) -> None: ...
-
-    def active(self) -> bool: ...
 
 
 class _Search:

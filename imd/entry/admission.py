@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imd.chat.compose import Author
-from imd.chat.session import Session
-from imd.config.settings import Auth, Settings
-from imd.contracts.interfaces import ConnectRequest, Inbox, Registered
+from imd.config.settings import Auth
+from imd.contracts.interfaces import ConnectRequest, Inbox
 from imd.entry.auth import Authenticator, Identity, new_visitor, read_visitor_token
 from imd.protocol import frames
+from imd.protocol.author import Author
 from imd.protocol.errors import CLOSE_UNAUTHORIZED, FORBIDDEN, INVALID_MESSAGE, Closing, Refused
 from imd.protocol.ids import new_channel_id
 from imd.protocol.message import FromUserType, check_id, from_user_type
@@ -79,9 +78,7 @@ def _admit_visitor(frame: frames.ConnectFrame, device: str, auth: Auth) -> Admis
         user_id, token_hash = read_visitor_token(token)
         known = True
     identity = Identity(user_id, None, False, None)
-    return Admission(
-        identity, Author(user_id, device, FromUserType.VISITOR_TYPE), token, token_hash, known
-    )
+    return Admission(identity, Author(user_id, device, FromUserType.VISITOR_TYPE), token, token_hash, known)
 
 
 async def check_visitor(admission: Admission, inbox: Inbox) -> None:
@@ -104,30 +101,3 @@ def connect_request(frame: frames.ConnectFrame, author: Author) -> ConnectReques
     request.ephemeral = bool(frame.ephemeral)
     request.answers_visitors = author.type is FromUserType.CUSTOMER_SERVICE
     return request
-
-
-def connected(
-    admission: Admission, session: Session, registered: Registered, settings: Settings, now_ms: int
-) -> bytes:
-    """The answer to the connect signal."""
-    limits, author, exp = settings.limits, admission.author, admission.identity.exp
-    ping_seconds = settings.websocket.ping_seconds
-    return frames.encode(
-        frames.Connected(
-            v=1,
-            user_id=author.user,
-            from_user_type=author.type.value,
-            device=author.device,
-            channel=session.channel,
-            epoch=registered.page.epoch,
-            seq=registered.seq,
-            recovered=registered.recovered,
-            server_time=now_ms,
-            limits=frames.Limits(
-                limits.message_bytes, limits.group_members, limits.ack_window, limits.messages_per_second
-            ),
-            ping_seconds=int(ping_seconds) if ping_seconds == int(ping_seconds) else ping_seconds,
-            visitor_token=admission.visitor_token,
-            exp=int(exp * 1000) if exp is not None else None,
-        )
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
+from collections.abc import Callable
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
@@ -10,7 +11,10 @@ from prometheus_client import Gauge
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from imd.chat.services import Services
+from imd.config.settings import Settings
+from imd.contracts.timer import Cancellable
+from imd.entry.gate import Gate
+from imd.wire.handler import Handler
 from imd.wire.heartbeat import Heartbeat
 from imd.wire.outgoing import Outgoing, bare
 from imd.wire.shared_state import lean_class
@@ -21,16 +25,27 @@ CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
 
 
 class ChannelFactory(WebSocketServerFactory):
-    """`room`: how many connections there may be."""
+    """`room`: how many connections there may be. `make_handler` is called for each WebSocket that opens, with
+    its protocol, the way out, and the token of its Authorization header."""
 
     noisy = False
     _log = Logger()
 
-    def __init__(self, reactor: Any, services: Services, room: int) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        gate: Gate,
+        make_handler: Callable[[ChannelProtocol, Outgoing, str | None], Handler],
+        room: int,
+    ) -> None:
         super().__init__(server="", reactor=reactor)
-        limits = services.settings.limits
-        websocket = services.settings.websocket
-        self.services = services
+        limits = settings.limits
+        websocket = settings.websocket
+        self.settings = settings
+        self.gate = gate
+        self.make_handler = make_handler
+        self.call_later: Callable[..., Cancellable] = reactor.callLater
         self.room = room
         self.open: set[ChannelProtocol] = set()
         self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
@@ -61,8 +76,8 @@ class ChannelFactory(WebSocketServerFactory):
         self.protocol = lean_class(ChannelProtocol, self)
 
     def knocked(self, protocol: ChannelProtocol) -> None:
-        self.services.gate.came(protocol)
-        most = self.services.settings.limits.connections_per_address
+        self.gate.came(protocol)
+        most = self.settings.limits.connections_per_address
         # Where a proxy says who comes, it has not yet.
         if not most or bare(protocol.transport) is not protocol.transport:
             return
@@ -85,7 +100,7 @@ class ChannelFactory(WebSocketServerFactory):
     def opened(self, protocol: ChannelProtocol) -> str | None:
         self._through(protocol)
         address = protocol._address
-        per_address = self.services.settings.limits.connections_per_address
+        per_address = self.settings.limits.connections_per_address
         self.open.add(protocol)
         self._per_address[address] += 1
         CONNECTIONS.set(len(self.open))

@@ -1,7 +1,8 @@
-"""One WebSocket: Autobahn does RFC 6455, imd.chat.connection does everything that frames mean."""
+"""One WebSocket: Autobahn does RFC 6455, a handler does everything that frames mean."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -9,14 +10,15 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from prometheus_client import Counter, Gauge
 from twisted.logger import Logger
 
-from imd.chat.connection import Connection
-from imd.chat.router import Cancellable
-from imd.chat.services import Services
+from imd.config.settings import Settings
+from imd.contracts.timer import Cancellable
 from imd.entry.allowance import FRAGMENT, PING, SMALL_FRAGMENT_BYTES
 from imd.entry.auth import bearer_token
+from imd.entry.gate import Gate
 from imd.entry.handshake import Denied, check_request
 from imd.protocol.errors import CLOSE_OVERLOADED, CLOSE_PING_TIMEOUT
 from imd.wire.fastframes import take_text_frames
+from imd.wire.handler import Handler
 from imd.wire.heartbeat import Heartbeat
 from imd.wire.library_log import LibraryLog
 from imd.wire.outgoing import Outgoing, bare
@@ -41,9 +43,17 @@ _OPEN = WebSocketServerProtocol.STATE_OPEN
 class Factory(Protocol):
     """What a WebSocket needs of its factory."""
 
-    services: Services
+    settings: Settings
+    gate: Gate
+    call_later: Callable[..., Cancellable]
     heartbeat: Heartbeat
     unfinished: Unfinished
+
+    def make_handler(self, protocol: ChannelProtocol, outgoing: Outgoing, bearer: str | None) -> Handler:
+        """A WebSocket is open: make the handler of its frames.
+
+        `bearer` is the token of the handshake's Authorization header.
+        """
 
     def knocked(self, protocol: ChannelProtocol) -> None:
         """A socket was accepted."""
@@ -59,13 +69,13 @@ class Factory(Protocol):
 
 
 class ChannelProtocol(WebSocketServerProtocol):
-    """One WebSocket: the wire of its Connection, and its transport's producer."""
+    """One WebSocket: the wire of its handler, and its transport's producer."""
 
     factory: Factory
     transport: Any
     log: Any = LibraryLog(Logger())
 
-    connection: Connection | None = None
+    handler: Handler | None = None
     outgoing: Outgoing | None = None
     """there while it is open"""
     pong_due = 0.0
@@ -96,11 +106,11 @@ class ChannelProtocol(WebSocketServerProtocol):
         payloads, position = take_text_frames(data, self.maxFramePayloadSize)
         # Kept first: what a frame brings about may look at it.
         self.data = data[position:]
-        connection = self.connection
+        handler = self.handler
         for payload in payloads:
-            if connection is None or self.state != _OPEN:
+            if handler is None or self.state != _OPEN:
                 return
-            connection.frame_received(payload)
+            handler.frame_received(payload)
         if self.data:
             if self._held and payloads:
                 self._finished()
@@ -120,7 +130,7 @@ class ChannelProtocol(WebSocketServerProtocol):
             self.failHandshake("Request Header Fields Too Large", 431)
         elif not self._handshaking and b"\r\n\r\n" in self.data:
             self._handshaking = True
-            self.factory.services.gate.handshake(self._handshake)
+            self.factory.gate.handshake(self._handshake)
 
     def _handshake(self) -> None:
         if self.state == self.STATE_CONNECTING:
@@ -130,7 +140,7 @@ class ChannelProtocol(WebSocketServerProtocol):
     def onConnect(self, request: ConnectionRequest) -> None:
         peer = self.transport.getPeer()
         self._address = getattr(peer, "host", "") or ""
-        settings = self.factory.services.settings
+        settings = self.factory.settings
         try:
             check_request(
                 request.path,
@@ -158,7 +168,7 @@ class ChannelProtocol(WebSocketServerProtocol):
             return
         HANDSHAKES.labels("opened").inc()
         self._slot = self.factory.heartbeat.add(self)
-        self.connection = Connection(self.factory.services, self, outgoing, self._bearer)
+        self.handler = self.factory.make_handler(self, outgoing, self._bearer)
 
     def _begin_to_write(self) -> Outgoing:
         outgoing = self.outgoing = Outgoing(bare(self.transport), self.factory.flush_soon, self._stuck)
@@ -187,12 +197,12 @@ class ChannelProtocol(WebSocketServerProtocol):
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self._held:
             self._finished()
-        if self.connection is None or self.state != _OPEN:
+        if self.handler is None or self.state != _OPEN:
             return
         if isBinary:
-            self.connection.binary_received()
+            self.handler.binary_received()
         else:
-            self.connection.frame_received(payload)
+            self.handler.frame_received(payload)
 
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
@@ -220,12 +230,12 @@ class ChannelProtocol(WebSocketServerProtocol):
     def onPong(self, payload: bytes) -> None:
         self._spend(PING)
         self.pong_due = 0.0
-        if self.connection is not None:
-            self.connection.ponged(payload)
+        if self.handler is not None:
+            self.handler.ponged(payload)
 
     def _spend(self, cost: float) -> None:
-        if self.connection is not None:
-            self.connection.spend(cost)
+        if self.handler is not None:
+            self.handler.spend(cost)
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         # Asked now: whoever looks later finds a transport that takes nothing any more.
@@ -237,8 +247,8 @@ class ChannelProtocol(WebSocketServerProtocol):
         answered = self.closedByMe and code == self.localCloseCode
         writable = outgoing is not None and outgoing.writable
         self._all_read = writable and (answered or all_arrived(self.transport))
-        if self.connection is not None:
-            self.connection.peer_leaves()
+        if self.handler is not None:
+            self.handler.peer_leaves()
         return super().onCloseFrame(code, reasonRaw)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
@@ -246,16 +256,16 @@ class ChannelProtocol(WebSocketServerProtocol):
             self._dropping.cancel()
         if self._slot >= 0:
             self.factory.heartbeat.remove(self, self._slot)
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.lost(wasClean and self._all_read and not self.failedByMe)
+        handler, self.handler = self.handler, None
+        if handler is not None:
+            handler.lost(wasClean and self._all_read and not self.failedByMe)
         if self.outgoing is not None:
             self.outgoing.forget()
             self.outgoing = None
         self._unblock()
         self._choke(False)
         self._let_go()
-        self.factory.services.gate.ended(self)
+        self.factory.gate.ended(self)
         # Last: a node that stops goes on as soon as the last connection has left the registry.
         self.factory.closed(self)
         # It holds this object, which would wait for somebody to look for garbage.
@@ -268,7 +278,7 @@ class ChannelProtocol(WebSocketServerProtocol):
         # Autobahn aborts as soon as it has the peer's close frame. Ours may not have been sent yet.
         abort = abort and not self.wasClean
         if not abort:
-            self._dropping = self.factory.services.call_later(CLOSE_HANDSHAKE_SECONDS, self._abort)
+            self._dropping = self.factory.call_later(CLOSE_HANDSHAKE_SECONDS, self._abort)
         super().dropConnection(abort)
 
     def _abort(self) -> None:
@@ -292,18 +302,18 @@ class ChannelProtocol(WebSocketServerProtocol):
         if self._ping is not None:
             ping, self._ping = self._ping, None
             self.sendPong(ping)
-        if self.connection is not None:
-            self.connection.writable_again()
+        if self.handler is not None:
+            self.handler.writable_again()
 
     def stopProducing(self) -> None:
         if self.outgoing is not None:
             self.outgoing.writable = False
 
-    # from the connection
+    # from the handler
 
     def logged_in(self) -> None:
         self._logged_in = True
-        self.factory.services.gate.gone(self)
+        self.factory.gate.gone(self)
         if self._held:
             self._count_unfinished()
 
@@ -315,8 +325,8 @@ class ChannelProtocol(WebSocketServerProtocol):
             self._read_if_wanted()
 
     def ping(self) -> None:
-        session = self.connection.session if self.connection is not None else None
-        self.sendPing(session.ping_mark() if session is not None else b"imd")
+        if self.handler is not None:
+            self.sendPing(self.handler.ping_mark())
 
     def close(self, code: int, reason: str) -> None:
         self.sendClose(code, reason)
@@ -357,8 +367,8 @@ class ChannelProtocol(WebSocketServerProtocol):
 
     def _count_unfinished(self) -> None:
         held = gathered_bytes(self)
-        if self.connection is not None and not self._logged_in:
-            held += self.connection.early_bytes
+        if self.handler is not None and not self._logged_in:
+            held += self.handler.early_bytes
         if held != self._held:
             self._held = held
             self.factory.unfinished.hold(self, held, known=self._logged_in)
@@ -376,17 +386,17 @@ class ChannelProtocol(WebSocketServerProtocol):
         self._held = 0
         if self.state == self.STATE_CONNECTING:
             self.transport.abortConnection()
-        elif self.connection is not None:
-            self.connection.close(CLOSE_OVERLOADED, "too much is unfinished on all connections together")
+        elif self.handler is not None:
+            self.handler.close(CLOSE_OVERLOADED, "too much is unfinished on all connections together")
 
     # from the gate
 
     def is_idle(self) -> bool:
-        return not self._handshaking if self.connection is None else self.connection.is_new
+        return not self._handshaking if self.handler is None else self.handler.is_new
 
     def make_room(self) -> None:
-        if self.connection is not None:
-            self.connection.close(CLOSE_OVERLOADED, "too many connections without a login")
+        if self.handler is not None:
+            self.handler.close(CLOSE_OVERLOADED, "too many connections without a login")
         else:
             self.transport.abortConnection()
 
@@ -395,5 +405,5 @@ class ChannelProtocol(WebSocketServerProtocol):
     def pong_overdue(self) -> bool:
         if not self._reading:
             return True
-        (self.connection or self).close(CLOSE_PING_TIMEOUT, "ping not answered")
+        (self.handler or self).close(CLOSE_PING_TIMEOUT, "ping not answered")
         return False

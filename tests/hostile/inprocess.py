@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from imd.config.settings import Limits, Settings
 from imd.entry.gate import Gate
 from imd.wire.listener import ChannelFactory
+from imd.wire.outgoing import Outgoing
 from imd.wire.shared_state import lean_class
 from imd.wire.websocket import ChannelProtocol
 from tests.hostile.raw import handshake
@@ -26,10 +27,9 @@ MESSAGE_BYTES = 100
 class Recorder:
     """Notes what a Connection would be told; answers each text, and closes when it is told to."""
 
-    session = None
     early_bytes = 0
 
-    def __init__(self, protocol: ChannelProtocol) -> None:
+    def __init__(self, protocol: ChannelProtocol, outgoing: Outgoing, bearer: str | None) -> None:
         self.protocol = protocol
         self.events: list[object] = []
 
@@ -63,8 +63,7 @@ class RecordedProtocol(ChannelProtocol):
     """As on a node, with a Recorder behind it."""
 
     def onOpen(self) -> None:
-        self._begin_to_write()
-        self.connection = Recorder(self)  # type: ignore[assignment]
+        self.handler = self.factory.make_handler(self, self._begin_to_write(), None)
 
 
 class SlowProtocol(RecordedProtocol):
@@ -93,12 +92,9 @@ class InProcess:
 
     def __init__(self, protocol: type[ChannelProtocol] = RecordedProtocol) -> None:
         self.clock = Clock()
-        services: Any = SimpleNamespace(
-            settings=Settings(limits=Limits(message_bytes=MESSAGE_BYTES)),
-            call_later=self.clock.callLater,
-            gate=Gate(self.clock.seconds, self.clock.callLater),
-        )
-        self.factory = ChannelFactory(self.clock, services, room=100)
+        settings = Settings(limits=Limits(message_bytes=MESSAGE_BYTES))
+        gate = Gate(self.clock.seconds, self.clock.callLater)
+        self.factory = ChannelFactory(self.clock, settings, gate, Recorder, room=100)
         self.factory.protocol = lean_class(protocol, self.factory)
         # Autobahn's timers, which would be the reactor's.
         self.factory._batched_timer = SimpleNamespace(call_later=self.clock.callLater)
@@ -129,4 +125,4 @@ class InProcess:
 
     @property
     def recorder(self) -> Recorder:
-        return self.protocol.connection  # type: ignore[no-any-return]
+        return self.protocol.handler  # type: ignore[no-any-return]

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
 
 from twisted.internet import reactor
 
 from imd.config.settings import Settings
 from imd.entry.gate import Gate
 from imd.wire.listener import ChannelFactory
+from imd.wire.outgoing import Outgoing
 from imd.wire.shared_state import lean_class
 from imd.wire.websocket import ChannelProtocol
 
@@ -29,26 +28,22 @@ MAX_BYTES = 16 << 20
 """the largest message of Autobahn's cases"""
 
 
-class EchoConnection:
-    """In a Connection's place: what comes goes back."""
+class Echo:
+    """A handler that sends back each text message."""
 
-    session = None
+    is_new = False
+    early_bytes = 0
 
-    def __init__(self, protocol: ChannelProtocol) -> None:
-        self._protocol = protocol
-
-    def frame_received(self, payload: bytes) -> None:
-        self._protocol.send(payload)
+    def __init__(self, protocol: ChannelProtocol, outgoing: Outgoing, bearer: str | None) -> None:
+        self.frame_received = outgoing.send
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        """Whatever else a Connection is told makes no difference."""
+        """All other calls are ignored."""
         return lambda *_: None
 
 
 class EchoProtocol(ChannelProtocol):
-    def onOpen(self) -> None:
-        self.transport.registerProducer(self, True)
-        self.connection = EchoConnection(self)  # type: ignore[assignment]
+    """Binary messages are sent back, too."""
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if isBinary:
@@ -58,12 +53,8 @@ class EchoProtocol(ChannelProtocol):
 
 
 def main() -> None:
-    services: Any = SimpleNamespace(
-        settings=Settings(),
-        call_later=reactor.callLater,
-        gate=Gate(reactor.seconds, reactor.callLater),
-    )
-    factory = ChannelFactory(reactor, services, room=1000)
+    gate = Gate(reactor.seconds, reactor.callLater)
+    factory = ChannelFactory(reactor, Settings(), gate, Echo, room=1000)
     factory.setProtocolOptions(maxFramePayloadSize=MAX_BYTES, maxMessagePayloadSize=MAX_BYTES)
     factory.protocol = lean_class(EchoProtocol, factory)
     reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")

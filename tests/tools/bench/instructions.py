@@ -26,7 +26,6 @@ from imd.config.settings import Limits, Settings
 from imd.contracts.interfaces import Ack, Delivery, Head, Outcome, Placed, Record, Submission
 from imd.node import Backends, Node
 from imd.protocol.ids import ServerClock
-from imd.wire.listener import ChannelFactory
 from tests.support.doubles import ArchiveDouble, InboxDouble, QueueDouble
 from tests.support.paths import ROOT
 from tests.tools.bench.clients import ACK_EVERY, Wrong, masked_frame
@@ -90,7 +89,7 @@ class HotPath:
         backends = Backends(inbox=self.inbox, queue=QuickQueue(), archive=ArchiveDouble(), bus=None)
         settings = Settings(limits=Limits(messages_per_second=0))
         node = Node(self.clock, settings, ServerClock(), backends)
-        self.factory = ChannelFactory(self.clock, node._services, room=10 * pairs)
+        self.factory = node.make_factory(room=10 * pairs)
         self.factory.doStart()
         self.senders = [self.connected(f"amy{number}") for number in range(pairs)]
         self.recipients = [self.connected(f"bob{number}") for number in range(pairs)]
@@ -109,7 +108,9 @@ class HotPath:
         protocol.dataReceived(_HANDSHAKE)
         self.clock.pump([0.01] * 5)
         protocol.dataReceived(
-            masked_frame(f'{{"isConnect":true,"userId":"{user}","loginType":"USER_TYPE","ack":true}}'.encode())
+            masked_frame(
+                f'{{"isConnect":true,"userId":"{user}","loginType":"USER_TYPE","ack":true}}'.encode()
+            )
         )
         self.clock.pump([0.01] * 5)
         self.inbox.settle()

@@ -10,7 +10,7 @@ from twisted.trial import unittest
 
 from imd.chat import accept
 from imd.chat.accept import Acceptor, Refusal
-from imd.chat.compose import Author, compose
+from imd.chat.compose import compose
 from imd.contracts.interfaces import (
     ArchiveRecord,
     Delivery,
@@ -21,6 +21,7 @@ from imd.contracts.interfaces import (
     Submission,
     TooManyNew,
 )
+from imd.protocol.author import Author
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, RATE_LIMITED, TOO_LARGE, UNAVAILABLE, Refused
 from imd.protocol.frames import MessageFrame
 from imd.protocol.ids import MessageIds, ServerClock

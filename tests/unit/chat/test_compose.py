@@ -6,8 +6,9 @@ from typing import Any
 
 from twisted.trial import unittest
 
-from imd.chat.compose import Author, check, compose, cost
+from imd.chat.compose import check, compose, cost
 from imd.contracts.interfaces import Submission
+from imd.protocol.author import Author
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.protocol.frames import MessageFrame
 from imd.protocol.ids import MessageIds, ServerClock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -30,7 +29,7 @@ class TransportDouble:
 
 
 class FactoryDouble:
-    services = SimpleNamespace(gate=Gate(lambda: 0.0, Clock().callLater))
+    gate = Gate(lambda: 0.0, Clock().callLater)
 
     def flush_soon(self, outgoing: Any) -> None:
         """The test flushes."""
