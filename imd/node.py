@@ -26,16 +26,10 @@ from imd.chat.upkeep import Upkeep
 from imd.config.endpoints import Certificates
 from imd.config.endpoints import make as make_endpoint
 from imd.config.settings import Settings, node_name
-from imd.contracts.interfaces import (
-    Archive,
-    ArchiveQueue,
-    ArchiveRecord,
-    Backend,
-    Bus,
-    Delivery,
-    Inbox,
-    Leave,
-)
+from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord
+from imd.contracts.backend import Backend
+from imd.contracts.bus import Bus
+from imd.contracts.inbox import Delivery, Inbox, Leave
 from imd.desk.handed_over import HandedOver
 from imd.entry.auth import Authenticator
 from imd.entry.gate import Gate

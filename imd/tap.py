@@ -11,7 +11,8 @@ from twisted.python import usage
 
 import imd
 from imd.config.settings import Settings, load, node_name
-from imd.contracts.interfaces import Backend, InboxOptions
+from imd.contracts.backend import Backend
+from imd.contracts.inbox import InboxOptions
 from imd.entry.auth import Authenticator
 from imd.node import Backends, Node, NodeService
 from imd.ops.process import on_hangup

@@ -17,9 +17,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.interfaces import (
-    ArchiveQueue,
-    ArchiveRecord,
+from imd.contracts.archive import ArchiveQueue, ArchiveRecord, Record
+from imd.contracts.inbox import (
     Conflict,
     Delivery,
     Duplicate,
@@ -28,7 +27,6 @@ from imd.contracts.interfaces import (
     NotAllowed,
     Outcome,
     Placed,
-    Record,
     Submission,
     TooManyNew,
 )

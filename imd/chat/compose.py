@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imd.contracts.interfaces import Submission
+from imd.contracts.inbox import Submission
 from imd.protocol.author import Author
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.protocol.frames import MessageFrame

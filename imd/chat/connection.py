@@ -19,7 +19,7 @@ from imd.chat.compose import check, compose, cost
 from imd.chat.login import connected
 from imd.chat.services import Services
 from imd.chat.session import Session
-from imd.contracts.interfaces import Registered, TooManyChannels
+from imd.contracts.inbox import Registered, TooManyChannels
 from imd.contracts.timer import Cancellable
 from imd.entry.admission import Admission, admit, check_visitor, connect_request
 from imd.entry.allowance import ERROR, IDLE_ACK, MAX_STRANGERS_ERRORS, PING, Allowance, cost_of

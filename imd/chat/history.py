@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from imd.contracts.interfaces import Archive, History, HistoryQuery, Inbox
+from imd.contracts.archive import Archive, History, HistoryQuery
+from imd.contracts.inbox import Inbox
 from imd.protocol import frames
 from imd.protocol.author import Author
 from imd.protocol.message import FromUserType, conversation_id, is_visitor_id

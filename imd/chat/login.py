@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imd.chat.session import Session
 from imd.config.settings import Settings
-from imd.contracts.interfaces import Registered
+from imd.contracts.inbox import Registered
 from imd.entry.admission import Admission
 from imd.protocol import frames
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from prometheus_client import Counter, Gauge
 
 from imd.chat.session import Session
-from imd.contracts.interfaces import Bus, Delivery, Hint
+from imd.contracts.bus import Bus, Hint
+from imd.contracts.inbox import Delivery
 from imd.contracts.timer import Cancellable
 from imd.observe.trace import TRACE
 

@@ -10,7 +10,7 @@ from imd.chat.history import Historian
 from imd.chat.router import Router
 from imd.chat.session import Session
 from imd.config.settings import Settings
-from imd.contracts.interfaces import Inbox, Leave
+from imd.contracts.inbox import Inbox, Leave
 from imd.contracts.timer import Cancellable
 from imd.entry.auth import Authenticator
 from imd.entry.gate import Gate

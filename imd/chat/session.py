@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.chat.hint_buffer import REPLAYED, Ahead
-from imd.contracts.interfaces import (
+from imd.contracts.inbox import (
     Ack,
     ConnectOutcome,
     ConnectRequest,

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.chat.session import Session
-from imd.contracts.interfaces import Delivery, Head, Inbox
+from imd.contracts.inbox import Delivery, Head, Inbox
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
 

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.interfaces import ArchiveQueue, ArchiveRecord
+from imd.contracts.archive import ArchiveQueue, ArchiveRecord
 from imd.protocol.errors import Unavailable
 
 MAX_MESSAGES = 20_000

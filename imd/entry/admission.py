@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imd.config.settings import Auth
-from imd.contracts.interfaces import ConnectRequest, Inbox
+from imd.contracts.inbox import ConnectRequest, Inbox
 from imd.entry.auth import Authenticator, Identity, new_visitor, read_visitor_token
 from imd.protocol import frames
 from imd.protocol.author import Author

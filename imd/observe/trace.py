@@ -16,7 +16,9 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from imd.contracts.interfaces import Duplicate, Hint, Outcome, Placed, Record, Submission
+from imd.contracts.archive import Record
+from imd.contracts.bus import Hint
+from imd.contracts.inbox import Duplicate, Outcome, Placed, Submission
 
 # Past this the rest of a second's lines are left out: a log must not stop a node.
 MAX_LINES_PER_SECOND = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.contracts.interfaces import Conflict, Duplicate, Placed
+from imd.contracts.inbox import Conflict, Duplicate, Placed
 from imd.protocol.message import decode_message, encode_message
 from tests.contract.support import InboxHarness, ids_of, numbers_of, submission_of
 

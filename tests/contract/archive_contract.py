@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.contracts.interfaces import Archive, ArchiveQueue, ArchiveRecord, History, HistoryQuery
+from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord, History, HistoryQuery
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import IMessage, conversation_id, decode_message, encode_message
 from imd.store.inbox_metrics import FOREIGN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.contracts.interfaces import Duplicate, NotAllowed, Placed
+from imd.contracts.inbox import Duplicate, NotAllowed, Placed
 from imd.protocol.message import encode_message
 from tests.contract.support import InboxHarness, ids_of, submission_of
 

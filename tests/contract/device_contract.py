@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.contracts.interfaces import Registered, Superseded, TooManyChannels
+from imd.contracts.inbox import Registered, Superseded, TooManyChannels
 from tests.contract.support import InboxHarness, numbers_of
 
 DAY_SECONDS = 86_400

@@ -7,10 +7,7 @@ from typing import Any
 
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import (
-    Inbox,
-    InboxOptions,
-)
+from imd.contracts.inbox import Inbox, InboxOptions
 from imd.protocol.ids import ServerClock
 from imd.store.embedded.backend import EmbeddedStore
 from tests.contract.support import InboxHarness

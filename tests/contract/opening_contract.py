@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.contracts.interfaces import Duplicate, Placed, TooManyNew
+from imd.contracts.inbox import Duplicate, Placed, TooManyNew
 from imd.store.inbox_metrics import OPENED
 from tests.contract.support import InboxHarness, numbers_of
 

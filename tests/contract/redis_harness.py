@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import InboxOptions
+from imd.contracts.inbox import InboxOptions
 from imd.protocol.ids import ServerClock
 from imd.store.redis.connection import RedisConnection
 from imd.store.redis.inbox import RedisInbox

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from imd.contracts.interfaces import (
+from imd.contracts.inbox import (
     Ack,
     ConnectRequest,
     Inbox,

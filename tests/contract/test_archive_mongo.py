@@ -12,7 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import Archive, ArchiveQueue, ArchiveRecord
+from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord
 from imd.protocol.message import IMessage, encode_message
 from imd.store.mongo.archive import MongoArchive
 from imd.store.rabbit.archive_queue import encode_records

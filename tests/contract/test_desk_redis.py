@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.contracts.interfaces import InboxOptions
+from imd.contracts.inbox import InboxOptions
 from imd.protocol.message import IMessage
 from tests.contract.desk_contract import DeskWords
 from tests.contract.redis_harness import RedisHarness

@@ -8,16 +8,8 @@ from contextlib import closing
 
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import (
-    Archive,
-    ArchiveQueue,
-    ArchiveRecord,
-    ConnectRequest,
-    HistoryQuery,
-    InboxOptions,
-    Leave,
-    Placed,
-)
+from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord, HistoryQuery
+from imd.contracts.inbox import ConnectRequest, InboxOptions, Leave, Placed
 from imd.protocol.message import IMessage, encode_message
 from imd.store.embedded.backend import EmbeddedStore
 from tests.contract.accept_contract import AcceptContract

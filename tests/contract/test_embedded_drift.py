@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imd.contracts.interfaces import Duplicate
+from imd.contracts.inbox import Duplicate
 from imd.protocol.ids import MessageIds
 from tests.contract.embedded_harness import EmbeddedHarness, SteppedClock
 from tests.contract.support import numbers_of

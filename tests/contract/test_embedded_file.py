@@ -17,14 +17,8 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
 import imd
-from imd.contracts.interfaces import (
-    ConnectRequest,
-    Duplicate,
-    Failed,
-    HistoryQuery,
-    Placed,
-    Registered,
-)
+from imd.contracts.archive import HistoryQuery
+from imd.contracts.inbox import ConnectRequest, Duplicate, Failed, Placed, Registered
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.protocol.ids import MessageIds
 from imd.protocol.message import decode_message
@@ -213,7 +207,7 @@ import itertools, sys
 from twisted.internet import defer, reactor, task
 from imd.store.embedded.backend import EmbeddedStore
 from imd.protocol.ids import MessageIds, ServerClock
-from imd.contracts.interfaces import InboxOptions, Placed, Submission
+from imd.contracts.inbox import InboxOptions, Placed, Submission
 from imd.protocol.message import IMessage, encode_message
 
 clock = ServerClock()

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 
-from imd.contracts.interfaces import (
+from imd.contracts.inbox import (
     Ack,
     ConnectRequest,
     Duplicate,

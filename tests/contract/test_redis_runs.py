@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import Ack, ConnectRequest, InboxOptions, Lease, Placed
+from imd.contracts.inbox import Ack, ConnectRequest, InboxOptions, Lease, Placed
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.redis import connection as redis_connection

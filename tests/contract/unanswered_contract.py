@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imd.contracts.interfaces import Duplicate, Placed
+from imd.contracts.inbox import Duplicate, Placed
 from imd.protocol.message import IMessage
 from tests.contract.desk_contract import DAY_SECONDS, DeskWords
 from tests.contract.support import ids_of, submission_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import ConnectRequest, Duplicate, Placed, Registered
+from imd.contracts.inbox import ConnectRequest, Duplicate, Placed, Registered
 from imd.protocol.message import conversation_id, decode_message
 from imd.store.redis.accept import encode_id
 from tests.contract.embedded_harness import EmbeddedHarness

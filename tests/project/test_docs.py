@@ -24,7 +24,7 @@ from twisted.trial import unittest
 
 import imd
 from imd.config.settings import Settings, load
-from imd.contracts.interfaces import ConnectRequest, InboxOptions, Submission
+from imd.contracts.inbox import ConnectRequest, InboxOptions, Submission
 from imd.protocol import errors
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import IMessage, encode_message

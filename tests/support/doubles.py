@@ -13,7 +13,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from imd.contracts.interfaces import (
+from imd.contracts.archive import History, HistoryQuery, Record
+from imd.contracts.bus import Hint
+from imd.contracts.inbox import (
     Ack,
     Conflict,
     ConnectOutcome,
@@ -21,15 +23,11 @@ from imd.contracts.interfaces import (
     Delivery,
     Duplicate,
     Head,
-    Hint,
-    History,
-    HistoryQuery,
     Lease,
     Leave,
     Outcome,
     Page,
     Placed,
-    Record,
     Registered,
     Submission,
     Superseded,
@@ -80,7 +78,7 @@ class Held:
 
 
 class InboxDouble(Backed):
-    """imd.contracts.interfaces.Inbox in dicts.
+    """imd.contracts.inbox.Inbox in dicts.
 
     A call waits in `calls` until `perform` does its work; its answer waits in `answers` until `answer`
     lets it arrive. Both are first in, first out, as with one connection to a store. `settle` does all.
@@ -330,7 +328,7 @@ class QueueDouble(Backed):
 
 
 class ArchiveDouble(Backed):
-    """imd.contracts.interfaces.Archive: queries in `asked`, answered by the test."""
+    """imd.contracts.archive.Archive: queries in `asked`, answered by the test."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[HistoryQuery, Deferred[History]]] = []
@@ -359,7 +357,7 @@ class Network:
 
 
 class BusDouble(Backed):
-    """imd.contracts.interfaces.Bus: one node's end of a Network."""
+    """imd.contracts.bus.Bus: one node's end of a Network."""
 
     def __init__(self, network: Network, address: str) -> None:
         self.address = address

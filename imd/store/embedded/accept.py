@@ -8,16 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from imd.contracts.interfaces import (
-    Conflict,
-    Delivery,
-    Duplicate,
-    Failed,
-    NotAllowed,
-    Outcome,
-    Placed,
-    Submission,
-)
+from imd.contracts.inbox import Conflict, Delivery, Duplicate, Failed, NotAllowed, Outcome, Placed, Submission
 from imd.protocol.message import conversation_id, conversation_members, decode_message, is_visitor_id
 from imd.store.embedded import tables
 from imd.store.embedded.desk import Desk

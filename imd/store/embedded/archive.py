@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from imd.contracts.interfaces import History, HistoryQuery
+from imd.contracts.archive import History, HistoryQuery
 from imd.protocol.message import decode_message
 from imd.store.embedded.state import State
 from imd.store.inbox_metrics import FOREIGN
@@ -34,7 +34,7 @@ _read_found = msgspec.json.Decoder(list[tuple[str, str | None]]).decode
 
 
 def read_history(state: State, query: HistoryQuery) -> History:
-    """See imd.contracts.interfaces.Archive.history."""
+    """See imd.contracts.archive.Archive.history."""
     values: dict[str, Any] = {
         "before": _AFTER_ALL_IDS if query.before is None else query.before,
         "rows": query.limit + 1,

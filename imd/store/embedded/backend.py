@@ -15,20 +15,18 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.interfaces import (
+from imd.contracts.archive import History, HistoryQuery, Record
+from imd.contracts.inbox import (
     Ack,
     ConnectOutcome,
     ConnectRequest,
     Delivery,
     Head,
-    History,
-    HistoryQuery,
     InboxOptions,
     Lease,
     Leave,
     Outcome,
     Page,
-    Record,
     Submission,
 )
 from imd.observe.seldom import Seldom
@@ -49,7 +47,7 @@ SWEEP_SECONDS = 1.0
 
 
 class EmbeddedStore:
-    """Inbox, ArchiveQueue and Archive (imd.contracts.interfaces) on `<folder>/imd.db`.
+    """Inbox, ArchiveQueue and Archive (imd.contracts) on `<folder>/imd.db`.
 
     One object serves as all three: `start` and `stop` may be called once for each of them.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from imd.contracts.interfaces import Delivery, NotAllowed
+from imd.contracts.inbox import Delivery, NotAllowed
 from imd.store.embedded.state import State, User
 from imd.store.embedded.tables import UNANSWERED
 from imd.store.inbox_metrics import OVERFLOWN, VISITORS_WAITING
@@ -78,7 +78,7 @@ class Desk:
     # serving
 
     def serve(self) -> list[Delivery]:
-        """See imd.contracts.interfaces.Inbox.serve_desk."""
+        """See imd.contracts.inbox.Inbox.serve_desk."""
         state = self._state
         now = state.clock.now_ms()
         left = VISITORS_PER_CALL

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import msgspec
 
-from imd.contracts.interfaces import (
+from imd.contracts.inbox import (
     Ack,
     ConnectOutcome,
     ConnectRequest,

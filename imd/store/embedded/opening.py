@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from imd.contracts.interfaces import TooManyNew
+from imd.contracts.inbox import TooManyNew
 from imd.store.embedded.state import User
 from imd.store.inbox_metrics import OPENED
 

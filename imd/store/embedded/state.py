@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from imd.contracts.interfaces import InboxOptions
+from imd.contracts.inbox import InboxOptions
 from imd.protocol.ids import ServerClock
 from imd.store.embedded import tables
 from imd.store.embedded.channels import Channels

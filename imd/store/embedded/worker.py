@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from imd.contracts.interfaces import Failed, Outcome, Submission
+from imd.contracts.inbox import Failed, Outcome, Submission
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
 from imd.store.embedded.accept import Placing

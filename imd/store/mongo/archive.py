@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.interfaces import History, HistoryQuery
+from imd.contracts.archive import History, HistoryQuery
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.store.inbox_metrics import FOREIGN

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from imd.contracts.interfaces import History, HistoryQuery
+from imd.contracts.archive import History, HistoryQuery
 from imd.store.mongo.cover import COVERED_MS, made_ms
 from imd.store.mongo.document import Unfit, to_json
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.interfaces import Record
+from imd.contracts.archive import Record
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
 from imd.store.batch_numbers import Numbers

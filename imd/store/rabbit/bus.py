@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.interfaces import Hint
+from imd.contracts.bus import Hint
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError
 from imd.store.rabbit.connection import RabbitConnection

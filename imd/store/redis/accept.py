@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
-from imd.contracts.interfaces import (
+from imd.contracts.inbox import (
     Conflict,
     Delivery,
     Duplicate,

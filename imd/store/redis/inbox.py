@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.interfaces import (
+from imd.contracts.inbox import (
     Ack,
     ConnectOutcome,
     ConnectRequest,
@@ -115,7 +115,7 @@ class _ScriptCalls:
 
 
 class RedisInbox:
-    """Implements imd.contracts.interfaces.Inbox."""
+    """Implements imd.contracts.inbox.Inbox."""
 
     log = Logger()
 

@@ -23,7 +23,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from imd.config.settings import Limits, Settings
-from imd.contracts.interfaces import Ack, Delivery, Head, Outcome, Placed, Record, Submission
+from imd.contracts.archive import Record
+from imd.contracts.inbox import Ack, Delivery, Head, Outcome, Placed, Submission
 from imd.node import Backends, Node
 from imd.protocol.ids import ServerClock
 from tests.support.doubles import ArchiveDouble, InboxDouble, QueueDouble

@@ -10,7 +10,7 @@ from __future__ import annotations
 from twisted.scripts.twistd import run
 
 from imd.chat.router import Router
-from imd.contracts.interfaces import Hint
+from imd.contracts.bus import Hint
 
 
 def _route(self: Router, hint: Hint, away: dict[str, list[Hint]], searched: list[Hint]) -> None:

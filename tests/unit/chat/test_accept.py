@@ -11,16 +11,8 @@ from twisted.trial import unittest
 from imd.chat import accept
 from imd.chat.accept import Acceptor, Refusal
 from imd.chat.compose import compose
-from imd.contracts.interfaces import (
-    ArchiveRecord,
-    Delivery,
-    Failed,
-    NotAllowed,
-    Placed,
-    Record,
-    Submission,
-    TooManyNew,
-)
+from imd.contracts.archive import ArchiveRecord, Record
+from imd.contracts.inbox import Delivery, Failed, NotAllowed, Placed, Submission, TooManyNew
 from imd.protocol.author import Author
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, RATE_LIMITED, TOO_LARGE, UNAVAILABLE, Refused
 from imd.protocol.frames import MessageFrame

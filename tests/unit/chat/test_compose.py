@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial import unittest
 
 from imd.chat.compose import check, compose, cost
-from imd.contracts.interfaces import Submission
+from imd.contracts.inbox import Submission
 from imd.protocol.author import Author
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.protocol.frames import MessageFrame

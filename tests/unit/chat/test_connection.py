@@ -19,7 +19,8 @@ from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.config.settings import Auth, Limits, Settings
-from imd.contracts.interfaces import ArchiveRecord, History, Leave
+from imd.contracts.archive import ArchiveRecord, History
+from imd.contracts.inbox import Leave
 from imd.entry.auth import Authenticator
 from imd.entry.gate import Gate
 from imd.entry.replacing import Replacing

@@ -10,7 +10,7 @@ from twisted.trial import unittest
 from imd.chat import router as delivery
 from imd.chat.router import NOT_AGAIN_SECONDS, SEARCH_SECONDS, Router
 from imd.chat.session import Session
-from imd.contracts.interfaces import ConnectRequest, Delivery
+from imd.contracts.inbox import ConnectRequest, Delivery
 from tests.support.doubles import BusDouble, InboxDouble, Network, WireDouble
 
 

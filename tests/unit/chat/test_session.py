@@ -9,7 +9,7 @@ from twisted.trial import unittest
 from imd.chat import hint_buffer as ahead
 from imd.chat.hint_buffer import Ahead
 from imd.chat.session import PAGE_MESSAGES, UNACKED_PING, Session
-from imd.contracts.interfaces import ConnectRequest, Head, Registered
+from imd.contracts.inbox import ConnectRequest, Head, Registered
 from imd.protocol.errors import INVALID_MESSAGE, Refused
 from tests.support.doubles import InboxDouble, WireDouble
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from twisted.trial import unittest
 
 from imd.chat.session import Session
-from imd.contracts.interfaces import ConnectRequest, Leave, Registered
+from imd.contracts.inbox import ConnectRequest, Leave, Registered
 from imd.protocol.errors import Unavailable
 from tests.support.doubles import InboxDouble
 

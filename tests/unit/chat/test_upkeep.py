@@ -10,7 +10,7 @@ from twisted.trial import unittest
 from imd.chat import upkeep
 from imd.chat.session import Session
 from imd.chat.upkeep import Upkeep
-from imd.contracts.interfaces import ConnectRequest, Delivery, Lease
+from imd.contracts.inbox import ConnectRequest, Delivery, Lease
 from tests.support.doubles import InboxDouble, WireDouble
 
 

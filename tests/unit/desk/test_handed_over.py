@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import ArchiveRecord, Record
+from imd.contracts.archive import ArchiveRecord, Record
 from imd.desk import handed_over
 from imd.desk.handed_over import DROPPED, WAITING, HandedOver
 from imd.protocol.errors import Unavailable

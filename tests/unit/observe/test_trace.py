@@ -11,16 +11,9 @@ from twisted.trial import unittest
 
 from imd.chat.accept import Refusal
 from imd.chat.session import Session
-from imd.contracts.interfaces import (
-    ArchiveRecord,
-    Conflict,
-    ConnectRequest,
-    Delivery,
-    Duplicate,
-    Hint,
-    Placed,
-    Submission,
-)
+from imd.contracts.archive import ArchiveRecord
+from imd.contracts.bus import Hint
+from imd.contracts.inbox import Conflict, ConnectRequest, Delivery, Duplicate, Placed, Submission
 from imd.observe.trace import MAX_AWAITED, MAX_LINES_PER_SECOND, TRACE, Trace
 from imd.protocol.errors import INVALID_MESSAGE, Refused, Unavailable
 from imd.protocol.message import IMessage, encode_message

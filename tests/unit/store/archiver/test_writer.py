@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import ArchiveRecord
+from imd.contracts.archive import ArchiveRecord
 from imd.protocol.message import IMessage, encode_message
 from imd.store.archiver import writer as archive_writer
 from imd.store.archiver.writer import REASON_HEADER, RETRIES, ArchiveWriter

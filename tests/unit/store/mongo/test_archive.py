@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import HistoryQuery
+from imd.contracts.archive import HistoryQuery
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.protocol.message import IMessage, conversation_id, encode_message
 from imd.store.mongo import document as archive_document

@@ -8,7 +8,7 @@ import json
 from twisted.internet import reactor
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import ArchiveRecord
+from imd.contracts.archive import ArchiveRecord
 from imd.protocol.errors import Unavailable
 from imd.store.rabbit import archive_queue as rabbit_archive_queue
 from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, RabbitArchiveQueue, encode_records

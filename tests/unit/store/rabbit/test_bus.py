@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.trial import unittest
 
-from imd.contracts.interfaces import Hint
+from imd.contracts.bus import Hint
 from imd.protocol.errors import ConfigurationError
 from imd.store.rabbit import bus as rabbit_bus
 from imd.store.rabbit import connection as rabbit_connection

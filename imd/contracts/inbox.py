@@ -1,37 +1,18 @@
-"""What a backend must be. The domain knows these; imd.tap alone knows who implements them.
+"""Inboxes, the registry of channels and the desk: one store, as a message is placed in all of them at once.
 
-Every Deferred fails with imd.protocol.errors.Unavailable, and nothing else, when the backend did not
-answer, and does so within the backend's own deadline. "User" and "device" are as in the protocol;
-`channel` is the id of one live connection.
+"User" and "device" are as in the protocol. A channel is one live connection; `channel` is its id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
 
-
-class Backend(Protocol):
-    """What all backends share."""
-
-    def start(self) -> Deferred[None]:
-        """Begin to connect, and go on for ever with back-off; fires when it is usable for the first time.
-
-        Fails only with imd.protocol.errors.ConfigurationError.
-        """
-
-    def stop(self) -> Deferred[None]:
-        """Finish what is under way and let go of everything. Never fails."""
-
-    def problem(self) -> str | None:
-        """Why it cannot be used at the moment; None when it can."""
-
-
-# ---- the inbox
+from imd.contracts.backend import Backend
 
 
 @dataclass(frozen=True)
@@ -270,102 +251,3 @@ class Inbox(Backend, Protocol):
 
     def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:
         """True if the hash is the visitor's; it then counts as used now."""
-
-
-# ---- the archive
-
-
-class ArchiveRecord(msgspec.Struct, gc=False):
-    """A visitor's message to keep for ever. `agent` is who got it, if anybody has."""
-
-    body: bytes
-    agent: str = ""
-
-
-Record = bytes | ArchiveRecord
-"""a message to keep for ever: its JSON, or with who got it"""
-
-
-@dataclass(slots=True)
-class HistoryQuery:
-    """A page of somebody's own conversation, newest first at the store, oldest first to the client."""
-
-    viewer: str
-    conversation: str | None
-    """None: all conversations that the viewer takes part in"""
-    only_own: bool = False
-    """only what the viewer sent or got: for an agent that the visitor no longer has"""
-    before: str | None = None
-    limit: int = 50
-
-
-@dataclass(slots=True)
-class History:
-    messages: list[bytes] = field(default_factory=list)
-    """each the message's JSON, oldest first"""
-    more: bool = False
-
-
-class ArchiveQueue(Backend, Protocol):
-    """Takes messages towards the archive."""
-
-    def publish(self, records: Sequence[Record]) -> Deferred[None]:
-        """Fires when the records are safe. Unavailable: they may or may not be."""
-
-    def probe(self) -> Deferred[None]:
-        """Fires if records would be safe now; fails with Unavailable, which says why they would not."""
-
-
-class Archive(Backend, Protocol):
-    """Reads what the archive holds."""
-
-    def history(self, query: HistoryQuery) -> Deferred[History]: ...
-
-    def newest_id(self) -> Deferred[str]:
-        """The highest message id that it holds; empty if it holds none."""
-
-
-# ---- the bus between nodes
-
-
-class Hint(msgspec.Struct, gc=False):
-    """Tells a channel that its inbox reaches up to `seq`; `body` is message `seq`, if it came along."""
-
-    channel: str
-    epoch: str
-    seq: int
-    body: bytes | None
-
-
-class Bus(Backend, Protocol):
-    """Carries hints between nodes; may lose any of them, and says so through `problem`.
-
-    `address` is this node's own; addresses of others come with what they send.
-    """
-
-    address: str
-
-    def listen(
-        self,
-        hints: Callable[[str, list[Hint]], None],
-        searched: Callable[[str, list[Hint]], None],
-        found: Callable[[str, list[str]], None],
-        replaced: Callable[[list[str]], None],
-        back: Callable[[], None],
-    ) -> None:
-        """Who gets what arrives. The first argument is the sender's address, except for `replaced`.
-
-        `back()`: a node, or this one, hears again after it may have missed something.
-        """
-
-    def send_hints(self, address: str, hints: list[Hint]) -> None:
-        """To the node that has these channels."""
-
-    def search(self, hints: list[Hint]) -> None:
-        """To all nodes: whoever has a channel takes its hint and says so."""
-
-    def send_found(self, address: str, channels: list[str]) -> None:
-        """To the node that searched: these channels are here."""
-
-    def send_replaced(self, channels: list[str]) -> None:
-        """To all nodes: these channels have lost their device."""
