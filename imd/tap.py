@@ -14,7 +14,7 @@ from imd.config.settings import Settings, load, node_name
 from imd.contracts.backend import Backend
 from imd.contracts.inbox import InboxOptions
 from imd.entry.auth import Authenticator
-from imd.node import Backends, Node, NodeService
+from imd.node.node import Backends, Node, NodeService
 from imd.ops.process import on_hangup
 from imd.protocol.errors import ConfigurationError
 from imd.protocol.ids import ServerClock, WallClock

@@ -25,7 +25,7 @@ from twisted.internet.testing import StringTransport
 from imd.config.settings import Limits, Settings
 from imd.contracts.archive import Record
 from imd.contracts.inbox import Ack, Delivery, Head, Outcome, Placed, Submission
-from imd.node import Backends, Node
+from imd.node.node import Backends, Node
 from imd.protocol.ids import ServerClock
 from tests.support.doubles import ArchiveDouble, InboxDouble, QueueDouble
 from tests.support.paths import ROOT
