@@ -14,7 +14,9 @@ from imd.config.settings import Settings, load, node_name
 from imd.contracts.backend import Backend
 from imd.contracts.inbox import InboxOptions
 from imd.entry.auth import Authenticator
-from imd.node.node import Backends, Node, NodeService
+from imd.node.backends import Backends
+from imd.node.node import Node
+from imd.node.service import NodeService
 from imd.ops.process import on_hangup
 from imd.protocol.errors import ConfigurationError
 from imd.protocol.ids import ServerClock, WallClock
@@ -77,7 +79,7 @@ def inbox_options(settings: Settings) -> InboxOptions:
 def _embedded(reactor: Any, settings: Settings) -> Backends:
     from imd.store.embedded.backend import EmbeddedStore
 
-    # What the store keeps, and for how long, goes by a clock that is not set while it runs.
+    # The times of the store go by a clock that is not set while it runs.
     store = EmbeddedStore(settings.node.data, inbox_options(settings), ServerClock(), reactor)
     return Backends(inbox=store, queue=store, archive=store, bus=None)
 

@@ -25,7 +25,8 @@ from twisted.internet.testing import StringTransport
 from imd.config.settings import Limits, Settings
 from imd.contracts.archive import Record
 from imd.contracts.inbox import Ack, Delivery, Head, Outcome, Placed, Submission
-from imd.node.node import Backends, Node
+from imd.node.backends import Backends
+from imd.node.node import Node
 from imd.protocol.ids import ServerClock
 from tests.support.doubles import ArchiveDouble, InboxDouble, QueueDouble
 from tests.support.paths import ROOT
@@ -90,7 +91,7 @@ class HotPath:
         backends = Backends(inbox=self.inbox, queue=QuickQueue(), archive=ArchiveDouble(), bus=None)
         settings = Settings(limits=Limits(messages_per_second=0))
         node = Node(self.clock, settings, ServerClock(), backends)
-        self.factory = node.make_factory(room=10 * pairs)
+        self.factory = node.parts.make_factory(room=10 * pairs)
         self.factory.doStart()
         self.senders = [self.connected(f"amy{number}") for number in range(pairs)]
         self.recipients = [self.connected(f"bob{number}") for number in range(pairs)]

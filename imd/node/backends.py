@@ -1,0 +1,36 @@
+"""The backends of a node: the objects that implement the contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imd.contracts.archive import Archive, ArchiveQueue
+from imd.contracts.backend import Backend
+from imd.contracts.bus import Bus
+from imd.contracts.inbox import Inbox
+
+
+@dataclass(frozen=True)
+class Backends:
+    """`workers` run beside the others; clients are let in without waiting for them."""
+
+    inbox: Inbox
+    queue: ArchiveQueue
+    archive: Archive
+    bus: Bus | None
+    workers: Sequence[Backend] = ()
+
+    def named(self) -> dict[str, Backend]:
+        """All of them by the names that /readyz uses, in the order of starting."""
+        named: dict[str, Backend] = {"inbox": self.inbox, "archive queue": self.queue}
+        if self.bus is not None:
+            named["bus"] = self.bus
+        named["archive"] = self.archive
+        for worker in self.workers:
+            named[type(worker).__name__] = worker
+        return named
+
+    def bus_problem(self) -> str | None:
+        """Why hints reach no other node; None if they do, or if there is no other node."""
+        return self.bus.problem() if self.bus is not None else None

@@ -1,0 +1,103 @@
+"""The wiring: the objects of one node, and which of them calls which."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from imd.chat.accept import Acceptor
+from imd.chat.connection import Connection
+from imd.chat.history import Historian
+from imd.chat.router import Router
+from imd.chat.services import Services
+from imd.chat.session import Session
+from imd.chat.upkeep import Upkeep
+from imd.config.settings import Settings
+from imd.contracts.archive import ArchiveRecord
+from imd.contracts.inbox import Delivery
+from imd.desk.handed_over import HandedOver
+from imd.entry.auth import Authenticator
+from imd.entry.gate import Gate
+from imd.entry.replacing import Replacing
+from imd.node.backends import Backends
+from imd.node.departures import Departures
+from imd.observe.trace import TRACE
+from imd.ops.control import Switch
+from imd.ops.readiness import Readiness
+from imd.protocol.ids import MessageIds, ServerClock
+from imd.wire.listener import ChannelFactory
+
+
+class Parts:
+    """Made before anything starts. `own_problems`: the problems of node and backends, by name."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        clock: ServerClock,
+        backends: Backends,
+        own_problems: Callable[[], dict[str, str]],
+    ) -> None:
+        self.backends = backends
+        self._reactor = reactor
+        self._settings = settings
+        sessions: dict[str, Session] = {}
+        self.router = Router(sessions, backends.bus, reactor.seconds, reactor.callLater)
+        probes = {"inbox": backends.inbox.probe}
+        if id(backends.queue) != id(backends.inbox):
+            probes["archive queue"] = backends.queue.probe
+        self.readiness = Readiness(reactor, probes, own_problems)
+        self.handed_over = HandedOver(backends.queue, reactor.callLater)
+        self.departures = Departures(backends.inbox, reactor.seconds)
+        self.acceptor = Acceptor(
+            backends.inbox,
+            backends.queue,
+            self.router.deliver,
+            clock,
+            lambda function: reactor.callLater(0, function),
+            self.handed_over.add,
+            self.readiness.failed,
+        )
+        self.upkeep = Upkeep(
+            reactor,
+            backends.inbox,
+            sessions,
+            self._desk_served,
+            backends.bus_problem,
+            reconcile_seconds=settings.inbox.reconcile_seconds,
+            lease_seconds=settings.node.lease_seconds,
+        )
+        self.gate = Gate(reactor.seconds, reactor.callLater)
+        self.ids = MessageIds(clock)
+        self.trace_switch = Switch(reactor, TRACE)
+        self._services = Services(
+            settings=settings,
+            clock=clock,
+            ids=self.ids,
+            inbox=backends.inbox,
+            acceptor=self.acceptor,
+            router=self.router,
+            historian=Historian(backends.archive, backends.inbox),
+            authenticator=Authenticator(settings.auth, time.time),
+            gate=self.gate,
+            replacing=Replacing(reactor.seconds),
+            sessions=sessions,
+            call_later=reactor.callLater,
+            unix_seconds=time.time,
+            leave=self.departures.leave,
+            desk_changed=self.upkeep.serve_desk,
+        )
+
+    def make_factory(self, room: int) -> ChannelFactory:
+        """A factory for the WebSockets of this node. `room`: how many connections there may be."""
+        return ChannelFactory(
+            self._reactor, self._settings, self.gate, partial(Connection, self._services), room
+        )
+
+    def _desk_served(self, deliveries: Sequence[Delivery]) -> None:
+        """Agents got the messages that visitors had waiting: deliver them, and archive who takes part now."""
+        self.router.deliver(deliveries)
+        self.handed_over.add(ArchiveRecord(delivery.body, delivery.user) for delivery in deliveries)
