@@ -14,8 +14,15 @@ from imd.config.settings import Settings
 
 FOLDER = Path(__file__).resolve().parents[1] / "web"
 
-_PATHS = {"chat.html": "/", "agent.html": "/agent", "demo.html": "/demo"}
-"""the pages' paths; any other file is under its name"""
+_PATHS: dict[str, tuple[str, ...]] = {
+    "pages/chat.html": ("/",),
+    "pages/agent.html": ("/agent",),
+    "pages/demo.html": ("/demo",),
+    "widget/widget.js": ("/widget.js",),
+    # Other modules import it by its folder.
+    "client/imd.js": ("/imd.js", "/client/imd.js"),
+}
+"""paths that people and other sites know, by file; any other file is under its folder and name"""
 
 _TYPES = {
     ".html": b"text/html; charset=utf-8",
@@ -51,12 +58,13 @@ class File:
 
 
 def read_files(folder: Path = FOLDER) -> dict[bytes, File]:
-    """The files that are served, by path. Whatever has no type of its own here is not among them."""
+    """The files that are served, by path. A file without a type in `_TYPES` is not served."""
     found = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("*/*")):
         if path.suffix in _TYPES:
-            where = _PATHS.get(path.name, f"/{path.name}")
-            found[where.encode()] = _file(path.suffix, path.read_bytes())
+            name = path.relative_to(folder).as_posix()
+            file = _file(path.suffix, path.read_bytes())
+            found |= {where.encode(): file for where in _PATHS.get(name, (f"/{name}",))}
     return found
 
 

@@ -1,7 +1,7 @@
 // imd.js and a node that does what real ones rarely, or never, do.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Client } from "../../imd/web/imd.js";
+import { Client } from "../../imd/web/client/imd.js";
 import { accept, asPage, client, fakeNode, numbers, Storage, until, usual, WebSocket } from "./kit.mjs";
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

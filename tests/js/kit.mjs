@@ -3,7 +3,7 @@ import { createHash, createHmac, randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import { connect, createServer as createTcpServer } from "node:net";
 import { after } from "node:test";
-import { Client } from "../../imd/web/imd.js";
+import { Client } from "../../imd/web/client/imd.js";
 
 const WAIT_MS = 30_000;
 export const WebSocket = globalThis.WebSocket ?? (await import("ws")).WebSocket;

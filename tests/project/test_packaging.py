@@ -70,7 +70,7 @@ class WheelTests(FolderTests):
         wheel = self.build()
         inside = set(zipfile.ZipFile(wheel).namelist())
         sources = [*(ROOT / "imd").rglob("*.py"), *(ROOT / "imd" / "store" / "redis" / "lua").glob("*.lua")]
-        sources += (ROOT / "imd" / "web").iterdir()
+        sources += (ROOT / "imd" / "web").glob("*/*")
         expected = {str(path.relative_to(ROOT)) for path in sources} | {"twisted/plugins/imd_plugin.py"}
         info = f"imd-{imd.__version__}.dist-info/"
         packed = {name for name in inside if not name.startswith(info)}

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 from typing import Any
+from urllib.parse import urljoin
 
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
@@ -171,7 +172,7 @@ class PageTests(HttpTests):
         for path, file in (("/", "chat.html"), ("/agent", "agent.html"), ("/demo", "demo.html")):
             status, headers, body = yield self.ask(path)
             self.assertEqual((status, headers["content-type"]), (200, "text/html; charset=utf-8"))
-            self.assertEqual(body, (FOLDER / file).read_bytes())
+            self.assertEqual(body, (FOLDER / "pages" / file).read_bytes())
             policy = headers["content-security-policy"]
             self.assertIn("default-src 'none'; script-src 'self'; style-src 'self'", policy)
             for word in ("unsafe", "http:", "https:", "*"):
@@ -190,24 +191,26 @@ class PageTests(HttpTests):
     @inlineCallbacks
     def test_types(self) -> Any:
         """Scripts can be used by other sites, and all files are what they are."""
-        for path, content_type, shared in (
-            ("/imd.js", "text/javascript; charset=utf-8", "*"),
-            ("/widget.js", "text/javascript; charset=utf-8", "*"),
-            ("/style.css", "text/css; charset=utf-8", None),
-            ("/icon.svg", "image/svg+xml", None),
+        for path, file, content_type, shared in (
+            ("/imd.js", "client/imd.js", "text/javascript; charset=utf-8", "*"),
+            ("/client/imd.js", "client/imd.js", "text/javascript; charset=utf-8", "*"),
+            ("/widget.js", "widget/widget.js", "text/javascript; charset=utf-8", "*"),
+            ("/widget/chat.js", "widget/chat.js", "text/javascript; charset=utf-8", "*"),
+            ("/style/style.css", "style/style.css", "text/css; charset=utf-8", None),
+            ("/style/icon.svg", "style/icon.svg", "image/svg+xml", None),
         ):
             status, headers, body = yield self.ask(path)
             self.assertEqual((status, headers["content-type"]), (200, content_type))
             self.assertEqual(headers.get("access-control-allow-origin"), shared)
-            self.assertEqual(body, (FOLDER / path[1:]).read_bytes())
+            self.assertEqual(body, (FOLDER / file).read_bytes())
 
     @inlineCallbacks
     def test_not_modified(self) -> Any:
         """Who has the file already is told so."""
-        _, headers, _ = yield self.ask("/app.js")
-        status, again, body = yield self.ask("/app.js", if_none_match=headers["etag"])
+        _, headers, _ = yield self.ask("/app/app.js")
+        status, again, body = yield self.ask("/app/app.js", if_none_match=headers["etag"])
         self.assertEqual((status, body, again["etag"]), (304, b"", headers["etag"]))
-        status, _, body = yield self.ask("/app.js", if_none_match='"another"')
+        status, _, body = yield self.ask("/app/app.js", if_none_match='"another"')
         self.assertEqual(status, 200)
         self.assertNotEqual(body, b"")
 
@@ -216,15 +219,19 @@ class PageTests(HttpTests):
         """Only what is in the table: no folders, no way out of them, no other spelling."""
         for path in (
             "/imd.d.ts",
-            "/chat.html",
+            "/client/imd.d.ts",
+            "/client",
+            "/client/",
+            "/pages/chat.html",
+            "/widget/widget.js",
             "/../imd/settings.py",
             "/..%2fsettings.py",
-            "/web/app.js",
-            "/./app.js",
-            "//app.js",
-            "/%61pp.js",
-            "/app.js/",
-            "/app.js%00",
+            "/web/app/app.js",
+            "/./app/app.js",
+            "//app/app.js",
+            "/%61pp/app.js",
+            "/app/app.js/",
+            "/app/app.js%00",
         ):
             status, _, _ = yield self.ask(path)
             self.assertEqual(status, 404, path)
@@ -232,7 +239,7 @@ class PageTests(HttpTests):
     @inlineCallbacks
     def test_head_of_a_file(self) -> Any:
         """HEAD says what GET would, without a body."""
-        status, headers, body = yield self.ask("/app.js", b"HEAD")
+        status, headers, body = yield self.ask("/app/app.js", b"HEAD")
         self.assertEqual((status, body), (200, b""))
         self.assertIn("etag", headers)
 
@@ -262,12 +269,22 @@ class PageTests(HttpTests):
         self.assertEqual(status, 503)
 
     def test_files_name_what_is_there(self) -> None:
-        """Each file that a page or a module asks for is served, and there is nothing inline."""
+        """Each file that a page or module asks for is served, also below a proxy's path; nothing is inline."""
         files = read_files()
+        place = "http://node/some/path"
+        asked: set[bytes] = set()
         for path, file in files.items():
             text = file.body.decode()
-            pattern = r'(?:src|href)="([\w.-]+)"' if text.startswith("<!doctype") else r'from "\./([\w.-]+)"'
+            page = text.startswith("<!doctype")
+            pattern = r'(?:src|href)="([\w./-]+)"' if page else r'(?:from |import\(new URL\()"([\w./-]+)"'
             for name in re.findall(pattern, text):
-                self.assertIn(f"/{name}".encode(), files, path)
+                where = urljoin(place + path.decode(), name)
+                self.assertTrue(where.startswith(place), (path, name))
+                asked.add(where.removeprefix(place).encode())
+        self.assertEqual(asked - set(files), set())
+        self.assertIn(b"/widget/chat.js", asked)
+        self.assertEqual(set(files) - asked, {b"/", b"/demo", b"/imd.js"})
+        for path, file in files.items():
+            text = file.body.decode()
             if text.startswith("<!doctype"):
                 self.assertNotRegex(text, r"<style|style=|<script>|\son\w+=", path)

@@ -1,7 +1,7 @@
 // One conversation on the screen: its messages, and where one writes.
-import { batched, h, icon } from "./dom.js";
-import { clockTime, dayName, dayNumber, fullTime, initial, isVisitor, linked, tint } from "./format.js";
-import { language, t } from "./text.js";
+import { batched, h, icon } from "../lib/dom.js";
+import { clockTime, dayName, dayNumber, fullTime, initial, isVisitor, linked, tint } from "../lib/format.js";
+import { language, t } from "../lib/text.js";
 
 const FIRST = 60; // messages drawn at first, and added each time
 const NEAR_BOTTOM = 80; // pixels

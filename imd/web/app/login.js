@@ -1,7 +1,7 @@
 // Who one is: a name in open mode, a token in jwt mode; and what is kept of it.
-import { h, icon, kept } from "./dom.js";
-import { initial, tint } from "./format.js";
-import { t } from "./text.js";
+import { h, icon, kept } from "../lib/dom.js";
+import { initial, tint } from "../lib/format.js";
+import { t } from "../lib/text.js";
 
 const RECENT = 4;
 

@@ -1,6 +1,6 @@
 // The look and the language: chosen in the menu, kept in the browser, the same on all pages.
-import { h } from "./dom.js";
-import { language, LANGUAGES, setLanguage, t } from "./text.js";
+import { h } from "../lib/dom.js";
+import { language, LANGUAGES, setLanguage, t } from "../lib/text.js";
 
 const root = document.documentElement;
 

@@ -1,10 +1,10 @@
 // The chat of a visitor: a bubble on the site, a panel when it is opened. In a shadow root of its own.
-import { batched, channelOf, h, icon, kept } from "./dom.js";
-import { clockTime, dayName, dayNumber, fullTime, linked } from "./format.js";
-import { Client } from "./imd.js";
-import { nodeSettings, websocketUrl } from "./node.js";
-import { languageOf, translator } from "./text.js";
-import { STYLE } from "./widget-style.js";
+import { batched, channelOf, h, icon, kept } from "../lib/dom.js";
+import { clockTime, dayName, dayNumber, fullTime, linked } from "../lib/format.js";
+import { Client } from "../client/imd.js";
+import { nodeSettings, websocketUrl } from "../lib/node.js";
+import { languageOf, translator } from "../lib/text.js";
+import { STYLE } from "./style.js";
 
 const KEY = "imd.widget";
 const PAGE = 50;

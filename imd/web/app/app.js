@@ -1,12 +1,12 @@
 // The chat and the agents' desk: signing in, the conversations, the one that is open, the link to the node.
-import { batched, h, icon } from "./dom.js";
-import { initial, tint } from "./format.js";
+import { batched, h, icon } from "../lib/dom.js";
+import { initial, tint } from "../lib/format.js";
 import { addressOf, List, othersOf } from "./list.js";
 import { loginView, onlyTime, remembered } from "./login.js";
 import { lookAndLanguage } from "./menu.js";
-import { nodeSettings } from "./node.js";
+import { nodeSettings } from "../lib/node.js";
 import { Session } from "./session.js";
-import { t } from "./text.js";
+import { t } from "../lib/text.js";
 import { Thread } from "./thread.js";
 
 const QUIET_MS = 1500; // a connection that is back by then is not spoken of

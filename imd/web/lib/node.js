@@ -1,9 +1,11 @@
 // Finding the node: what it says of itself, and where its WebSocket is.
 
 const PAUSE_MS = 1000;
+/** The folder that the node serves these files from, which need not be the root of its origin. */
+const HOME = new URL("..", import.meta.url).href;
 
 /** What the node tells its pages, asked for until it answers. */
-export async function nodeSettings(base = import.meta.url) {
+export async function nodeSettings(base = HOME) {
   for (;;) {
     try {
       const answer = await fetch(new URL("client.json", base), { cache: "no-store", credentials: "omit" });
@@ -16,7 +18,7 @@ export async function nodeSettings(base = import.meta.url) {
 }
 
 /** The WebSocket's address. `settings.ws`: a port of the page's host, a path of its origin, or all of it. */
-export function websocketUrl(settings, base = import.meta.url) {
+export function websocketUrl(settings, base = HOME) {
   const url = new URL(base);
   const secure = url.protocol === "https:";
   let where = settings.ws;

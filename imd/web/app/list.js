@@ -1,7 +1,7 @@
 // The conversations: names, the last message, what is unread; at the desk, who waits.
-import { batched, h, icon } from "./dom.js";
-import { duration, fullTime, shortTime } from "./format.js";
-import { language, t } from "./text.js";
+import { batched, h, icon } from "../lib/dom.js";
+import { duration, fullTime, shortTime } from "../lib/format.js";
+import { language, t } from "../lib/text.js";
 import { avatar, shownName, titleOf } from "./thread.js";
 
 const TICK_MS = 15_000;

@@ -5,7 +5,8 @@
   const script = document.currentScript ?? document.querySelector('script[src*="widget.js"]');
   const { url, title, lang, color } = script.dataset;
   const base = script.src;
-  import(new URL("widget-chat.js", base).href)
+  // Relative to the address of this script, which is above the folders.
+  import(new URL("widget/chat.js", base).href)
     .then(({ Widget }) => Widget.place({ base, url, title, lang, color }))
     .catch((error) => console.warn("imd: the chat could not be loaded", error));
 }

@@ -1,6 +1,6 @@
 // The conversations of one user: messages in order, each once; what is unread; drafts. No network, no elements.
-import { kept } from "./dom.js";
-import { isVisitor } from "./format.js";
+import { kept } from "../lib/dom.js";
+import { isVisitor } from "../lib/format.js";
 
 const KEPT_MESSAGES = 200;
 const KEPT_CHARS = 300_000;

@@ -1,7 +1,7 @@
 // One signed-in user: the client, the conversations, and what joins them.
-import { channelOf } from "./dom.js";
-import { Client } from "./imd.js";
-import { websocketUrl } from "./node.js";
+import { channelOf } from "../lib/dom.js";
+import { Client } from "../client/imd.js";
+import { websocketUrl } from "../lib/node.js";
 import { keyOf, othersIn, Store } from "./store.js";
 
 const PAGE = 50;
