@@ -59,7 +59,7 @@ class File:
 
 def read_files(folder: Path = FOLDER) -> dict[bytes, File]:
     """The files that are served, by path. A file without a type in `_TYPES` is not served."""
-    found = {}
+    found: dict[bytes, File] = {}
     for path in sorted(folder.glob("*/*")):
         if path.suffix in _TYPES:
             name = path.relative_to(folder).as_posix()

@@ -269,7 +269,7 @@ class PageTests(HttpTests):
         self.assertEqual(status, 503)
 
     def test_files_name_what_is_there(self) -> None:
-        """Each file that a page or module asks for is served, also below a proxy's path; nothing is inline."""
+        """Each file that a page or module asks for is served, below a proxy's path too. Nothing is inline."""
         files = read_files()
         place = "http://node/some/path"
         asked: set[bytes] = set()
