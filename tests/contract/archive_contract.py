@@ -7,7 +7,7 @@ from typing import Any
 from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord, History, HistoryQuery
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import IMessage, conversation_id, decode_message, encode_message
-from imd.store.inbox_metrics import FOREIGN
+from imd.store.shared_metrics import FOREIGN
 from tests.contract.support import Waiting, Writing
 
 

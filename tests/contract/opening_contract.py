@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from imd.contracts.inbox import Duplicate, Placed, TooManyNew
-from imd.store.inbox_metrics import OPENED
+from imd.store.shared_metrics import OPENED
 from tests.contract.support import InboxHarness, numbers_of
 
 HOUR_MS = 3_600_000

@@ -27,7 +27,7 @@ from imd.entry.handshake import Denied, check_request
 from imd.protocol import frames
 from imd.protocol.errors import CLOSE_UNAUTHORIZED, Closing, ConfigurationError, Refused
 from imd.protocol.message import IMessage, encode_message
-from imd.store.archiver.arrived import read_arrived
+from imd.store.archiver.batches import read_arrived
 from imd.store.mongo import document as archive_document
 from imd.store.rabbit import bus as rabbit_bus
 

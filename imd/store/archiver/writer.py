@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from imd.observe.seldom import Seldom
 from imd.observe.trace import TRACE
 from imd.protocol.errors import Unavailable
-from imd.store.archiver.arrived import Arrived, Run, Write, read_arrived
+from imd.store.archiver.batches import Arrived, Run, Write, read_arrived
 from imd.store.batch_numbers import Bits, Mark, add_before, add_number
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.ledger import note

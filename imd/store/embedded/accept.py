@@ -14,7 +14,7 @@ from imd.store.embedded import tables
 from imd.store.embedded.desk import Desk
 from imd.store.embedded.opening import Opening
 from imd.store.embedded.state import State, User
-from imd.store.inbox_metrics import OVERFLOWN
+from imd.store.shared_metrics import OVERFLOWN
 
 _read_sent = msgspec.json.Decoder(list[tuple[int, str, str, str, int, str, int]]).decode
 

@@ -9,7 +9,7 @@ import msgspec
 from imd.contracts.archive import History, HistoryQuery
 from imd.protocol.message import decode_message
 from imd.store.embedded.state import State
-from imd.store.inbox_metrics import FOREIGN
+from imd.store.shared_metrics import FOREIGN
 
 _ALL = (
     "SELECT p.id, p.message FROM participant p WHERE p.uid = :viewer AND p.id < :before "

@@ -7,7 +7,7 @@ import msgspec
 from imd.contracts.inbox import Delivery, NotAllowed
 from imd.store.embedded.state import State, User
 from imd.store.embedded.tables import UNANSWERED
-from imd.store.inbox_metrics import OVERFLOWN, VISITORS_WAITING
+from imd.store.shared_metrics import OVERFLOWN, VISITORS_WAITING
 
 VISITORS_PER_CALL = 50
 MESSAGES_PER_CALL = 5000

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from imd.contracts.inbox import TooManyNew
 from imd.store.embedded.state import User
-from imd.store.inbox_metrics import OPENED
+from imd.store.shared_metrics import OPENED
 
 HOUR_MS = 3_600_000
 MAX_SENDERS = 10_000

@@ -20,7 +20,7 @@ from imd.contracts.inbox import (
     TooManyNew,
 )
 from imd.protocol.message import is_visitor_id
-from imd.store.inbox_metrics import OPENED, OVERFLOWN, VISITORS_WAITING
+from imd.store.shared_metrics import OPENED, OVERFLOWN, VISITORS_WAITING
 from imd.store.redis.reasons import plain_reason
 
 _is_plain = re.compile("[A-Za-z0-9._@-]*").fullmatch

@@ -30,7 +30,7 @@ RECONNECTS = Counter("imd_redis_connects_total", "Connections made to Redis.", [
 SCRIPTS = ("accept", "connect", "pull", "ack", "renew", "leave", "desk", "run")
 
 # Scripts with more in front than what all have.
-_SHARED = {"accept": ("lib", "visitors"), "desk": ("lib", "visitors")}
+_SHARED = {"accept": ("inboxes", "visitors"), "desk": ("inboxes", "visitors")}
 
 # Between two looks at settings that an operator may change while Redis runs.
 SETTINGS_SECONDS = 60.0
@@ -60,7 +60,7 @@ def load_scripts() -> Mapping[str, bytes]:
         if text.startswith("#!"):
             flags, text = text.split("\n", 1)
             flags += "\n"
-        shared = [(folder / f"{part}.lua").read_text() for part in _SHARED.get(name, ("lib",))]
+        shared = [(folder / f"{part}.lua").read_text() for part in _SHARED.get(name, ("inboxes",))]
         scripts[name] = (flags + "\n".join([*shared, text])).encode()
     return scripts
 
