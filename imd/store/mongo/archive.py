@@ -21,11 +21,11 @@ from twisted.python.failure import Failure
 from imd.contracts.archive import History, HistoryQuery
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError, Unavailable
-from imd.store.shared_metrics import FOREIGN
 from imd.store.mongo.history import Page, read_page
 from imd.store.mongo.indexes import make_indexes
 from imd.store.mongo.ledger import LEDGER, make_ledger
 from imd.store.mongo.write import Inserted, write_messages
+from imd.store.shared_metrics import FOREIGN
 
 COLLECTION = "im_message"
 DATABASE = "imd"

@@ -20,8 +20,8 @@ from imd.contracts.inbox import (
     TooManyNew,
 )
 from imd.protocol.message import is_visitor_id
-from imd.store.shared_metrics import OPENED, OVERFLOWN, VISITORS_WAITING
 from imd.store.redis.reasons import plain_reason
+from imd.store.shared_metrics import OPENED, OVERFLOWN, VISITORS_WAITING
 
 _is_plain = re.compile("[A-Za-z0-9._@-]*").fullmatch
 _SAFE = "@"  # beside letters, digits and "._-", which quote always leaves alone

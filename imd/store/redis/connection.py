@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from hashlib import sha1
-from importlib.resources import files
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -23,14 +22,10 @@ from txredisapi import HiredisProtocol, ResponseError
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.store.redis.reasons import plain_reason
+from imd.store.redis.scripts import load_scripts
 from imd.store.tls import ServerTls
 
 RECONNECTS = Counter("imd_redis_connects_total", "Connections made to Redis.", ["connection"])
-
-SCRIPTS = ("accept", "connect", "pull", "ack", "renew", "leave", "desk", "run")
-
-# Scripts with more in front than what all have.
-_SHARED = {"accept": ("inboxes", "visitors"), "desk": ("inboxes", "visitors")}
 
 # Between two looks at settings that an operator may change while Redis runs.
 SETTINGS_SECONDS = 60.0
@@ -48,21 +43,6 @@ NO_CLUSTER = "this is a Redis Cluster: a batch touches many users, so one primar
 # Answers that mean: this server will not do, look for another (or wait for this one to change).
 _PLAIN = (ConfigurationError, Unavailable, ResponseError)  # errors that say themselves what they are
 _DROP_ON = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
-
-
-def load_scripts() -> Mapping[str, bytes]:
-    """The text of each script, its shared parts put in after its flags line."""
-    folder = files("imd.store.redis") / "lua"
-    scripts = {}
-    for name in SCRIPTS:
-        text = (folder / f"{name}.lua").read_text()
-        flags = ""
-        if text.startswith("#!"):
-            flags, text = text.split("\n", 1)
-            flags += "\n"
-        shared = [(folder / f"{part}.lua").read_text() for part in _SHARED.get(name, ("inboxes",))]
-        scripts[name] = (flags + "\n".join([*shared, text])).encode()
-    return scripts
 
 
 class _QuietService(ClientService):

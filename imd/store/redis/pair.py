@@ -106,7 +106,7 @@ class RedisPair(Owner):
             self._wrote = _Write(self.general.run_id, run, self._clock.monotonic())
 
     def _arguments(self, connection: RedisConnection, request: bytes) -> list[bytes]:
-        """As lua/lib.lua wants them."""
+        """In the order of lua/request.lua."""
         chance = secrets.token_hex(6).encode()
         return [
             connection.run_id,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial import unittest
 
 from imd.ops.readiness import READY, SLOW_SECONDS, STEADY_SECONDS, Readiness
 from imd.protocol.errors import Unavailable
-from imd.store.redis.connection import load_scripts
 
 
 class ReadinessTests(unittest.TestCase):
@@ -98,14 +95,3 @@ class ReadinessTests(unittest.TestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.pass_seconds(4)
         self.assertEqual(self.readiness.problems(), {})
-
-
-class NeededCommandsTests(unittest.TestCase):
-    def test_all_are_asked_for(self) -> None:
-        """The look asks whether Redis lets the user run each command that placing messages may take."""
-        accept = load_scripts()["accept"].decode()
-        used = set(re.findall(r"redis\.p?call\('([A-Z]+)'", accept))
-        asked = set(re.findall(r"'([A-Z]+) k", accept))
-        self.assertIn("ZADD", used)
-        # These two touch no keys.
-        self.assertEqual(used - asked - {"TIME", "INFO"}, set())

@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- Moves cursors, and trims inboxes.
 -- Items: {user, device, channel, epoch, seq, told}. Reply: {now_ms, run, heads}: {held, epoch, head}.
 return reply(each(function(item)
   local user, device = item[1], item[2]

@@ -1,4 +1,6 @@
 #!lua flags=allow-oom
+-- Registers channels, and returns where their devices start to read.
+--
 -- Items: {user, device, channel, attempt or '-', epoch or '', seq, ephemeral, answers visitors, page size,
 -- resume}.
 -- Reply: {now_ms, run, outcomes}: {0, seq, recovered, replaced channel or '', epoch, head, page} | {1} superseded
@@ -26,8 +28,8 @@ local function drop_surplus_devices(user, keep_device)
   end
 end
 
--- Where reading starts, and whether that continues what the device has. The first device of all is told if the inbox has
--- kept less for it than it would have for another.
+-- Returns the number that reading starts after, and whether it continues without a hole. An inbox that no device had
+-- opened keeps fewer messages, so its first device is not recovered if some have left.
 local function start_of(user, device, info_epoch, epoch, seq, wanted_epoch, wanted_seq)
   local first_of_all = redis.call('HDEL', key(user, 'head'), 'unopened') == 1
   local first = redis.call('ZRANGE', key(user, 'inbox'), 0, 0, 'WITHSCORES')
@@ -48,8 +50,8 @@ local function connect(item)
   local current, ends = split_channel(redis.call('HGET', channels, device))
   local replaced = ends > now_s and current ~= channel and current or ''
   local later = attempt ~= '-' and last_attempt ~= '-' and tonumber(attempt) - tonumber(last_attempt) or 0
-  -- A channel that registers again yields to the one that is there, unless that came with an older attempt:
-  -- an old connect frame, which a node that hung got through while the lease had run out.
+  -- A channel that registers again yields to the present one, unless the present one has an older attempt: then a node
+  -- that hung has sent an old connect frame after the lease had run out.
   if later < 0 and (replaced ~= '' or item[10]) or later == 0 and replaced ~= '' and item[10] then return {1} end
 
   local others = 0
@@ -74,7 +76,7 @@ local function connect(item)
   local epoch, seq = head(user)
   local start, recovered = start_of(user, device, info_epoch, epoch, seq, item[5], item[6])
   redis.call('HSET', key(user, 'cursors'), device, start)
-  -- A channel that registers again may have read nothing yet of what it was told.
+  -- A channel that registers again may not have read yet that it was not recovered.
   local told = recovered and not (item[10] and info_epoch == UNTOLD)
   set_device_info(user, device, told and epoch or UNTOLD, attempt ~= '-' and attempt or last_attempt,
     (ephemeral and 'e' or '') .. (answers and 'a' or ''))

@@ -1,7 +1,8 @@
--- No items. Takes visitors back from agents that are gone, and gives waiting ones to agents online,
--- first come first served, fifty at a time, and no more messages than one call may move.
--- Reply: {now_ms, run, deliveries, visitors that still wait, overflown}: {user, epoch, seq, channels, body}; so many messages have left
--- agents' full inboxes.
+-- Serves the desk: takes visitors back from agents that are gone, and gives waiting visitors to agents online.
+--
+-- First come, first served; at most fifty visitors a call, and as many messages as one call may move. No items.
+-- Reply: {now_ms, run, deliveries, waiting, overflown}: {user, epoch, seq, channels, body} for each delivery, the number of
+-- visitors that still wait, and the number of messages that have left agents' full inboxes.
 local deliveries, overflown = {}, 0
 
 local taken = 0
@@ -16,7 +17,7 @@ for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '-inf', now_s - grace
   if taken >= 50 then break end
 end
 
--- A visitor that has been silent for long belongs to nobody, and is no load, unless it is owed an answer: then it is no load.
+-- A visitor that has been silent for a day leaves its agent. If it is owed an answer it stays, but is no load.
 for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '(' .. now_s, '+inf')) do
   for _, visitor in ipairs(redis.call('SRANDMEMBER', key(agent, 'visitors'), 10)) do
     local agent_at = key(visitor, 'agent')
@@ -29,7 +30,7 @@ for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '(' .. now_s, '+inf')
   end
 end
 
--- Gives whether it was served, and there is room for more.
+-- Returns true if the visitor got everything, and the call may move more.
 local function serve(visitor)
   local agent = present_agent(visitor)
   if not agent then
@@ -44,7 +45,7 @@ end
 
 for _, visitor in ipairs(redis.call('ZRANGE', WAITING, 0, 49)) do
   local ok, goes_on = pcall(serve, visitor)
-  -- One whose keys are broken keeps nobody else waiting.
+  -- A visitor whose keys are broken leaves the queue, so that the others are served.
   if not ok then redis.call('ZREM', WAITING, visitor) elseif not goes_on then break end
 end
 return reply(deliveries, redis.call('ZCARD', WAITING), overflown)

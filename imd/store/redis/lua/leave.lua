@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
+-- Removes channels that still hold their device.
 -- Items: {user, device, channel, epoch, seq, ephemeral}. Reply: {now_ms, run, {held | why it failed}}.
 
--- The latest lease end of the user's channels that answer visitors; now if there is none.
+-- The last lease end of the user's channels that answer visitors; now if there is none.
 local function answers_until(user)
   local latest = now_s
   local all = redis.call('HGETALL', key(user, 'channels'))

@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- Reads pages.
 -- Items: {user, epoch, after, limit}. Reply: {now_ms, run, pages}: {epoch, head, page}.
 return reply(each(function(item)
   local epoch, seq = head(item[1])

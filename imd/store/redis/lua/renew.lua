@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- Renews channels' leases, and returns the heads of their inboxes.
 -- Items: {user, device, channel, answers visitors, renew}.
 -- Reply: {now_ms, run, heads}: {held, epoch, head}.
 return reply(each(function(item)

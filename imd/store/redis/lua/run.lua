@@ -1,3 +1,3 @@
 #!lua flags=allow-oom
--- No items: says which run of Redis this is. Reply: {now_ms, run}, as every reply begins.
+-- Tells which run of Redis this is. No items. Reply: {now_ms, run}, as every reply begins.
 return reply()

@@ -1,32 +1,33 @@
--- Put before the scripts that give visitors to agents, behind lib.lua.
+-- Visitors and their agents: assigning them, and moving their messages.
 --
--- A visitor's messages are in two lists. 'waiting' are those that no agent has got. 'unanswered' are the newest of
--- those that one has got since an agent's last answer. 'given' (a hash) counts the latter: '' -> all of them, agent -> how
--- far that agent has got them, so that none gets one twice. It is there as long as the visitor has an agent.
--- WAITING are the visitors that wait for an agent, or whose agent has not got everything yet.
+-- A visitor has two lists of messages. 'waiting': messages that no agent has got. 'unanswered': the newest messages that
+-- agents have got since the last answer. The hash 'given' counts the latter: '' -> all of them; agent -> how many of them
+-- that agent has got, so that it gets none twice. 'given' exists as long as the visitor has an agent.
+-- WAITING holds the visitors that wait for an agent, or whose agent has not got everything yet.
 --
--- An agent's visitors are in 'visitors', its load, or in 'silent': those that wrote nothing for a day and are owed an answer.
+-- An agent has two sets of visitors. 'visitors' is its load. 'silent' holds visitors that have written nothing for a day
+-- and are still owed an answer.
 
 local WAITING, TURN = 'imd:desk:waiting', 'imd:desk:turn'
-local AGENT_KEPT_S = 86400 -- of a visitor's silence; keep_s if it is owed an answer
+local AGENT_KEPT_S = 86400 -- a silent visitor keeps its agent so long; keep_s if it is owed an answer
 local UNANSWERED = 50 -- messages
-local UNREAD = 500 -- messages of an agent that are looked through for a visitor without 'given'
+local UNREAD = 500 -- unread messages of an agent that are searched for a visitor without 'given'
 
--- What one call may still move out of the two lists. The node publishes it in one piece.
+-- What this call may still move out of the two lists. The node publishes all of it as one batch.
 local messages_left, bytes_left = 1000, 1048576
 
 local function is_waiting(visitor)
   return redis.call('ZSCORE', WAITING, visitor)
 end
 
--- Put a visitor at the end of the waiting order; one that waits keeps its place.
+-- Put a visitor at the end of the waiting order. A visitor that waits already keeps its place.
 local function wait(visitor)
   if not is_waiting(visitor) then
     redis.call('ZADD', WAITING, redis.call('INCR', TURN), visitor)
   end
 end
 
--- The agent with the fewest visitors of those online; false when there is none.
+-- The agent online with the fewest visitors; false when none is online.
 local function least_loaded()
   local best, load = false, 0
   for _, agent in ipairs(redis.call('ZRANGEBYSCORE', ONLINE, '(' .. now_s, '+inf')) do
@@ -43,7 +44,7 @@ local function present_agent(visitor)
   return ends and tonumber(ends) + grace_s > now_s and agent
 end
 
--- Nobody has answered these, which an agent has got now. `given` is how many there were before.
+-- Note that an agent has got these messages, and that they have no answer. `given`: how many there were before.
 local function note_given(visitor, agent, bodies, given)
   local unanswered_at, given_at = key(visitor, 'unanswered'), key(visitor, 'given')
   redis.call('RPUSH', unanswered_at, unpack(bodies, math.max(1, #bodies - UNANSWERED + 1)))
@@ -54,7 +55,7 @@ local function note_given(visitor, agent, bodies, given)
   redis.call('EXPIRE', key(visitor, 'agent'), keep_s)
 end
 
--- An agent's messages that none of its devices has acknowledged, the newest of very many.
+-- The newest messages of an agent that none of its devices has acknowledged.
 local unread_by = {}
 
 local function unread_of(agent)
@@ -69,8 +70,8 @@ local function unread_of(agent)
   return unread_by[agent]
 end
 
--- How many messages a visitor's agents have got since the last answer. A visitor that has its agent from a version that
--- kept no account: those that the agent has not read were not answered.
+-- How many messages a visitor's agents have got since the last answer. Older versions did not count: then the messages
+-- that the agent has not read are taken for unanswered.
 local function given_to(visitor, agent)
   local given = redis.call('HGET', key(visitor, 'given'), '')
   if given then return tonumber(given) end
@@ -91,12 +92,13 @@ local function claim(visitor, agent)
   redis.call('EXPIRE', key(visitor, 'given'), keep_s)
 end
 
--- There is something new with a visitor: it is its agent's load.
+-- A visitor has written, or was answered: it counts as its agent's load again.
 local function wake(visitor, agent)
   if redis.call('SREM', key(agent, 'silent'), visitor) == 1 then redis.call('SADD', key(agent, 'visitors'), visitor) end
 end
 
--- An agent has been gone for too long: the visitor waits for another, if somebody is there or it is owed an answer.
+-- Take a visitor from an agent that has been gone for too long. It waits for another if one is online, or if it is owed
+-- an answer.
 local function take_back(agent, visitor)
   redis.call('SREM', key(agent, 'visitors'), visitor)
   redis.call('SREM', key(agent, 'silent'), visitor)
@@ -106,7 +108,7 @@ local function take_back(agent, visitor)
   if redis.call('EXISTS', key(visitor, 'unanswered'), key(visitor, 'waiting')) > 0 or least_loaded() then wait(visitor) end
 end
 
--- The visitor's agent has answered: the next one need not.
+-- The visitor's agent has answered, so the next agent does not get these messages.
 local function answered(visitor, agent)
   if redis.call('GET', key(visitor, 'agent')) ~= agent then return end
   redis.call('DEL', key(visitor, 'unanswered'), key(visitor, 'given'))
@@ -116,17 +118,17 @@ local function answered(visitor, agent)
   wake(visitor, agent)
 end
 
--- Put a visitor's messages into its agent's inbox. Gives how many had to leave that for it.
+-- Put a visitor's messages into its agent's inbox. Returns how many of the oldest left because it was full.
 local function give(visitor, agent, bodies, deliveries)
   local inbox = open_inbox(agent)
   for _, body in ipairs(bodies) do
-    -- As the node wants it when it cannot tell user and body from its own request.
+    -- With user and body, since the node's request does not name them.
     deliveries[#deliveries + 1] = {agent, inbox.epoch, add(inbox, body), inbox.channels, body}
   end
   return write(inbox)
 end
 
--- Of these, in order, those that this call may still move.
+-- Append to `taken` the bodies that this call may still move. Returns false if some are left.
 local function take(bodies, from, taken)
   for i = from, #bodies do
     if messages_left <= 0 or bytes_left <= 0 then return false end
@@ -136,8 +138,8 @@ local function take(bodies, from, taken)
   return true
 end
 
--- Give an agent what its visitor has written since the last answer: the newest of what other agents have got, and
--- all that nobody has got. Gives whether that was all, and how many messages had to leave the agent's inbox.
+-- Give an agent its visitor's messages since the last answer: the newest that other agents have got, and all that
+-- no agent has got. Returns whether that was all, and how many messages left the agent's full inbox.
 local function hand_over(visitor, agent, deliveries)
   local waiting_at, given_at = key(visitor, 'waiting'), key(visitor, 'given')
   local waiting = redis.call('LLEN', waiting_at)

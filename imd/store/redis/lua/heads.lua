@@ -1,0 +1,31 @@
+-- An inbox's head: its epoch and its last number, of one run of Redis.
+
+local today = math.floor(now_s / 86400)
+local drawn = 0
+
+-- A user's keys expire after keep_days of silence; the head expires a little later than the keys that it describes.
+local function postpone_expiry(user)
+  redis.call('HSET', key(user, 'head'), 'day', today)
+  redis.call('EXPIRE', key(user, 'head'), keep_s + 172800)
+  for _, name in ipairs({'inbox', 'cursors', 'devices', 'channels'}) do
+    redis.call('EXPIRE', key(user, name), keep_s + 86400)
+  end
+end
+
+-- Returns epoch, last number, whether the expiry is due to be postponed, and whether the head is new and unwritten.
+-- A head of another run gets a new epoch: that run may have given out numbers that this one has forgotten.
+-- `later`: do not create a missing head; the message that is put into the inbox creates it.
+local function head(user, later)
+  local at = key(user, 'head')
+  local h = redis.call('HMGET', at, 'epoch', 'seq', 'n', 'day')
+  local epoch, seq = h[1], tonumber(h[2] or '0')
+  if not seq then error('not a number: seq of ' .. at, 0) end
+  if not epoch or h[3] ~= run_text then
+    drawn = drawn + 1
+    epoch = chance .. format('%x', drawn)
+    if later and not h[1] then return epoch, seq, true, true end
+    redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'n', run_text)
+    redis.call('EXPIRE', at, keep_s + 172800)
+  end
+  return epoch, seq, tonumber(h[4] or '0') ~= today
+end

@@ -1,0 +1,19 @@
+-- Whether Redis' user may run the commands that messages need.
+
+local NEEDED = {
+  'HGET k f', 'HMGET k f', 'HGETALL k', 'HSET k f v', 'HDEL k f', 'HINCRBY k f 1', 'HVALS k', 'EXPIRE k 1', 'GET k', 'SET k v',
+  'INCR k', 'DEL k', 'UNLINK k', 'ZADD k 1 m', 'ZCARD k', 'ZSCORE k m', 'ZREM k m', 'ZRANGEBYSCORE k 0 1',
+  'ZREMRANGEBYRANK k 0 1', 'ZREMRANGEBYSCORE k 0 1', 'SADD k m', 'SREM k m', 'SCARD k', 'RPUSH k v', 'LLEN k',
+  'LRANGE k 0 1', 'LTRIM k 0 1', 'HEXISTS k f', 'HSETNX k f v', 'EXISTS k', 'INCRBY k 1', 'PTTL k', 'ZREVRANGEBYSCORE k 1 0'
+}
+
+-- The error for the first command that the user may not run; nil if it may run all.
+local function missing_permission()
+  for _, needed in ipairs(NEEDED) do
+    local command = {}
+    for word in string.gmatch(needed, '%S+') do
+      command[#command + 1] = word == 'k' and key('-', 'head') or word
+    end
+    if not redis.acl_check_cmd(unpack(command)) then return 'NOPERM ' .. command[1] .. ' on ' .. command[2] end
+  end
+end

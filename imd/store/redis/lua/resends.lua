@@ -1,0 +1,83 @@
+-- Recognising resends: the clientMsgIds that were used within dedup_s.
+--
+-- 'imd:sent:<turn>' is a hash: sender, device and clientMsgId -> "id time content", and the time of the last use if
+-- there was a second one, both in ms; '' -> when the turn began, and the dedup_s that it is kept for, in s. A turn lasts
+-- dedup_s, so every use that counts is in the present turn or the one before. 'imd:sent' is the present turn. For a batch
+-- this is a handful of commands and a few bytes a message. A key with an expiry for each would cost more than all else.
+
+local function sent_key(turn)
+  return 'imd:sent:' .. turn
+end
+
+-- Put one turn's records under these names into `known`. Returns when that turn began and the dedup_s that it is kept
+-- for; nil for a turn that does not exist.
+local function recall(known, turn, names)
+  for first = 1, #names, PASSED do
+    local last = math.min(first + PASSED - 1, #names)
+    local found = redis.call('HMGET', sent_key(turn), unpack(names, first, last))
+    for i = 1, last - first + 1 do
+      if found[i] then known[names[first + i - 1]] = found[i] end
+    end
+  end
+  local began, kept_for = string.match(redis.call('HGET', sent_key(turn), '') or '', '^(%d+) (%d+)$')
+  return tonumber(began), tonumber(kept_for)
+end
+
+-- A turn is unlinked when the turn after the next begins. If none begins, it expires some time later.
+local function keep(turn, began)
+  redis.call('HSET', sent_key(turn), '', format('%d %d', began, dedup_s))
+  for _, at in ipairs({'imd:sent', sent_key(turn - 1), sent_key(turn)}) do
+    redis.call('EXPIRE', at, 3 * dedup_s + 60)
+  end
+end
+
+-- Returns the records that are known under these names, and the turn to remember new ones in.
+local function recall_all(names)
+  local known, turn = {}, tonumber(redis.call('GET', 'imd:sent') or '0')
+  local began, kept_for = recall(known, turn, names)
+  if began and math.abs(now_s - began) < dedup_s then
+    local newer = known
+    known = {}
+    recall(known, turn - 1, names)
+    for name, record in pairs(newer) do known[name] = record end
+    if kept_for < dedup_s then keep(turn, began) end
+    return known, turn
+  end
+  redis.call('UNLINK', sent_key(turn - 1))
+  redis.call('SET', 'imd:sent', turn + 1)
+  keep(turn + 1, now_s)
+  return known, turn + 1
+end
+
+-- Set by the script that includes this part.
+local all_known, known, turn
+local remembered, remembered_count = {}, 0
+
+local function remember(name, record)
+  known[name] = record
+  remembered[remembered_count + 1], remembered[remembered_count + 2] = name, record
+  remembered_count = remembered_count + 2
+end
+
+local function write_remembered()
+  for i = 1, remembered_count, PASSED do
+    redis.call('HSET', sent_key(turn), unpack(remembered, i, math.min(i + PASSED - 1, remembered_count)))
+  end
+end
+
+local function failed(why)
+  return {4, error_text(why)}
+end
+
+-- The outcome for a message that was sent before; nil for a new one. Not called for a message without a name.
+local function sent_before(name, record, visitor)
+  if not all_known then return failed(known) end
+  local first = known[name]
+  if not first then return nil end
+  local id, at, content, used = string.match(first, '^(%S+) (%S+) (%S+) ?(%S*)$')
+  if not id then return failed('not as it was remembered: ' .. name) end
+  if tonumber(used ~= '' and used or at) + 1000 * dedup_s <= now_ms then return nil end
+  if content ~= string.match(record, '%S+$') then return {2} end
+  remember(name, format('%s %s %s %.0f', id, at, content, now_ms))
+  return {1, id, tonumber(at), visitor and present_agent(visitor) or ''}
+end

@@ -1,0 +1,36 @@
+"""The Lua scripts: each is made of parts, which Redis gets as one text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+# A part uses functions of the parts before it.
+_ALL = ("request", "runs", "heads", "devices", "shared", "reply", "agents")
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "accept": (*_ALL, "inboxes", "visitors", "resends", "openings", "permissions"),
+    "connect": (*_ALL, "inboxes", "cursors", "pages"),
+    "pull": (*_ALL, "pages"),
+    "ack": (*_ALL, "inboxes", "cursors"),
+    "renew": _ALL,
+    "leave": (*_ALL, "inboxes", "cursors"),
+    "desk": (*_ALL, "inboxes", "visitors"),
+    "run": _ALL,
+}
+"""script → the parts that precede it"""
+
+
+def load_scripts() -> Mapping[str, bytes]:
+    """The text of each script: its line of flags, its parts, and the script itself."""
+    folder = files("imd.store.redis") / "lua"
+    scripts = {}
+    for name, parts in PARTS.items():
+        text = (folder / f"{name}.lua").read_text()
+        flags = ""
+        if text.startswith("#!"):
+            flags, text = text.split("\n", 1)
+            flags += "\n"
+        before = [(folder / f"{part}.lua").read_text() for part in parts]
+        scripts[name] = (flags + "\n".join([*before, text])).encode()
+    return scripts
