@@ -12,7 +12,7 @@ from prometheus_client import Gauge, Histogram
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from imd.contracts.interfaces import InboxOptions
+from imd.contracts.inbox import InboxOptions
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.redis.pair import RedisPair

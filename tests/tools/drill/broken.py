@@ -37,7 +37,7 @@ class _Nobody:
 
 def _accepted_early(seams: Seams) -> None:
     from imd.chat.accept import Acceptor, Sender
-    from imd.contracts.interfaces import Submission
+    from imd.contracts.inbox import Submission
 
     seams.attributes(Submission, "origin", "client_msg_id", "message_id", "send_time")
     seams.expect(Sender, "message_accepted", "self, client_msg_id, message_id, send_time")
@@ -119,7 +119,7 @@ def _skips_gaps(seams: Seams) -> None:
 def _no_dedup(seams: Seams) -> None:
     import msgspec
 
-    from imd.contracts.interfaces import Submission
+    from imd.contracts.inbox import Submission
     from imd.store.redis.inbox import RedisInbox
 
     seams.attributes(Submission, "client_msg_id")
@@ -155,7 +155,7 @@ class _Unreset:
 
 def _no_reset(seams: Seams) -> None:
     from imd.chat.session import Outlet, Session
-    from imd.contracts.interfaces import Registered
+    from imd.contracts.inbox import Registered
     from imd.store.redis.inbox import RedisInbox
 
     seams.attributes(Registered, "recovered")
