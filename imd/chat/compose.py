@@ -62,7 +62,7 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
         user,
         author.device,
         client_msg_id,
-        message.content() if client_msg_id is not None else "-",
+        message.checksum() if client_msg_id is not None else "-",
         message.id,
         now_ms,
         message.recipients(),

@@ -91,8 +91,8 @@ class Connection:
         "_bad_frames",
         "_bearer",
         "_bucket",
+        "_deadline",
         "_early",
-        "_exp_call",
         "_histories",
         "_leaving",
         "_opening",
@@ -130,7 +130,7 @@ class Connection:
         self._paused = False
         self._leaving = False
         self._histories = 0
-        self._exp_call: Cancellable | None = services.call_later(
+        self._deadline: Cancellable | None = services.call_later(
             services.settings.websocket.connect_seconds, self._no_connect
         )
         self._opening: Deferred[None] | None = None
@@ -505,16 +505,16 @@ class Connection:
         """Close at `end`, in seconds of the wall clock, which may be set meanwhile."""
         left = end - self._services.unix_seconds()
         if left <= 0:
-            self._exp_call = None
+            self._deadline = None
             self.close(CLOSE_UNAUTHORIZED, "the token has expired")
             return
         soon = min(left, EXPIRY_LOOK_SECONDS)
-        self._exp_call = self._services.call_later(soon, lambda: self._look_at_expiry(end))
+        self._deadline = self._services.call_later(soon, lambda: self._look_at_expiry(end))
 
     def _cancel_call(self) -> None:
-        if self._exp_call is not None and self._exp_call.active():
-            self._exp_call.cancel()
-        self._exp_call = None
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
 
     def _end_session(self, clean: bool) -> None:
         session = self.session

@@ -14,7 +14,7 @@ MAX_MESSAGES = 100
 MAX_BYTES = 64 << 20
 
 
-class Ahead:
+class HintBuffer:
     """Messages of one session, without a hole. What has no room is in the inbox all the same."""
 
     __slots__ = ("_messages", "_size")
@@ -31,7 +31,7 @@ class Ahead:
         messages = self._messages
         if messages and seq != messages[-1][0] + 1:
             return
-        if len(messages) < MAX_MESSAGES and Ahead.total_bytes + len(body) <= MAX_BYTES:
+        if len(messages) < MAX_MESSAGES and HintBuffer.total_bytes + len(body) <= MAX_BYTES:
             messages.append((seq, body))
             self._add(len(body))
 
@@ -43,5 +43,5 @@ class Ahead:
 
     def _add(self, size: int) -> None:
         self._size += size
-        Ahead.total_bytes += size
-        AHEAD_BYTES.set(Ahead.total_bytes)
+        HintBuffer.total_bytes += size
+        AHEAD_BYTES.set(HintBuffer.total_bytes)

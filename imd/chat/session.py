@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.chat.hint_buffer import REPLAYED, Ahead
+from imd.chat.hint_buffer import REPLAYED, HintBuffer
 from imd.contracts.inbox import (
     Ack,
     ConnectOutcome,
@@ -62,9 +62,9 @@ class Session:
     """`acknowledges` is False for seed clients, who never do: pongs and clean closes count instead."""
 
     __slots__ = (
-        "_ahead",
         "_early",
         "_head_at_ack",
+        "_hint_buffer",
         "_inbox",
         "_left",
         "_other_epoch",
@@ -86,8 +86,8 @@ class Session:
         "epoch",
         "known",
         "sent",
+        "start_confirmed",
         "stored",
-        "told",
         "user",
         "window",
     )
@@ -120,7 +120,7 @@ class Session:
         """the last number that the device is known to have"""
         self.stored = 0
         """the last number that the inbox knows the device to have; -1: nor that it was told of a hole"""
-        self.told = False
+        self.start_confirmed = False
         """the device is known to have read where it starts; until then its cursor is not moved"""
         self.known = 0
         """the highest number heard of, from anything"""
@@ -134,7 +134,7 @@ class Session:
         self._reset_unread = False
         """acknowledgements that name no epoch may still be about the numbers before the reset"""
         self._pulling = False
-        self._ahead: Ahead | None = None
+        self._hint_buffer: HintBuffer | None = None
         """what came since the inbox was asked"""
         self._storing_ack = False
         self._head_at_ack = 0
@@ -149,8 +149,8 @@ class Session:
     def begin(self, registered: Registered) -> None:
         """The channel is registered; the caller has told the device where it starts."""
         page = registered.page
-        self._start_at(page.epoch, registered.seq, page.head, told=registered.recovered)
-        if not self.told and not self.acknowledges:
+        self._start_at(page.epoch, registered.seq, page.head, start_confirmed=registered.recovered)
+        if not self.start_confirmed and not self.acknowledges:
             self._outlet.ping()
         if self._early is not None:
             epoch, seq = self._early
@@ -174,7 +174,7 @@ class Session:
             raise Refused(INVALID_MESSAGE, f"ack: {seq} was never sent to this channel")
         if epoch is None and self._reset_unread:
             return
-        if self.acked < seq <= self.sent or (seq == self.acked and not self.told):
+        if self.acked < seq <= self.sent or (seq == self.acked and not self.start_confirmed):
             self._has(seq)
             self.pull_if_behind()
 
@@ -202,11 +202,11 @@ class Session:
         """
         self.ended = self._left = True
         if clean and not self.acknowledges:
-            self.acked, self.told = self.sent, True
+            self.acked, self.start_confirmed = self.sent, True
         if TRACE.on:
             TRACE.acked(self, self.acked)
             TRACE.left(self)
-        epoch = self.epoch if self.told else ""
+        epoch = self.epoch if self.start_confirmed else ""
         return Leave(self.user, self.device, self.channel, epoch, self.acked, self.ephemeral)
 
     # from the bus and from reconciling
@@ -234,9 +234,9 @@ class Session:
                 TRACE.sent("pushed", self, seq, body)
             return True
         if self._pulling and body is not None:
-            if self._ahead is None:
-                self._ahead = Ahead()
-            self._ahead.keep(seq, body)
+            if self._hint_buffer is None:
+                self._hint_buffer = HintBuffer()
+            self._hint_buffer.keep(seq, body)
         self.pull_if_behind()
         return False
 
@@ -266,12 +266,12 @@ class Session:
             self.ended = True
             self._outlet.close(code, reason)
 
-    def _start_at(self, epoch: str, seq: int, head: int, *, told: bool) -> None:
+    def _start_at(self, epoch: str, seq: int, head: int, *, start_confirmed: bool) -> None:
         heard_of = self.known if epoch == self.epoch else 0
         self.epoch = epoch
         self.sent = self.acked = self._pinged = seq
-        self.told = told
-        self.stored = seq if told else -1
+        self.start_confirmed = start_confirmed
+        self.stored = seq if start_confirmed else -1
         self._starts += 1
         self._head_at_ack = 0
         self.known = max(seq, head, heard_of)
@@ -314,7 +314,7 @@ class Session:
         page.addCallback(self._pulled, self.epoch, self.known).addErrback(self._pull_failed)
 
     def _pulled(self, page: Page, asked_epoch: str, asked_known: int) -> None:
-        ahead = self._answered()
+        held = self._answered()
         if self.ended or asked_epoch != self.epoch:
             return
         if page.epoch != self.epoch:
@@ -330,15 +330,15 @@ class Session:
             # The inbox was trimmed under a device that did not keep up: the archive has the rest.
             self._reset(page.epoch, first - 1, page.head)
         self._push(page.messages)
-        if ahead:
-            REPLAYED.inc(sum(self.hint(page.epoch, seq, body) for seq, body in ahead))
+        if held:
+            REPLAYED.inc(sum(self.hint(page.epoch, seq, body) for seq, body in held))
         self.pull_if_behind()
 
     def _answered(self) -> Sequence[tuple[int, bytes]]:
         """The inbox has answered what it was asked; gives what came meanwhile."""
         self._pulling = False
-        ahead, self._ahead = self._ahead, None
-        return () if ahead is None else ahead.take()
+        held, self._hint_buffer = self._hint_buffer, None
+        return () if held is None else held.take()
 
     def _push(self, messages: Sequence[tuple[int, bytes]]) -> None:
         pushed = 0
@@ -357,7 +357,7 @@ class Session:
             self.log.failure("pull for {user}", failure, user=self.user)
 
     def _reset(self, epoch: str, seq: int, head: int) -> None:
-        self._start_at(epoch, seq, head, told=False)
+        self._start_at(epoch, seq, head, start_confirmed=False)
         RESETS.inc()
         self._outlet.send(frames.encode(frames.Reset(epoch, seq)))
         self._reset_unread = True
@@ -407,17 +407,18 @@ class Session:
 
     def _has(self, seq: int) -> None:
         self.acked = seq
-        self.told = True
+        self.start_confirmed = True
         if TRACE.on:
             TRACE.acked(self, seq)
         self._store_ack()
 
     def _store_ack(self) -> None:
         """Tell the inbox, one call at a time: what is acknowledged meanwhile goes with the next."""
-        if self._storing_ack or not self.told or self.stored >= self.acked or self.ended:
+        if self._storing_ack or not self.start_confirmed or self.stored >= self.acked or self.ended:
             return
         self._storing_ack = True
-        ack = Ack(self.user, self.device, self.channel, self.epoch, self.acked, told=self.stored < 0)
+        first = self.stored < 0
+        ack = Ack(self.user, self.device, self.channel, self.epoch, self.acked, start_confirmed=first)
         stored = self._inbox.ack(ack)
         stored.addCallback(self._ack_stored, ack, self._starts).addErrback(self._ack_failed)
 

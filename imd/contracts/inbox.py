@@ -44,8 +44,8 @@ class Submission(msgspec.Struct, gc=False):
     sender: str
     device: str
     client_msg_id: str | None
-    content: str
-    """hash of what was written: tells a resend from a reuse of its clientMsgId"""
+    checksum: str
+    """of what was written: tells a resend from a reuse of its clientMsgId"""
     message_id: str
     send_time: int
     recipients: Sequence[str]
@@ -166,7 +166,7 @@ class Ack(NamedTuple):
     channel: str
     epoch: str
     seq: int
-    told: bool = False
+    start_confirmed: bool = False
     """its first since it was told `recovered: false`: that has been read"""
 
 

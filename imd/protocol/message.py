@@ -102,7 +102,7 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
             return [self.to]
         return list(dict.fromkeys(self.group or ()))
 
-    def content(self) -> str:
+    def checksum(self) -> str:
         """A checksum of what the sender wrote: equal for a resend, different when anything else is meant.
 
         It finds a client's mistakes, and nobody gains by a collision with a message of one's own. A group

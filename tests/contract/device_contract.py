@@ -104,7 +104,7 @@ class DeviceContract(InboxHarness):
         """Who was told of a hole and gave no sign since is told again, however the connection ended."""
         await self.behind()
         self.assertEqual(await self.starts_at("bob", "phone"), (4, False))
-        await self.leave("bob", told=False)
+        await self.leave("bob", start_confirmed=False)
         self.assertEqual(await self.starts_at("bob", "phone"), (4, False))
 
     async def test_told_and_acknowledged(self) -> None:
@@ -112,8 +112,8 @@ class DeviceContract(InboxHarness):
         await self.behind()
         for device, seq in (("phone", 4), ("tablet", 5)):
             await self.connect("bob", device, epoch="feedc0de")
-            await self.ack("bob", seq, device, told=True)
-            await self.leave("bob", device, told=False)
+            await self.ack("bob", seq, device, start_confirmed=True)
+            await self.leave("bob", device, start_confirmed=False)
             self.assertEqual(await self.starts_at("bob", device), (seq, True))
 
     async def test_told_and_left(self) -> None:
@@ -126,7 +126,7 @@ class DeviceContract(InboxHarness):
         """So does a cursor that the inbox can go on from."""
         epoch = await self.behind()
         self.assertEqual(await self.starts_at("bob", "phone", epoch=epoch, seq=4), (4, True))
-        await self.leave("bob", told=False)
+        await self.leave("bob", start_confirmed=False)
         self.assertEqual(await self.starts_at("bob", "phone"), (4, True))
 
     async def test_told_and_registered_again(self) -> None:
@@ -135,7 +135,7 @@ class DeviceContract(InboxHarness):
         channel = self.held["bob", "phone"][0]
         again = await self.connect("bob", channel=channel, epoch=epoch, seq=4, resume=True)
         self.assertEqual((again.seq, again.recovered), (4, True))
-        await self.leave("bob", told=False)
+        await self.leave("bob", start_confirmed=False)
         self.assertEqual(await self.starts_at("bob", "phone"), (4, False))
 
     async def test_told_of_an_unknown_cursor(self) -> None:
@@ -144,15 +144,15 @@ class DeviceContract(InboxHarness):
         await self.begin()
         await self.send_many("alice", "bob", 3)
         self.assertEqual(await self.starts_at("bob", "phone", epoch="feedc0de", seq=2), (0, False))
-        await self.leave("bob", told=False)
+        await self.leave("bob", start_confirmed=False)
         self.assertEqual(await self.starts_at("bob", "phone"), (0, False))
-        await self.ack("bob", 1, told=True)
+        await self.ack("bob", 1, start_confirmed=True)
         self.assertEqual(await self.starts_at("bob", "phone"), (1, True))
 
     async def test_what_it_was_not_told_waits(self) -> None:
         """A device that has yet to read that there is a hole holds messages back like any other."""
         await self.behind()
-        await self.leave("bob", told=False)
+        await self.leave("bob", start_confirmed=False)
         await self.connect("bob", "tablet")
         await self.ack("bob", 7, "tablet")
         self.assertEqual(numbers_of(await self.read("bob")), [5, 6, 7])

@@ -35,10 +35,10 @@ class OpeningContract(InboxHarness):
         outcome = await self.connect("bob")
         self.assertEqual((outcome.seq, outcome.recovered), (5, False))
         self.assertEqual(numbers_of(outcome.page), [6, 7, 8])
-        await self.leave("bob", told=False)
+        await self.leave("bob", start_confirmed=False)
         again = await self.connect("bob")
         self.assertEqual((again.seq, again.recovered), (5, False))
-        await self.ack("bob", 6, told=True)
+        await self.ack("bob", 6, start_confirmed=True)
         again = await self.connect("bob")
         self.assertEqual((again.seq, again.recovered), (6, True))
 

@@ -33,7 +33,7 @@ def submission_of(message: IMessage, *, device: str = "phone", visitor_to: str =
         sender=message.user_id,
         device=device,
         client_msg_id=message.client_msg_id,
-        content=message.content(),
+        checksum=message.checksum(),
         message_id=message.id,
         send_time=message.send_time,
         recipients=message.recipients(),
@@ -129,11 +129,11 @@ class InboxHarness(Writing, Waiting):
         return outcome
 
     async def ack(
-        self, user: str, seq: int, device: str = "phone", *, told: bool = False, **other: str
+        self, user: str, seq: int, device: str = "phone", *, start_confirmed: bool = False, **other: str
     ) -> Any:
         channel, epoch = self.held[user, device]
         channel, epoch = other.get("channel", channel), other.get("epoch", epoch)
-        return await self.inbox.ack(Ack(user, device, channel, epoch, seq, told))
+        return await self.inbox.ack(Ack(user, device, channel, epoch, seq, start_confirmed))
 
     async def renew(
         self, user: str, device: str = "phone", *, answers: bool = False, renew: bool = True
@@ -142,10 +142,16 @@ class InboxHarness(Writing, Waiting):
         return await self.inbox.renew(Lease(user, device, channel, answers, renew))
 
     async def leave(
-        self, user: str, device: str = "phone", seq: int = 0, *, ephemeral: bool = False, told: bool = True
+        self,
+        user: str,
+        device: str = "phone",
+        seq: int = 0,
+        *,
+        ephemeral: bool = False,
+        start_confirmed: bool = True,
     ) -> None:
         channel, epoch = self.held[user, device]
-        epoch = epoch if told else ""
+        epoch = epoch if start_confirmed else ""
         await self.inbox.leave(Leave(user, device, channel, epoch, seq, ephemeral))
 
     async def visit(self, user: str, device: str, seq: int, **request: Any) -> None:

@@ -105,7 +105,7 @@ def submission(
         sender=sender,
         device=device,
         client_msg_id=client_msg_id,
-        content=message.content(),
+        checksum=message.checksum(),
         message_id=message.id,
         send_time=message.send_time,
         recipients=recipients,
@@ -431,7 +431,7 @@ class RedisFaultTests(RedisHarness):
         self.assertEqual((again.seq, again.recovered), (2, False))
         again = await self.register(inbox, "bob", "c3")
         self.assertEqual((again.seq, again.recovered), (2, False))
-        await inbox.ack(Ack("bob", "default", "c3", again.page.epoch, 2, told=True))
+        await inbox.ack(Ack("bob", "default", "c3", again.page.epoch, 2, start_confirmed=True))
         self.assertTrue((await self.register(inbox, "bob", "c4")).recovered)
         (placed,) = await inbox.accept([submission("a", ["bob"])])
         self.assertEqual(placed.deliveries[0].seq, 4)

@@ -71,7 +71,7 @@ class RunHarness(unittest.TestCase):
         """A device that gets so many messages, and acknowledges them; gives its epoch."""
         epoch: str = (await self.register(inbox, user, "first")).page.epoch
         await self.send(inbox, user, count)
-        head = await inbox.ack(Ack(user, "phone", "first", epoch, count, told=True))
+        head = await inbox.ack(Ack(user, "phone", "first", epoch, count, start_confirmed=True))
         self.assertEqual((head.epoch, head.seq), (epoch, count))
         return epoch
 

@@ -232,9 +232,9 @@ class InboxDouble(Backed):
         if submission.client_msg_id is not None:
             key = (submission.sender, submission.device, submission.client_msg_id)
             if key in self.sent:
-                content, message_id, send_time = self.sent[key]
-                return Duplicate(message_id, send_time) if content == submission.content else Conflict()
-            self.sent[key] = (submission.content, submission.message_id, submission.send_time)
+                checksum, message_id, send_time = self.sent[key]
+                return Duplicate(message_id, send_time) if checksum == submission.checksum else Conflict()
+            self.sent[key] = (submission.checksum, submission.message_id, submission.send_time)
         return Placed([self.place(user, submission.body) for user in submission.recipients], "")
 
     def _connect(self, request: ConnectRequest) -> ConnectOutcome:
@@ -285,9 +285,9 @@ class InboxDouble(Backed):
         if self._holds(one) and one.epoch == held.epoch:
             epoch, seq = held.cursors.get(one.device, (held.epoch, 0))
             before = seq if epoch in (held.epoch, UNTOLD) else 0
-            told = epoch != UNTOLD or isinstance(one, Leave) or one.told
+            confirmed = epoch != UNTOLD or isinstance(one, Leave) or one.start_confirmed
             cursor = max(before, min(one.seq, held.head))
-            held.cursors[one.device] = (held.epoch if told else UNTOLD, cursor)
+            held.cursors[one.device] = (held.epoch if confirmed else UNTOLD, cursor)
             held.trim(min(seq for epoch, seq in held.cursors.values() if epoch in (held.epoch, UNTOLD)))
 
     def _ack(self, ack: Ack) -> Head:

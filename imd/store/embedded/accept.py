@@ -22,7 +22,7 @@ _read_sent = msgspec.json.Decoder(list[tuple[int, str, str, str, int, str, int]]
 class Use(NamedTuple):
     """What a clientMsgId has been used for."""
 
-    content: str
+    checksum: str
     number: int
     message_id: str
     send_time: int
@@ -122,8 +122,8 @@ class Placing:
             for uid in taking_part:
                 state.participants += (uid, message_id, number)
             if key is not None:
-                uses[key] = Use(submission.content, number, message_id, submission.send_time)
-                state.sent += (state.new_use(), *key, submission.content, number, now)
+                uses[key] = Use(submission.checksum, number, message_id, submission.send_time)
+                state.sent += (state.new_use(), *key, submission.checksum, number, now)
             outcomes.append(Placed(deliveries, agent.name if agent is not None else ""))
         self._desk.cap_waiting()
         if unplaced:
@@ -157,16 +157,16 @@ class Placing:
         uses = {}
         oldest = now - state.dedup_ms
         for rows in tables.GET_SENT.read(state.connection, keys, (oldest,)):
-            for uid, device, client_msg_id, content, number, message_id, send_time in _read_sent(rows):
-                uses[uid, device, client_msg_id] = Use(content, number, message_id, send_time)
+            for uid, device, client_msg_id, checksum, number, message_id, send_time in _read_sent(rows):
+                uses[uid, device, client_msg_id] = Use(checksum, number, message_id, send_time)
         return uses
 
     def _again(
         self, submission: Submission, sender: User, key: tuple[int, str, str], use: Use, now: int
     ) -> Outcome:
-        if use.content != submission.content:
+        if use.checksum != submission.checksum:
             return Conflict()
         state = self._state
-        state.sent += (state.new_use(), *key, use.content, use.number, now)
+        state.sent += (state.new_use(), *key, use.checksum, use.number, now)
         agent = "" if submission.recipients else self._desk.present_agent(sender, now) or ""
         return Duplicate(use.message_id, use.send_time, agent)

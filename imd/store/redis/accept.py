@@ -51,7 +51,7 @@ def accept_items(batch: Sequence[Submission]) -> list[Any]:
     lists: dict[tuple[str, ...], int] = {}
     return [
         ["" if s.client_msg_id is None else sent_name(s.sender, s.device, s.client_msg_id) for s in batch],
-        [f"{s.message_id} {s.send_time} {s.content}" for s in batch],
+        [f"{s.message_id} {s.send_time} {s.checksum}" for s in batch],
         [
             (len(s.recipients) == 1 and _one_recipient(s.recipients[0])) or _recipients(s, place, lists)
             for place, s in enumerate(batch, 1)

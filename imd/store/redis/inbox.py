@@ -109,7 +109,8 @@ class RedisInbox:
         return self._pull(encode_id(user), epoch, after, limit)
 
     def ack(self, ack: Ack) -> Deferred[Head]:
-        return self._ack(encode_id(ack.user), ack.device, ack.channel, ack.epoch, ack.seq, ack.told)
+        user = encode_id(ack.user)
+        return self._ack(user, ack.device, ack.channel, ack.epoch, ack.seq, ack.start_confirmed)
 
     def renew(self, lease: Lease) -> Deferred[Head]:
         return self._renew(

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.trial import unittest
 
-from imd.chat import hint_buffer as ahead
-from imd.chat.hint_buffer import Ahead
+from imd.chat import hint_buffer
+from imd.chat.hint_buffer import HintBuffer
 from imd.chat.session import PAGE_MESSAGES, UNACKED_PING, Session
 from imd.contracts.inbox import ConnectRequest, Head, Registered
 from imd.protocol.errors import INVALID_MESSAGE, Refused
@@ -81,7 +81,7 @@ class HintTests(SessionTestCase):
     def test_while_pulling(self) -> None:
         """What comes while a page is read is not pushed past it, but behind it; it is not read again."""
         replayed: list[int] = []
-        self.patch(ahead.REPLAYED, "inc", replayed.append)
+        self.patch(hint_buffer.REPLAYED, "inc", replayed.append)
         session = self.begin()
         hints = self.place(2)
         session.hint(*hints[1])
@@ -94,7 +94,7 @@ class HintTests(SessionTestCase):
         self.assertEqual(replayed, [3], "each delivery is counted")
         [sixth] = self.place()
         self.assertTrue(session.hint(*sixth))
-        self.assertEqual(Ahead.total_bytes, 0)
+        self.assertEqual(HintBuffer.total_bytes, 0)
 
     def test_while_pulling_with_a_hole(self) -> None:
         """What does not follow what was read is read again, and nothing is left behind."""
@@ -107,7 +107,7 @@ class HintTests(SessionTestCase):
             session.hint(epoch, seq, body)
         self.inbox.settle()
         self.assertEqual(self.wire.seqs(), [1, 2, 3, 4, 5])
-        self.assertEqual(Ahead.total_bytes, 0)
+        self.assertEqual(HintBuffer.total_bytes, 0)
 
     def test_while_pulling_into_a_closed_window(self) -> None:
         """Nothing is pushed that the device's window, or its socket, has no room for."""
@@ -125,7 +125,7 @@ class HintTests(SessionTestCase):
 
     def test_while_pulling_more_than_is_kept(self) -> None:
         """What there is no room for comes from the inbox."""
-        self.patch(ahead, "MAX_MESSAGES", 4)
+        self.patch(hint_buffer, "MAX_MESSAGES", 4)
         session = self.begin(window=1000)
         session.hint(*self.place(2)[1])
         self.inbox.perform()
@@ -135,11 +135,11 @@ class HintTests(SessionTestCase):
         self.assertEqual((self.wire.seqs(), self.inbox.names()), ([*range(1, 7)], ["pull"]))
         self.inbox.settle()
         self.assertEqual(self.wire.seqs(), [*range(1, 13)])
-        self.patch(ahead, "MAX_BYTES", 1)
+        self.patch(hint_buffer, "MAX_BYTES", 1)
         session.hint(*self.place(2)[1])
         self.inbox.perform()
         session.hint(*self.place()[0])
-        self.assertEqual(Ahead.total_bytes, 0)
+        self.assertEqual(HintBuffer.total_bytes, 0)
         self.inbox.settle()
         self.assertEqual(self.wire.seqs(), [*range(1, 16)])
 
@@ -156,14 +156,14 @@ class HintTests(SessionTestCase):
         self.inbox.settle()
         self.assertEqual(self.wire.seqs(), [1, 2, 3])
 
-    def test_failed_while_ahead(self) -> None:
+    def test_failed_while_buffering(self) -> None:
         """A pull that fails lets go of what came meanwhile."""
         session = self.begin()
         session.hint(*self.place(2)[1])
         session.hint(*self.place()[0])
-        self.assertGreater(Ahead.total_bytes, 0)
+        self.assertGreater(HintBuffer.total_bytes, 0)
         self.inbox.refuse()
-        self.assertEqual(Ahead.total_bytes, 0)
+        self.assertEqual(HintBuffer.total_bytes, 0)
 
     def test_before_the_beginning(self) -> None:
         """Hints that come while the inbox still registers the channel count when that is through."""
@@ -417,7 +417,7 @@ class ResetTests(SessionTestCase):
         session.acknowledge(3)
         session.ponged(b"1:5")
         session.acknowledge(3)
-        self.assertEqual((session.acked, session.told, self.inbox.names()), (0, False, []))
+        self.assertEqual((session.acked, session.start_confirmed, self.inbox.names()), (0, False, []))
         session.ponged(mark)
         session.acknowledge(3)
         self.inbox.settle()
@@ -557,7 +557,7 @@ class ToldTests(SessionTestCase):
         self.place(4)
         self.inbox.of("bob").trim(2)
         session = self.begin(**options)
-        self.assertEqual((session.epoch, session.sent, session.told), ("e1", 4, False))
+        self.assertEqual((session.epoch, session.sent, session.start_confirmed), ("e1", 4, False))
         return session
 
     def test_gone_without_a_sign(self) -> None:
@@ -571,7 +571,7 @@ class ToldTests(SessionTestCase):
         for seq in (2, 3):
             session = self.behind()
             session.acknowledge(1)
-            self.assertFalse(session.told)
+            self.assertFalse(session.start_confirmed)
             session.acknowledge(seq)
             self.inbox.settle()
             self.assertEqual(session.stored, seq)
@@ -610,7 +610,7 @@ class ToldTests(SessionTestCase):
         session.head_seen(Head(True, "e2", 3))
         self.inbox.settle()
         session.ponged(before)
-        self.assertFalse(session.told)
+        self.assertFalse(session.start_confirmed)
 
     def test_registered_again(self) -> None:
         """That its channel registers again takes nothing back, and proves nothing."""

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Moves cursors, and trims inboxes.
--- Items: {user, device, channel, epoch, seq, told}. Reply: {now_ms, run, heads}: {held, epoch, head}.
+-- Items: {user, device, channel, epoch, seq, start_confirmed}. Reply: {now_ms, run, heads}: {held, epoch, head}.
 return reply(each(function(item)
   local user, device = item[1], item[2]
   local held = split_channel(redis.call('HGET', key(user, 'channels'), device)) == item[3]
