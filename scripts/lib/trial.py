@@ -1,23 +1,29 @@
 """trial, but with -j a process takes all tests that share servers, the slow ones first.
 
-trial itself hands tests out one by one, in the order of their names. What the tests of a module share
-(servers, nodes, a browser) would then be started in every process, which costs more than many of the tests
+trial itself hands tests out one by one, in the order of their names. Each process would then start the
+servers, nodes and browsers that the tests of a module share, which costs more than many of the tests
 do. `-x` has no effect here.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from twisted.scripts import trial
-from twisted.trial._dist.disttrial import DistTrialRunner
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from twisted.scripts import trial  # noqa: E402
+
+from scripts.lib.suite import NOTES  # noqa: E402
+from scripts.lib.trial_internals import hand_out  # noqa: E402
 
 # Modules whose names begin like this share something; each other module is by itself.
 TOGETHER = ("tests.command", "tests.cluster.test_drill", "tests.hostile", "tests.unit.store.rabbit")
-# What takes longest comes first, so that no process is left alone with it at the end.
+# The groups that take longest come first, so that no process is left alone with one at the end.
 SLOW = [
     "tests.protocol.test_cluster_nodes",
     "tests.contract.test_inbox_redis",
@@ -32,10 +38,12 @@ SLOW = [
     "tests.unit.store.rabbit",
     "tests.web.test_js_client",
 ]
+# As many groups are named with their times when all is done: they show whether SLOW is right.
+SHOWN = 15
 
 
 def group_of(case: Any) -> str:
-    """Whose process a test belongs to."""
+    """The group that a test belongs to."""
     module = str(case.id()).rsplit(".", 2)[0]
     return next((start for start in TOGETHER if module.startswith(start)), module)
 
@@ -48,20 +56,28 @@ def grouped(cases: Iterable[Any]) -> list[list[Any]]:
     return [group for group in groups.values() if group]
 
 
-class Runner(DistTrialRunner):
-    """Hands out groups."""
+class Times:
+    """Seconds that each group took."""
 
-    _groups: list[list[Any]] = []
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
 
-    async def _driveWorker(self, result: Any, testCases: Iterable[Any], worker: Any) -> None:
-        # All processes are given the same iterator: the first one empties it.
-        self._groups = self._groups or grouped(testCases)
-        while self._groups:
-            await super()._driveWorker(result, self._groups.pop(0), worker)
+    def took(self, group: list[Any], seconds: float) -> None:
+        self._seconds[group_of(group[0])] = seconds
+
+    def __str__(self) -> str:
+        longest = sorted(self._seconds.items(), key=lambda one: one[1], reverse=True)[:SHOWN]
+        return "longest groups: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in longest)
 
 
 if __name__ == "__main__":
-    # As trial does it: what it tests is here.
+    # As trial does it: the tests are here.
     sys.path.insert(0, str(Path.cwd()))
-    trial.DistTrialRunner = Runner
-    trial.run()
+    times = Times()
+    hand_out(grouped, times.took)
+    try:
+        trial.run()
+    finally:
+        if NOTES in os.environ:
+            with open(os.environ[NOTES], "a") as notes:
+                notes.write(f"{times}\n")

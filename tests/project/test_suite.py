@@ -12,7 +12,7 @@ from pathlib import Path
 
 from twisted.trial import unittest
 
-from scripts.lib.suite import Suite, busy_loops, failed_tests, is_busy, options
+from scripts.lib.suite import NOTES, Suite, busy_loops, failed_tests, is_busy, options
 from scripts.lib.summary import Summary, summarize
 from tests.support.paths import ROOT
 from tests.support.servers import wait_until
@@ -67,14 +67,14 @@ class SummaryTests(unittest.TestCase):
 
 class FailedTests(unittest.TestCase):
     def test_named(self) -> None:
-        """What trial prints of failures and errors names the tests; a skipped one is none of them."""
+        """Failed tests are found in the output, skipped ones are not; the times of groups are noted."""
         folder = tempfile.mkdtemp(prefix="imd-suite-")
         self.addCleanup(shutil.rmtree, folder)
         Path(folder, "bad_module.py").write_text(BAD)
         done = subprocess.run(
             [sys.executable, str(TRIAL), "-j", "2", "bad_module"],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": folder},
+            env={**os.environ, "PYTHONPATH": folder, NOTES: str(Path(folder, "notes"))},
             capture_output=True,
             text=True,
             timeout=120,
@@ -83,6 +83,7 @@ class FailedTests(unittest.TestCase):
         names = {f"bad_module.OneTests.test_{word}" for word in ("bad", "error")}
         self.assertEqual(failed_tests(output), names, output)
         self.assertEqual(summarize(done.returncode, output), Summary(1, 2, 1, []))
+        self.assertRegex(Path(folder, "notes").read_text(), r"\Alongest groups: bad_module \d+ s\n\Z")
 
 
 class SuiteTests(unittest.TestCase):
@@ -129,7 +130,7 @@ class SuiteTests(unittest.TestCase):
         self.assertEqual(list(suite.took), ["ruff", "mypy"])
 
     def test_options(self) -> None:
-        """What is not ours is trial's."""
+        """All words but the script's own options go to trial."""
         words = ["--times", "3", "--busy", "--took", "install=7", "-u", "tests.unit.protocol.test_ids"]
         ours, rest = options(words)
         self.assertEqual((ours.times, ours.busy, ours.took), (3, True, [("install", 7.0)]))

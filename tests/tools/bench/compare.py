@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 from tests.tools.bench.clients import Wrong
-from tests.tools.bench.load import Ran, saturate
+from tests.tools.bench.load import Ran, send_about
 from tests.tools.bench.plan import Plan, Say
 from tests.tools.bench.report import Row
-from tests.tools.bench.rig import Rig
+from tests.tools.bench.rig import COUNTED_SECONDS, Rig
 from tests.tools.bench.speed import calmest, cluster_turn, costs, group_turn, others, processes, wait_archived
 from tests.tools.bench.tree import ROOT, check_code, commit, worktree
 
 COMPARED = ("one-to-one", "group", "instructions")
-# The shorter run is taken from the longer one: what starting, logging in and ending cost goes with it.
-COUNT_SECONDS = 1.0, 8.0
 # They differ little from turn to turn, and take half a minute each.
 COUNT_TURNS = 3
 _COUNTED = re.compile(r"I\s+refs:\s+([\d,]+)")
@@ -96,26 +95,29 @@ async def _instructions(rig: Rig, plan: Plan, say: Say, old: Path) -> list[Row]:
 
 
 async def count_instructions(rig: Rig, plan: Plan, tree: Path) -> float:
-    """Thousands, of the node alone, for each message. Raises Wrong."""
-    (few, fewer), (many, more) = [await _counted(rig, plan, tree, seconds) for seconds in COUNT_SECONDS]
+    """Thousands, of the node alone, for each message. Raises Wrong.
+
+    The shorter run is taken from the longer one: what starting, logging in and ending cost goes with it.
+    """
+    (few, fewer), (many, more) = [await _counted(rig, plan, tree, messages) for messages in plan.counted]
     if more <= fewer:
         raise Wrong(f"{more} messages in the longer run, {fewer} in the shorter one")
     return (many - few) / (more - fewer) / 1000
 
 
-async def _counted(rig: Rig, plan: Plan, tree: Path, seconds: float) -> tuple[int, int]:
+async def _counted(rig: Rig, plan: Plan, tree: Path, messages: int) -> tuple[int, int]:
     """Instructions of a node from its start to its end, and how many messages it passed on."""
     [node] = rig.cluster(
         tree=tree, counted=True, rabbitmq={"confirm_seconds": 60}, redis={"timeout_seconds": 60}
     )
-    ran = await saturate([(node.url, node.url)], plan.shape, 0, seconds, rig.cpu)
-    wait_archived(rig, ran.messages, ran.sent_until)
+    sent = await send_about([(node.url, node.url)], plan.shape, messages, COUNTED_SECONDS)
+    wait_archived(rig, sent, time.monotonic())
     node.stop()
     found = _COUNTED.search(node.log.read_text(errors="replace"))
     rig.stop(node)
     if found is None:
         raise Wrong("valgrind counted nothing: the node did not end in good order")
-    return int(found[1].replace(",", "")), ran.messages
+    return int(found[1].replace(",", "")), sent
 
 
 _FIGURES: dict[str, Callable[[Rig, Plan, Say, Path], Awaitable[list[Row]]]] = {

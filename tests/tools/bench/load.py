@@ -124,6 +124,20 @@ async def saturate(
     return ran
 
 
+async def send_about(urls: list[tuple[str, str]], shape: Shape, messages: int, seconds: float) -> int:
+    """Send `messages` or a few more, as fast as the windows allow; returns the exact number. Raises Wrong."""
+    watch = Watch()
+    pairs = await open_pairs(watch, urls, shape)
+    for pair in pairs:
+        pair.sender.start()
+    await watch.until(lambda: _both(pairs) >= messages, seconds, lambda: f"{_both(pairs)} of {messages}")
+    for pair in pairs:
+        pair.sender.stop()
+    await _drain(watch, pairs)
+    await _close(watch, pairs)
+    return _both(pairs)
+
+
 async def pace(
     urls: list[tuple[str, str]],
     shape: Shape,

@@ -28,6 +28,8 @@ class Plan:
     nodes: tuple[int, ...] = (2, 4, 8)
     nodes_rate: float = 50.0
     """messages a second for each of many nodes, so that more nodes do not mean smaller batches"""
+    counted: tuple[int, int] = (2_000, 12_000)
+    """messages of the two runs whose instructions are counted"""
 
 
 FULL = Plan()
@@ -43,6 +45,7 @@ TINY = Plan(
     waiting=200,
     logins=50,
     nodes=(2,),
+    counted=(100, 400),
 )
 
 Say = Callable[[str], None]

@@ -1,0 +1,63 @@
+"""The private part of trial that scripts/lib/trial.py depends on: `DistTrialRunner._driveWorker`.
+
+Trial has no public way to choose the process that a test runs in. Its runner calls `_driveWorker` once for
+each process, always with the same iterator over all tests; each call takes the next test until none is left.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.scripts import trial
+
+_PARAMETERS = ["self", "result", "testCases", "worker"]
+
+
+def missing(module: Any = trial) -> list[str]:
+    """The parts that this version of trial does not have any more, in words; empty if all are there."""
+    runner = getattr(module, "DistTrialRunner", None)
+    if runner is None:
+        return ["twisted.scripts.trial.DistTrialRunner"]
+    drive = getattr(runner, "_driveWorker", None)
+    if drive is None:
+        return ["DistTrialRunner._driveWorker"]
+    gone = []
+    parameters = list(inspect.signature(drive).parameters)
+    if parameters != _PARAMETERS:
+        gone.append(f"the parameters {_PARAMETERS} of DistTrialRunner._driveWorker: it has {parameters}")
+    if not inspect.iscoroutinefunction(drive):
+        gone.append("DistTrialRunner._driveWorker as a coroutine")
+    return gone
+
+
+def hand_out(
+    grouped: Callable[[Iterable[Any]], list[list[Any]]], took: Callable[[list[Any], float], None]
+) -> None:
+    """Have trial give its processes whole groups of tests.
+
+    `grouped` splits all tests; `took` is told of each group that has ended, with its seconds. Raises
+    RuntimeError, which names the missing parts, if this version of trial cannot do it.
+    """
+    gone = missing()
+    if gone:
+        raise RuntimeError(f"this version of trial lacks: {'; '.join(gone)}")
+    base: Any = trial.DistTrialRunner
+
+    class GroupRunner(base):
+        """Takes groups where trial takes single tests."""
+
+        _groups: list[list[Any]] = []
+
+        async def _driveWorker(self, result: Any, testCases: Iterable[Any], worker: Any) -> None:
+            # The first process empties the iterator, and makes the groups for all of them.
+            self._groups = self._groups or grouped(testCases)
+            while self._groups:
+                group = self._groups.pop(0)
+                began = time.monotonic()
+                await super()._driveWorker(result, group, worker)
+                took(group, time.monotonic() - began)
+
+    trial.DistTrialRunner = GroupRunner
