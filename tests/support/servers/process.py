@@ -1,0 +1,84 @@
+"""Processes that die with the one that started them, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.support.servers.errors import ServerError
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Block until `condition` is true. Raises ServerError when it still is not after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise ServerError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.02)
+
+
+def program(name: str, how: str) -> str:
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+    if path is None:
+        raise ServerError(f"{name} is not installed ({how})")
+    return path
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+
+def spawn(
+    command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a process in a group of its own that is killed when this process ends.
+
+    Its output is appended to `log`.
+    """
+    with log.open("ab") as output:
+        # To the kernel the parent is a thread; this one lives as long as the process does.
+        return _spawner.submit(
+            subprocess.Popen,
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        ).result()
+
+
+def end_group(process: subprocess.Popen[bytes], signum: int, seconds: float) -> None:
+    """Send `signum` to the process, then SIGKILL to its whole group when it is gone or `seconds` are over."""
+    if process.poll() is None:
+        process.send_signal(signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
+
+
+def tail(log: Path, lines: int = 20) -> str:
+    """The last lines of a log, for error messages."""
+    try:
+        text = log.read_text(errors="replace")
+    except FileNotFoundError:
+        return "(no log)"
+    return "\n".join(text.splitlines()[-lines:])
