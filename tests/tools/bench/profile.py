@@ -60,8 +60,10 @@ _STAGES = [
     ("imd/store/rabbit/bus.py", "", "hint"),
     ("prometheus_client/", "", "metrics"),
 ]
-# What serves several stages, where the innermost frame says nothing: the rest of the stack decides.
+# Modules that serve several stages: they count if no frame of the stack decides.
 _SHARED = [("pika/", "AMQP in"), ("imd/store/rabbit", "AMQP in"), ("twisted/internet/", "reactor")]
+PATHS = [(path, name) for path, name, _ in _STAGES] + [(path, "") for path, _ in _SHARED]
+"""the paths above, each with the function"""
 
 
 def stage(stack: str) -> str:
@@ -98,7 +100,7 @@ class Samples:
         return samples
 
     def stages(self, reactor: float, others: float) -> dict[str, float]:
-        """What the reactor's thread and the others took, put down to stages; the most first."""
+        """The time of the reactor's thread and of the others, split over stages; the longest first."""
         taken: Counter[str] = Counter()
         for stacks, whole in ((self.reactor, reactor), (self.others, others)):
             total = sum(stacks.values())
