@@ -1,4 +1,4 @@
-"""What both shells share: performing the core's effects, and handing messages to the program one at a time.
+"""A client but for its network: the base of both shells.
 
 A shell adds sockets, timers and promises (asyncio's futures, Twisted's Deferreds).
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from imd.client import effects, events
 from imd.client.core import Core
 from imd.client.events import Event, Message, Outgoing, Page, State
+from imd.client.inbound import Inbound, Messages
 from imd.client.options import Options
 from imd.client.store import MemoryStore, Store
 
@@ -23,33 +23,8 @@ EventType = TypeVar("EventType")
 Token = Callable[[], "str | Awaitable[str]"]
 
 
-class Messages:
-    """`async for message in client.messages()`: a message is handled when the loop asks for the next one.
-
-    A body that fails leaves its message unhandled, and so it comes again after a restart. After `break`,
-    say `client.handled(message)`. Ends when the client is stopped; raises Ended if it must not come back.
-    """
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-        self._last: Message | None = None
-
-    def __aiter__(self) -> Messages:
-        return self
-
-    async def __anext__(self) -> Message:
-        if self._last is not None:
-            self._driver.handled(self._last)
-            self._last = None
-        message: Message | None = await self._driver._next_message()
-        if message is None:
-            raise StopAsyncIteration
-        self._last = message
-        return message
-
-
 class Driver(ABC):
-    """A client: everything but how to reach the network."""
+    """The methods for programs, and the performance of the core's effects."""
 
     def __init__(
         self,
@@ -59,8 +34,8 @@ class Driver(ABC):
         token: Token | None = None,
         **options: Any,
     ) -> None:
-        """`url` is like ws://host:9000/ws; a function is asked at each connect. `token` gives a JWT, or an
-        awaitable of one. `options` are those of imd.client.Options."""
+        """`url`: such as ws://host:9000/ws, or a function that is called at each connect. `token`: a function
+        that gives a JWT, or an awaitable of one. `options`: the fields of imd.client.Options."""
         self._url = url
         self._token = token
         self._store = store or MemoryStore()
@@ -68,11 +43,9 @@ class Driver(ABC):
             Options(has_token=token is not None, **options), self._store, self._seconds, chance=self._chance
         )
         self._listeners: list[tuple[type, Callable[[Any], object]]] = []
-        self._inbound: deque[Message] = deque()
-        self._wanted: Any = None
-        """the promise of the next message"""
+        self._inbound = Inbound(self._promise, self._settle)
         self._answers: dict[str, list[Any]] = {}
-        """promises by clientMsgId or ref"""
+        """promises by clientMsgId or ref; the lists below are promises, too"""
         self._drained: list[Any] = []
         self._opened: list[Any] = []
         self._ended: list[Any] = []
@@ -104,13 +77,13 @@ class Driver(ABC):
         return self._core.outbox.all
 
     def start(self) -> None:
-        """Connect, and go on doing so; needs a running reactor or event loop."""
+        """Connect, and come back whenever the connection is lost. Needs a running reactor or event loop."""
         self._end = None
         self._core.start()
         self._pump()
 
     def stop(self) -> Awaitable[None]:
-        """Close in good order; done within a few seconds. What is in the outbox stays in the store."""
+        """Acknowledge and close; done within 3 seconds. The outbox stays in the store."""
         self._core.stop()
         self._pump()
         return self._promise_in(self._ended, self._core.state in (State.IDLE, State.CLOSED))
@@ -132,9 +105,9 @@ class Driver(ABC):
         content_type: str | None = None,
         client_msg_id: str | None = None,
     ) -> Outgoing:
-        """Queue a message; it is sent again and again until the node has accepted or refused it.
+        """Queue a message, to be sent until the node has accepted it or refused it for good.
 
-        Raises OutboxFull, or ValueError for what no node would take.
+        Raises OutboxFull, or ValueError for a message that no node would take.
         """
         outgoing = self._core.send(msg, to, group, content_type, client_msg_id)
         self._pump()
@@ -147,7 +120,7 @@ class Driver(ABC):
         return outgoing
 
     def accepted(self, outgoing: Outgoing) -> Awaitable[events.Accepted]:
-        """What the node says to a message, or has said. Raises Refused or Ended."""
+        """The node's answer to a message, also one that has come already. Raises Refused or Ended."""
         promise = self._promise()
         if outgoing.state == "accepted":
             self._settle(promise, events.Accepted(outgoing, outgoing.id, outgoing.send_time))
@@ -164,7 +137,7 @@ class Driver(ABC):
         return self._core.cancel(outgoing.client_msg_id)
 
     def retry(self, outgoing: Outgoing) -> bool:
-        """Send one that failed again."""
+        """Send a failed message again, as the last of the outbox."""
         done = self._core.retry(outgoing.client_msg_id)
         self._pump()
         return done
@@ -189,8 +162,8 @@ class Driver(ABC):
         return promise
 
     def messages(self) -> Messages:
-        """To be iterated over by one coroutine."""
-        return Messages(self)
+        """Received messages, for one `async for`."""
+        return Messages(self._next_message, self.handled)
 
     def handled(self, message: Message) -> None:
         """The program is done with a message that it took from `messages`."""
@@ -198,7 +171,7 @@ class Driver(ABC):
         self._pump()
 
     def on(self, kind: type[EventType], listener: Callable[[EventType], object]) -> Callable[[], None]:
-        """Call `listener` for each event of this kind (of imd.client); gives what ends that."""
+        """Call `listener` with each event of a class of imd.client. Gives a function that ends this."""
         entry = (kind, listener)
         self._listeners.append(entry)
         return lambda: self._listeners.remove(entry)
@@ -247,7 +220,7 @@ class Driver(ABC):
 
     @abstractmethod
     def _settle(self, promise: Any, value: Any) -> None:
-        """Keep a promise, with a value or an exception; nothing if nobody waits any more."""
+        """Keep a promise with a value or an exception; one that was kept or cancelled is left alone."""
 
     @abstractmethod
     def _ask_token(self, ask: Token) -> None: ...
@@ -263,7 +236,7 @@ class Driver(ABC):
 
     @abstractmethod
     def _drop(self) -> None:
-        """Give up the socket, and whatever is still being done to get one."""
+        """Give up the socket, or the attempt to get one."""
 
     # ---- from within
 
@@ -278,17 +251,10 @@ class Driver(ABC):
         return promise
 
     def _next_message(self) -> Any:
-        promise = self._promise()
-        if self._inbound:
-            self._settle(promise, self._inbound.popleft())
-        elif self._end is not None:
-            self._settle(promise, self._end if self._end.permanent else None)
-        else:
-            self._wanted = promise
-        return promise
+        return self._inbound.next(self._end)
 
     def _pump(self) -> None:
-        """Do what the core wants done. A listener may call back into it."""
+        """Perform the core's effects. When a listener calls back, the loop that is running performs them."""
         if self._pumping:
             return
         self._pumping = True
@@ -300,7 +266,7 @@ class Driver(ABC):
             self._pumping = False
         deadline = self._core.deadline()
         if self._timer is not None:
-            # One that comes too early does no harm, and a new one for each frame would cost.
+            # A timer that fires early does no harm; a new one for each frame would cost.
             if deadline is not None and self._timer_at <= deadline:
                 return
             self._timer.cancel()
@@ -319,7 +285,7 @@ class Driver(ABC):
             case effects.Transmit(text):
                 self._transmit(text)
             case effects.Deliver(message):
-                self._deliver(message)
+                self._inbound.put(message)
             case effects.Emit(event):
                 self._happened(event)
             case effects.Answer(ref, result):
@@ -333,14 +299,6 @@ class Driver(ABC):
                 self._hang_up()
             case effects.Drop():
                 self._drop()
-
-    def _deliver(self, message: Message) -> None:
-        if self._wanted is not None:
-            wanted, self._wanted = self._wanted, None
-            self._settle(wanted, message)
-        else:
-            # No more than the node's ack_window: it stops there until some are handled.
-            self._inbound.append(message)
 
     def _happened(self, event: Event) -> None:
         for kind, listener in list(self._listeners):
@@ -366,9 +324,7 @@ class Driver(ABC):
         for promises in [self._drained, self._opened, *self._answers.values()]:
             self._keep(promises, end)
         self._answers.clear()
-        if self._wanted is not None:
-            wanted, self._wanted = self._wanted, None
-            self._settle(wanted, end if end.permanent else None)
+        self._inbound.end(end)
         self._keep(self._ended, None)
 
     def _look_if_drained(self) -> None:

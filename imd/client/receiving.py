@@ -1,6 +1,6 @@
-"""What was received: each message once, and a cursor that moves past what the program has handled.
+"""Receiving: each message once, and a cursor that moves past the handled ones. No I/O.
 
-Numbers only mean something on one connection and in one epoch; what a message is known by is its id.
+Numbers are only valid on one connection and in one epoch. A message that comes again is known by its id.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from imd.client.events import Message
 from imd.client.store import Saved, Store
 
 KEPT_IDS = 20_000
-"""in memory: more than can be under way, whatever a node's ack_window is"""
+"""in memory; more than the largest `ack_window` of a node"""
 
 
 class Hole(Exception):
-    """A number was left out. The node has a bug; starting again from the cursor gets round it."""
+    """A number was left out: a bug of the node. A new connection from the cursor gets round it."""
 
 
 class Receiving:
@@ -27,19 +27,22 @@ class Receiving:
         self.seq = saved.seq
         """the cursor: everything up to here has been handled"""
         self.gap = False
-        """numbers were left out, and will not come: somebody has to be told"""
+        """numbers were left out for good: the program is yet to be told"""
         self._hole: tuple[str | None, int] | None = None
-        """the epoch and the number that a hole was seen after"""
+        """the last hole: the epoch, and the number before it"""
         self._wire = 0
-        """the last number that came on this connection"""
+        """the last number on this connection"""
         self._pending: deque[tuple[int, str]] = deque()
-        """what came and the cursor has not passed yet: number and id"""
+        """number and id of each message that the cursor has not passed yet"""
         self._open: set[str] = set()
-        """given to the program and not handled yet"""
+        """ids that the program has, and has not handled yet"""
         self._seen: dict[str, None] = dict.fromkeys(saved.seen)
+        """ids that were handled, oldest first"""
+        self._replies: dict[str, int] = {}
+        """how often each unhandled message was replied to, by id"""
 
     def start_at(self, epoch: str, seq: int) -> None:
-        """What follows begins at `seq + 1`. What was not handled yet will come again, and be known."""
+        """The next number is `seq + 1`. Unhandled messages will come again, and are known by their ids."""
         self._pending.clear()
         self._wire = seq
         if (epoch, seq) != (self.epoch, self.seq):
@@ -47,9 +50,9 @@ class Receiving:
             self._store.put_cursor(epoch, seq, [])
 
     def take(self, frame: Mapping[str, Any]) -> Message | None:
-        """A numbered frame: the message, or None if the program has it already or nobody could read it.
+        """The message of a numbered frame; None if the program has it already, or its kind is unknown.
 
-        Raises Hole; not at the same place again, where it sets `gap` and goes on.
+        Raises Hole the first time that a number is missing; the second time it sets `gap` and goes on.
         """
         seq = frame["seq"]
         if seq <= self._wire:
@@ -65,7 +68,7 @@ class Receiving:
         self._wire = seq
         kind, message_id = frame.get("kind"), frame.get("id")
         if kind is not None or not isinstance(message_id, str):
-            # Of a later version: acknowledged, and skipped.
+            # A frame of a later version of the protocol: acknowledged and skipped.
             self._pending.append((seq, ""))
             return None
         self._pending.append((seq, message_id))
@@ -75,7 +78,8 @@ class Receiving:
         return Message.of(frame)
 
     def handled(self, message_id: str) -> int:
-        """The program is done with it, and will not want it again. Gives by how far the cursor moved."""
+        """The program is done with a message. Gives by how far the cursor moved."""
+        self._replies.pop(message_id, None)
         if message_id not in self._open:
             return 0
         self._open.discard(message_id)
@@ -84,11 +88,15 @@ class Receiving:
             del self._seen[next(iter(self._seen))]
         return self._move([message_id])
 
-    def is_open(self, message_id: str) -> bool:
-        return message_id in self._open
+    def next_reply(self, message_id: str) -> str | None:
+        """A clientMsgId that the same reply would get again after a restart; None for a handled message."""
+        if message_id not in self._open:
+            return None
+        count = self._replies[message_id] = self._replies.get(message_id, 0) + 1
+        return f"re-{message_id}-{count}"[:64]
 
     def skip(self) -> int:
-        """Move past what nobody has to handle. Gives by how far the cursor moved."""
+        """Move past frames that the program need not handle. Gives by how far the cursor moved."""
         return self._move([])
 
     def _move(self, handled: list[str]) -> int:

@@ -184,10 +184,11 @@ async def tokens(make: Any, node: NodeServer, user: str) -> None:
     assert (alice.user_id, len(asked)) == (user, 2)
     connection = alice._core.connection
     # As if its time had come: a new one is handed in, and the node says until when that one is good.
-    alice._core._timers["token"] = 0.0
+    agenda = alice._core._agenda
+    agenda.later("token", 0.0, alice._core._ask_token)
     alice._pump()
     end = time.monotonic() + SECONDS
-    while len(asked) < 3 or "token" not in alice._core._timers:
+    while len(asked) < 3 or not agenda.waits_for("token"):
         assert time.monotonic() < end
         await alice.accepted(alice.send("still here", to=user))
         await take(alice, 1)

@@ -1,0 +1,67 @@
+"""The user and the device: kept in the store, and told to the node in the connect signal. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from imd.client.options import Options
+from imd.client.store import Saved, Store
+
+
+class Identity:
+    """`wall` is the time of day, in seconds."""
+
+    def __init__(self, options: Options, store: Store, saved: Saved, wall: Callable[[], float]) -> None:
+        self.device = options.device or saved.device
+        self._options = options
+        self._store = store
+        self._wall = wall
+        self._owner = saved.user_id
+        """the user of cursor and outbox; None: nobody yet"""
+        self._visitor_token = saved.visitor_token
+        self._attempt = saved.attempt
+
+    def connect_signal(self, token: str | None, cursor: tuple[str | None, int]) -> dict[str, Any]:
+        """The first frame of a connection, with an `attempt` that is stored and above all earlier ones.
+
+        `cursor`: epoch and number; epoch None: the node's own cursor counts.
+        """
+        options = self._options
+        self._attempt = max(self._attempt + 1, int(self._wall() * 1000))
+        self._store.put_attempt(self._attempt)
+        frame: dict[str, Any] = {"isConnect": True, "v": 1, "ack": True}
+        frame |= {"device": self.device, "attempt": self._attempt}
+        if options.visitor:
+            frame["isVisitor"] = True
+            if self._visitor_token is not None:
+                frame["visitorToken"] = self._visitor_token
+        else:
+            frame["loginType"] = options.login_type
+            frame["isCustomerService"] = options.customer_service
+            if options.user_id is not None:
+                frame["userId"] = options.user_id
+        if token is not None:
+            frame["token"] = token
+        if options.ephemeral:
+            frame["ephemeral"] = True
+        epoch, seq = cursor
+        if epoch is not None:
+            frame["cursor"] = {"epoch": epoch, "seq": seq}
+        return frame
+
+    def confirmed(self, user_id: str, visitor_token: str | None) -> str | None:
+        """Take the node's word for the user. Gives the user before, if that was another one."""
+        old, self._owner = self._owner, user_id
+        if old != user_id or visitor_token != self._visitor_token:
+            self._visitor_token = visitor_token
+            self._store.put_user(user_id, visitor_token)
+        return old if old != user_id else None
+
+    def forget_visitor(self) -> bool:
+        """Come back as a new visitor; False for a client that is not a visitor, or has no token to forget."""
+        if not self._options.visitor or self._visitor_token is None:
+            return False
+        self._visitor_token = None
+        self._store.put_user(self._owner, None)
+        return True

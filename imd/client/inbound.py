@@ -1,0 +1,82 @@
+"""Received messages on their way to the program, which takes them one at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from imd.client.events import Ended, Message
+
+
+class Inbound:
+    """A queue between the core and one loop of the program.
+
+    Its length is bounded by the node's `ackWindow`: messages in it are not handled, so not acknowledged.
+    `promise` makes a promise, `settle` keeps it with a value or an exception.
+    """
+
+    def __init__(self, promise: Callable[[], Any], settle: Callable[[Any, Any], None]) -> None:
+        self._promise = promise
+        self._settle = settle
+        self._queue: deque[Message] = deque()
+        self._wanted: Any = None
+        """the promise of the next message, if the loop waits for one"""
+
+    def put(self, message: Message) -> None:
+        if self._wanted is None:
+            self._queue.append(message)
+        else:
+            self._keep(message)
+
+    def next(self, end: Ended | None) -> Any:
+        """A promise of the next message, or of the end if the client has come to one."""
+        promise = self._promise()
+        if self._queue:
+            self._settle(promise, self._queue.popleft())
+        elif end is not None:
+            self._settle(promise, _last_word(end))
+        else:
+            self._wanted = promise
+        return promise
+
+    def end(self, end: Ended) -> None:
+        """No message will come any more."""
+        if self._wanted is not None:
+            self._keep(_last_word(end))
+
+    def _keep(self, value: Any) -> None:
+        wanted, self._wanted = self._wanted, None
+        self._settle(wanted, value)
+
+
+def _last_word(end: Ended) -> Ended | None:
+    """None ends the loop; an exception is raised in it."""
+    return end if end.permanent else None
+
+
+class Messages:
+    """`async for message in client.messages()`: a message is handled when the loop asks for the next one.
+
+    A loop body that raises leaves its message unhandled: the message comes again after a restart. After
+    `break`, call `client.handled(message)`. The loop ends when the client is stopped; it raises Ended if the
+    client must not come back.
+    """
+
+    def __init__(self, next_message: Callable[[], Any], handled: Callable[[Message], None]) -> None:
+        self._next_message = next_message
+        self._handled = handled
+        self._last: Message | None = None
+
+    def __aiter__(self) -> Messages:
+        return self
+
+    async def __anext__(self) -> Message:
+        if self._last is not None:
+            self._handled(self._last)
+            self._last = None
+        message: Message | None = await self._next_message()
+        if message is None:
+            raise StopAsyncIteration
+        self._last = message
+        return message

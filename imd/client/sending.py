@@ -1,0 +1,131 @@
+"""Sending the outbox: in order, and again after refusals that are temporary. No I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from imd.client.agenda import Agenda
+from imd.client.events import Accepted, Failed, Outgoing, Refusal
+from imd.client.link import Link
+from imd.client.options import Options
+from imd.client.outbox import Outbox
+from imd.client.reconnect import Backoff
+from imd.protocol.errors import RATE_LIMITED, TOO_LARGE, UNAVAILABLE
+
+EXPIRED = "expired"
+"""the client's own code: nobody knows any more whether the message was accepted"""
+OTHER_USER = "other_user"
+"""the client's own code: the outbox was written by another user"""
+
+LEAST_PAUSE_SECONDS = 0.05
+
+
+class Sending:
+    """`wall` is the time of day, in seconds. `backoff` is for a node that is `unavailable`."""
+
+    def __init__(
+        self,
+        agenda: Agenda,
+        link: Link,
+        outbox: Outbox,
+        options: Options,
+        backoff: Backoff,
+        wall: Callable[[], float],
+    ) -> None:
+        self.outbox = outbox
+        self._agenda = agenda
+        self._link = link
+        self._options = options
+        self._backoff = backoff
+        self._wall = wall
+        self._paused = False
+        """nothing is sent until the timer `send`"""
+
+    # ---- from the program
+
+    def send(
+        self, msg: str, to: str, group: Sequence[str], content_type: str | None, client_msg_id: str
+    ) -> Outgoing:
+        """Raises OutboxFull, or ValueError for a message that no node would take."""
+        if not msg or not (to or group or self._options.visitor):
+            raise ValueError("a text and a recipient are expected")
+        outgoing = Outgoing(client_msg_id, msg, to, tuple(group), content_type)
+        outgoing.queued_at = int(self._wall() * 1000)
+        try:
+            json.dumps(outgoing.frame(), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a lone surrogate cannot be sent") from None
+        outgoing = self.outbox.add(outgoing)
+        self.flush()
+        return outgoing
+
+    def retry(self, client_msg_id: str) -> bool:
+        done = self.outbox.retry(client_msg_id)
+        self.flush()
+        return done
+
+    # ---- from the node
+
+    def accepted(self, frame: Mapping[str, Any]) -> None:
+        outgoing = self.outbox.accepted(frame.get("clientMsgId") or "")
+        self._backoff.reset()
+        if outgoing is not None:
+            outgoing.id, outgoing.send_time = frame["id"], frame["sendTime"]
+            self._agenda.emit(Accepted(outgoing, outgoing.id, outgoing.send_time))
+        self.flush()
+
+    def refused(self, client_msg_id: str, refusal: Refusal, temporary: bool, retry_seconds: float) -> None:
+        """`retry_seconds`: the pause that the node asks for."""
+        outgoing = self.outbox.refused(client_msg_id, refusal, temporary)
+        if outgoing is None:
+            return
+        if not temporary:
+            self._agenda.emit(Failed(outgoing, refusal))
+            self.flush()
+            return
+        if refusal.code == RATE_LIMITED:
+            self.outbox.never_placed(outgoing)
+        pause = self._backoff.next() if refusal.code == UNAVAILABLE else LEAST_PAUSE_SECONDS
+        self._paused = True
+        self._agenda.later("send", max(retry_seconds, pause), self._resume)
+
+    def lost(self) -> None:
+        """The connection is gone: every message without an answer is sent again on the next one."""
+        self._paused = False
+        self.outbox.lost()
+
+    def refuse_all(self, owner: str) -> None:
+        """The outbox belongs to another user, `owner`."""
+        refusal = Refusal(OTHER_USER, f"written as {owner}")
+        # Nobody has seen a visitor's unsent messages: they go with the new visitor.
+        for outgoing in self.outbox.fail_all(refusal, but_unsent=self._options.visitor):
+            self._agenda.emit(Failed(outgoing, refusal))
+
+    def flush(self) -> None:
+        """Send every message that may be sent now."""
+        while self._link.is_open and not self._paused and (outgoing := self.outbox.next()) is not None:
+            now_ms = int(self._agenda.seconds() * 1000 + self._link.server_ahead_ms)
+            if outgoing.sent_at is not None and now_ms - outgoing.sent_at > 900 * self._options.dedup_seconds:
+                # The nodes may have forgotten its clientMsgId: a resend could be delivered twice.
+                self._fail(outgoing, Refusal(EXPIRED, "sent, but not answered for too long"))
+                continue
+            frame = outgoing.frame()
+            size = len(json.dumps(frame, ensure_ascii=False).encode())
+            if size > 6 * self._link.limits.get("messageBytes", 65536) + 65536:
+                # The node would close the connection, at each resend.
+                self._fail(outgoing, Refusal(TOO_LARGE, f"a frame of {size} bytes"))
+            else:
+                self.outbox.note_sent(outgoing, now_ms)
+                self._agenda.transmit(frame)
+
+    # ---- from within
+
+    def _resume(self) -> None:
+        self._paused = False
+        self.flush()
+
+    def _fail(self, outgoing: Outgoing, refusal: Refusal) -> None:
+        self.outbox.refused(outgoing.client_msg_id, refusal, temporary=False)
+        self._agenda.emit(Failed(outgoing, refusal))

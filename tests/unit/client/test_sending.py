@@ -1,0 +1,158 @@
+"""The outbox: in order, again when there was no answer, never when it could be delivered twice."""
+
+from __future__ import annotations
+
+from twisted.trial import unittest
+
+from imd.client import OutboxFull, Refusal, SqliteStore, events
+from tests.unit.client.support import Pipe
+
+
+class OutboxTests(unittest.TestCase):
+    def test_in_order(self) -> None:
+        """One of a conversation at a time, each when the one before is answered."""
+        pipe = Pipe()
+        first = pipe.core.send("1", "bob")
+        pipe.core.send("2", "bob")
+        pipe.open()
+        self.assertEqual([frame.get("msg") for frame in pipe.take()], [None, "1"])
+        pipe.gets(type="accepted", clientMsgId=first.client_msg_id, id="a", sendTime=5)
+        self.assertEqual([frame["msg"] for frame in pipe.take()], ["2"])
+        [accepted] = pipe.events(events.Accepted)
+        self.assertEqual((accepted.outgoing.state, accepted.id), ("accepted", "a"))
+
+    def test_sent_again(self) -> None:
+        """What was not answered goes out again under its id, after the next connect."""
+        pipe = Pipe()
+        pipe.open()
+        for text, to in (("1", "bob"), ("2", "carol"), ("3", "bob")):
+            pipe.core.send(text, to)
+        before = [frame for frame in pipe.take() if "msg" in frame]
+        self.assertEqual([frame["msg"] for frame in before], ["1", "2"])
+        pipe.lose()
+        pipe.wait(1)
+        pipe.open()
+        self.assertEqual([frame for frame in pipe.take() if "msg" in frame], before)
+
+    def test_refused(self) -> None:
+        """For the moment: again after the pause, and nothing in between. For good: failed, till retried."""
+        pipe = Pipe()
+        pipe.open()
+        one, _ = pipe.core.send("1", "bob"), pipe.core.send("2", "bob")
+        pipe.take()
+        refused = {"clientMsgId": one.client_msg_id, "reason": "…"}
+        pipe.gets(type="error", code="rate_limited", temporary=True, retryAfterMs=900, **refused)
+        pipe.wait(0.8)
+        self.assertEqual(pipe.take(), [])
+        pipe.wait(0.2)
+        self.assertEqual([frame["msg"] for frame in pipe.take()], ["1"])
+        pipe.gets(type="error", code="forbidden", temporary=False, **refused)
+        self.assertEqual([frame["msg"] for frame in pipe.take()], ["2"])
+        [failed] = pipe.events(events.Failed)
+        self.assertEqual((failed.outgoing, failed.refusal.code), (one, "forbidden"))
+        self.assertFalse(pipe.core.cancel(pipe.core.outbox.all[1].client_msg_id), "it may be in an inbox")
+        self.assertTrue(pipe.core.retry(one.client_msg_id))
+        self.assertEqual([outgoing.msg for outgoing in pipe.core.outbox.all], ["2", "1"])
+        self.assertTrue(pipe.core.cancel(one.client_msg_id))
+        self.assertFalse(pipe.core.cancel(one.client_msg_id))
+
+    def test_bound(self) -> None:
+        """A full outbox says so; failed ones do not count."""
+        pipe = Pipe(max_outbox=1)
+        pipe.core.send("1", "bob")
+        self.assertRaises(OutboxFull, pipe.core.send, "2", "bob")
+
+    def test_unsendable(self) -> None:
+        """What no node would take is refused where it is said; a frame too large is never sent."""
+        pipe = Pipe()
+        pipe.open(limits={"messageBytes": 1000})
+        pipe.take()
+        self.assertRaises(ValueError, pipe.core.send, "", "bob")
+        self.assertRaises(ValueError, pipe.core.send, "x")
+        self.assertRaises(ValueError, pipe.core.send, "\ud800", "bob")
+        pipe.core.send("x" * 75_000, "bob")
+        self.assertEqual(pipe.take(), [])
+        self.assertEqual(pipe.events(events.Failed)[0].refusal.code, "too_large")
+
+    def test_survives(self) -> None:
+        """Waiting and failed messages are there again in a new process."""
+        path = self.mktemp()
+        store = SqliteStore(path)
+        pipe = Pipe(store=store)
+        pipe.open()
+        bad = pipe.core.send("bad", group=["bob", "carol"], content_type="text/plain")
+        pipe.core.send("good", "bob")
+        pipe.gets(type="error", clientMsgId=bad.client_msg_id, code="forbidden", reason="no", temporary=False)
+        store.close()
+        store = SqliteStore(path)
+        self.addCleanup(store.close)
+        pipe = Pipe(store=store)
+        failed, good = pipe.core.outbox.all
+        self.assertEqual((failed.error, failed.group), (Refusal("forbidden", "no"), ("bob", "carol")))
+        pipe.open()
+        self.assertEqual([frame["msg"] for frame in pipe.take() if "msg" in frame], ["good"])
+        self.assertEqual(good.state, "sent")
+
+    def test_reply(self) -> None:
+        """To the sender or the group; under the same id each time until the message has been handled."""
+        pipe = Pipe()
+        pipe.open()
+        pipe.message(1)
+        pipe.message(2, group=["alice", "carol"])
+        one, two = pipe.delivered
+        replies = [pipe.core.reply(one, "a"), pipe.core.reply(one, "b"), pipe.core.reply(two, "c")]
+        self.assertEqual([reply.client_msg_id for reply in replies], ["re-m1-1", "re-m1-2", "re-m2-1"])
+        self.assertEqual([reply.to for reply in replies], ["bob", "bob", ""])
+        self.assertEqual(replies[2].group, ("bob", "carol"))
+        pipe.core.handled("m1")
+        self.assertEqual(len(pipe.core.reply(one, "d").client_msg_id), 32)
+
+    def test_expired(self) -> None:
+        """What was sent so long ago that a node may have forgotten it fails; what never was can wait."""
+        pipe = Pipe(dedup_seconds=100)
+        pipe.open()
+        sent, limited = pipe.core.send("1", "bob"), pipe.core.send("2", "carol")
+        pipe.core.send("3", "bob")
+        refused = {"clientMsgId": limited.client_msg_id, "reason": "…", "temporary": True}
+        pipe.gets(type="error", code="rate_limited", **refused)
+        # The time of day here is no matter: it is the nodes that forget, by their clock.
+        for hours in (-1, 1):
+            pipe.clock.wall_now += 3600 * hours
+            pipe.lose()
+            pipe.wait(1)
+            pipe.open(serverTime=5_000_000 + 80_000)
+        self.assertEqual(pipe.events(events.Failed), [])
+        pipe.lose()
+        pipe.wait(1)
+        pipe.take()
+        pipe.open(serverTime=5_000_000 + 91_000)
+        self.assertEqual([frame.get("msg") for frame in pipe.take()[1:]], ["2", "3"])
+        [failed] = pipe.events(events.Failed)
+        self.assertEqual((failed.outgoing, failed.refusal.code), (sent, "expired"))
+
+    def test_other_user(self) -> None:
+        """The outbox of one user is not sent as another, nor is the cursor used."""
+        store = SqliteStore(":memory:")
+        self.addCleanup(store.close)
+        pipe = Pipe(store=store)
+        pipe.open(seq=5)
+        pipe.core.send("1", "bob")
+        pipe = Pipe(store=store, user_id=None, has_token=True)
+        pipe.core.start()
+        pipe.core.token_given("mallorys")
+        pipe.open(userId="mallory", epoch="m", seq=0)
+        self.assertEqual([frame.get("msg") for frame in pipe.take()[1:]], [])
+        self.assertEqual(pipe.events(events.Failed)[0].refusal.code, "other_user")
+        self.assertEqual((store.load().user_id, store.load().epoch), ("mallory", "m"))
+
+    def test_new_visitor(self) -> None:
+        """A visitor that was forgotten takes along what it had not sent yet."""
+        pipe = Pipe(visitor=True, user_id=None)
+        pipe.open(userId="visitor-1", visitorToken="t1")
+        pipe.core.send("sent")
+        pipe.core.send("not yet")
+        pipe.lose(4001)
+        pipe.wait(1)
+        pipe.open(userId="visitor-2", visitorToken="t2")
+        self.assertEqual([frame["msg"] for frame in pipe.take() if "msg" in frame][-1:], ["not yet"])
+        self.assertEqual([failed.outgoing.msg for failed in pipe.events(events.Failed)], ["sent"])

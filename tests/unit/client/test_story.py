@@ -1,0 +1,194 @@
+"""A client and a node by chance: nothing is lost, nothing comes twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.trial import unittest
+
+from imd.client import SqliteStore, effects
+from tests.unit.client.support import WINDOW, Clock, Pipe
+
+
+@dataclass
+class FakeNode:
+    """One user's inbox, and connections that lose what is under way when they break."""
+
+    epoch: str = "e1"
+    low: int = 0
+    messages: list[str] = field(default_factory=list)
+    """ids; the first has the number low + 1"""
+    cursor: int = 0
+    accepted: dict[str, str] = field(default_factory=dict)
+    """clientMsgId → text, in the order of acceptance"""
+    up: list[dict[str, Any]] = field(default_factory=list)
+    down: list[dict[str, Any]] = field(default_factory=list)
+    on: bool = False
+    sent: int = 0
+    stumbles: int = 0
+    """so many messages are answered `unavailable`, every other one although it was placed"""
+
+    @property
+    def head(self) -> int:
+        return self.low + len(self.messages)
+
+    def lose_connection(self) -> None:
+        self.up, self.down, self.on = [], [], False
+
+    def forget(self) -> None:
+        """A new epoch: what was not acknowledged has other numbers now."""
+        rest = self.messages[self.cursor - self.low :]
+        self.epoch = f"e{int(self.epoch[1:]) + 1}"
+        self.low, self.messages = 100 * int(self.epoch[1:]), rest
+        self.cursor = self.low
+        if self.on:
+            self.sent = self.low
+            self.down.append({"type": "reset", "epoch": self.epoch, "seq": self.low, "recovered": False})
+            self.push()
+
+    def push(self) -> None:
+        while self.on and self.sent < self.head and self.sent - self.cursor < WINDOW:
+            self.sent += 1
+            message_id = self.messages[self.sent - self.low - 1]
+            self.down.append(
+                {"seq": self.sent, "id": message_id, "userId": "bob", "msg": message_id, "sendTime": 1}
+            )
+
+    def hear(self) -> None:
+        frame = self.up.pop(0)
+        if frame.get("isConnect"):
+            cursor = frame.get("cursor") or {"epoch": self.epoch, "seq": self.cursor}
+            good = cursor["epoch"] == self.epoch and self.cursor <= cursor["seq"] <= self.head
+            self.sent = cursor["seq"] if good else self.cursor
+            self.cursor = self.sent
+            self.on = True
+            limits = {"ackWindow": WINDOW}
+            self.down.append(
+                {"type": "connected", "userId": "alice", "epoch": self.epoch, "seq": self.sent}
+                | {"recovered": good, "serverTime": 1, "limits": limits, "pingSeconds": 25}
+            )
+            self.push()
+        elif frame.get("type") == "ack":
+            if frame["epoch"] == self.epoch:
+                assert frame["seq"] <= self.sent, "acknowledged what was never sent"
+                self.cursor = max(self.cursor, frame["seq"])
+                self.push()
+        elif frame.get("type") == "ping":
+            self.down.append({"type": "pong"})
+        else:
+            self.message(frame)
+
+    def message(self, frame: dict[str, Any]) -> None:
+        answer: dict[str, Any] = {"clientMsgId": frame["clientMsgId"]}
+        self.stumbles = max(0, self.stumbles - 1)
+        if not self.stumbles or self.stumbles % 2:
+            known = self.accepted.setdefault(frame["clientMsgId"], frame["msg"])
+            assert known == frame["msg"]
+        if self.stumbles:
+            answer |= {"type": "error", "code": "unavailable", "reason": "down", "temporary": True}
+        else:
+            answer |= {"type": "accepted", "id": "x", "sendTime": 1}
+        self.down.append(answer)
+
+
+STEPS = st.sampled_from(
+    ["send", "arrive", "arrive", "up", "up", "down", "down", "handle", "break", "wait", "restart", "forget",
+     "stumble"]
+)  # fmt: skip
+
+
+class Story:
+    def __init__(self) -> None:
+        self.clock, self.node, self.store = Clock(), FakeNode(), SqliteStore(":memory:")
+        self.handled: list[str] = []
+        self.said = self.arrived = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """A process: all that it knows is in the store."""
+        self.pipe = Pipe(self.clock, self.store)
+        self.given = 0
+        self.pipe.core.start()
+        self.dial()
+
+    def dial(self) -> None:
+        """Do what the core wants of the network."""
+        while todo := self.pipe.core.effects():
+            for effect in todo:
+                if isinstance(effect, effects.Dial):
+                    self.node.lose_connection()
+                    self.pipe.core.opened(effect.connection)
+                elif isinstance(effect, effects.Drop):
+                    self.node.lose_connection()
+                elif isinstance(effect, effects.Transmit):
+                    self.node.up.append(json.loads(effect.text))
+                elif isinstance(effect, effects.Deliver):
+                    self.pipe.delivered.append(effect.message)
+
+    def step(self, name: str) -> None:
+        core, node = self.pipe.core, self.node
+        if name == "send":
+            self.said += 1
+            core.send(f"s{self.said}", "bob")
+        elif name == "arrive":
+            self.arrived += 1
+            node.messages.append(f"m{self.arrived}")
+            node.push()
+        elif name == "up" and node.up:
+            node.hear()
+        elif name == "down" and node.down:
+            core.received(core.connection, json.dumps(node.down.pop(0)))
+        elif name == "handle" and self.given < len(self.pipe.delivered):
+            message = self.pipe.delivered[self.given]
+            self.given += 1
+            self.handled.append(message.id)
+            core.handled(message.id)
+        elif name == "break":
+            node.lose_connection()
+            core.closed(core.connection, None, "broken")
+        elif name == "wait":
+            self.clock.now += 1.0
+            core.tick()
+        elif name == "restart":
+            node.lose_connection()
+            self.begin()
+        elif name == "forget":
+            node.forget()
+        elif name == "stumble":
+            node.stumbles = 4
+        self.dial()
+
+    def settle(self) -> None:
+        for _ in range(2000):
+            if self.node.up:
+                self.step("up")
+            elif self.node.down:
+                self.step("down")
+            elif self.given < len(self.pipe.delivered):
+                self.step("handle")
+            elif self.pipe.core.outbox.waiting or self.node.cursor < self.node.head:
+                self.step("wait")
+            else:
+                return
+        raise AssertionError(f"not settled: {self.pipe.core.state}, {self.node}")
+
+
+class StoryTests(unittest.TestCase):
+    @given(st.lists(STEPS, max_size=80))
+    @example(["arrive", "up", "down", "down", "break", "handle", "forget", "wait", "up", "down", "restart"])
+    @settings(deadline=None, max_examples=150)
+    def test_nothing_lost_nothing_twice(self, names: list[str]) -> None:
+        """Whatever breaks: what is said is accepted once, what arrives is handled once, in order."""
+        story = Story()
+        try:
+            for name in names:
+                story.step(name)
+            story.settle()
+            self.assertEqual(list(story.node.accepted.values()), [f"s{n + 1}" for n in range(story.said)])
+            self.assertEqual(story.handled, [f"m{n + 1}" for n in range(story.arrived)])
+        finally:
+            story.store.close()
