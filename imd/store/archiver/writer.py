@@ -23,7 +23,8 @@ from imd.store.mongo.ledger import note
 from imd.store.mongo.write import Refused
 from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, declare_archive_queues
 from imd.store.rabbit.connection import RabbitConnection
-from imd.store.rabbit.link import Link, reason_of
+from imd.store.rabbit.link import Link
+from imd.store.rabbit.reasons import reason_of
 
 PREFETCH = 64
 # MongoDB has the next one before it has answered the last: on a busy machine its share of the processor is
@@ -156,9 +157,7 @@ class ArchiveWriter:
     async def _consume(self, run: Run, queue: Any) -> None:
         while True:
             message = await queue.get()
-            arrived = read_arrived(
-                message.method.delivery_tag, message.body, message.properties.message_id
-            )
+            arrived = read_arrived(message.method.delivery_tag, message.body, message.properties.message_id)
             run.arrived.append(arrived)
             run.documents += len(arrived.bodies)
             WAITING.set(len(run.arrived))

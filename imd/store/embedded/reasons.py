@@ -1,6 +1,8 @@
-"""Why SQLite refuses, in words for somebody who does not know it. The first word of each stays the same."""
+"""Why SQLite refuses, in words."""
 
 from __future__ import annotations
+
+from imd.store.reasons import plain
 
 _WORDS = {
     "SQLITE_FULL": "full, the disk has no room",
@@ -14,9 +16,5 @@ _WORDS = {
 
 
 def plain_reason(error: Exception) -> str:
-    """`error` behind words for it, if it is known."""
-    name = getattr(error, "sqlite_errorname", None) or ""
-    for begins, words in _WORDS.items():
-        if name.startswith(begins):
-            return f"{words} ({error})"
-    return str(error)
+    """`error` behind words for it, if SQLite's name for it is known."""
+    return plain(_WORDS, str(error), getattr(error, "sqlite_errorname", None) or "")

@@ -21,9 +21,11 @@ from twisted.python.failure import Failure
 from imd.contracts.archive import History, HistoryQuery
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError, Unavailable
+from imd.store.backoff import backoff
 from imd.store.mongo.history import Page, read_page
 from imd.store.mongo.indexes import make_indexes
 from imd.store.mongo.ledger import LEDGER, make_ledger
+from imd.store.mongo.reasons import describe, plain_reason
 from imd.store.mongo.write import Inserted, write_messages
 from imd.store.shared_metrics import FOREIGN
 
@@ -39,7 +41,7 @@ SELECTION_SECONDS = 2.0
 STOP_SECONDS = 3.0
 # Between two tries to make indexes that something is in the way of.
 INDEX_SECONDS = 60.0
-_MAX_DELAY_SECONDS = 15.0
+_retry_seconds = backoff(0.25, 15.0, 1.7)
 
 INSERT_SECONDS = Histogram(
     "imd_mongodb_insert_seconds", "One write of a batch to MongoDB, with its encoding."
@@ -115,11 +117,7 @@ class MongoArchive:
     def problem(self) -> str | None:
         if self._problem is None:
             return None
-        # An answer that says no is one.
-        word = "refused" if self._problem.startswith("OperationFailure") else "down"
-        if "SSL: " in self._problem or "certificate" in self._problem:
-            word = "tls"
-        return f"MongoDB: {word} ({self._problem})"
+        return f"MongoDB: {plain_reason(self._problem)}"
 
     # from the writer
 
@@ -272,15 +270,14 @@ class MongoArchive:
                 if self._stopping:
                     return
                 if not failures:
-                    self._seldom.warn("MongoDB: {reason}; trying again", reason=_say(error))
-                self._problem = _say(error)
+                    self._seldom.warn("MongoDB: {reason}; trying again", reason=describe(error))
+                self._problem = describe(error)
                 failures += 1
             else:
                 if failures:
                     self._seldom.info("MongoDB: back after {failures} failures", failures=failures)
                 failures = 0
-            delay = PING_SECONDS if not failures else min(_MAX_DELAY_SECONDS, 0.25 * 1.7 ** min(failures, 20))
-            await self._sleep(delay * random.uniform(0.5, 1))
+            await self._sleep(_retry_seconds(failures) if failures else PING_SECONDS * random.uniform(0.5, 1))
 
     async def _look(self) -> None:
         """One ping; what is missing is made."""
@@ -308,13 +305,13 @@ class MongoArchive:
         # Tried again after a later ping; the server goes on building what it has begun.
         self._indexing = None
         if not self._stopping:
-            reason = _say(failure.value or RuntimeError(failure))
+            reason = describe(failure.value or RuntimeError(failure))
             self._seldom.warn("MongoDB: indexes: {reason}", reason=reason)
 
     def _watch_ended(self, failure: Failure) -> None:
         if failure.check(CancelledError) and self._stopping:
             return
-        self._problem = _say(failure.value or RuntimeError(failure))
+        self._problem = describe(failure.value or RuntimeError(failure))
         if self._ready.called:
             self.log.failure("MongoDB: no longer watched", failure)
         else:
@@ -334,10 +331,10 @@ class MongoArchive:
         if isinstance(error, Unavailable):
             return failure
         if isinstance(error, ConnectionFailure) and not self._stopping:
-            self._problem = _say(error)
+            self._problem = describe(error)
         elif not isinstance(error, PyMongoError) and not isinstance(error, CancelledError):
             self._seldom.failure("MongoDB: an operation failed", failure)
-        return Failure(Unavailable(f"MongoDB: {_say(error)}"))
+        return Failure(Unavailable(f"MongoDB: {describe(error)}"))
 
     def _in_thread(self, pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """What `work` returns or raises, in the reactor's thread. Cancelling leaves the thread at it."""
@@ -364,12 +361,3 @@ class MongoArchive:
             answer.callback(future.result())
         else:
             answer.errback(error)
-
-
-def _say(error: BaseException) -> str:
-    """An error in a line: the kind, and of the text only its beginning. It never shows a document."""
-    if isinstance(error, OperationFailure):
-        return f"{type(error).__name__}: code {error.code}"
-    if isinstance(error, (ConfigurationError, Unavailable)):
-        return str(error)
-    return f"{type(error).__name__}: {error}"[:200]

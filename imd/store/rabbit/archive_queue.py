@@ -19,7 +19,8 @@ from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
 from imd.store.batch_numbers import Numbers
 from imd.store.rabbit.connection import RabbitConnection
-from imd.store.rabbit.link import Link, reason_of
+from imd.store.rabbit.link import Link
+from imd.store.rabbit.reasons import reason_of
 
 ARCHIVE_QUEUE = "imd.archive"
 DEAD_QUEUE = "imd.archive.dead"

@@ -1,8 +1,11 @@
-"""One connection to RabbitMQ that comes back by itself, sets everything up anew, and says why it is down."""
+"""A connection to RabbitMQ: it reconnects by itself, sets everything up anew, and says why it is down.
+
+A ClientService would not do: a connection counts only when all setups on it are done, each within a
+deadline, and it may be lost meanwhile.
+"""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +20,9 @@ from twisted.python.failure import Failure
 
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError
-from imd.store.rabbit.link import AmqpProtocol, Link, reason_of
+from imd.store.backoff import backoff
+from imd.store.rabbit.link import AmqpProtocol, Link
+from imd.store.rabbit.reasons import plain_reason, reason_of
 from imd.store.tls import ServerTls
 
 CONNECTS = Counter("imd_rabbitmq_connects_total", "Connections made to RabbitMQ and set up.", ["connection"])
@@ -30,7 +35,7 @@ BLOCKED_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 SETUP_SECONDS = 30.0
 CONGESTED_BYTES = 4 << 20
-_FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS, _DELAY_FACTOR = 0.25, 15.0, 1.7
+_retry_seconds = backoff(0.25, 15.0, 1.7)
 
 Setup = Callable[[Link], Awaitable[None]]
 
@@ -84,7 +89,7 @@ class RabbitConnection:
         self._reason = "not connected yet"
         self._failures = 0
 
-    # from whoever uses the connection
+    # from its users
 
     def add_user(self, setup: Setup, lost: Callable[[], None]) -> None:
         """`setup(link)` is awaited on each new connection, in order of adding, within SETUP_SECONDS in all.
@@ -126,8 +131,7 @@ class RabbitConnection:
     def problem(self) -> str | None:
         """Why it cannot be used; None when it can."""
         if self._link is None:
-            reason = self._reason if self._reason.startswith("tls, ") else f"down ({self._reason})"
-            return f"RabbitMQ ({self.name}): {reason}"
+            return f"RabbitMQ ({self.name}): {plain_reason(self._reason)}"
         if self._blocked:
             return f"RabbitMQ ({self.name}): blocked by the broker (memory or disk alarm)"
         return None
@@ -145,7 +149,7 @@ class RabbitConnection:
     # its life
 
     def _parameters(self) -> pika.URLParameters:
-        """Anew for each connection: pika writes what was negotiated into them."""
+        """Made anew for each connection, since pika writes the negotiated values into them."""
         try:
             if urlsplit(self._url).scheme not in ("amqp", "amqps"):
                 raise ValueError(self._url)
@@ -186,7 +190,7 @@ class RabbitConnection:
             self.log.failure("RabbitMQ ({name}): no longer connects", failure, name=self.name)
 
     async def _connect(self) -> Link:
-        """A link on which all setups are done. Whatever goes wrong, nothing is left open."""
+        """A link on which all setups are done. After a failure nothing is left open."""
         protocol = await self._endpoint.connect(self._factory)
         self._attempt = link = Link(self._reactor, protocol)
         work = ensureDeferred(self._set_up(protocol, link))
@@ -203,7 +207,7 @@ class RabbitConnection:
     async def _set_up(self, protocol: AmqpProtocol, link: Link) -> None:
         if protocol.ready is not None:
             await link.call(protocol.ready, "handshake")
-        # The spare channel shows the broker's properties before any setup needs them.
+        # A first channel gives access to the broker's properties, which setups need.
         await link.channel()
         link.watch_blocked(self._on_blocked)
         for setup, _ in self._setups:
@@ -222,15 +226,15 @@ class RabbitConnection:
             ready.callback(None)
 
     async def _failed(self, reason: str) -> None:
-        """Note it, log the first of a streak, and wait for a while, longer each time, with jitter."""
+        """Log the first failure of a streak, then wait: longer after each failure, with jitter."""
         self._reason = reason
         FAILURES.labels(self.name).inc()
         if not self._failures:
             self._seldom.warn("RabbitMQ ({name}): {reason}; trying again", name=self.name, reason=reason)
-        delay = min(_MAX_DELAY_SECONDS, _FIRST_DELAY_SECONDS * _DELAY_FACTOR ** min(self._failures, 20))
+        delay = _retry_seconds(self._failures)
         self._failures += 1
         pause: Deferred[None] = Deferred(lambda _: call.cancel())
-        call = self._reactor.callLater(delay * random.uniform(0.5, 1), pause.callback, None)
+        call = self._reactor.callLater(delay, pause.callback, None)
         await pause
 
     def _on_blocked(self, blocked: bool) -> None:

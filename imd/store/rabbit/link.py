@@ -1,4 +1,4 @@
-"""One AMQP connection while it lives: pika's protocol, and a transport that knows what is unsent."""
+"""One AMQP connection from its handshake to its end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from prometheus_client import Gauge
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from imd.store.rabbit.pika_internals import when_closed_by_broker
+from imd.store.rabbit.reasons import reason_of
+
 UNSENT = Gauge(
     "imd_rabbitmq_unsent_bytes", "Written while the broker did not read fast enough.", ["connection"]
 )
@@ -19,22 +22,15 @@ UNSENT = Gauge(
 RPC_SECONDS = 10.0
 CLOSE_SECONDS = 3.0
 
-# pika's own log repeats what is logged here, and puts the text of returned messages into it.
+# pika logs the text of returned messages. Its other lines repeat those of this room.
 logging.getLogger("pika").addHandler(logging.NullHandler())
 logging.getLogger("pika").propagate = False
 
 
-def reason_of(error: object) -> str:
-    """An error in one short line. pika's errors hold the broker's words, never credentials."""
-    if isinstance(error, Failure):
-        error = error.value
-    return f"{type(error).__name__}: {error}"[:300] if isinstance(error, BaseException) else str(error)[:300]
-
-
 class _Outgoing:
-    """The transport as pika sees it: knows how much the peer leaves unread, and always closes in the end.
+    """The transport as pika sees it: counts unsent bytes, and closes within CLOSE_SECONDS.
 
-    A transport with a producer may put off closing until that is gone, for ever under TLS.
+    A transport with a producer may put off closing until the producer is gone; under TLS, for ever.
     """
 
     disconnecting = False
@@ -88,7 +84,7 @@ class _Outgoing:
 
 
 class AmqpProtocol(TwistedProtocolConnection):
-    """pika's protocol without Nagle, and with a word on why it ended."""
+    """pika's protocol with TCP_NODELAY, and with the reason of its end."""
 
     def __init__(
         self,
@@ -97,16 +93,15 @@ class AmqpProtocol(TwistedProtocolConnection):
         name: str,
         explain: Callable[[object], str | None] = lambda _: None,
     ) -> None:
-        """`explain`: what a Failure of the transport means, if anything better than its text is known."""
+        """`explain` gives words for a Failure of the transport; None if its own text is the best there is."""
         super().__init__(parameters, custom_reactor=reactor)
         self._explain = explain
         self._reactor = reactor
         self._name = name
         self.outgoing: _Outgoing | None = None
         self.words: str | None = None
-        """what the broker said when it closed the connection, or what is wrong with its certificate"""
-        # pika forgets it when the socket closes afterwards, as it always does.
-        self._impl.callbacks.add(0, pika.spec.Connection.Close, self._closed_by_broker)
+        """the broker's words when it closed the connection, or what is wrong with its certificate"""
+        when_closed_by_broker(self, self._closed_by_broker)
         self.gone = False
         self.on_lost: Callable[[object], None] | None = None
 
@@ -119,23 +114,24 @@ class AmqpProtocol(TwistedProtocolConnection):
         self.gone = True
         if self.outgoing is not None:
             self.outgoing.lost()
-        # Before pika tells of it: its errors do not say why.
+        # Before pika reports the loss, since its errors do not say why.
         self.words = self.words or self._explain(reason)
         super().connectionLost(reason)
         if self.on_lost is not None:
             self.on_lost(reason)
 
-    def _closed_by_broker(self, frame: Any) -> None:
-        self.words = f"closed by the broker: ({frame.method.reply_code}) {frame.method.reply_text}"
+    def _closed_by_broker(self, code: int, text: str) -> None:
+        self.words = f"closed by the broker: ({code}) {text}"
 
 
 class Link:
-    """One AMQP connection for as long as it lives: what a setup works with."""
+    """One AMQP connection: setups open channels on it, and drop it when something fails."""
 
     def __init__(self, reactor: Any, protocol: AmqpProtocol) -> None:
         self._reactor = reactor
         self._protocol = protocol
-        self._impl: Any = None
+        self._connection: Any = None
+        """pika's connection, as a channel gives it"""
         self._closing = False
         self.reason: str | None = None
         """why it was dropped or broke; None while all is well"""
@@ -144,23 +140,23 @@ class Link:
         protocol.on_lost = self._on_lost
 
     async def channel(self, *, confirm: bool = False, vital: bool = True) -> TwistedChannel:
-        """A new channel, in confirm mode if asked. When a vital one closes the connection is dropped."""
+        """A new channel, in confirm mode if asked. If a vital channel closes, the connection is dropped."""
         channel = await self.call(self._protocol.channel(), "channel.open")
-        if self._impl is None:
-            self._impl = channel.connection
+        if self._connection is None:
+            self._connection = channel.connection
         if vital:
             channel.on_closed.addCallback(self._channel_closed)
         if confirm:
             await self.call(channel.confirm_delivery(), "confirm.select")
         return channel
 
-    def call(self, answer: Deferred[Any], what: str) -> Deferred[Any]:
+    def call(self, answer: Deferred[Any], method: str) -> Deferred[Any]:
         """`answer`, or TimeoutError after RPC_SECONDS: pika's Deferreds may never fire."""
 
-        def say_what(failure: Failure, seconds: float) -> Any:
-            raise TimeoutError(f"{what}: no answer within {seconds:g} s")
+        def too_late(failure: Failure, seconds: float) -> Any:
+            raise TimeoutError(f"{method}: no answer within {seconds:g} s")
 
-        return answer.addTimeout(RPC_SECONDS, self._reactor, onTimeoutCancel=say_what)
+        return answer.addTimeout(RPC_SECONDS, self._reactor, onTimeoutCancel=too_late)
 
     def drop(self, reason: object) -> None:
         """Give the connection up; the next one is set up anew."""
@@ -170,7 +166,7 @@ class Link:
             self._protocol.outgoing.abort()
 
     def close(self) -> None:
-        """End the connection in good order; `lost` fires within CLOSE_SECONDS whatever the broker does."""
+        """End the connection in good order; `lost` fires within CLOSE_SECONDS, even without an answer."""
         if self.reason is None:
             self.reason = "closed"
         self._closing = True
@@ -187,21 +183,21 @@ class Link:
     @property
     def server_version(self) -> tuple[int, ...]:
         """The broker's version, such as (3, 10, 8); (0,) if it does not say. Known once a channel is open."""
-        properties = (self._impl.server_properties if self._impl is not None else None) or {}
+        properties = (self._connection.server_properties if self._connection is not None else None) or {}
         version = properties.get("version", "")
         text = version.decode("ascii", "replace") if isinstance(version, bytes) else str(version)
         return tuple(int(part) for part in text.split(".")[:3] if part.isdigit()) or (0,)
 
     @property
     def unsent_bytes(self) -> int:
-        """How much has been written since the broker last kept up."""
+        """Bytes written since the broker last kept up."""
         return self._protocol.outgoing.unsent_bytes if self._protocol.outgoing is not None else 0
 
     def watch_blocked(self, changed: Callable[[bool], None]) -> None:
-        """Be told when the broker stops reading from this connection, and when it goes on."""
-        if self._impl is not None:
-            self._impl.add_on_connection_blocked_callback(lambda *_: changed(True))
-            self._impl.add_on_connection_unblocked_callback(lambda *_: changed(False))
+        """`changed(True)` when the broker stops reading from this connection; `changed(False)` afterwards."""
+        if self._connection is not None:
+            self._connection.add_on_connection_blocked_callback(lambda *_: changed(True))
+            self._connection.add_on_connection_unblocked_callback(lambda *_: changed(False))
 
     def _channel_closed(self, reason: object) -> None:
         self.drop(reason)

@@ -9,13 +9,13 @@ from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from prometheus_client import Counter
-from twisted.application.internet import ClientService, backoffPolicy
+from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger, LogPublisher
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, ResponseError
 
@@ -24,6 +24,7 @@ from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.store.redis.reasons import plain_reason
 from imd.store.redis.scripts import load_scripts
 from imd.store.tls import ServerTls
+from imd.store.twisted_internals import QuietClientService
 
 RECONNECTS = Counter("imd_redis_connects_total", "Connections made to Redis.", ["connection"])
 
@@ -43,12 +44,6 @@ NO_CLUSTER = "this is a Redis Cluster: a batch touches many users, so one primar
 # Answers that mean: this server will not do, look for another (or wait for this one to change).
 _PLAIN = (ConfigurationError, Unavailable, ResponseError)  # errors that say themselves what they are
 _DROP_ON = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
-
-
-class _QuietService(ClientService):
-    """Without Twisted's line at each try to connect: what is wrong is said once, by the connection."""
-
-    _log = Logger(observer=cast(Any, LogPublisher()))
 
 
 class _Protocol(HiredisProtocol):
@@ -140,7 +135,7 @@ class RedisConnection:
         if self._tls is not None:
             endpoint = wrapClientTLS(cast(Any, self._tls), endpoint)
         self._factory = _RedisFactory(timeout_seconds)
-        self._service = _QuietService(
+        self._service = QuietClientService(
             endpoint,
             cast(Any, self._factory),
             retryPolicy=self._retry_seconds,
