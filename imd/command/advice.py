@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from imd.command.output import Finding, Level
+from imd.command.findings import Finding, Level
 from imd.config.endpoints import place_of
 from imd.config.settings import Settings
 from imd.config.value_types import is_loopback

@@ -14,8 +14,9 @@ import time
 from typing import Any
 
 from imd.command.advice import advise
+from imd.command.findings import Level
 from imd.command.look_tls import certificates
-from imd.command.output import Level, Output
+from imd.command.output import Output
 from imd.config.settings import Settings, load
 from imd.entry.auth import Authenticator
 

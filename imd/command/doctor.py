@@ -14,7 +14,8 @@ import functools
 from typing import Any
 from urllib.parse import urlsplit
 
-from imd.command.output import Finding, Level, Output
+from imd.command.findings import Finding, Level
+from imd.command.output import Output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def run(options: Any, output: Output) -> int:
 
 def examine(options: Any) -> list[Finding]:
     """All findings. Raises ConfigurationError for a configuration that no node would start with."""
-    from imd.command import look_node, look_tls
+    from imd.command import canary, look_node, look_tls
     from imd.command.advice import advise
     from imd.command.check import read
     from imd.command.look import Look, all_within
@@ -57,7 +58,7 @@ def examine(options: Any) -> list[Finding]:
         findings.append(Finding(Level.PROBLEM, "node", f"--url {options.url}: ws:// or wss:// is expected"))
     elif here or options.url:
         findings += run_on_reactor(
-            functools.partial(look_node.end_to_end, settings, options.url, options.token, seconds)
+            functools.partial(canary.end_to_end, settings, options.url, options.token, seconds)
         )
     else:
         findings.append(

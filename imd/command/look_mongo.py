@@ -10,8 +10,8 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from imd.command.look import certificate, clock, note, ok, problem, say, warning
-from imd.command.output import Finding
+from imd.command.findings import Finding, note, ok, problem, say, warning
+from imd.command.judge import certificate, clock
 from imd.config.settings import Mongodb
 from imd.store.mongo.archive import COLLECTION, DATABASE
 from imd.store.mongo.indexes import conflict, missing_indexes

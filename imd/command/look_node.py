@@ -1,35 +1,21 @@
-"""A running node, as the doctor sees it: does it say that it is ready, and does a message go through?"""
+"""A running node, as the doctor sees it: does it say that it is ready?"""
 
 from __future__ import annotations
 
 import json
-import secrets
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import Any, cast
 
-from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as TimedOut
-from twisted.internet.task import deferLater
-
-from imd.client import ClientError, StateChanged
-from imd.client.twisted import Client
-from imd.command.look import note, ok, problem, say, warning
-from imd.command.output import Finding
-from imd.command.token import make_token
+from imd.command.findings import Finding, note, ok, problem, say
 from imd.config.endpoints import place_of
 from imd.config.settings import Settings
-from imd.protocol.errors import ConfigurationError
 
 PART = "node"
-CANARY = "imd-doctor"
-"""whose inbox the message goes through: its own"""
 
 
 def reason_of(error: OSError) -> BaseException:
-    """What urllib wraps."""
+    """The error inside urllib's."""
     reason = getattr(error, "reason", None)
     return reason if isinstance(reason, BaseException) else error
 
@@ -47,7 +33,7 @@ def address(listen: str) -> str | None:
     return f"[{host}]:{place.port}" if ":" in host else f"{host}:{place.port}"
 
 
-def _is_plain(listen: str) -> bool:
+def is_plain(listen: str) -> bool:
     """Neither TLS nor a proxy's header is expected there."""
     place = place_of(listen)
     return not place.is_tls and not place.behind_proxy
@@ -56,7 +42,7 @@ def _is_plain(listen: str) -> bool:
 def look(settings: Settings, seconds: float) -> Iterator[Finding]:
     """/readyz of the node of this configuration, if one runs."""
     where = address(settings.http.listen)
-    if where is None or not _is_plain(settings.http.listen):
+    if where is None or not is_plain(settings.http.listen):
         yield note(PART, f"{settings.http.listen} is not asked: it is no plain TCP port")
         return
     try:
@@ -72,76 +58,3 @@ def look(settings: Settings, seconds: float) -> Iterator[Finding]:
             yield problem(PART, f"the node at {where} is not ready: {part}: {reason}")
     except OSError as error:
         yield note(PART, f"no node of this configuration runs here ({where}: {say(reason_of(error))})")
-
-
-async def end_to_end(settings: Settings, url: str | None, token: str | None, seconds: float) -> list[Finding]:
-    """A message from the canary to itself, through a running node: accepted, delivered, archived."""
-    from twisted.internet import reactor
-
-    where = url or _url(settings)
-    if where is None:
-        listen = settings.websocket.listen
-        return [note(PART, f"no message was sent: {listen} is no plain TCP port; give its --url")]
-    if settings.auth.mode == "jwt" and token is None:
-        try:
-            token, _ = make_token(settings.auth, CANARY, "user", 0.1)
-        except ConfigurationError as error:
-            return [note(PART, f"no message was sent; give --token: {error}")]
-    user = None if token else CANARY
-    device = f"doctor-{secrets.token_hex(4)}"
-    client = Client(
-        where,
-        user_id=user,
-        device=device,
-        ephemeral=True,
-        token=None if token is None else lambda: str(token),
-    )
-    reasons = [""]
-    client.on(StateChanged, lambda event: reasons.append(event.reason) if event.reason else None)
-    client.start()
-    try:
-        story = Deferred.fromCoroutine(_story(client, where))
-        return await story.addTimeout(seconds, cast(Any, reactor))
-    except TimedOut:
-        why = f" ({reasons[-1][:200]})" if reasons[-1] else ""
-        return [problem(PART, f"no message went through {where} within {seconds:g} s{why}")]
-    except ClientError as error:
-        return [problem(PART, f"no message went through {where}: {error}")]
-    finally:
-        await client.stop()
-
-
-def _url(settings: Settings) -> str | None:
-    listen = settings.websocket.listen
-    # A certificate is for a name, and the configuration does not know the node's.
-    where = address(listen) if _is_plain(listen) else None
-    return where and f"ws://{where}/ws"
-
-
-async def _story(client: Client, where: str) -> list[Finding]:
-    await client.connected()
-    began = time.monotonic()
-    accepted = await client.accepted(client.send("a message of imd doctor", to=client.user_id or ""))
-    answered = time.monotonic()
-    async for message in client.messages():
-        if message.id == accepted.id:
-            break
-    arrived = time.monotonic()
-    said = f"accepted in {1000 * (answered - began):.0f} ms, delivered in {1000 * (arrived - began):.0f} ms"
-    findings = [ok(PART, f"a message through {where}: {said}")]
-    findings.append(await _archived(client, accepted.id))
-    return findings
-
-
-async def _archived(client: Client, message_id: str) -> Finding:
-    from twisted.internet import reactor
-
-    began = time.monotonic()
-    while time.monotonic() - began < 3:
-        page = await client.history(client.user_id, limit=1)
-        if page.messages and page.messages[-1].id == message_id:
-            return ok(PART, f"it was in the archive after {time.monotonic() - began:.1f} s")
-        await deferLater(cast(Any, reactor), 0.1, lambda: None)
-    return warning(
-        PART, "it was not in the archive after 3 s", "Does imd.archive grow? Somebody must consume it."
-    )

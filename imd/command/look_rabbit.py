@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import ssl
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-import pika
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from imd.command.look import certificate, note, ok, problem, say, version_of, warning
-from imd.command.output import Finding
+from imd.command.findings import Finding, note, ok, problem, say, warning
+from imd.command.judge import certificate, version_of
+from imd.command.look_rabbit_management import look_management
+from imd.command.rabbit_client import cause, connect, length, server_version
 from imd.config.settings import Settings
 from imd.store.rabbit.archive_queue import (
     ARCHIVE_QUEUE,
@@ -26,7 +23,7 @@ from imd.store.rabbit.archive_queue import (
 
 PART = "rabbitmq"
 LEAST_VERSION = (3, 10)
-_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+_PRECONDITION_FAILED = 406
 
 
 def look(settings: Settings, seconds: float, management: str | None = None) -> Iterator[Finding]:
@@ -36,22 +33,11 @@ def look(settings: Settings, seconds: float, management: str | None = None) -> I
     host, port = parts.hostname or "127.0.0.1", parts.port or (5671 if secure else 5672)
     if secure:
         yield certificate(PART, host, port, seconds)
-    parameters = pika.ConnectionParameters(
-        host,
-        port,
-        unquote(parts.path[1:]) or "/",
-        pika.PlainCredentials(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
-        ssl_options=pika.SSLOptions(ssl.create_default_context(), host) if secure else None,
-        socket_timeout=seconds,
-        stack_timeout=seconds,
-        blocked_connection_timeout=seconds,
-        connection_attempts=1,
-    )
     try:
-        connection = pika.BlockingConnection(parameters)
+        connection = connect(settings.rabbitmq.url, seconds)
     except (AMQPError, OSError) as error:
         advice = "Without it no new message is accepted; what is in the inboxes still arrives."
-        yield problem(PART, f"{host}:{port} cannot be used: {say(_cause(error))}", advice)
+        yield problem(PART, f"{host}:{port} cannot be used: {say(cause(error))}", advice)
         return
     try:
         yield from _broker(connection, f"{host}:{port}", settings)
@@ -59,27 +45,17 @@ def look(settings: Settings, seconds: float, management: str | None = None) -> I
         if connection.is_open:
             connection.close()
     if management:
-        yield from _management(management, parameters.virtual_host, seconds)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What pika wraps, and keeps to itself in `str`."""
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    inner = getattr(error, "exception", None)
-    return inner if isinstance(inner, BaseException) else error
+        yield from look_management(management, unquote(parts.path[1:]) or "/", seconds)
 
 
 def _broker(connection: Any, where: str, settings: Settings) -> Iterator[Finding]:
-    properties = connection._impl.server_properties or {}
-    raw = properties.get("version", b"")
-    version = raw.decode() if isinstance(raw, bytes) else str(raw)
+    version = server_version(connection)
     if version_of(version) < LEAST_VERSION:
         yield problem(PART, f"{where}: version {version}; 3.10 is the oldest with what is needed")
     else:
         yield ok(PART, f"{where}: version {version}")
     arguments = archive_arguments(version_of(version), settings.archive.queue_bytes)
-    waiting = _length(connection, ARCHIVE_QUEUE)
+    waiting = length(connection, ARCHIVE_QUEUE)
     if waiting is None:
         yield note(PART, f"{ARCHIVE_QUEUE} is not there yet: the first node that starts makes it")
     else:
@@ -90,7 +66,7 @@ def _broker(connection: Any, where: str, settings: Settings) -> Iterator[Finding
             yield warning(PART, f"{batches:,} batches wait in {ARCHIVE_QUEUE}, and nobody takes them", advice)
         else:
             yield ok(PART, f"{batches:,} batches wait in {ARCHIVE_QUEUE}, {consumers} consumers")
-    dead = _length(connection, DEAD_QUEUE)
+    dead = length(connection, DEAD_QUEUE)
     if dead is not None:
         yield from _arguments(connection, DEAD_QUEUE, dead_arguments())
         if dead[0]:
@@ -98,19 +74,6 @@ def _broker(connection: Any, where: str, settings: Settings) -> Iterator[Finding
             yield warning(PART, f"{dead[0]:,} messages lie in {DEAD_QUEUE}: the archive lacks them", advice)
         else:
             yield ok(PART, f"{DEAD_QUEUE} is empty")
-
-
-def _length(connection: Any, queue: str) -> tuple[int, int] | None:
-    """Messages that are ready, and consumers; None if there is no such queue."""
-    channel = connection.channel()
-    try:
-        method = channel.queue_declare(queue, passive=True).method
-    except ChannelClosedByBroker as closed:
-        if closed.reply_code == _NOT_FOUND:
-            return None
-        raise
-    channel.close()
-    return int(method.message_count), int(method.consumer_count)
 
 
 def _arguments(
@@ -144,68 +107,3 @@ def _refused(connection: Any, queue: str, arguments: dict[str, Any]) -> ChannelC
         return closed
     channel.close()
     return None
-
-
-def _management(url: str, vhost: str, seconds: float) -> Iterator[Finding]:
-    """Alarms, and who holds the archive's queue. Nothing else tells before it is too late."""
-    parts = urlsplit(url)
-    base = f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 15672)}"
-    login = f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}".encode()
-
-    def ask(path: str) -> Any:
-        request = urllib.request.Request(base + path)
-        request.add_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
-        with urllib.request.urlopen(request, timeout=seconds) as answer:
-            return json.load(answer)
-
-    try:
-        nodes = ask("/api/nodes")
-        queue = ask(f"/api/queues/{quote(vhost, safe='')}/{ARCHIVE_QUEUE}")
-        dead = ask(f"/api/queues/{quote(vhost, safe='')}?name={DEAD_QUEUE}")
-    except (OSError, ValueError) as error:
-        yield warning(PART, f"the management API at {base}: {say(error)}")
-        return
-    for one in [queue, *(one for one in _listed(dead) if one.get("name") == DEAD_QUEUE)]:
-        yield from _policy(one)
-    for node in nodes:
-        for alarm in ("mem_alarm", "disk_free_alarm"):
-            if node.get(alarm):
-                yield problem(PART, f"{node.get('name')}: {alarm}; messages are refused until it is over")
-        if node.get("partitions"):
-            yield problem(PART, f"{node.get('name')}: cut off from {', '.join(node['partitions'])}")
-        if not node.get("running", True):
-            yield warning(PART, f"{node.get('name')} is not running")
-    members, online = queue.get("members", []), queue.get("online", [])
-    if len(members) == 1:
-        yield note(PART, f"{ARCHIVE_QUEUE} is on one broker only", "Three brokers survive the loss of one.")
-    elif len(online) < len(members):
-        yield warning(PART, f"{ARCHIVE_QUEUE}: {len(online)} of {len(members)} members are online")
-    else:
-        yield ok(PART, f"{ARCHIVE_QUEUE} is on {len(members)} brokers, all online")
-
-
-def _listed(answer: Any) -> list[Any]:
-    """Queues, as the API lists them: in pages or not."""
-    found = answer.get("items", []) if isinstance(answer, dict) else answer
-    return [one for one in found if isinstance(one, dict)]
-
-
-def _policy(queue: dict[str, Any]) -> Iterator[Finding]:
-    """What a policy says of one of imd's queues that takes messages out of it."""
-    name = queue.get("name")
-    said = queue.get("effective_policy_definition") or {}
-    if not isinstance(said, dict):
-        # RabbitMQ shows no policy as an empty list.
-        return
-    harmful = {key for key in ("message-ttl", "expires", "delivery-limit") if key in said}
-    lengths = {key for key in ("max-length", "max-length-bytes") if key in said}
-    # A policy's word on overflow beats the queue's; the dead queue has none, and drops the oldest.
-    overflow = said.get("overflow", "reject-publish" if name == ARCHIVE_QUEUE else "drop-head")
-    if lengths and overflow == "drop-head":
-        harmful |= lengths
-    names = queue.get("policy"), queue.get("operator_policy")
-    policies = " and ".join(policy for policy in names if policy)
-    if harmful:
-        advice = "Make its pattern narrower: what it takes out is missing in the archive."
-        keys = ", ".join(f"{key} = {said[key]}" for key in sorted(harmful))
-        yield problem(PART, f"the policy {policies} takes messages out of {name}: {keys}", advice)

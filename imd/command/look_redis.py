@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from imd.command.look import certificate, clock, note, ok, problem, say, version_of, warning
-from imd.command.output import Finding
+from imd.command.findings import Finding, note, ok, problem, say, warning
+from imd.command.judge import certificate, clock, version_of
 from imd.command.redis_client import RedisClient, RedisError
 from imd.config.settings import Redis
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from imd.command.look import expiry, problem, warning
-from imd.command.output import Finding
+from imd.command.findings import Finding, problem, warning
+from imd.command.judge import expiry
 from imd.config.endpoints import Certificates, Place, place_of, read_chain
 from imd.config.settings import Settings
 

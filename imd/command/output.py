@@ -1,34 +1,17 @@
-"""What a subcommand prints: for people on a terminal, plain text in a pipe, or JSON."""
+"""The output of a subcommand: for people on a terminal, plain text in a pipe, or JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from typing import Any, TextIO
 
-
-class Level(StrEnum):
-    OK = "ok"
-    NOTE = "note"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
+from imd.command.findings import Finding, Level
 
 _STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 _SAFE = {number: f"\\x{number:02x}" for number in [*range(32), *range(127, 160)] if number != 9}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that was looked at: how it is, in words, and what can be done."""
-
-    level: Level
-    part: str
-    what: str
-    advice: str = ""
 
 
 def harmless(text: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pika
 import pymongo
 from pika.exceptions import AMQPError
 from pymongo.errors import PyMongoError
 
-from imd.command.look import say
+from imd.command.findings import say
+from imd.command.rabbit_client import cause, connect, length
 from imd.command.redis_client import RedisClient, RedisError
 from imd.command.whereabouts import Device, Place, Whereabouts
 from imd.config.settings import Settings
@@ -63,22 +63,18 @@ def _in_archive(settings: Settings, found: Whereabouts, seconds: float) -> None:
 
 def _on_the_way(settings: Settings, found: Whereabouts, seconds: float) -> None:
     """How much waits to be archived, and how much was refused: the message may be among it."""
-    parameters = pika.URLParameters(settings.rabbitmq.url)
-    parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = seconds
-    parameters.connection_attempts = 1
     try:
-        connection = pika.BlockingConnection(parameters)
+        connection = connect(settings.rabbitmq.url, seconds)
         try:
             for queue, what in ((ARCHIVE_QUEUE, "batches wait"), (DEAD_QUEUE, "refused messages lie")):
-                channel = connection.channel()
-                count = channel.queue_declare(queue, passive=True).method.message_count
+                count, _ = length(connection, queue) or (0, 0)
                 if count:
                     found.notes.append(f"{count:,} {what} in {queue}: it may be among them")
         finally:
             if connection.is_open:
                 connection.close()
     except (AMQPError, OSError) as error:
-        found.notes.append(f"RabbitMQ cannot be asked: {say(error)}")
+        found.notes.append(f"RabbitMQ cannot be asked: {say(cause(error))}")
 
 
 def _at_desk(redis: RedisClient, found: Whereabouts, visitor: str) -> None:

@@ -21,7 +21,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from imd.command.cli import main
-from imd.command.output import Finding, Level, Output, harmless
+from imd.command.findings import Finding, Level
+from imd.command.output import Output, harmless
 from imd.command.token import make_token
 from imd.config.settings import Auth
 from imd.entry.auth import Authenticator

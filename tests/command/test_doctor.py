@@ -14,8 +14,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from imd.command import look_mongo, look_rabbit, look_redis, look_tls
-from imd.command.look import all_within, clock, expiry
-from imd.command.output import Finding, Level
+from imd.command.findings import Finding, Level
+from imd.command.judge import clock, expiry
+from imd.command.look import all_within
+from imd.command.rabbit_client import connect, server_version
 from imd.command.redis_client import RedisClient
 from imd.config.settings import Mongodb, Rabbitmq, Redis, Settings, Websocket
 from tests.command import here, imd, write_ini
@@ -123,6 +125,14 @@ class LookTests(unittest.TestCase):
         self.assertIn("1 messages lie in imd.archive.dead", said)
         wrong = Settings(rabbitmq=Rabbitmq(url=settings.rabbitmq.url.replace("guest:guest", "guest:wrong")))
         self.assertIn("cannot be used", self.worst(look_rabbit.look(wrong, SECONDS), Level.PROBLEM))
+
+    def test_server_version(self) -> None:
+        """The private part of pika that knows the broker's version is there."""
+        connection = connect(shared().amqp_url(), SECONDS)
+        self.addCleanup(connection.close)
+        self.assertTrue(hasattr(connection, "_impl"), "BlockingConnection._impl is gone")
+        self.assertTrue(hasattr(connection._impl, "server_properties"), "server_properties is gone")
+        self.assertRegex(server_version(connection), r"\A\d+\.\d+")
 
     def test_older_queue(self) -> None:
         """A queue of an older version will do, which is said."""

@@ -12,8 +12,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor
 from twisted.trial import unittest
 
+from imd.command.findings import Level
 from imd.command.look_tls import certificates
-from imd.command.output import Level
 from imd.config import endpoints
 from imd.config.endpoints import LISTEN_BACKLOG, place_of
 from imd.config.settings import Http, Settings, Websocket

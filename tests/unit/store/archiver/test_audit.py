@@ -11,7 +11,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial import unittest
 
 from imd.command import look_mongo
-from imd.command.output import Level
+from imd.command.findings import Level
 from imd.config.settings import Mongodb
 from imd.protocol.errors import Unavailable
 from imd.store.archiver import audit as archive_audit

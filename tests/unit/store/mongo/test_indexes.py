@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial import unittest
 
 from imd.command import look_mongo
-from imd.command.output import Finding, Level
+from imd.command.findings import Finding, Level
 from imd.config.settings import Mongodb
 from imd.store.mongo import archive as mongo_archive
 from imd.store.mongo.archive import MongoArchive
