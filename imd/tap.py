@@ -20,6 +20,7 @@ from imd.node.service import NodeService
 from imd.ops.process import on_hangup
 from imd.protocol.errors import ConfigurationError
 from imd.protocol.ids import ServerClock, WallClock
+from imd.wire.twisted_internals import use_monotonic_clock
 
 
 class Options(usage.Options):
@@ -47,9 +48,7 @@ def makeService(options: Options) -> NodeService:
     """A service for the node that `options` describe."""
     from twisted.internet import reactor
 
-    # Twisted's timers follow the wall clock: a step of it would freeze or fire every deadline.
-    clock: Any = reactor
-    clock.seconds = time.monotonic
+    use_monotonic_clock(reactor)
     return NodeService(lambda: make_node(reactor, options.settings), on_hangup(reactor))
 
 

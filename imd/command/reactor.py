@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
 from twisted.python.failure import Failure
+
+from imd.wire.twisted_internals import use_monotonic_clock
 
 
 def run_on_reactor(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -15,7 +16,7 @@ def run_on_reactor(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    reactor.seconds = time.monotonic
+    use_monotonic_clock(reactor)
     results: list[Any] = []
     interrupted = False
 

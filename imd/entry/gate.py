@@ -46,15 +46,15 @@ ACCEPTS_PER_TURN = 16
 MIN_SLICE_SECONDS, MAX_SLICE_SECONDS = 0.002, 0.010
 
 
-class Door(Protocol):
-    """A listener as the gate sees it."""
+class Listener(Protocol):
+    """A listener as the gate sees it; it is open at first."""
 
-    numberAccepts: int
-    """how many it accepts in one turn of the reactor; Twisted lets it grow"""
+    def shut(self) -> None: ...
 
-    def pauseProducing(self) -> None: ...
+    def open(self) -> None: ...
 
-    def resumeProducing(self) -> None: ...
+    def accept_at_most(self, count: int) -> None:
+        """Bound the connections that are accepted in one turn of the reactor, until it ends."""
 
 
 class Stranger(Protocol):
@@ -88,12 +88,12 @@ class Gate:
         self._evict_call: Any = None
         self._sockets = 0
         self._max_sockets = 0
-        self._door: Door | None = None
+        self._listener: Listener | None = None
         self._shut = False
 
     # from the node
 
-    def guard(self, door: Door, room: int, max_sockets: int | None = None) -> None:
+    def guard(self, listener: Listener, room: int, max_sockets: int | None = None) -> None:
         """Shut this listener while too many wait.
 
         `room`: how many connections there may be in all. `max_sockets`: how many sockets, those of strangers
@@ -101,12 +101,12 @@ class Gate:
         """
         self._max_sockets = max_sockets or 0
         self._max_strangers = max(1, min(MAX_STRANGERS, room // 4))
-        self._door = door
-        door.numberAccepts = ACCEPTS_PER_TURN
+        self._listener = listener
+        listener.accept_at_most(ACCEPTS_PER_TURN)
 
     def stop(self) -> None:
         """Whoever still waits is sent away; nothing is scheduled any more."""
-        self._door = None
+        self._listener = None
         for call in (self._turn_call, self._overdue_call, self._evict_call):
             if call is not None and call.active():
                 call.cancel()
@@ -116,7 +116,7 @@ class Gate:
 
     # from WebSockets
 
-    def came(self, stranger: Stranger) -> None:
+    def accepted(self, stranger: Stranger) -> None:
         """A socket was accepted."""
         self._strangers[stranger] = self._seconds()
         self._sockets += 1
@@ -125,18 +125,18 @@ class Gate:
                 self._evict_call = self._call_later(0, self._evict)
             self._watch()
 
-    def gone(self, stranger: Stranger) -> None:
-        """It has logged in, or is no more."""
+    def logged_in(self, stranger: Stranger) -> None:
+        """It is no stranger any more."""
         if self._strangers.pop(stranger, None) is not None:
             self._watch()
 
-    def ended(self, stranger: Stranger) -> None:
+    def closed(self, stranger: Stranger) -> None:
         """Its socket is closed, whether it had logged in or not."""
         self._sockets -= 1
         self._strangers.pop(stranger, None)
         self._watch()
 
-    def handshake(self, work: Callable[[], None]) -> None:
+    def run_handshake(self, work: Callable[[], None]) -> None:
         """Run `work`, at once or when it has its turn."""
         if not self._handshakes and self._spent < MIN_SLICE_SECONDS:
             self._work(work)
@@ -201,8 +201,8 @@ class Gate:
             self._work(self._handshakes.popleft())
         if self._spent:
             self._next_turn()
-        if self._door is not None:
-            self._door.numberAccepts = min(self._door.numberAccepts, ACCEPTS_PER_TURN)
+        if self._listener is not None:
+            self._listener.accept_at_most(ACCEPTS_PER_TURN)
         self._turn_ended = self._seconds()
         self._watch()
 
@@ -243,15 +243,15 @@ class Gate:
         STRANGERS.set(len(self._strangers))
         waiting = len(self._handshakes) + len(self._logins)
         full = self._is_full()
-        if self._door is None:
+        if self._listener is None:
             return
         if not self._shut and (waiting > MAX_WAITING or full):
             self._shut = True
             SHUT.inc()
-            self._door.pauseProducing()
+            self._listener.shut()
         elif self._shut and waiting <= MAX_WAITING // 2 and not full:
             self._shut = False
-            self._door.resumeProducing()
+            self._listener.open()
 
 
 def _too_late() -> Closing:

@@ -25,6 +25,7 @@ from imd.ops.process import (
     settle_garbage_collector,
 )
 from imd.wire.listener import ChannelFactory
+from imd.wire.twisted_internals import Listener
 
 # The start waits this long for the archive's newest id.
 NEWEST_ID_SECONDS = 2.0
@@ -68,7 +69,8 @@ class Start:
         self._parts.readiness.start()
         ports = self._ports
         ports.websocket = await ports.open(self._settings.websocket.listen, self.factory)
-        self._parts.gate.guard(ports.websocket, room, max(1, limit - RESERVED_FILES + SPARE_SOCKETS))
+        max_sockets = max(1, limit - RESERVED_FILES + SPARE_SOCKETS)
+        self._parts.gate.guard(Listener(ports.websocket), room, max_sockets)
         settle_garbage_collector()
         self.log.info("clients are welcome at {where}, path /ws", where=ports.websocket.getHost())
 

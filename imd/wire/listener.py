@@ -14,10 +14,11 @@ from twisted.logger import Logger
 from imd.config.settings import Settings
 from imd.contracts.timer import Cancellable
 from imd.entry.gate import Gate
+from imd.wire.autobahn_internals import with_shared_attributes
 from imd.wire.handler import Handler
 from imd.wire.heartbeat import Heartbeat
-from imd.wire.outgoing import Outgoing, bare
-from imd.wire.shared_state import lean_class
+from imd.wire.outgoing import Outgoing
+from imd.wire.twisted_internals import unwrapped
 from imd.wire.unfinished import Unfinished
 from imd.wire.websocket import CLOSE_HANDSHAKE_SECONDS, HANDSHAKES, ChannelProtocol
 
@@ -51,7 +52,7 @@ class ChannelFactory(WebSocketServerFactory):
         self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
         self._per_address: Tally[str] = Tally()
         self._half_open: Tally[str] = Tally()
-        self._knocking: dict[ChannelProtocol, str] = {}
+        self._counted_half_open: dict[ChannelProtocol, str] = {}
         self._emptied: list[Deferred[None]] = []
         self._unflushed: list[Outgoing] = []
         # JSON may write any character as six bytes; the rest is room for a group list.
@@ -73,13 +74,13 @@ class ChannelFactory(WebSocketServerFactory):
             allowedOrigins=["*"],
             allowNullOrigin=True,
         )
-        self.protocol = lean_class(ChannelProtocol, self)
+        self.protocol = with_shared_attributes(ChannelProtocol, self)
 
-    def knocked(self, protocol: ChannelProtocol) -> None:
-        self.gate.came(protocol)
+    def accepted(self, protocol: ChannelProtocol) -> None:
+        self.gate.accepted(protocol)
         most = self.settings.limits.connections_per_address
         # Where a proxy says who comes, it has not yet.
-        if not most or bare(protocol.transport) is not protocol.transport:
+        if not most or unwrapped(protocol.transport) is not protocol.transport:
             return
         address = getattr(protocol.transport.getPeer(), "host", "") or ""
         if self._half_open[address] >= most:
@@ -87,19 +88,19 @@ class ChannelFactory(WebSocketServerFactory):
             protocol.transport.abortConnection()
             return
         self._half_open[address] += 1
-        self._knocking[protocol] = address
+        self._counted_half_open[protocol] = address
 
-    def _through(self, protocol: ChannelProtocol) -> None:
-        """It is open, or gone."""
-        address = self._knocking.pop(protocol, None)
+    def _no_longer_half_open(self, protocol: ChannelProtocol) -> None:
+        """It has opened, or is gone."""
+        address = self._counted_half_open.pop(protocol, None)
         if address is not None:
             self._half_open[address] -= 1
             if self._half_open[address] <= 0:
                 del self._half_open[address]
 
     def opened(self, protocol: ChannelProtocol) -> str | None:
-        self._through(protocol)
-        address = protocol._address
+        self._no_longer_half_open(protocol)
+        address = protocol.address
         per_address = self.settings.limits.connections_per_address
         self.open.add(protocol)
         self._per_address[address] += 1
@@ -139,12 +140,12 @@ class ChannelFactory(WebSocketServerFactory):
                     done.callback(None)
 
     def closed(self, protocol: ChannelProtocol) -> None:
-        self._through(protocol)
+        self._no_longer_half_open(protocol)
         if protocol not in self.open:
             return
         self.open.discard(protocol)
         self._tell_emptied()
         CONNECTIONS.set(len(self.open))
-        self._per_address[protocol._address] -= 1
-        if self._per_address[protocol._address] <= 0:
-            del self._per_address[protocol._address]
+        self._per_address[protocol.address] -= 1
+        if self._per_address[protocol.address] <= 0:
+            del self._per_address[protocol.address]

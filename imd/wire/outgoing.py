@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.tcp import Connection
-from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
+from imd.wire.twisted_internals import has_empty_buffers
 
 # What is gathered for one write, at most.
 MAX_GATHERED_BYTES = 65_536
@@ -97,19 +96,12 @@ class Outgoing:
         self._transport = self._stuck = self._flush_soon = None
 
 
-def bare(transport: Any) -> Any:
-    """What is below the wrapping of a `haproxy:` endpoint, which passes on unchanged all that is written."""
-    while isinstance(transport, HAProxyProtocolWrapper):
-        transport = transport.transport
-    return transport
-
-
 def write_now(transport: Any, pieces: Sequence[bytes | memoryview], size: int) -> None:
     """As `transport.write` of the pieces, `size` bytes in all, but without waiting where nothing waits."""
     gather = size > _LARGE_BYTES * len(pieces) and len(pieces) <= _MAX_PIECES
     data: bytes | None = None if gather else b"".join(pieces)
     written = 0
-    if _nothing_waits(transport):
+    if has_empty_buffers(transport):
         try:
             written = transport.socket.sendmsg(pieces) if data is None else transport.socket.send(data)
         except OSError:
@@ -120,15 +112,3 @@ def write_now(transport: Any, pieces: Sequence[bytes | memoryview], size: int) -
     if data is None:
         data = b"".join(pieces)
     transport.write(data[written:])
-
-
-def _nothing_waits(transport: Any) -> bool:
-    """True for an open TCP connection of Twisted's with empty buffers, no TLS, and not about to be closed."""
-    # What wraps a connection, as TLS does, answers for it in all but its class.
-    return isinstance(transport, Connection) and bool(
-        getattr(transport, "_tempDataLen", None) == 0
-        and not transport.dataBuffer
-        and transport.connected
-        and not transport.disconnecting
-        and not transport.TLS
-    )

@@ -6,7 +6,7 @@ frame has been coming for longest. An honest frame takes a moment, so it is seld
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from prometheus_client import Counter, Gauge
 
@@ -17,9 +17,6 @@ HELD = Gauge(
 GAVE_WAY = Counter(
     "imd_unfinished_closed_total", "Connections closed (4100) because too much was unfinished on all of them."
 )
-
-# A message may come in any number of pieces: small ones are joined until they have this size.
-PIECE_BYTES = 4096
 
 
 class Sender(Protocol):
@@ -68,32 +65,3 @@ class Unfinished:
         self._total -= waiting.pop(oldest)
         GAVE_WAY.inc()
         oldest.give_way()
-
-
-# ---- what Autobahn's protocol gathers
-
-
-def gathered_bytes(protocol: Any) -> int:
-    """Size of what a connection has of a handshake, a frame or a message that is not whole."""
-    size = len(protocol.data)
-    if protocol.inside_message and protocol.state == protocol.STATE_OPEN:
-        size += protocol.message_data_total_length
-        frame = protocol.current_frame
-        if frame is not None and frame.opcode < 8:
-            # The total has frames at their full length, once their header is there.
-            size -= frame.length - protocol.current_frame_masker.pointer()
-    return size
-
-
-def forget_pieces(protocol: Any) -> None:
-    """Drop what was gathered of a message whose end nobody waits for."""
-    if protocol.inside_message:
-        protocol.message_data = []
-        if protocol.current_frame is not None:
-            protocol.frame_data = []
-
-
-def join_small(pieces: list[bytes]) -> None:
-    """Keep a list of pieces short: an object for each byte would take forty times its size."""
-    if len(pieces) > 1 and len(pieces[-2]) < PIECE_BYTES:
-        pieces[-2:] = [pieces[-2] + pieces[-1]]

@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 
 from imd.config.settings import Limits, Settings
 from imd.entry.gate import Gate
+from imd.wire.autobahn_internals import with_shared_attributes
 from imd.wire.listener import ChannelFactory
 from imd.wire.outgoing import Outgoing
-from imd.wire.shared_state import lean_class
 from imd.wire.websocket import ChannelProtocol
 from tests.hostile.raw import handshake
 
@@ -95,7 +95,7 @@ class InProcess:
         settings = Settings(limits=Limits(message_bytes=MESSAGE_BYTES))
         gate = Gate(self.clock.seconds, self.clock.callLater)
         self.factory = ChannelFactory(self.clock, settings, gate, Recorder, room=100)
-        self.factory.protocol = lean_class(protocol, self.factory)
+        self.factory.protocol = with_shared_attributes(protocol, self.factory)
         # Autobahn's timers, which would be the reactor's.
         self.factory._batched_timer = SimpleNamespace(call_later=self.clock.callLater)
         address = IPv4Address("TCP", "127.0.0.1", 9000)

@@ -7,8 +7,9 @@ import weakref
 
 from twisted.trial import unittest
 
-from imd.wire.unfinished import PIECE_BYTES
-from imd.wire.websocket import CLOSE_HANDSHAKE_SECONDS, MAX_BLOCKED_BYTES
+from imd.wire.autobahn_internals import PIECE_BYTES
+from imd.wire.flow import MAX_BLOCKED_BYTES
+from imd.wire.websocket import CLOSE_HANDSHAKE_SECONDS
 from tests.hostile.inprocess import InProcess
 from tests.hostile.raw import CLOSE, CONTINUATION, PING, TEXT, close_frame, frame, header
 

@@ -19,9 +19,9 @@ from twisted.internet import reactor
 
 from imd.config.settings import Settings
 from imd.entry.gate import Gate
+from imd.wire.autobahn_internals import with_shared_attributes
 from imd.wire.listener import ChannelFactory
 from imd.wire.outgoing import Outgoing
-from imd.wire.shared_state import lean_class
 from imd.wire.websocket import ChannelProtocol
 
 MAX_BYTES = 16 << 20
@@ -56,7 +56,7 @@ def main() -> None:
     gate = Gate(reactor.seconds, reactor.callLater)
     factory = ChannelFactory(reactor, Settings(), gate, Echo, room=1000)
     factory.setProtocolOptions(maxFramePayloadSize=MAX_BYTES, maxMessagePayloadSize=MAX_BYTES)
-    factory.protocol = lean_class(EchoProtocol, factory)
+    factory.protocol = with_shared_attributes(EchoProtocol, factory)
     reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")
     reactor.run()
 

@@ -17,7 +17,8 @@ from imd.command.look_tls import certificates
 from imd.config import endpoints
 from imd.config.endpoints import LISTEN_BACKLOG, place_of
 from imd.config.settings import Http, Settings, Websocket
-from imd.wire.outgoing import Outgoing, bare
+from imd.wire.outgoing import Outgoing
+from imd.wire.twisted_internals import unwrapped
 from tests.support.certificate import chain_endpoint, write_chain
 
 CHAIN = "/etc/imd/fullchain.pem"
@@ -168,7 +169,7 @@ class ProxiedWritingTests(unittest.TestCase):
             def __getattr__(self, name: str) -> Any:
                 return getattr(self._wire, name)
 
-        below = bare(transport)
+        below = unwrapped(transport)
         below.socket = Watched(below.socket)
         outgoing = Outgoing(below, lambda outgoing: None, lambda size: None)
         outgoing.send(b"at once")

@@ -13,16 +13,19 @@ from imd.protocol.errors import Closing
 TURN = 2.0**-20
 
 
-class DoorDouble:
+class ListenerDouble:
     def __init__(self) -> None:
-        self.numberAccepts = 100
-        self.open = True
+        self.bounds: list[int] = []
+        self.is_open = True
 
-    def pauseProducing(self) -> None:
-        self.open = False
+    def shut(self) -> None:
+        self.is_open = False
 
-    def resumeProducing(self) -> None:
-        self.open = True
+    def open(self) -> None:
+        self.is_open = True
+
+    def accept_at_most(self, count: int) -> None:
+        self.bounds.append(count)
 
 
 class StrangerDouble:
@@ -43,8 +46,8 @@ class GateTests(unittest.TestCase):
         self.now = 0.0
         # What is called later is called in another turn, however soon.
         self.gate = Gate(lambda: self.now, lambda seconds, f: self.clock.callLater(max(seconds, TURN), f))
-        self.door = DoorDouble()
-        self.gate.guard(self.door, 40)
+        self.listener = ListenerDouble()
+        self.gate.guard(self.listener, 40)
         self.done: list[int] = []
 
     def turn(self, seconds: float = 0.0) -> None:
@@ -60,7 +63,7 @@ class GateTests(unittest.TestCase):
             self.done.append(number)
 
         for number in range(count):
-            self.gate.handshake(lambda number=number: work(number))
+            self.gate.run_handshake(lambda number=number: work(number))
 
     def full(self) -> None:
         for _ in range(gate.MAX_PLACES):
@@ -68,24 +71,24 @@ class GateTests(unittest.TestCase):
 
     def test_sockets(self) -> None:
         """All sockets count, those of strangers and of clients: at the bound nobody is accepted."""
-        self.gate.guard(self.door, 40, 6)
+        self.gate.guard(self.listener, 40, 6)
         strangers = [StrangerDouble() for _ in range(6)]
         for stranger in strangers[:5]:
-            self.gate.came(stranger)
-            self.gate.gone(stranger)
-        self.assertTrue(self.door.open)
-        self.gate.came(strangers[5])
-        self.assertFalse(self.door.open)
+            self.gate.accepted(stranger)
+            self.gate.logged_in(stranger)
+        self.assertTrue(self.listener.is_open)
+        self.gate.accepted(strangers[5])
+        self.assertFalse(self.listener.is_open)
         # The one that has not logged in, and does nothing, makes room.
         self.now += gate.IDLE_SECONDS + 1
         self.clock.advance(gate.IDLE_SECONDS)
         self.assertEqual([stranger.ended for stranger in strangers], [False] * 5 + [True])
-        self.gate.ended(strangers[5])
-        self.assertTrue(self.door.open)
-        self.gate.came(StrangerDouble())
-        self.assertFalse(self.door.open)
-        self.gate.ended(strangers[0])
-        self.assertTrue(self.door.open)
+        self.gate.closed(strangers[5])
+        self.assertTrue(self.listener.is_open)
+        self.gate.accepted(StrangerDouble())
+        self.assertFalse(self.listener.is_open)
+        self.gate.closed(strangers[0])
+        self.assertTrue(self.listener.is_open)
 
     def test_idle(self) -> None:
         """Nobody waits at a node that has nothing else to do."""
@@ -115,7 +118,7 @@ class GateTests(unittest.TestCase):
 
     def test_work_that_fails(self) -> None:
         """One handshake that fails costs no other its turn."""
-        self.gate.handshake(lambda: 1 // 0)
+        self.gate.run_handshake(lambda: 1 // 0)
         self.handshakes(5, 0.001)
         for _ in range(5):
             self.turn()
@@ -177,14 +180,14 @@ class GateTests(unittest.TestCase):
         """While too many wait nobody is accepted."""
         self.full()
         waiting: list[Deferred[None]] = [self.gate.enter() for _ in range(gate.MAX_WAITING)]
-        self.assertTrue(self.door.open)
+        self.assertTrue(self.listener.is_open)
         waiting.append(self.gate.enter())
-        self.assertFalse(self.door.open)
+        self.assertFalse(self.listener.is_open)
         for _ in range(gate.MAX_WAITING // 2):
             self.gate.leave()
-        self.assertFalse(self.door.open)
+        self.assertFalse(self.listener.is_open)
         self.gate.leave()
-        self.assertTrue(self.door.open)
+        self.assertTrue(self.listener.is_open)
         self.gate.stop()
         for login in waiting[gate.MAX_WAITING // 2 + 1 :]:
             self.failureResultOf(login, Closing)
@@ -194,40 +197,35 @@ class GateTests(unittest.TestCase):
         strangers = [StrangerDouble() for _ in range(10)]
         strangers[1].idle = False
         for stranger in strangers[:9]:
-            self.gate.came(stranger)
-        self.assertTrue(self.door.open)
+            self.gate.accepted(stranger)
+        self.assertTrue(self.listener.is_open)
         self.now = 1.0
-        self.gate.came(strangers[9])
-        self.assertFalse(self.door.open)
+        self.gate.accepted(strangers[9])
+        self.assertFalse(self.listener.is_open)
         self.turn()
         self.assertEqual([stranger.ended for stranger in strangers], [False] * 10, "they are all young")
-        self.gate.gone(strangers[2])
-        self.assertTrue(self.door.open)
+        self.gate.logged_in(strangers[2])
+        self.assertTrue(self.listener.is_open)
         strangers.append(StrangerDouble())
-        self.gate.came(strangers[10])
+        self.gate.accepted(strangers[10])
         self.now = gate.IDLE_SECONDS
         self.clock.advance(gate.IDLE_SECONDS)
         self.assertEqual(
             [stranger.ended for stranger in strangers],
             [True, False, False, True, True, True, True, True, True, False, False],
         )
-        self.assertTrue(self.door.open)
+        self.assertTrue(self.listener.is_open)
         for stranger in strangers:
-            self.gate.gone(stranger)
+            self.gate.logged_in(stranger)
         self.clock.advance(gate.IDLE_SECONDS)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_accepts(self) -> None:
         """How many are accepted in a turn does not grow without bound."""
-        self.assertEqual(self.door.numberAccepts, gate.ACCEPTS_PER_TURN)
-        self.handshakes(1, 0.001)
-        self.door.numberAccepts += 20
-        self.turn()
-        self.assertEqual(self.door.numberAccepts, gate.ACCEPTS_PER_TURN)
-        self.door.numberAccepts = 3
+        self.assertEqual(self.listener.bounds, [gate.ACCEPTS_PER_TURN])
         self.handshakes(1, 0.001)
         self.turn()
-        self.assertEqual(self.door.numberAccepts, 3)
+        self.assertEqual(self.listener.bounds, [gate.ACCEPTS_PER_TURN] * 2)
 
     def test_stop(self) -> None:
         """Nothing is left behind."""

@@ -9,8 +9,9 @@ from twisted.internet.task import Clock
 from twisted.trial import unittest
 
 from imd.entry.gate import Gate
+from imd.wire.flow import MAX_BLOCKED_BYTES
 from imd.wire.outgoing import Outgoing
-from imd.wire.websocket import MAX_BLOCKED_BYTES, ChannelProtocol
+from imd.wire.websocket import ChannelProtocol
 
 
 class TransportDouble:
@@ -44,7 +45,9 @@ class SlowSocketTests(unittest.TestCase):
         self.transport = TransportDouble()
         self.protocol.transport = self.transport
         self.protocol.factory = FactoryDouble()  # type: ignore[assignment]
-        self.outgoing = Outgoing(self.transport, self.protocol.factory.flush_soon, self.protocol._stuck)
+        self.outgoing = Outgoing(
+            self.transport, self.protocol.factory.flush_soon, self.protocol.written_while_blocked
+        )
         self.protocol.outgoing = self.outgoing
         # As a handshake leaves it.
         self.protocol.inside_message = False
