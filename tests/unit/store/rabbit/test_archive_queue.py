@@ -6,6 +6,7 @@ import contextlib
 import json
 
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from imd.contracts.archive import ArchiveRecord
@@ -196,6 +197,22 @@ class ArchiveQueueTests(unittest.TestCase):
         server.resume()
         await until(lambda: queue.problem() is None, "it recovers")
         await queue.publish([record(1)])
+
+    async def test_killed_when_new(self) -> None:
+        """A broker that is killed in the first second of its queues keeps what it confirmed, and confirms again."""
+        server = breakable()
+        url = server.url_of(server.new_vhost())
+        queue = self.make(url, confirm_seconds=2.0)
+        await queue.start()
+        await queue.publish([record(1)])
+        await deferToThread(server.kill)
+        await deferToThread(server.start)
+        await until(lambda: queue.problem() is None, "it confirms again", 60)
+        await queue.publish([record(2)])
+        broker = self.broker(url)
+        batches = [broker.take(ARCHIVE_QUEUE) for _ in range(broker.length(ARCHIVE_QUEUE))]
+        ids = [one["id"] for batch in batches if batch is not None for one in json.loads(batch[1])]
+        self.assertEqual(ids, ["1", "2"])
 
     async def test_memory_alarm(self) -> None:
         """Under an alarm batches fail within the deadline and it is told why; acks get through."""
