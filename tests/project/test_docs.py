@@ -36,8 +36,11 @@ from tests.support.servers import shared
 from tests.support.ws_client import WsClient
 
 PROTOCOL = ROOT / "docs" / "protocol.md"
-OPERATIONS = ROOT / "docs" / "operations.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+DECISIONS = ROOT / "docs" / "decisions"
+REFERENCE = ROOT / "docs" / "reference"
+DEAD_LETTERS = ROOT / "docs" / "how-to" / "dead-letters.md"
+BACKUP = ROOT / "docs" / "how-to" / "backup.md"
 SECRET = "only for the examples of the protocol"
 
 _FENCE = re.compile(r"^```(.*)$")
@@ -268,7 +271,7 @@ class OperationsTests(unittest.TestCase):
 
     async def test_dead_letters(self) -> None:
         """The example looks at dead letters without taking them, and replays them when told to."""
-        [example] = [b.text for b in blocks(OPERATIONS.read_text()) if "imd.archive.dead" in b.text]
+        [example] = [b.text for b in blocks(DEAD_LETTERS.read_text()) if b.info == "python"]
         url = await deferToThread(shared().amqp_url)
         example = example.replace("amqp://guest:guest@127.0.0.1:5672/", url)
         broker = Broker(url)
@@ -290,11 +293,11 @@ class OperationsTests(unittest.TestCase):
     def run_example(self, source: str) -> None:
         """Run it as a script, without what it prints."""
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(source, "operations.md", "exec"), {})
+            exec(compile(source, DEAD_LETTERS.name, "exec"), {})
 
     async def test_restored_backup(self) -> None:
         """After the statement for a restored file, a device whose numbers are given out again is told so."""
-        [statement] = re.findall(r'"(UPDATE user SET [^"]*)"', OPERATIONS.read_text())
+        [statement] = re.findall(r'"(UPDATE user SET [^"]*)"', BACKUP.read_text())
         folder = Path(self.mktemp())
         store = await self.open_store(folder)
         await store.accept([submission("alice", ["bob"])])
@@ -332,20 +335,49 @@ def submission(sender: str, recipients: list[str]) -> Submission:
 # ---- everything
 
 
+def links(path: Path) -> list[tuple[str, Path, str]]:
+    """The relative links of a document: as written, their file or folder, and the heading or nothing."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found = []
+    for link in re.findall(r"(?:\]\(|src=\")([^)\s\"]+)[)\"]", text):
+        if not re.match(r"[a-z]+:", link):
+            name, _, heading = link.partition("#")
+            found.append((link, (path.parent / name).resolve() if name else path, heading))
+    return found
+
+
 class LinkTests(unittest.TestCase):
     def test_relative_links(self) -> None:
         """Each leads to a file of the project, and to a heading if it names one."""
         for path in documents():
-            text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-            for link in re.findall(r"\]\(([^)\s]+)\)", text):
-                if re.match(r"[a-z]+:", link):
-                    continue
-                name, _, heading = link.partition("#")
-                target = (path.parent / name).resolve() if name else path
+            for link, target, heading in links(path):
                 where = f"{path.relative_to(ROOT)}: {link}"
                 self.assertTrue(target.exists() and target.is_relative_to(ROOT), where)
                 if heading:
                     self.assertIn(heading, headings(target.read_text()), where)
+
+    def test_contents(self) -> None:
+        """The list of headings at the top of a document names all of them, in their order."""
+        for path in documents():
+            text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+            listed = re.findall(r"(?m)^- \[.*\]\(#(.*)\)$", text)
+            if listed:
+                titles = re.findall(r"(?m)^## .*$", text)
+                anchors = [anchor for title in titles for anchor in headings(title)]
+                self.assertEqual(listed, anchors, path.name)
+
+    def test_reachable(self) -> None:
+        """Each file in docs/ is reached by links that begin at docs/README.md."""
+        reached = {ROOT / "docs" / "README.md"}
+        ahead = list(reached)
+        while ahead:
+            path = ahead.pop()
+            if path.suffix == ".md":
+                found = {target for _, target, _ in links(path) if target.is_file()} - reached
+                reached |= found
+                ahead += found
+        there = {path for path in (ROOT / "docs").rglob("*") if path.is_file()}
+        self.assertEqual(sorted(str(path.relative_to(ROOT)) for path in there - reached), [])
 
     def test_files_named(self) -> None:
         """Files and folders named in backquotes by their path exist."""
@@ -365,10 +397,15 @@ class LinkTests(unittest.TestCase):
                     self.assertRegex(source.read_text(), rf"(class|def) {name}\b", where)
 
     def test_decisions_are_listed(self) -> None:
-        """Each decision is to be found from the architecture."""
-        text = ARCHITECTURE.read_text()
-        for path in (ROOT / "docs" / "decisions").glob("*.md"):
-            self.assertIn(f"(decisions/{path.name})", text)
+        """The index of decisions has each of them, by its number and title."""
+        index = (DECISIONS / "README.md").read_text()
+        listed = re.findall(r"(?m)^(\d+)\. \[(.*)\]\((.*)\)$", index)
+        there = []
+        for path in sorted(DECISIONS.glob("[0-9]*.md")):
+            title = re.match(r"# (\d+)\. (.*)\n", path.read_text())
+            assert title is not None, path.name
+            there.append((title[1], title[2], path.name))
+        self.assertEqual(listed, there)
 
 
 class ReadmeTests(unittest.TestCase):
@@ -390,8 +427,8 @@ class ReadmeTests(unittest.TestCase):
 
 class CompletenessTests(unittest.TestCase):
     def test_every_key(self) -> None:
-        """operations.md has a row for each configuration key, in its section's table, with its default."""
-        sections = re.split(r"(?m)^### ", OPERATIONS.read_text())
+        """The reference has a row for each configuration key, in its section's table, with its default."""
+        sections = re.split(r"(?m)^## ", (REFERENCE / "configuration.md").read_text())
         tables = {match[1]: part for part in sections if (match := re.match(r"`\[(\w+)\]`", part))}
         for name, section in get_type_hints(Settings).items():
             for key in dataclasses.fields(section):
@@ -410,19 +447,24 @@ class CompletenessTests(unittest.TestCase):
                 self.assertEqual(row[1].strip().strip("`"), shown, f"[{name}] {key.name}")
 
     def test_every_metric(self) -> None:
-        """operations.md names each metric that the code has, and no others."""
-        named = set(re.findall(r"`(imd_[a-z_]+)", OPERATIONS.read_text()))
+        """The reference has a row for each metric of the code, and no others."""
+        text = (REFERENCE / "metrics.md").read_text()
+        rows = re.findall(r"(?m)^\| (`imd_.*?) \|", text)
+        named = {name for row in rows for name in re.findall(r"`(imd_[a-z_]+)", row)}
         there = set()
         for path in (ROOT / "imd").rglob("*.py"):
             there |= set(re.findall(r"\(\s*\"(imd_[a-z_]+)\"", path.read_text()))
         self.assertEqual(named, there)
+        for path in documents():
+            for name in re.findall(r"`(imd_[a-z_]+)[`{]", path.read_text()):
+                self.assertIn(name, there, path.name)
 
     def test_every_module(self) -> None:
         """architecture.md says what each module is for."""
         text = ARCHITECTURE.read_text()
         for path in (ROOT / "imd").rglob("*"):
             if path.suffix in (".py", ".lua") and path.name != "__init__.py":
-                self.assertIn(f"`{path.name}`", text)
+                self.assertIn(f"`{path.name}`", text, path.name)
 
     def test_version(self) -> None:
         """NEWS.md begins with the version at hand."""
