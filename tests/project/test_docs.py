@@ -459,6 +459,17 @@ class CompletenessTests(unittest.TestCase):
             for name in re.findall(r"`(imd_[a-z_]+)[`{]", path.read_text()):
                 self.assertIn(name, there, path.name)
 
+    def test_bounds(self) -> None:
+        """The constants that the table of queues names are in their modules."""
+        text = (REFERENCE / "limits.md").read_text()
+        named = re.findall(r"`((?:[a-z_]+\.)+)([A-Z][A-Z_]+)`", text)
+        self.assertGreater(len(named), 20)
+        modules = list((ROOT / "imd").rglob("*.py"))
+        for module, constant in named:
+            ending = "/" + module.rstrip(".").replace(".", "/") + ".py"
+            found = [path.read_text() for path in modules if str(path).endswith(ending)]
+            self.assertTrue(any(re.search(rf"(?m)^{constant}\b", text) for text in found), module + constant)
+
     def test_every_module(self) -> None:
         """architecture.md says what each module is for."""
         text = ARCHITECTURE.read_text()

@@ -120,6 +120,11 @@ def write(page: Page, to: str, text: str) -> None:
     page.click("button")
 
 
+def reload_uncached(page: Page) -> None:
+    """As Ctrl-Shift-R does."""
+    page.context.new_cdp_session(page).send("Page.reload", {"ignoreCache": True})
+
+
 def says(page: Page, state: str) -> None:
     expect(page.locator("#state")).to_have_text(re.compile(rf": {state}$"))
 
@@ -177,8 +182,8 @@ class TutorialTests(unittest.TestCase):
         alice.reload()
         says(alice, "closed")
         reader.replace("my-chat/site/chat.js", "const client")
-        alice.reload()
-        bob.reload()
+        reload_uncached(alice)
+        reload_uncached(bob)
         says(alice, "open")
         says(bob, "open")
         write(bob, "alice", "with a token")
