@@ -1,4 +1,4 @@
-"""What can be said of a configuration by itself: risks, and things that do not fit together."""
+"""Advice on a configuration by itself: risks, and settings that do not fit together."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A chat with somebody, in the terminal or in a pipe.
 
-What has been said is shown first, then what comes; a line that is typed is sent. Ctrl-D ends it. In a
+The last messages are shown first, then new ones; a line that is typed is sent. Ctrl-D ends it. In a
 pipe each line of the input is a message, and the end comes when all of them are accepted.
 
 examples:

@@ -46,7 +46,7 @@ def read(path: str) -> Settings:
 
 
 def explain(settings: Settings, output: Output) -> None:
-    """What the configuration comes to, and the keys that are not at their defaults."""
+    """Print the configuration in words, and the keys that are not at their defaults."""
     for line in in_words(settings):
         output.line(line)
     default = Settings()

@@ -65,7 +65,7 @@ def make_parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """What the shell is to be told."""
+    """Run a subcommand; returns the exit code."""
     options: Any = make_parser().parse_args(arguments)
     output = Output(options.json)
     try:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.problem(str(error))
         return BROKEN
     except BrokenPipeError:
-        # Whoever read has had enough. Nothing must be left to be flushed into the pipe at the end.
+        # The reader has closed the pipe. Python must not flush into it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except KeyboardInterrupt:

@@ -64,7 +64,7 @@ class Conversation:
         client.on(StateChanged, self._state_changed)
         client.on(Failed, self._message_failed)
         client.on(Gap, lambda _: self._note("some messages may be missing here; the history has them"))
-        # Whatever ends it: the node is told what was seen, and nothing waits for a broken connection.
+        # However the chat ends, the client acknowledges what was shown, and waits for no broken connection.
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         client.start()
         try:

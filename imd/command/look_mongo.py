@@ -131,7 +131,7 @@ def _writes(client: Any, database: Any) -> Iterator[Finding]:
 
 
 def _shrinking(database: Any, information: Any) -> Iterator[Finding]:
-    """What makes MongoDB remove documents by itself."""
+    """Settings that make MongoDB remove documents by itself."""
     for name, index in information.items():
         if "expireAfterSeconds" in index:
             advice = "Drop it, unless the archive is meant to forget: history ends there."
@@ -143,7 +143,7 @@ def _shrinking(database: Any, information: Any) -> Iterator[Finding]:
 
 
 def _missing(database: Any) -> Iterator[Finding]:
-    """What RabbitMQ has confirmed and never gave out."""
+    """Batches that RabbitMQ has confirmed and never gave out."""
     missing = count_missing(database)
     if missing:
         batches = sum(missing.values())

@@ -15,7 +15,7 @@ from imd.config.settings import Settings
 
 
 def certificates(settings: Settings) -> Iterator[Finding]:
-    """Those of each endpoint with TLS."""
+    """Findings on the certificates of each endpoint with TLS."""
     for part, listen in (("websocket", settings.websocket.listen), ("http", settings.http.listen)):
         place = place_of(listen)
         if place.is_tls:
@@ -48,7 +48,7 @@ def _look(part: str, place: Place) -> Iterator[Finding]:
         yield warning(
             part,
             f"{file} holds one certificate only, and {chain[0].issuer.rfc4514_string()} has issued it",
-            "Who does not know that one does not trust the node: name fullchain.pem, or extraCertChain=FILE.",
+            "Clients without that issuer do not trust the node: name fullchain.pem, or extraCertChain=FILE.",
         )
 
 

@@ -12,7 +12,10 @@ from imd.wire.twisted_internals import use_monotonic_clock
 
 
 def run_on_reactor(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """What the coroutine returns or raises. KeyboardInterrupt when the reactor was told to stop first."""
+    """Run a coroutine; returns or raises its result.
+
+    Raises KeyboardInterrupt when the reactor was told to stop first.
+    """
     from twisted.internet import reactor as installed
 
     reactor: Any = installed

@@ -156,5 +156,5 @@ def clear_stale(endpoint: str) -> str:
 
 
 def make_control(switch: Switch) -> Site:
-    """What to listen with."""
+    """The site that the control socket serves."""
     return BoundedSite(_Root(switch), timeout=REQUEST_SECONDS)

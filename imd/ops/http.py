@@ -26,7 +26,7 @@ _PAGE = b"""imd, an instant-messaging daemon
 CLIENT_SETTINGS_PATH = b"/client.json"
 
 ClientSettings = Callable[[Mapping[str, str]], bytes | None]
-"""from a request's headers to what a page must know of its node, as JSON; None: not known yet"""
+"""from a request's headers to the settings of a page, as JSON; None: not known yet"""
 
 _JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
@@ -116,10 +116,10 @@ def make_site(
     files: Mapping[bytes, File] | None = None,
     client_settings: ClientSettings | None = None,
 ) -> Site:
-    """What to listen with.
+    """The site that the http port serves.
 
-    `problems` gives what keeps the node from being ready, by part; empty: ready. `files` are the web pages,
-    `client_settings` what they ask for; without these there are none.
+    `problems` gives the reasons why the node is not ready, by part; empty: ready. `files` are the web pages,
+    `client_settings` answers /client.json for them; without `files` there are no pages.
     """
     # Imported here because it asks for the reactor.
     from prometheus_client.twisted import MetricsResource

@@ -1,4 +1,4 @@
-"""What the operating system lets this process have, and what Python does with it."""
+"""The process: its open files, garbage collector, SIGHUP and log file."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def raise_file_limit() -> int:
 
 
 def settle_garbage_collector() -> None:
-    """Stop looking for garbage in what a started node keeps for good, and look less often.
+    """Leave the objects of a started node out of garbage collection, and collect less often.
 
-    Hardly anything that a message or connection leaves behind is a cycle.
+    Messages and connections leave hardly any reference cycles behind.
     """
     gc.collect()
     gc.freeze()

@@ -22,7 +22,7 @@ class Summary(NamedTuple):
 
 
 def summarize(exit_code: int, output: str) -> Summary:
-    """What trial, which ended with `exit_code`, printed.
+    """Read the output of a run of trial that ended with `exit_code`.
 
     Errors and unexpected successes are failures, expected failures are skipped. A run that tested
     nothing, or ended without a verdict, has failed.

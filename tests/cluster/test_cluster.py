@@ -1,4 +1,4 @@
-"""What only a cluster has: delivery between nodes, and what it keeps in Redis and MongoDB."""
+"""Features that only a cluster has: delivery between nodes, and its data in Redis and MongoDB."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ class ClusterTests(Rules, unittest.TestCase):
         self.assertEqual((await new.take("message"))["msg"], "hi")
 
     async def test_cursor_follows_to_another_node(self) -> None:
-        """What a device acknowledged on one node counts on another."""
+        """An acknowledgement on one node counts on another."""
         user = self.name("bob")
         sender = await self.login(self.name("alice"), url=self.at(0))
         client = await self.login(user, url=self.at(1), ack=True)

@@ -53,7 +53,7 @@ def config(name: str, value: str | int) -> None:
 
 
 class Asking(Rules):
-    """What a node says of itself."""
+    """Asks a node for /readyz."""
 
     timeout = 120
     node: NodeServer

@@ -21,7 +21,7 @@ from tests.support.ws_client import WsClient
 
 @cache
 def cluster() -> Cluster:
-    """What is lost on the bus is found within a second; a lease is as short as it may be."""
+    """Hints lost on the bus are found within a second; a lease is as short as it may be."""
     return Cluster("t", {"inbox": {"reconcile_seconds": 1}})
 
 
@@ -57,7 +57,7 @@ class Stream:
         self.client.send(frame)
 
     def note(self) -> None:
-        """Take the answers that are here. Whatever was refused goes again."""
+        """Take the answers that are here, and send refused messages again."""
         assert self.client is not None
         while self.client.frames:
             frame = self.client.frames.popleft()
@@ -381,7 +381,7 @@ class TroubleTests(Rules, unittest.TestCase):
             self.fail(f"{ini} started")
 
     async def test_bad_configurations(self) -> None:
-        """What cannot work stops the start, with the section and key that are wrong (all: test_settings)."""
+        """A mistake stops the start; its section and key are named (all mistakes: test_settings)."""
         for ini, words in (
             ({"limits": {"mesage_bytes": 1}}, ("limits", "mesage_bytes", "node.ini")),
             ({"auth": {"mode": "jwt", "secret": "env:IMD_TEST_NOT_SET"}}, ("secret", "IMD_TEST_NOT_SET")),

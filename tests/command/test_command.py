@@ -80,7 +80,7 @@ class OutputTests(unittest.TestCase):
         self.assertEqual(json.loads(as_json.getvalue())["findings"][1]["advice"], "look")
 
     def test_harmless(self) -> None:
-        """What somebody else wrote cannot talk to the terminal."""
+        """Text of other people cannot control the terminal."""
         self.assertEqual(harmless("a\x1b[31mb\x9bc\rd"), "a\\x1b[31mb\\x9bc\\x0dd")
 
 
@@ -126,7 +126,7 @@ class CheckTests(unittest.TestCase):
         ), out.getvalue()
 
     def test_shipped(self) -> None:
-        """What is shipped has no problem."""
+        """The configuration files of the project have no problem."""
         self.patch(os, "environ", {**os.environ, "IMD_SECRET": SECRET})
         self.patch(__import__("sys"), "stdout", io.StringIO())
         for name in ("node.ini", "cluster.ini"):

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, the constraints, the configuration files and the scripts."""
+"""The files that are shipped: the wheel, the constraints, the configuration files and the scripts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 
 
 def run(*command: object, cwd: Path, **environment: str) -> str:
-    """What a command prints; an AssertionError with it if it fails."""
+    """The output of a command; an AssertionError with it if the command fails."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -185,7 +185,7 @@ class ScriptTests(FolderTests):
             self.assertTrue(os.access(script, os.X_OK), script)
 
     def start_run(self, *arguments: str) -> list[str]:
-        """What `scripts/run` gives to twistd, in a copy whose virtual environment is made of stubs."""
+        """Words that `scripts/run` gives to twistd, in a copy whose virtual environment is made of stubs."""
         copy = self.folder / "a copy"
         if not copy.exists():
             shutil.copytree(ROOT / "scripts", copy / "scripts")

@@ -32,7 +32,7 @@ class Primary(RedisServer):
             connection.close()
 
     def replication(self) -> dict[str, str]:
-        """What INFO says of it."""
+        """The fields of INFO replication."""
         lines = self.ask("INFO", "replication").decode().splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
 

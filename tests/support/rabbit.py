@@ -1,4 +1,4 @@
-"""What tests on real servers share: waiting, looking into queues, and servers that may be harmed."""
+"""For tests on a real RabbitMQ: waiting, looking into queues, and servers that may be harmed."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def cost(rows: list[Row]) -> str:
 
 
 def disturbance(foreign: list[tuple[float, float]]) -> str:
-    """What else ran on the two cores while the turns did."""
+    """The load of other processes on the two cores during the turns, in words."""
     if not foreign:
         return ""
     node, load = (median(shares) for shares in zip(*foreign, strict=True))

@@ -32,7 +32,7 @@ class Shape:
 
 @dataclass
 class Ran:
-    """What a run of pairs gave."""
+    """Results of a run of pairs."""
 
     per_second: float = 0.0
     messages: int = 0

@@ -18,7 +18,7 @@ AT_ONCE = 100
 
 @dataclass
 class LoggedIn:
-    """What logging in a number of clients came to."""
+    """Results of logging in a number of clients."""
 
     per_second: float
     bytes_each: float

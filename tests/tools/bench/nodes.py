@@ -1,4 +1,4 @@
-"""What it costs that sender and recipient are on different nodes, and that there are many nodes."""
+"""The cost of a sender and a recipient on different nodes, and of many nodes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def _random_pairs(rig: Rig, nodes: list[PinnedNode], plan: Plan) -> tuple[
     chance = random.Random(len(nodes))
     urls = [(chance.choice(nodes).url, chance.choice(nodes).url) for _ in range(plan.shape.pairs)]
     seen: list[float] = []
-    # What nodes do when nobody writes is not a message's.
+    # The work of idle nodes is not counted for messages.
     idle, began = -rig.cpu()["node"], time.perf_counter()
     await asyncio.sleep(plan.warm_seconds)
     idle = (idle + rig.cpu()["node"]) / (time.perf_counter() - began)

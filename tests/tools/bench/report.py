@@ -1,4 +1,4 @@
-"""What was measured, against what, and whether that is what is wanted: as text, Markdown and JSON."""
+"""Rows of figures, their references and goals: as text, Markdown and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured and what it needs: nodes and relays on the first core, the three servers on the second."""
+"""The processes of the benchmark: nodes and relays on the first core, the three servers on the second."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ GROUP_WINDOW = 64
 # With less than this of either core used by others, a turn is taken as it is.
 CALM = 0.1
 _groups = itertools.count(1)
-# What others used of the two cores in each turn so far.
+# Shares of the two cores that other processes used, in each turn so far.
 foreign: list[tuple[float, float]] = []
 
 
@@ -105,7 +105,7 @@ def wait_archived(rig: Rig, messages: int, since: float) -> float:
 
 
 def costs(ran: Ran) -> str:
-    """Who used how much of the processors."""
+    """CPU of each process for a message, in words."""
     parts = [f"{name} {ran.cpu[name]:.1f}" for name in processes(ran)]
     said = f"{ran.per_second:,.0f}/s; µs of CPU a message: {ran.all_cpu:.1f}, of it {', '.join(parts)}"
     return said + disturbance(ran)
@@ -124,7 +124,7 @@ def others(*runs: Ran) -> float:
 
 
 def room(ran: Ran) -> str:
-    """What each of the two cores would allow if it did nothing else."""
+    """Messages a second that each of the two cores would allow if it did nothing else."""
     node = sum(micros for name, micros in ran.cpu.items() if name in ON_NODE_CORE)
     rest = ran.all_cpu - node
     if not node or not rest:
@@ -133,7 +133,7 @@ def room(ran: Ran) -> str:
 
 
 def disturbance(ran: Ran) -> str:
-    """What else ran on the cores, if that was much."""
+    """The load of other processes on the cores, if it was much."""
     node, load = ran.foreign
     if max(ran.foreign) < CALM:
         return ""

@@ -18,7 +18,7 @@ from tests.tools.drill.seams import Did, Gone, Seams, noted_in
 class Build(NamedTuple):
     """A node's fault. `under` names the drill's faults that bring it to light, with commas.
 
-    `finds` is the one kind of violation that it is there for. What else may follow from it is in `also`.
+    `finds` is the one kind of violation that it is there for; `also` are kinds that may follow from it.
     """
 
     wrong: str

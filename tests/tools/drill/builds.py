@@ -33,7 +33,7 @@ def short_plan(under: str, seed: str = "1", seconds: float = 3.0) -> Plan:
 
 
 def verdict(name: str, outcome: Outcome) -> list[str]:
-    """What is not as it should be with the run of a broken build; nothing when it was found out."""
+    """The objections to the run of a broken build; none when the drill found it out."""
     build = BUILDS[name]
     kinds = Counter(violation.kind for violation in outcome.violations)
     wrong = []
@@ -67,8 +67,10 @@ class Proof:
         self._clean: dict[str, list[str]] = {}
 
     def prove(self, name: str, plan: Plan) -> list[str]:
-        """What is not as it should be; nothing when the build is found out, and the same plan without it is
-        clean. Raises Gone when the build's target is gone."""
+        """The objections; none when the build is found out, and the same plan without it is clean.
+
+        Raises Gone when the build's target is gone.
+        """
         check(name)
         if plan.name not in self._clean:
             self._clean[plan.name] = self._unbroken(plan)

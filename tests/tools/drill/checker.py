@@ -242,7 +242,7 @@ class _Check:
         return max(times, default=float("-inf"))
 
     def _received(self, user: str, device: str, connections: list[Connection]) -> set[str]:
-        """What the device got, each message judged; a message that came again counts where it came first."""
+        """Judge each message that the device got; one that came again counts where it came first."""
         ids: dict[str, str] = {}
         latest_first: dict[Device, tuple[int, str]] = {}
         for connection in connections:

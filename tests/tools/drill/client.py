@@ -92,7 +92,7 @@ class Device:
         self._ended.clear()
         self._connected = asyncio.get_running_loop().create_future()
         frame = self._connect_frame(node.name)
-        # Who is hasty does not wait for the handshake: a node that hangs finds the connect frame later.
+        # A hasty client does not wait for the handshake: a node that hangs finds the connect frame later.
         hasty = self.rng.random() < 0.3
         try:
             self.wire = await Wire.open(

@@ -19,7 +19,7 @@ ACK_EVERY = 64
 
 
 class Crowd:
-    """What its clients have in common: where they go, and what happened to all of them."""
+    """State that its clients share: where they go, and what happened to all of them."""
 
     def __init__(self, urls: Callable[[], Sequence[str]], at_once: int = 1000) -> None:
         self.urls = urls

@@ -23,16 +23,16 @@ SETTLE_SECONDS = 60
 ARCHIVE_SECONDS = 60
 PROBE_SECONDS = 30
 FAULT_SECONDS = 120
-# What a broken build has lost does not come, however long one waits. Nor does what Redis has lost.
+# Messages that a broken build or Redis has lost never come: a long wait is in vain.
 BROKEN_SECONDS = 3
 LOST_SECONDS = 8
-# Redis' inboxes come out poorer of these; they would excuse what the others do, so they are mixed apart.
+# These faults empty Redis' inboxes, which would excuse losses by other faults: they are mixed apart.
 LOSING = {"redis-flush", "redis-failback", "redis-failover"}
 
 
 @dataclass
 class Plan:
-    """What to do in one part. `hint_seconds`: how soon hints must flow again."""
+    """One part of a drill. `hint_seconds`: how soon hints must flow again."""
 
     name: str
     faults: list[str]
@@ -62,7 +62,7 @@ class Struck:
 
 @dataclass
 class Outcome:
-    """What came of a part."""
+    """The result of a part."""
 
     plan: Plan
     history: History
@@ -135,7 +135,7 @@ async def _strike(
         await asyncio.sleep(stage.rng.uniform(0.3, 1.5))
         if not queue:
             queue = stage.rng.sample(faults, len(faults))
-            # What loses data comes first, so that it comes at all.
+            # Faults that lose data come first, so that they come at all.
             queue.sort(key=lambda fault: fault.name in LOSING)
         chosen = [queue.pop()]
         if plan.mixed:

@@ -20,7 +20,7 @@ from tests.tools.drill.world import World
 
 
 class Stage:
-    """What a fault may touch."""
+    """The things that a fault may touch."""
 
     def __init__(self, cluster: Cluster, world: World, rng: random.Random, lease_seconds: float) -> None:
         self.cluster = cluster

@@ -1,4 +1,4 @@
-"""What happened in a run, as the clients saw it: what the checker judges."""
+"""The events of a run as the clients saw them; the checker judges them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Event = Send | Answer | Got | Reset
 
 @dataclass(slots=True)
 class Message:
-    """What a device wants delivered. `key` is its clientMsgId, and unique in the whole run."""
+    """A message that a device sends. `key` is its clientMsgId, and unique in the whole run."""
 
     key: str
     sender: str
@@ -89,7 +89,7 @@ class Connection:
 
 
 class Document(NamedTuple):
-    """What the archive has of one message."""
+    """One message in the archive."""
 
     message_id: str
     key: str

@@ -108,7 +108,7 @@ class _Side(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._proxy._pairs.discard(self)
         if self.peer is not None and self.peer.transport is not None:
-            # What it said last has to arrive.
+            # Its last bytes have to arrive.
             self.peer.transport.close() if error is None else self.peer.transport.abort()
 
     def abort(self) -> None:

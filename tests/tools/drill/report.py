@@ -13,7 +13,7 @@ SHOWN = 5
 
 
 def numbers(outcome: Outcome) -> dict[str, Any]:
-    """What happened in a part, counted. Times in milliseconds where the name says so, else in seconds."""
+    """Counts of the events of a part. Times in milliseconds where the name says so, else in seconds."""
     history = outcome.history
     first_sent: dict[str, float] = {}
     waits: list[float] = []

@@ -63,7 +63,7 @@ class Slow:
         self.messages = messages
         self.size = size
         self.crowd = Crowd(lambda: [self.node.url])
-        # Those that leave everything in the socket are seed clients: only the socket holds them back.
+        # The readers do not acknowledge: only the socket holds messages back from them.
         self.readers = [Client(self.crowd, f"r{n}", acks=False, announces=bool(n % 2)) for n in range(count)]
         self.report: dict[str, Any] = {"readers": count, "messages for each": messages, "bytes": size}
 
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ini = {
         "limits": {"messages_per_second": 0},
         "inbox": {"max_messages": options.messages + 1000},
-        # Who does not read does not answer pings either: here they shall stay.
+        # Clients that do not read do not answer pings either; they are not to be closed for it here.
         "websocket": {"ping_seconds": 3600, "pong_seconds": 3600},
     }
     with Stage(2, ini) as stage:

@@ -1,4 +1,4 @@
-"""What the drills with crowds share: servers and nodes of their own, talkers beside them, and looking on."""
+"""The stage of a drill with a crowd: servers, nodes, talkers beside the crowd, and their metrics."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class Stage:
     # looking on
 
     def counts(self) -> dict[str, int]:
-        """What Redis and MongoDB have been asked so far, by kind."""
+        """Commands to Redis and MongoDB so far, by kind."""
         redis = RawRedis(self.redis.url)
         try:
             info = redis("INFO", "commandstats").decode()
@@ -179,12 +179,12 @@ class Stage:
 
 
 def rss_mb(node: NodeServer) -> float:
-    """What the node holds in memory, MB."""
+    """The resident memory of the node, MB."""
     status = Path(f"/proc/{node.pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
     return round(int(line.split()[1]) / 1024, 1)
 
 
 def difference(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """What has been added, where anything has."""
+    """The counters that have grown, and by how much."""
     return {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}

@@ -1,4 +1,4 @@
-"""Who takes part in a run, what they owe one another, and in which phase the run is."""
+"""The participants of a run, the messages that they owe one another, and the phase of the run."""
 
 from __future__ import annotations
 

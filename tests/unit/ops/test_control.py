@@ -81,7 +81,7 @@ class ControlTests(unittest.TestCase):
         self.assertFalse(self.trace.on)
 
     async def test_wrong(self) -> None:
-        """What cannot be meant is refused, and changes nothing."""
+        """A form with a mistake is refused, and changes nothing."""
         await self.ask("POST", user="alice")
         for form in (
             {"user": "a\x00"},

@@ -67,7 +67,7 @@ class HttpTests(unittest.TestCase):
 
     @inlineCallbacks
     def test_metrics(self) -> Any:
-        """What prometheus_client knows, in Prometheus' text format."""
+        """The metrics of the process, in Prometheus' text format."""
         status, headers, body = yield self.ask("/metrics")
         self.assertEqual(status, 200)
         self.assertTrue(headers["content-type"].startswith("text/plain"))
@@ -139,7 +139,7 @@ class HttpTests(unittest.TestCase):
 
     @inlineCallbacks
     def test_silent_connections_end(self) -> Any:
-        """Who connects and says nothing is let go after a while."""
+        """A connection without a request is closed after a while."""
         self.assertEqual(self.site.timeOut, REQUEST_SECONDS)
         self.site.timeOut = 0.2
         address = ("127.0.0.1", self.port.getHost().port)
@@ -206,7 +206,7 @@ class PageTests(HttpTests):
 
     @inlineCallbacks
     def test_not_modified(self) -> Any:
-        """Who has the file already is told so."""
+        """A browser that has the file already gets 304."""
         _, headers, _ = yield self.ask("/app/app.js")
         status, again, body = yield self.ask("/app/app.js", if_none_match=headers["etag"])
         self.assertEqual((status, body, again["etag"]), (304, b"", headers["etag"]))

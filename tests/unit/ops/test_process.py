@@ -28,7 +28,7 @@ print(raise_file_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 
 class FileLimitTests(unittest.TestCase):
     def raised(self, soft: str, hard: str) -> list[int]:
-        """What is returned, and the limits afterwards, in a process of its own."""
+        """The returned limit, and the limits afterwards, in a process of its own."""
         code = _RAISE.format(soft=soft, hard=hard)
         environment = {**os.environ, "PYTHONPATH": str(Path(imd.__file__).parent.parent)}
         command = [sys.executable, "-c", code]
@@ -55,7 +55,7 @@ class FileLimitTests(unittest.TestCase):
 
 class ConnectionRoomTests(unittest.TestCase):
     def test_room(self) -> None:
-        """What the limit leaves after the node's own files, at most what is wanted, never below zero."""
+        """The limit less the node's own files; at most the wanted number, never below zero."""
         self.assertEqual(connection_room(1024, 100_000), 1024 - RESERVED_FILES)
         self.assertEqual(connection_room(1_000_000, 100_000), 100_000)
         self.assertEqual(connection_room(10, 100_000), 0)
@@ -63,7 +63,7 @@ class ConnectionRoomTests(unittest.TestCase):
 
 class GarbageCollectorTests(unittest.SynchronousTestCase):
     def test_settled(self) -> None:
-        """What is there is frozen, and the first generation is larger; both are as before afterwards."""
+        """Existing objects are frozen, and the first generation is larger."""
         self.addCleanup(gc.set_threshold, *gc.get_threshold())
         self.addCleanup(gc.unfreeze)
         settle_garbage_collector()

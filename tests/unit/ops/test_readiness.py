@@ -81,7 +81,7 @@ class ReadinessTests(unittest.TestCase):
         self.assertEqual(self.readiness.problems(), {})
 
     def test_what_others_say(self) -> None:
-        """What a part says of itself comes first."""
+        """A part's own problem comes first."""
         self.ill()
         self.others = {"archive": "MongoDB: away"}
         self.assertEqual(self.readiness.problems(), {"archive": "MongoDB: away", "inbox": "redis: full"})

@@ -106,7 +106,7 @@ class PortTests(unittest.TestCase):
 
 class SharedServersTests(unittest.TestCase):
     def test_one_process_each(self) -> None:
-        """Whoever asks gets the same servers, and a corner of them that nobody has had."""
+        """The servers are the same for all who ask; each caller gets a database that nobody has had."""
         self.assertIs(shared(), shared())
         self.assertEqual(shared().redis.pid, shared().redis.pid)
         urls = {shared().redis_url() for _ in range(5)}

@@ -62,7 +62,7 @@ class SeamTests(unittest.TestCase):
             seams.attributes(Target, "field", "fields")
 
     def test_inherited_is_gone(self) -> None:
-        """What a class only inherits would be replaced for it alone."""
+        """An inherited method counts as gone: it would be replaced in that class alone."""
 
         class Heir(Target):
             pass

@@ -105,7 +105,7 @@ class CheckerTests(unittest.TestCase):
         self.assert_found()
 
     def test_refused_message_may_change_places(self) -> None:
-        """What is sent again after an error stands anywhere between its first sending and its acceptance."""
+        """A message resent after an error may stand anywhere between its first sending and its acceptance."""
         for first, second in (("a", "b"), ("b", "a")):
             self.story = story = Story()
             story.send("a")
@@ -122,7 +122,7 @@ class CheckerTests(unittest.TestCase):
             self.assert_found()
 
     def test_told_of_a_loss(self) -> None:
-        """What Redis lost may be missing from devices that were told, if history has it."""
+        """Messages that Redis lost may be missing on devices that were told, if history has them."""
         story = self.story
         story.good("a")
         story.send("b")
@@ -195,7 +195,7 @@ class CheckerTests(unittest.TestCase):
         self.assert_found("lost")
 
     def test_lost_and_cannot_be_told(self) -> None:
-        """Who names no cursor, and was away when Redis lost its data, cannot be told; only if connected."""
+        """A device without a cursor that was away when Redis lost its data cannot be told of it."""
         for lived, found in ((1, []), (60, ["lost"])):
             self.story = story = Story()
             story.send("b")
