@@ -8,9 +8,8 @@ import socket
 from typing import Any
 from urllib.parse import urlencode
 
-from twisted.internet.endpoints import serverFromString
-
 from imd.config.settings import Settings
+from imd.ops.twisted_internals import unix_path
 from imd.protocol.errors import ConfigurationError
 
 
@@ -31,7 +30,7 @@ def ask(settings: Settings, method: str, form: dict[str, Any], seconds: float) -
         raise ConfigurationError(
             "[node] control: a live trace needs a socket, such as unix:imd.control:mode=600"
         )
-    path: str = getattr(serverFromString(None, settings.node.control), "_address", "")
+    path = unix_path(settings.node.control)
     connection = _UnixConnection(path, seconds)
     try:
         headers = {"content-type": "application/x-www-form-urlencoded"}

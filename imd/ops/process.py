@@ -8,8 +8,9 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import Logger, globalLogPublisher
-from twisted.python.logfile import BaseLogFile
+from twisted.logger import Logger
+
+from imd.ops.twisted_internals import log_files
 
 SPARE_SOCKETS = 128
 """for clients beyond the room there is, who are told so"""
@@ -66,11 +67,7 @@ def on_hangup(reactor: Any) -> Callable[[Callable[[], None]], None]:
 def reopen_log() -> None:
     """Go on in a file of the same name, if twistd writes the log to a file: it may have been moved away."""
     log = Logger()
-    # twistd has no other way to its log file than by the observer that writes to it.
-    for observer in list(getattr(globalLogPublisher, "_observers", ())):
-        file = getattr(observer, "_outFile", None)
-        if not isinstance(file, BaseLogFile):
-            continue
+    for file in log_files():
         try:
             # Tried first: a log that cannot be opened again must not be closed.
             with open(file.path, "ab"):
