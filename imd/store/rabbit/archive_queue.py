@@ -61,8 +61,8 @@ def _with_agent(record: Record) -> bytes:
 
 async def declare_archive_queues(link: Link, queue_bytes: int) -> None:
     """Declare `imd.archive` and `imd.archive.dead`; one that exists with other arguments is used as it is."""
-    # The dead queue second: RabbitMQ may forget the newest quorum queue when it is killed within a second. The
-    # queue then comes back empty and never confirms. Making another one writes the first one's name to the file.
+    # The dead queue second: RabbitMQ may forget the newest quorum queue when it is killed within a second.
+    # That queue then comes back empty and never confirms. Making another one writes the name to the file.
     arguments = archive_arguments(link.server_version, queue_bytes)
     await _declare(link, ARCHIVE_QUEUE, arguments, without_dead_letters(arguments))
     await _declare(link, DEAD_QUEUE, dead_arguments())

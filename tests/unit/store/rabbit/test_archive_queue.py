@@ -199,7 +199,7 @@ class ArchiveQueueTests(unittest.TestCase):
         await queue.publish([record(1)])
 
     async def test_killed_when_new(self) -> None:
-        """A broker that is killed in the first second of its queues keeps what it confirmed, and confirms again."""
+        """A broker that is killed in its queues' first second keeps what it confirmed, and confirms again."""
         server = breakable()
         url = server.url_of(server.new_vhost())
         queue = self.make(url, confirm_seconds=2.0)
