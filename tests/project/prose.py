@@ -52,7 +52,7 @@ class Finding(NamedTuple):
 
 def openings(path: Path) -> list[Finding]:
     """The sentences of a file's prose that begin with a word that is no subject."""
-    return [finding for text in _texts(path) for finding in _openings(text)]
+    return sorted(finding for text in _texts(path) for finding in _openings(text))
 
 
 def _openings(text: Text) -> Iterator[Finding]:
@@ -72,8 +72,10 @@ def _texts(path: Path) -> Iterator[Text]:
         yield Text(1, _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), source))
     elif path.suffix in _SLASHES:
         for match in _BLOCK.finditer(source):
-            plain = re.sub(r"^\s*\* ?", "", match.group(1), flags=re.MULTILINE)
-            yield Text(source.count("\n", 0, match.start()) + 1, plain.strip())
+            plain = re.sub(r"^[ \t]*\* ?", "", match.group(1), flags=re.MULTILINE)
+            above = source.count("\n", 0, match.start())
+            blank = len(plain) - len(plain.lstrip())
+            yield Text(above + plain.count("\n", 0, blank) + 1, plain.strip())
         yield from _line_comments(source, "//")
     elif path.suffix in _COMMENT_MARKS:
         yield from _line_comments(source, _COMMENT_MARKS[path.suffix])
