@@ -27,7 +27,7 @@ from imd.entry.handshake import Denied, check_request
 from imd.protocol import frames
 from imd.protocol.errors import CLOSE_UNAUTHORIZED, Closing, ConfigurationError, Refused
 from imd.protocol.message import IMessage, encode_message
-from imd.store.archiver.batches import read_arrived
+from imd.store.archiver.batches import read_batch
 from imd.store.mongo import document as archive_document
 from imd.store.rabbit import bus as rabbit_bus
 
@@ -180,14 +180,14 @@ class ArchiveTests(unittest.SynchronousTestCase):
     def test_bytes(self, body: bytes) -> None:
         """A body of any kind is read as messages, or set apart; either way without an exception."""
         self.check(body)
-        arrived = read_arrived(1, body, None)
+        arrived = read_batch(1, body, None)
         self.assertTrue(arrived.unfit is not None or arrived.bodies is not None)
 
     @fuzz
     @given(st.integers(0, 300), st.binary(max_size=4))
     def test_damaged_messages(self, place: int, damage: bytes) -> None:
         self.check(damaged(self.GOOD, place, damage))
-        for body in read_arrived(1, damaged(b"[" + self.GOOD + b"]", place, damage), None).bodies:
+        for body in read_batch(1, damaged(b"[" + self.GOOD + b"]", place, damage), None).bodies:
             self.check(bytes(body))
 
     @fuzz

@@ -187,8 +187,8 @@ class ArchiveAudit:
             self._seldom.warn("archive audit: MongoDB permits no ledger; what goes missing is not noticed")
 
     async def _look(self, writer: ArchiveWriter) -> None:
-        await self._archive.run(say_held, self._numbers.publisher, writer.holding())
-        queue = await writer.queue_state()
+        await self._archive.run(say_held, self._numbers.publisher, writer.consumer.holding())
+        queue = await writer.consumer.queue_state()
         if queue is None:
             self._suspicions.clear()
             return

@@ -16,7 +16,8 @@ from imd.config.settings import Mongodb
 from imd.protocol.errors import Unavailable
 from imd.store.archiver import audit as archive_audit
 from imd.store.archiver.audit import MISSING, ArchiveAudit, Suspicions, over_blocks
-from imd.store.archiver.writer import PREFETCH, ArchiveWriter
+from imd.store.archiver.consumer import PREFETCH
+from imd.store.archiver.writer import ArchiveWriter
 from imd.store.batch_numbers import (
     BLOCK,
     MAX_UNTOLD_BLOCKS,
@@ -225,11 +226,11 @@ class ArchiveAuditTests(unittest.TestCase):
         `ttl_on`: a pattern of queues in which what comes from then on lives for a moment only.
         """
         await self.publish(side, 0, 1)
-        await until(lambda: self.archived() == 1 and not side.writer.holding(), "it works")
+        await until(lambda: self.archived() == 1 and not side.writer.consumer.holding(), "it works")
         self.server.pause()
         self.addCleanup(self.server.resume)
         await self.publish(side, 1, PREFETCH)
-        await until(lambda: len(side.writer.holding()) == PREFETCH, "the writer holds what it may")
+        await until(lambda: len(side.writer.consumer.holding()) == PREFETCH, "the writer holds what it may")
         if ttl_on:
             await self.set_policy(ttl_on, '{"message-ttl": 100}')
         await self.publish(side, PREFETCH + 1, 40)
@@ -334,8 +335,8 @@ class ArchiveAuditTests(unittest.TestCase):
         self.broker.put(ARCHIVE_QUEUE, b"not JSON")
         side.numbers.next()
         for one in (side, other):
-            assert one.writer._run is not None
-            one.writer._run.link.drop("test")
+            assert one.writer.consumer.held is not None
+            one.writer.consumer.held.link.drop("test")
         await self.publish(side, 20, 5)
         self.server.pause()
         self.addCleanup(self.server.resume)

@@ -14,7 +14,9 @@ from twisted.trial import unittest
 from imd.contracts.archive import ArchiveRecord
 from imd.protocol.message import IMessage, encode_message
 from imd.store.archiver import writer as archive_writer
-from imd.store.archiver.writer import REASON_HEADER, RETRIES, ArchiveWriter
+from imd.store.archiver.consumer import WAITING
+from imd.store.archiver.dead_letters import REASON_HEADER
+from imd.store.archiver.writer import RETRIES, ArchiveWriter
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.write import Inserted
 from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, RabbitArchiveQueue
@@ -135,16 +137,16 @@ class ArchiveWriterTests(unittest.TestCase):
         await writer.start()
         await queue.publish(records([0]))
         await until(lambda: self.count() == 1, "the first is written")
-        for number in range(1, archive_writer.GATHER_ARRIVED):
+        for number in range(1, archive_writer.GATHER_BATCHES):
             await queue.publish(records([number]))
-        arrived = archive_writer.GATHER_ARRIVED - 1
-        await until(lambda: archive_writer.WAITING._value.get() == arrived, "they have arrived")
+        arrived = archive_writer.GATHER_BATCHES - 1
+        await until(lambda: WAITING._value.get() == arrived, "they have arrived")
         self.assertEqual((archive.inserts, self.count()), (1, 1))
         await queue.publish(records([arrived + 1]))
         await until(lambda: self.count() == arrived + 2, "all are written")
         self.assertEqual(archive.inserts, 2)
         await queue.publish(records([arrived + 2]))
-        await until(lambda: archive_writer.WAITING._value.get() == 1, "one more has arrived")
+        await until(lambda: WAITING._value.get() == 1, "one more has arrived")
         await writer.stop()
         await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 1, "it goes back to the queue")
 
@@ -163,7 +165,7 @@ class ArchiveWriterTests(unittest.TestCase):
             await queue.publish(records(range(start, start + 4)))
         await writer.start()
         await until(lambda: len(held) == 2, "two writes are under way")
-        await until(lambda: archive_writer.WAITING._value.get() == 1, "the rest waits")
+        await until(lambda: WAITING._value.get() == 1, "the rest waits")
         self.assertEqual((archive.inserts, self.count()), (2, 8))
         return writer, archive, held
 
@@ -172,11 +174,11 @@ class ArchiveWriterTests(unittest.TestCase):
         writer, archive, held = await self.held_writes()
         held[2].callback(None)
         await until(lambda: len(held) == 3, "the third is under way")
-        assert writer._run is not None
-        self.assertEqual(len(writer._run.writes), 3)
+        assert writer.consumer.held is not None
+        self.assertEqual(len(writer.consumer.held.writes), 3)
         held[3].callback(None)
         held[1].callback(None)
-        self.assertEqual((archive.inserts, self.count(), len(writer._run.writes)), (3, 12, 0))
+        self.assertEqual((archive.inserts, self.count(), len(writer.consumer.held.writes)), (3, 12, 0))
         await self.everything_acknowledged(writer)
 
     async def test_later_write_is_no_ack_of_the_earlier(self) -> None:
@@ -197,15 +199,16 @@ class ArchiveWriterTests(unittest.TestCase):
 
         def lose_the_connection() -> None:
             archive.after_write = lambda: None  # type: ignore[method-assign]
-            assert writer._run is not None
-            writer._run.link.drop("test")
+            assert writer.consumer.held is not None
+            writer.consumer.held.link.drop("test")
 
         archive.after_write = lose_the_connection  # type: ignore[method-assign]
         await writer.start()
         await queue.publish(records(range(10)))
         await until(lambda: archive.inserts >= 2, "it comes again")
         await until(lambda: self.count() == 10, "all are written")
-        await until(lambda: writer._run is not None and not writer._run.arrived, "nothing waits")
+        consumer = writer.consumer
+        await until(lambda: consumer.held is not None and not consumer.held.waiting, "nothing waits")
         await self.everything_acknowledged(writer)
 
     async def test_two_writers(self) -> None:
@@ -218,8 +221,8 @@ class ArchiveWriterTests(unittest.TestCase):
         await two.start()
         for number in range(150):
             await queue.publish(records([2 * number, 2 * number + 1]))
-            if number == 75 and one._run is not None:
-                one._run.link.drop("test")
+            if number == 75 and one.consumer.held is not None:
+                one.consumer.held.link.drop("test")
         await until(lambda: self.count() == 300, "all are written")
         await one.stop()
         await self.everything_acknowledged(two)
@@ -275,11 +278,11 @@ class ArchiveWriterTests(unittest.TestCase):
         queue = await self.publisher()
         writer, _ = await self.writer()
         await writer.start()
-        channel, writer._dead_channel = writer._dead_channel, None
+        channel, writer._dead_letters._channel = writer._dead_letters._channel, None
         await queue.publish([*records([1]), ArchiveRecord(b"{}")])
         await until(lambda: writer.problem() is not None, "it waits")
         self.assertEqual((self.count(), self.broker.length(DEAD_QUEUE)), (1, 0))
-        writer._dead_channel = channel
+        writer._dead_letters._channel = channel
         await until(lambda: self.broker.length(DEAD_QUEUE) == 1, "the dead one is moved")
         await until(lambda: writer.problem() is None, "it is well again")
         await self.everything_acknowledged(writer)

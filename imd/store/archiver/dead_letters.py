@@ -1,0 +1,77 @@
+"""The dead-letter queue: documents that MongoDB will never take, each with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pika
+from pika.adapters.twisted_connection import TwistedChannel
+from twisted.internet.defer import Deferred
+
+from imd.protocol.errors import Unavailable
+from imd.store.mongo.write import Refused
+from imd.store.rabbit.archive_queue import DEAD_QUEUE, declare_archive_queues
+from imd.store.rabbit.connection import RabbitConnection
+from imd.store.rabbit.link import Link
+
+CONFIRM_SECONDS = 10.0
+REASON_HEADER = "x-imd-reason"
+_MAX_REASON = 500
+
+
+class DeadLetters:
+    """Publishes to the dead-letter queue, over a connection that does not consume.
+
+    Under an alarm the broker stops reading from connections that have published, acknowledgements included.
+    """
+
+    def __init__(self, clock: Any, connection: RabbitConnection, queue_bytes: int) -> None:
+        self._clock = clock
+        self._connection = connection
+        self._queue_bytes = queue_bytes
+        self._channel: TwistedChannel | None = None
+        connection.add_user(self._set_up, self._lost)
+
+    def start(self) -> Deferred[None]:
+        return self._connection.start()
+
+    async def stop(self) -> None:
+        await self._connection.stop()
+
+    async def publish(self, dead: Refused) -> None:
+        """Returns when the broker has confirmed it. Raises AMQPError, Unavailable or TimeoutError."""
+        channel = self._channel
+        if channel is None or self._connection.blocked:
+            raise Unavailable(self._connection.problem() or "not connected")
+        properties = pika.BasicProperties(
+            delivery_mode=2,
+            content_type="application/json",
+            headers={REASON_HEADER: dead.reason[:_MAX_REASON], "x-imd-message-id": dead.message_id},
+        )
+        confirm: Deferred[Any] = Deferred()
+        channel.basic_publish("", DEAD_QUEUE, dead.body, properties, mandatory=True).addCallbacks(
+            _unless_fired(confirm.callback, confirm), _unless_fired(confirm.errback, confirm)
+        )
+
+        def too_late(_: object, seconds: float) -> None:
+            raise TimeoutError(f"no confirm within {seconds:g} s")
+
+        await confirm.addTimeout(CONFIRM_SECONDS, self._clock, onTimeoutCancel=too_late)
+
+    async def _set_up(self, link: Link) -> None:
+        await declare_archive_queues(link, self._queue_bytes)
+        self._channel = await link.channel(confirm=True)
+
+    def _lost(self) -> None:
+        self._channel = None
+
+
+def _unless_fired(fire: Callable[[Any], None], confirm: Deferred[Any]) -> Callable[[Any], None]:
+    """pika's Deferred outlives our deadline, and must not fire ours a second time."""
+
+    def fire_once(result: Any) -> None:
+        if not confirm.called:
+            fire(result)
+
+    return fire_once
