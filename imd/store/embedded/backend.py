@@ -37,11 +37,12 @@ from imd.store.embedded.archive import read_history, read_newest_id
 from imd.store.embedded.desk import Desk
 from imd.store.embedded.devices import Devices
 from imd.store.embedded.drift import Drift, mend_times
+from imd.store.embedded.group import Group, Operation
 from imd.store.embedded.probe import Probe
 from imd.store.embedded.state import State
 from imd.store.embedded.sweep import Sweep
 from imd.store.embedded.tables import lock_folder, open_file
-from imd.store.embedded.worker import Group, Operation, Worker
+from imd.store.embedded.worker import Worker
 
 SWEEP_SECONDS = 1.0
 

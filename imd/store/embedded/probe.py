@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from imd.store.embedded.group import Group
 from imd.store.embedded.state import State
-from imd.store.embedded.worker import Group
 
 # Without a write that is known to have worked for so long, one is tried.
 WRITE_SECONDS = 15.0

@@ -1,18 +1,13 @@
-"""The thread that owns the embedded backend's file, and the group commit.
+"""The thread that owns the embedded backend's file, and its queue.
 
-Operations wait in one queue. Whenever the thread is free it takes all that wait (up to a bound) and does
-them in one transaction: one fsync for all. An operation that fails must not take the others with it, so
-after a failure the transaction is rolled back and the same operations are done again one at a time, each
-within a savepoint: nothing of the first attempt is left, so nothing is done twice.
+Whenever the thread is free it takes all operations that wait, up to a bound, as one group.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,12 +18,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from imd.contracts.inbox import Failed, Outcome, Submission
-from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
-from imd.store.embedded.accept import Placing
-from imd.store.embedded.reasons import plain_reason
-from imd.store.embedded.state import State
+from imd.store.embedded.group import Group, Operation
 
 WAITING = Gauge("imd_embedded_waiting_items", "Messages and operations that wait for the file's thread.")
 GROUP_ITEMS = Histogram(
@@ -36,143 +27,10 @@ GROUP_ITEMS = Histogram(
     "Messages and other operations done in one transaction.",
     buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10000),
 )
-COMMIT_SECONDS = Histogram(
-    "imd_embedded_commit_seconds",
-    "Time that SQLite took to commit a transaction.",
-    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
-)
 
 MAX_WAITING_ITEMS = 20_000
 MAX_GROUP_ITEMS = 5_000
 ANSWER_SECONDS = 10.0
-
-
-@dataclass(slots=True, eq=False)
-class Operation:
-    """Something to be done in the thread: either `work`, or placing `batch`."""
-
-    work: Callable[[], Any] | None = None
-    batch: Sequence[Submission] = ()
-    user: str | None = None
-    """whose row and devices it will ask for"""
-    alone: bool = False
-    """in a transaction of its own: what may well fail takes nothing with it"""
-    result: Any = None
-    asked_at: float = 0.0
-    answer: Deferred[Any] = field(default_factory=Deferred)
-
-    @property
-    def items(self) -> int:
-        return len(self.batch) or 1
-
-
-class Group:
-    """Does operations in the thread: leaves in each one's `result` what it gave, or an Unavailable."""
-
-    _log = Logger()
-
-    def __init__(self, state: State, placing: Placing) -> None:
-        self._state = state
-        self._placing = placing
-        self._seldom = Seldom(self._log)
-        self.failures = 0
-        """groups of which nothing could be written"""
-
-    def run(self, operations: Sequence[Operation]) -> None:
-        """Never raises."""
-        try:
-            try:
-                self._run_together(operations)
-            except sqlite3.OperationalError:
-                # A full or broken disk: nobody's fault, and no better one at a time.
-                raise
-            except Exception as error:
-                self._seldom.warn("done one at a time, since one of them failed: {error}", error=error)
-                self._undo()
-                self._run_apart(operations)
-        except Exception as error:
-            # Nothing of it is in the file, whatever single operations had as their result.
-            self.failures += 1
-            why = plain_reason(error)
-            self._seldom.error("SQLite: {why}; {count} operations failed", why=why, count=len(operations))
-            for operation in operations:
-                operation.result = Unavailable(f"embedded: {why}")
-            self._undo_quietly()
-
-    def _run_together(self, operations: Sequence[Operation]) -> None:
-        state = self._state
-        state.connection.execute("BEGIN")
-        batches = [operation for operation in operations if operation.work is None]
-        if batches:
-            # All messages first, so that they need one set of statements; nobody can tell, since
-            # none of these operations has been answered.
-            together = [submission for operation in batches for submission in operation.batch]
-            outcomes = self._placing.accept(together)
-            start = 0
-            for operation in batches:
-                end = start + len(operation.batch)
-                operation.result = outcomes[start:end]
-                start = end
-            state.write()
-        users = [operation.user for operation in operations if operation.user is not None]
-        if users:
-            state.load_devices(users)
-        for operation in operations:
-            if operation.work is not None:
-                operation.result = operation.work()
-        state.write()
-        self._commit()
-
-    def _commit(self) -> None:
-        with COMMIT_SECONDS.time():
-            self._state.connection.execute("COMMIT")
-        self._state.committed()
-
-    def _undo(self) -> None:
-        if self._state.connection.in_transaction:
-            self._state.connection.execute("ROLLBACK")
-        self._state.forget()
-
-    def _undo_quietly(self) -> None:
-        try:
-            self._undo()
-        except sqlite3.Error as error:
-            self._seldom.error("SQLite cannot roll back: {error}", error=error)
-            self._state.forget()
-
-    def _run_apart(self, operations: Sequence[Operation]) -> None:
-        self._state.connection.execute("BEGIN")
-        for operation in operations:
-            if operation.work is not None:
-                operation.result = self._run_alone(operation.work)
-            else:
-                operation.result = self._place_apart(operation.batch)
-        self._commit()
-
-    def _place_apart(self, batch: Sequence[Submission]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for submission in batch:
-            result = self._run_alone(partial(self._placing.accept, (submission,)), Failed)
-            outcomes += (result,) if isinstance(result, Failed) else result
-        return outcomes
-
-    def _run_alone(self, work: Callable[[], Any], refusal: Callable[[str], Any] = Unavailable) -> Any:
-        """What `work` gives, or a `refusal`. Raises sqlite3.OperationalError: SQLite cannot go on."""
-        state = self._state
-        mark = state.channels.mark()
-        state.connection.execute("SAVEPOINT one")
-        try:
-            result = work()
-            state.write()
-        except sqlite3.OperationalError:
-            raise
-        except Exception as error:
-            self._seldom.failure("an operation failed", Failure())
-            state.connection.execute("ROLLBACK TO one")
-            state.forget(mark)
-            result = refusal(f"embedded: {error}")
-        state.connection.execute("RELEASE one")
-        return result
 
 
 class Worker:
@@ -282,7 +140,7 @@ class Worker:
             operation.answer.callback(result)
 
     def _fail_overdue(self) -> None:
-        """Whoever has waited for too long is told so; what is under way may still be done."""
+        """Fail operations that have waited for too long. The running group may still be written."""
         overdue = self._reactor.seconds() - ANSWER_SECONDS
         late = [operation for operation in self._running if operation.asked_at < overdue]
         while self._waiting and self._waiting[0].asked_at < overdue:
@@ -294,7 +152,7 @@ class Worker:
             self._answer(operation, Unavailable("embedded: the disk does not answer"))
 
     def stop(self, end: Callable[[], None]) -> Deferred[None]:
-        """Do what waits, then run `end` in the thread and let go of it. Never fails."""
+        """Do the operations that wait, then run `end` in the thread and end that. Never fails."""
         if self._stopping is not None or not self._pool.started:
             self._stopped = True
             if not self._stopping:
