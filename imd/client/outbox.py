@@ -20,6 +20,8 @@ class Outbox:
         self._most = most
         self._all = {outgoing.client_msg_id: outgoing for outgoing in saved}
         self._sent_once: set[str] = set()
+        self._held: dict[str, float] = {}
+        """messages that are not sent before a time, by clientMsgId; the time is the caller's"""
 
     @property
     def all(self) -> tuple[Outgoing, ...]:
@@ -41,19 +43,32 @@ class Outbox:
         self._all[outgoing.client_msg_id] = outgoing
         return outgoing
 
-    def next(self) -> Outgoing | None:
-        """The one to send now; it then counts as sent."""
-        sent: set[object] = set()
+    def next(self, now: float) -> Outgoing | None:
+        """The message to send now; it then counts as sent. `now` is to be compared with `hold`."""
+        busy: set[object] = set()
+        unanswered = 0
         for outgoing in self._all.values():
-            if len(sent) >= MAX_CONVERSATIONS:
+            if unanswered >= MAX_CONVERSATIONS:
                 return None
+            if outgoing.state == "failed":
+                continue
             conversation = outgoing.to or frozenset(outgoing.group)
-            if outgoing.state == "waiting" and conversation not in sent:
+            held = self._held.get(outgoing.client_msg_id, now) > now
+            if outgoing.state == "waiting" and conversation not in busy and not held:
                 outgoing.state = "sent"
+                self._held.pop(outgoing.client_msg_id, None)
                 return outgoing
-            if outgoing.state != "failed":
-                sent.add(conversation)
+            busy.add(conversation)
+            unanswered += outgoing.state == "sent"
         return None
+
+    def hold(self, outgoing: Outgoing, until: float) -> None:
+        """Do not send a message before a time, nor those behind it to the same recipients."""
+        self._held[outgoing.client_msg_id] = until
+
+    def next_release(self, now: float) -> float | None:
+        """The first time after `now` that a message is held until."""
+        return min((until for until in self._held.values() if until > now), default=None)
 
     def note_sent(self, outgoing: Outgoing, now_ms: int) -> None:
         """Kept before it is sent: from now on it may be in an inbox. The first time counts."""
@@ -135,4 +150,5 @@ class Outbox:
     def _drop(self, client_msg_id: str) -> None:
         self._store.drop_outgoing(client_msg_id)
         del self._all[client_msg_id]
+        self._held.pop(client_msg_id, None)
         self._sent_once.discard(client_msg_id)

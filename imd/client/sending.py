@@ -20,6 +20,8 @@ OTHER_USER = "other_user"
 """the client's own code: the outbox was written by another user"""
 
 LEAST_PAUSE_SECONDS = 0.05
+LONG_PAUSE_SECONDS = 10.0
+"""a longer pause of a `rate_limited` is about its recipients (`[limits] new_ids`), not about the pace"""
 
 
 class Sending:
@@ -87,6 +89,10 @@ class Sending:
             return
         if refusal.code == RATE_LIMITED:
             self.outbox.never_placed(outgoing)
+            if retry_seconds > LONG_PAUSE_SECONDS:
+                self.outbox.hold(outgoing, self._agenda.seconds() + retry_seconds)
+                self.flush()
+                return
         pause = self._backoff.next() if refusal.code == UNAVAILABLE else LEAST_PAUSE_SECONDS
         self._paused = True
         self._agenda.later("send", max(retry_seconds, pause), self._resume)
@@ -105,8 +111,9 @@ class Sending:
 
     def flush(self) -> None:
         """Send every message that may be sent now."""
-        while self._link.is_open and not self._paused and (outgoing := self.outbox.next()) is not None:
-            now_ms = int(self._agenda.seconds() * 1000 + self._link.server_ahead_ms)
+        now = self._agenda.seconds()
+        now_ms = int(now * 1000 + self._link.server_ahead_ms)
+        while self._link.is_open and not self._paused and (outgoing := self.outbox.next(now)) is not None:
             if outgoing.sent_at is not None and now_ms - outgoing.sent_at > 900 * self._options.dedup_seconds:
                 # The nodes may have forgotten its clientMsgId: a resend could be delivered twice.
                 self._fail(outgoing, Refusal(EXPIRED, "sent, but not answered for too long"))
@@ -119,6 +126,9 @@ class Sending:
             else:
                 self.outbox.note_sent(outgoing, now_ms)
                 self._agenda.transmit(frame)
+        release = self.outbox.next_release(now)
+        if release is not None:
+            self._agenda.later("release", release - now, self.flush)
 
     # ---- from within
 

@@ -1,5 +1,6 @@
 // imd.js and a node that does what real ones rarely, or never, do.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { Client } from "../../imd/web/client/imd.js";
 import { accept, asPage, client, fakeNode, numbers, Storage, until, usual, WebSocket } from "./kit.mjs";
@@ -82,6 +83,37 @@ test("a temporary error: sent again when it may be, with those behind it still b
   await until(() => a.outbox.length === 0);
   assert.deepEqual(taken, numbers(20));
   assert.ok(refused >= 7);
+});
+
+// The Python client passes the same ones.
+const scenarios = JSON.parse(readFileSync(new URL("../unit/client/refusals.json", import.meta.url)));
+test("the pause of a refusal is for all messages, or, if it is long, for the refused one's recipients", { concurrency: true }, async (t) => {
+  const run = async ({ sends, refused, cut, taken }) => {
+    const left = { ...refused };
+    let broken = false;
+    const found = [];
+    const fake = await fakeNode((frame, link) => {
+      const { clientMsgId, msg } = frame;
+      if (msg === undefined) return usual(frame, link);
+      if (msg === cut && !broken) {
+        broken = true;
+        return link.cut();
+      }
+      if (msg in left) {
+        link.send({ type: "error", code: "rate_limited", reason: "", temporary: true, retryAfterMs: left[msg], clientMsgId });
+        delete left[msg];
+        return;
+      }
+      found.push(msg);
+      accept(link, frame);
+    });
+    const a = join(fake, { storage: null });
+    sends.forEach(([to, msg]) => a.send({ to, msg }));
+    await until(() => a.outbox.length === 0);
+    assert.deepEqual(found, taken);
+  };
+  // Side by side, as a long pause is more than ten seconds.
+  await Promise.all(scenarios.map((scenario) => t.test(scenario.name, () => run(scenario))));
 });
 
 test("no more than so many unanswered, one to a conversation", async () => {

@@ -11,6 +11,7 @@ const HURRY_MS = SECOND; // for an attempt, once something says that the network
 const LOCK_MS = 10 * SECOND; // for the browser's answer, which takes none
 const PONG_MS = 10 * SECOND;
 const OFFLINE_PONG_MS = 2 * SECOND; // when the browser says that there is no network: a node on this machine answers yet
+const LONG_PAUSE_MS = 10 * SECOND; // a longer one of `rate_limited` is about the recipients, not about the pace
 const ANSWER_MS = 60 * SECOND; // for a message on a connection that is alive
 const HISTORY_MS = 20 * SECOND;
 const ACK_MS = 200;
@@ -401,7 +402,7 @@ class Slot {
 
   #remember(entry, n, since) {
     // `since`, by the node's clock: when it was first sent without an answer that says it was not taken; null: it is in no inbox.
-    const item = { entry, n, since, sends: since === null ? 0 : 2, inFlight: false, sentAt: 0, bytes: 0 };
+    const item = { entry, n, since, sends: since === null ? 0 : 2, inFlight: false, sentAt: 0, heldUntil: 0, bytes: 0 };
     item.conversation = JSON.stringify(entry.to ?? (entry.group ? [...entry.group].sort() : null));
     this.items.set(entry.clientMsgId, item);
     return item;
@@ -976,7 +977,7 @@ export class Client extends EventTarget {
     const ws = this.#ws;
     this.#save();
     this.#ws = this.#connected = this.#offered = null;
-    for (const name of ["connect", "hurry", "ping", "pong", "ack", "save", "token", "pump", "answer", "ask", "courier"]) {
+    for (const name of ["connect", "hurry", "ping", "pong", "ack", "save", "token", "pump", "release", "answer", "ask", "courier"]) {
       this.#timers.cancel(name);
     }
     if (!ws) return;
@@ -1180,8 +1181,12 @@ export class Client extends EventTarget {
       if (code === "rate_limited" && item.sends === 1) item.since = null;
       item.entry.state = "waiting";
       this.#slot.keep(item);
-      this.#pausedUntil = clock() + retryMs;
-      this.#pauses++;
+      if (code === "rate_limited" && Number(frame.retryAfterMs) > LONG_PAUSE_MS) {
+        item.heldUntil = clock() + Number(frame.retryAfterMs);
+      } else {
+        this.#pausedUntil = clock() + retryMs;
+        this.#pauses++;
+      }
       this.#pump();
     } else if (this.#requests.has(ref)) {
       const request = this.#requests.get(ref);
@@ -1264,10 +1269,14 @@ export class Client extends EventTarget {
     const paused = this.#pausedUntil - clock();
     if (paused > 0) return this.#pumpIn(paused);
     const busy = new Set();
+    let released = Infinity; // after so many milliseconds
     for (const item of [...this.#slot.items.values()]) {
       if (this.#inFlight >= maxInFlight) return;
       if (item.entry.state === "failed") continue;
-      if (!item.inFlight && !busy.has(item.conversation)) {
+      const held = item.heldUntil - clock();
+      if (held > 0) {
+        released = Math.min(released, held);
+      } else if (!item.inFlight && !busy.has(item.conversation)) {
         if (!this.#fits(item)) continue;
         const cost = Math.max(1, (item.entry.group?.length ?? 0) / 10);
         const wait = this.#pace.wait(cost);
@@ -1278,6 +1287,7 @@ export class Client extends EventTarget {
       }
       if (ordered) busy.add(item.conversation);
     }
+    if (released < Infinity) this.#timers.set("release", released, () => this.#pump());
   }
 
   #pumpIn(ms) {

@@ -151,6 +151,21 @@ async def refusals(make: Any, node: NodeServer) -> None:
         raise AssertionError("a message after the end?")
 
 
+async def strangers(make: Any, node: NodeServer, user: str) -> None:
+    """A sender past `new_ids` goes on writing to users that have connected."""
+    alice = make(node.url, user_id=user, **QUICK)
+    alice.start()
+    await alice.connected()
+    alice.send("one new recipient", to=f"{user}-x")
+    held = alice.send("one too many", to=f"{user}-y")
+    # Answers come in order: after the first acceptance, the refusal is known.
+    for _ in range(2):
+        await alice.accepted(alice.send("to a user that is there", to=user))
+    assert held.state == "waiting", held
+    assert alice.cancel(held)
+    await alice.stop()
+
+
 async def desk(make: Any, node: NodeServer) -> None:
     """A visitor, an agent, and an answer."""
     agent = make(node.url, user_id="sam", customer_service=True, **QUICK)
@@ -253,6 +268,11 @@ class ShellTests(unittest.TestCase):
         for story in (refusals, desk):
             await story(TwistedClient, node)
             await self.in_asyncio(story, node)
+
+    async def test_strangers(self) -> None:
+        node = await self.start_node(limits={"new_ids": 1})
+        await self.in_asyncio(strangers, node, "bob")
+        await strangers(TwistedClient, node, "alice")
 
     async def test_tokens(self) -> None:
         node = await self.start_node(auth={"mode": "jwt", "secret": SECRET, "leeway_seconds": 1})

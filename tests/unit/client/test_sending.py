@@ -2,13 +2,68 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 from twisted.trial import unittest
 
 from imd.client import OutboxFull, Refusal, SqliteStore, events
 from tests.unit.client.support import Pipe
 
+SCENARIOS = json.loads(Path(__file__).with_name("refusals.json").read_text())
+"""`sends`: recipient and text. `refused`: text → retryAfterMs, for its first sending. `cut`: the text that
+the connection breaks at, once. `taken`: the texts in the order of acceptance. imd.js passes them, too."""
+
+
+def taken(scenario: dict[str, Any]) -> list[str]:
+    """Run a scenario to the end of its outbox; gives the texts in the order of acceptance."""
+    pipe, accepted = Pipe(), []
+    refused, cut = dict(scenario["refused"]), scenario.get("cut")
+    for to, msg in scenario["sends"]:
+        pipe.core.send(msg, to)
+    pipe.open()
+    end = pipe.clock.now + 20
+    while pipe.core.outbox.waiting:
+        frames = [frame for frame in pipe.take() if "msg" in frame]
+        if not frames:
+            assert pipe.clock.now < end, accepted
+            pipe.wait(0.1)
+        for frame in frames:
+            msg, answer = frame["msg"], {"clientMsgId": frame["clientMsgId"]}
+            if msg == cut:
+                cut = None
+                pipe.lose()
+                pipe.wait(1)
+                pipe.open()
+                break
+            if msg in refused:
+                answer |= {"type": "error", "code": "rate_limited", "reason": "", "temporary": True}
+                pipe.gets(**answer, retryAfterMs=refused.pop(msg))
+            else:
+                accepted.append(msg)
+                pipe.gets(**answer, type="accepted", id=msg, sendTime=1)
+    return accepted
+
 
 class OutboxTests(unittest.TestCase):
+    def test_pauses(self) -> None:
+        """The pause of a refusal is for all messages, or, if it is long, for the refused one's recipients."""
+        for scenario in SCENARIOS:
+            self.assertEqual(taken(scenario), scenario["taken"], scenario["name"])
+
+    def test_held_message_is_cancelled(self) -> None:
+        """A message that is held can be cancelled; the next one to its recipient takes its place."""
+        pipe = Pipe()
+        pipe.open()
+        one, _ = pipe.core.send("1", "new"), pipe.core.send("2", "new")
+        refused = {"clientMsgId": one.client_msg_id, "reason": "", "temporary": True}
+        pipe.gets(type="error", code="rate_limited", retryAfterMs=3_600_000, **refused)
+        pipe.take()
+        self.assertTrue(pipe.core.cancel(one.client_msg_id))
+        pipe.core.send("3", "bob")
+        self.assertEqual([frame["msg"] for frame in pipe.take()], ["2", "3"])
+
     def test_in_order(self) -> None:
         """One of a conversation at a time, each when the one before is answered."""
         pipe = Pipe()
