@@ -21,7 +21,7 @@ from tests.tools.bench.figures import FIGURES, QUICK_ONES, STANDARD
 from tests.tools.bench.machine import description, raise_open_files, stay_on_load_core
 from tests.tools.bench.plan import FULL, QUICK, TINY
 from tests.tools.bench.rig import ROOT, Rig
-from tests.tools.bench.speed import foreign
+from tests.tools.bench.turns import foreign
 
 OPEN_FILES = 65536
 DOCUMENT = ROOT / "docs" / "performance.md"

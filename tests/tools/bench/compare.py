@@ -18,7 +18,7 @@ from tests.tools.bench.load import Ran, send_about
 from tests.tools.bench.plan import Plan, Say
 from tests.tools.bench.report import Row
 from tests.tools.bench.rig import COUNTED_SECONDS, Rig
-from tests.tools.bench.speed import calmest, cluster_turn, costs, group_turn, others, processes, wait_archived
+from tests.tools.bench.turns import calmest, cluster_turn, costs, group_turn, others, processes, wait_archived
 from tests.tools.bench.tree import ROOT, check_code, commit, worktree
 
 COMPARED = ("one-to-one", "group", "instructions")

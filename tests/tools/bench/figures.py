@@ -7,7 +7,7 @@ from tests.tools.bench.logins import logins
 from tests.tools.bench.nodes import across, many
 from tests.tools.bench.plan import Figure
 from tests.tools.bench.profile import profile
-from tests.tools.bench.speed import catching_up, group, latency, one_to_one
+from tests.tools.bench.turns import catching_up, group, latency, one_to_one
 
 FIGURES: dict[str, Figure] = {
     "cluster": lambda rig, plan, say: one_to_one(rig, plan, say, ("cluster",)),

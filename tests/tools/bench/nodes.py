@@ -11,7 +11,7 @@ from tests.tools.bench.load import Ran, pace, saturate
 from tests.tools.bench.plan import Plan, Say
 from tests.tools.bench.report import Row, ratio_at_most
 from tests.tools.bench.rig import PinnedNode, Rig
-from tests.tools.bench.speed import calmest, cluster_turn, costs, others, wait_archived
+from tests.tools.bench.turns import calmest, cluster_turn, costs, others, wait_archived
 
 SEED_WAY = "tests.tools.bench.seedway"
 

@@ -15,7 +15,7 @@ from tests.tools.bench.machine import cpu_seconds, thread_seconds
 from tests.tools.bench.plan import Plan, Say
 from tests.tools.bench.report import Row
 from tests.tools.bench.rig import PinnedNode, Rig
-from tests.tools.bench.speed import costs
+from tests.tools.bench.turns import costs
 
 SAMPLES_PER_SECOND = 100
 
