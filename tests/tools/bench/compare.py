@@ -14,22 +14,18 @@ from functools import partial
 from pathlib import Path
 
 from tests.tools.bench.clients import Wrong
+from tests.tools.bench.lists import group_turn
 from tests.tools.bench.load import Ran, send_about
+from tests.tools.bench.one_to_one import cluster_turn
 from tests.tools.bench.plan import Plan, Say
 from tests.tools.bench.report import Row
 from tests.tools.bench.rig import COUNTED_SECONDS, Rig
-from tests.tools.bench.turns import calmest, cluster_turn, costs, group_turn, others, processes, wait_archived
 from tests.tools.bench.tree import ROOT, check_code, commit, worktree
+from tests.tools.bench.turns import calmest, costs, others, processes, wait_archived
 
 COMPARED = ("one-to-one", "group", "instructions")
 # They differ little from turn to turn, and take half a minute each.
 COUNT_TURNS = 3
-# A node in valgrind is slow: no deadline of its own may end what it does.
-_PATIENT: dict[str, dict[str, object]] = {
-    "websocket": {"ping_seconds": 300},
-    "redis": {"timeout_seconds": 60},
-    "rabbitmq": {"confirm_seconds": 60},
-}
 _COUNTED = re.compile(r"I\s+refs:\s+([\d,]+)")
 
 
@@ -113,7 +109,14 @@ async def count_instructions(rig: Rig, plan: Plan, tree: Path) -> float:
 
 async def _counted(rig: Rig, plan: Plan, tree: Path, messages: int) -> tuple[int, int]:
     """Instructions of a node from its start to its end, and how many messages it passed on."""
-    [node] = rig.cluster(tree=tree, counted=True, **_PATIENT)
+    # A node in valgrind is slow, and must not run into its own deadlines.
+    [node] = rig.cluster(
+        tree=tree,
+        counted=True,
+        websocket={"ping_seconds": 300},
+        redis={"timeout_seconds": 60},
+        rabbitmq={"confirm_seconds": 60},
+    )
     sent = await send_about([(node.url, node.url)], plan.shape, messages, COUNTED_SECONDS)
     wait_archived(rig, sent, time.monotonic())
     node.stop()

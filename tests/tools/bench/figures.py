@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from tests.tools.bench.catching_up import catching_up
 from tests.tools.bench.instructions import instructions
+from tests.tools.bench.latency import latency
+from tests.tools.bench.lists import group
 from tests.tools.bench.logins import logins
 from tests.tools.bench.nodes import across, many
+from tests.tools.bench.one_to_one import one_to_one
 from tests.tools.bench.plan import Figure
 from tests.tools.bench.profile import profile
-from tests.tools.bench.turns import catching_up, group, latency, one_to_one
 
 FIGURES: dict[str, Figure] = {
     "cluster": lambda rig, plan, say: one_to_one(rig, plan, say, ("cluster",)),

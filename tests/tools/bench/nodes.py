@@ -8,10 +8,11 @@ import time
 from functools import partial
 
 from tests.tools.bench.load import Ran, pace, saturate
+from tests.tools.bench.one_to_one import cluster_turn
 from tests.tools.bench.plan import Plan, Say
 from tests.tools.bench.report import Row, ratio_at_most
 from tests.tools.bench.rig import PinnedNode, Rig
-from tests.tools.bench.turns import calmest, cluster_turn, costs, others, wait_archived
+from tests.tools.bench.turns import calmest, costs, others, wait_archived
 
 SEED_WAY = "tests.tools.bench.seedway"
 

@@ -145,24 +145,10 @@ async def _strike(
                     chosen.append(fault)
         struck = Struck([fault.name for fault in chosen], [], 0.0)
         outcome.struck.append(struck)
-        began = time.monotonic()
-        delays = [0.0, *(stage.rng.uniform(0, 2) for _ in chosen[1:])]
         try:
-            shaking = asyncio.ensure_future(_shake(world, stage.rng))
-            try:
-                struck.where = await asyncio.gather(
-                    *(_one(fault, stage, delay) for fault, delay in zip(chosen, delays, strict=True))
-                )
-            finally:
-                shaking.cancel()
-            ended = time.monotonic()
-            struck.lasted = ended - began
-            ready = await stage.cluster.until_ready(READY_SECONDS)
-            await world.until(lambda: all(p.live for p in world.probers), READY_SECONDS, "probers connect")
-            ready = max(ready, time.monotonic() - 0.05)
-            struck.ready = ready - ended
+            ready_at = await _strike_once(chosen, struck, stage, world)
             most = BROKEN_SECONDS if plan.build else PROBE_SECONDS
-            struck.hints, struck.slow = await probe.measure(ready, most)
+            struck.hints, struck.slow = await probe.measure(ready_at, most)
             if not plan.build and (struck.slow or struck.hints > plan.hint_seconds):
                 between = f" ({', '.join(struck.slow)})" if struck.slow else ""
                 outcome.troubles.append(
@@ -178,6 +164,26 @@ async def _strike(
             f" ready after {struck.ready:.1f} s, hints after {struck.hints:.2f} s"
         )
     await asyncio.sleep(max(0.0, end - time.monotonic()))
+
+
+async def _strike_once(chosen: Sequence[Fault], struck: Struck, stage: Stage, world: World) -> float:
+    """Faults that overlap; returns the time at which nodes are ready again and probers connected."""
+    began = time.monotonic()
+    delays = [0.0, *(stage.rng.uniform(0, 2) for _ in chosen[1:])]
+    shaking = asyncio.ensure_future(_shake(world, stage.rng))
+    try:
+        struck.where = await asyncio.gather(
+            *(_one(fault, stage, delay) for fault, delay in zip(chosen, delays, strict=True))
+        )
+    finally:
+        shaking.cancel()
+    ended = time.monotonic()
+    struck.lasted = ended - began
+    ready = await stage.cluster.until_ready(READY_SECONDS)
+    await world.until(lambda: all(p.live for p in world.probers), READY_SECONDS, "probers connect")
+    ready = max(ready, time.monotonic() - 0.05)
+    struck.ready = ready - ended
+    return ready
 
 
 async def _shake(world: World, rng: random.Random) -> None:

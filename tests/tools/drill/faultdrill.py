@@ -63,28 +63,13 @@ def main(argv: Sequence[str]) -> int:
     except (Gone, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    seed = options.seed or str(random.randrange(10**6))
-    plan = Plan(
-        "",
-        [],
-        False,
-        seconds=options.seconds,
-        seed=seed,
-        clients=options.clients,
-        rate=options.rate,
-        build=options.build or "",
-        classic_queue=options.queue == "classic",
-        mongo_options=f"?{options.mongo}" if options.mongo else "",
-        hint_seconds=options.hint_seconds,
-    )
-    plans = [
-        dataclasses.replace(plan, name=name, faults=faults, mixed=mixed) for name, faults, mixed in parts
-    ]
+    options.seed = options.seed or str(random.randrange(10**6))
+    plans = _plans(options, parts)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
 
-    say(f"seed {seed}; {len(usable)} of {len(FAULTS)} faults can be done here")
+    say(f"seed {options.seed}; {len(usable)} of {len(FAULTS)} faults can be done here")
     # It tells of sockets that were written to while they broke, which is what this is about.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -104,6 +89,28 @@ def main(argv: Sequence[str]) -> int:
             shutil.rmtree(folder, ignore_errors=True)
     if options.json:
         print(json.dumps([as_json(outcome) for outcome in outcomes], indent=1))
+    return _conclude(options, outcomes, say)
+
+
+def _plans(options: argparse.Namespace, parts: list[tuple[str, list[str], bool]]) -> list[Plan]:
+    plan = Plan(
+        "",
+        [],
+        False,
+        seconds=options.seconds,
+        seed=options.seed,
+        clients=options.clients,
+        rate=options.rate,
+        build=options.build or "",
+        classic_queue=options.queue == "classic",
+        mongo_options=f"?{options.mongo}" if options.mongo else "",
+        hint_seconds=options.hint_seconds,
+    )
+    return [dataclasses.replace(plan, name=name, faults=faults, mixed=mixed) for name, faults, mixed in parts]
+
+
+def _conclude(options: argparse.Namespace, outcomes: list[Outcome], say: Callable[[str], None]) -> int:
+    """Say which parts passed; returns the exit code."""
     unproved = [one for outcome in outcomes if options.build for one in verdict(options.build, outcome)]
     for one in unproved:
         say(f"NOT AS IT SHOULD BE: {one}")
