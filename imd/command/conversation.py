@@ -1,18 +1,16 @@
-"""The chat itself: lines in, messages out, on Twisted's reactor."""
+"""The chat itself, on Twisted's reactor: history first, then messages as they come and go."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.internet.threads import blockingCallFromThread
 
 from imd.client import Ended, Failed, Gap, Message, OutboxFull, State, StateChanged
 from imd.client.twisted import Client
+from imd.command.lines import Lines
 from imd.command.output import Output, harmless
 from imd.protocol.errors import ConfigurationError
 
@@ -31,15 +29,14 @@ class Conversation:
         self._options = options
         self._peers = peers
         self._output = output
-        self._input = input
         self._interactive = input.isatty() and output.terminal
+        self._lines = Lines(reactor, output, input, self._interactive, self._send, self._input_ended)
         self._shown: set[str] = set()
         self._newest = ""
         """the id of the newest message that was shown as history"""
         self._failed = 0
         self._end: Deferred[None] = Deferred()
         """the input has ended"""
-        self._typing = False
         self._interrupted = False
         self._trouble = ""
         """why there is no connection; empty while there is one"""
@@ -71,7 +68,7 @@ class Conversation:
             await self._in_time(client.connected())
             await self._show_history()
             receiving = self._receive()
-            threading.Thread(target=self._read, daemon=True).start()
+            self._lines.start()
             await self._end
             await self._in_time(client.drained())
             if self._options.wait:
@@ -104,7 +101,7 @@ class Conversation:
 
         return waiting.addTimeout(self._options.seconds, self._reactor, onTimeoutCancel=too_late)
 
-    # what comes
+    # from the client
 
     async def _show_history(self) -> None:
         if not self._options.history or not (self._interactive or self._options.wait or self._output.as_json):
@@ -146,7 +143,7 @@ class Conversation:
             where = f" to {', '.join(message.group)}"
         else:
             where = "" if mine or message.user_id in self._peers else " (another conversation)"
-        self._say(f"{when} {harmless(message.user_id + where)}: {harmless(message.msg)}", style)
+        self._lines.say_above(f"{when} {harmless(message.user_id + where)}: {harmless(message.msg)}", style)
 
     def _state_changed(self, event: StateChanged) -> None:
         if event.state is State.WAITING:
@@ -168,53 +165,9 @@ class Conversation:
 
     def _note(self, text: str) -> None:
         if self._interactive:
-            self._say(f"-- {text}", "dim italic")
+            self._lines.say_above(f"-- {text}", "dim italic")
 
-    def _say(self, text: str, style: str) -> None:
-        """A line above the one that is being typed."""
-        if self._typing:
-            self._output.stream.write("\r\x1b[K")
-        self._output.line(text, style)
-        if self._typing:
-            import readline
-
-            self._output.stream.write(f"> {readline.get_line_buffer()}")
-            self._output.stream.flush()
-
-    # what is typed, in a thread of its own
-
-    def _read(self) -> None:
-        error: Exception | None = None
-        try:
-            for line in self._typed() if self._interactive else self._input:
-                if line.strip():
-                    blockingCallFromThread(self._reactor, cast(Any, self._send), line.rstrip("\n"))
-        except Exception as problem:
-            error = problem
-        self._reactor.callFromThread(self._input_ended, error)
-
-    def _typed(self) -> Iterator[str]:
-        # With readline there, input() edits lines. However it ends, the terminal must be as it was.
-        import readline  # noqa: F401
-        import termios
-
-        before = termios.tcgetattr(self._input)
-
-        def put_back() -> None:
-            termios.tcsetattr(self._input, termios.TCSADRAIN, before)
-            # The cursor is behind the prompt.
-            print(file=self._output.stream, flush=True)
-
-        self._reactor.addSystemEventTrigger("after", "shutdown", put_back)
-        while True:
-            self._typing = True
-            try:
-                line = input("> ")
-            except EOFError:
-                return
-            finally:
-                self._typing = False
-            yield line
+    # from its lines
 
     async def _queue(self, line: str) -> None:
         to, group = ("", self._peers) if len(self._peers) > 1 else (self._peers[0], [])
