@@ -1,6 +1,6 @@
-"""Where a node listens: Twisted's endpoint strings, with the backlog and the certificates that a node needs.
+"""The endpoints that a node listens on: Twisted's endpoint strings, with a backlog and certificates.
 
-An `ssl:` endpoint serves the whole chain that is in its `certKey` file, and can read its files anew.
+An `ssl:` endpoint serves the whole chain in its `certKey` file, and can read its files anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.filepath import FilePath
 
-# Where clients wait while the gate is shut. The kernel may have a lower limit (net.core.somaxconn).
+# Clients wait in it while the gate is shut. The kernel may have a lower limit (net.core.somaxconn).
 LISTEN_BACKLOG = 4096
 
 _PIECE = re.compile(r"(?:\A|:)((?:[^\\:]|\\.)*)", re.DOTALL)
@@ -25,7 +25,7 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-
 _WITH_BACKLOG = ("tcp", "tcp6", "ssl", "unix")
 
 
-# Twisted's names of the arguments that may come without one.
+# The arguments of Twisted's endpoints, in the order in which they may be given without a name.
 _NAMES = {
     "tcp": ("port", "interface", "backlog"),
     "tcp6": ("port", "backlog", "interface"),
@@ -39,7 +39,7 @@ _NAMES = {
 
 
 class Place(NamedTuple):
-    """An endpoint string in parts. What is wrapped by `haproxy:` is described, not the wrapping."""
+    """An endpoint string in parts. For `haproxy:` these are the parts of the endpoint behind it."""
 
     kind: str
     options: dict[str, str]
@@ -47,13 +47,13 @@ class Place(NamedTuple):
 
     @property
     def port(self) -> int | None:
-        """The TCP port; None for sockets of other kinds, and for those that systemd opened."""
+        """The TCP port; None for other kinds of sockets, and for a socket that systemd opened."""
         text = self.options.get("port", "")
         return int(text) if text.isdecimal() and self.kind in ("tcp", "tcp6", "ssl") else None
 
     @property
     def interface(self) -> str:
-        """As given; empty: all of them."""
+        """The address to listen on; empty: all of them."""
         return self.options.get("interface", "::" if self.kind == "tcp6" else "")
 
     @property
@@ -62,17 +62,17 @@ class Place(NamedTuple):
 
     @property
     def is_unix(self) -> bool:
-        """A Unix socket: only this machine can reach it."""
+        """True for a Unix socket, which only this machine can reach."""
         return self.kind == "unix" or (self.kind == "systemd" and self.options.get("domain") == "UNIX")
 
     @property
     def key_file(self) -> Path:
-        """Of an `ssl:` endpoint."""
+        """The private key of an `ssl:` endpoint."""
         return Path(self.options.get("privateKey", "server.pem"))
 
     @property
     def certificate_files(self) -> list[Path]:
-        """Those of an `ssl:` endpoint: the leaf's, and the one of the chain if that is apart."""
+        """The files of an `ssl:` endpoint: the leaf's, and the chain's if it has one of its own."""
         files = [Path(self.options.get("certKey", self.key_file))]
         if "extraCertChain" in self.options:
             files.append(Path(self.options["extraCertChain"]))
@@ -80,7 +80,7 @@ class Place(NamedTuple):
 
 
 def place_of(description: str) -> Place:
-    """The parts of an endpoint string. Never raises: what makes no sense is for `check` to say."""
+    """The parts of an endpoint string. Never raises: `check` finds what is wrong with it."""
     arguments: list[str] = []
     options: dict[str, str] = {}
     for piece in _PIECE.findall(description):
@@ -101,12 +101,12 @@ def _unquote(text: str) -> str:
 
 
 def check(description: str) -> None:
-    """Raise ValueError for what no node could listen on. Nothing is bound; files of `ssl:` are read."""
+    """Raise ValueError if no node could listen on it. Nothing is bound; the files of `ssl:` are read."""
     place = place_of(description)
     if place.kind == "tls":
         raise ValueError("for TLS: ssl:9000:privateKey=KEY.pem:certKey=FULLCHAIN.pem")
     if place.kind == "systemd":
-        # The socket is there when systemd starts the node, not when the configuration is checked before.
+        # The socket is not there yet when the configuration is checked before a start.
         _check_systemd(place)
         return
     if place.is_tls:
@@ -128,7 +128,7 @@ def _check_systemd(place: Place) -> None:
 
 
 class Certificates:
-    """The key and the chain that an `ssl:` endpoint shows: a context for each new connection.
+    """The key and the chain of an `ssl:` endpoint: a context for each new connection.
 
     Raises ValueError if the files cannot be read or do not fit together.
     """
@@ -138,11 +138,11 @@ class Certificates:
         self._context = self._load()
 
     def getContext(self) -> SSL.Context:
-        """For Twisted, which asks for it once for each connection."""
+        """Twisted calls this once for each connection."""
         return self._context
 
     def reload(self) -> None:
-        """Read the files anew, for connections to come. Raises ValueError, and all stays as it was."""
+        """Read the files anew, for later connections. If it raises ValueError, the old ones stay in use."""
         self._context = self._load()
 
     def _load(self) -> SSL.Context:
@@ -168,7 +168,7 @@ class Certificates:
 
 
 def read_chain(place: Place) -> list[bytes]:
-    """The certificates of an `ssl:` endpoint in PEM, the leaf first. Raises OSError, ValueError."""
+    """The certificates of an `ssl:` endpoint in PEM, the leaf first. Raises OSError or ValueError."""
     found: list[bytes] = []
     for file in place.certificate_files:
         pems = _CERTIFICATE.findall(file.read_bytes())
@@ -179,9 +179,9 @@ def read_chain(place: Place) -> list[bytes]:
 
 
 def make(reactor: Any, description: str) -> tuple[Any, Certificates | None]:
-    """The endpoint to listen on, and its certificates if it has any.
+    """Return the endpoint to listen on, and its certificates if it has any.
 
-    Raises ValueError, OSError, LookupError: what `check` finds, and what has changed since.
+    Raises ValueError, OSError or LookupError for what `check` finds, and for what has changed since.
     """
     place = place_of(description)
     if place.is_tls:

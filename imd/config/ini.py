@@ -1,7 +1,7 @@
-"""The syntax of configuration files: text to entries with line numbers, and complaints that name them.
+"""The syntax of configuration files: from text to entries with line numbers, which errors name.
 
-What `configparser` reads, without interpolation and without a default section; unlike it, every value
-knows its line. What a value means is imd.config.settings' business.
+It is the syntax of `configparser` without interpolation and without a default section. The meaning of values
+is in imd.config.settings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from imd.protocol.errors import ConfigurationError
 
 MAX_BYTES = 1 << 20
-"""of a configuration file, and of a file that a value names"""
+"""of a configuration file, or of a file that a value names"""
 
 _INLINE_COMMENT = re.compile(r"(?:^|\s);")
 _SECTION = re.compile(r"\[\s*([\w.-]{1,80})\s*\]")
@@ -22,7 +22,7 @@ _DELIMITER = re.compile(r"[=:]")
 
 
 class Entry(NamedTuple):
-    """One `key = value` as it stands in the file; lines of a value are joined by line feeds."""
+    """One `key = value` of the file. The lines of a value are joined by line feeds."""
 
     section: str
     key: str
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
 
 class Ini:
-    """A configuration file that has been read. `entries` are in the file's order, no key twice."""
+    """A parsed configuration file. `entries` are in the file's order, each key once."""
 
     def __init__(self, path: str, text: str) -> None:
         self.path = path
@@ -41,20 +41,21 @@ class Ini:
         self._parse(text)
 
     def error(self, line: int | None, what: str) -> ConfigurationError:
-        """A complaint about a line of this file (None: about the file)."""
+        """An error about a line of this file, or about the file if `line` is None."""
         return ConfigurationError(f"{self.path}:{line}: {what}" if line else f"{self.path}: {what}")
 
     def wrong(self, section: str, key: str, found: str | None, expected: str) -> ConfigurationError:
-        """A complaint about a value. `found` is left out when it may be a secret."""
+        """An error about a value. `found` is None if it may be a secret."""
         entry = self.entries.get((section, key))
         found = "a value that is not shown here" if found is None else shorten(found)
         line = entry.line if entry else None
         return self.error(line, f"[{section}] {key}: found {found}, expected {expected}")
 
     def resolve(self, entry: Entry) -> str:
-        """The value of an entry: what `env:NAME` or `file:PATH` stand for, or the text itself.
+        """The value of an entry: the text itself, or what `env:NAME` or `file:PATH` refer to.
 
-        A relative PATH begins at the configuration file's folder. Nothing found this way is looked up again.
+        A relative PATH begins at the configuration file's folder. A reference in a value found this way is
+        text.
         """
         if entry.text.startswith("env:"):
             value = os.environ.get(entry.text.removeprefix("env:"))
@@ -103,7 +104,7 @@ class Ini:
         return section
 
     def _add(self, section: str | None, content: str, line: int) -> tuple[str, str]:
-        # What stands here may be a piece of a secret: it is not repeated.
+        # No error repeats the line, which may be a piece of a secret.
         key, *value = _DELIMITER.split(content, maxsplit=1)
         key = key.strip().lower()
         if not key or not value:
@@ -126,7 +127,7 @@ class Ini:
 
 
 def read(path: str) -> Ini:
-    """Read and parse a configuration file; raises ConfigurationError."""
+    """Read and parse a configuration file. Raises ConfigurationError."""
     try:
         text = read_text(Path(path))
     except (OSError, ValueError) as error:
@@ -135,7 +136,7 @@ def read(path: str) -> Ini:
 
 
 def read_text(path: Path) -> str:
-    """A file of UTF-8 text, at most MAX_BYTES of it; raises OSError or ValueError."""
+    """Read a file of UTF-8 text of at most MAX_BYTES. Raises OSError or ValueError."""
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -144,7 +145,7 @@ def read_text(path: Path) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be read, in few words, and without any of what is in it."""
+    """The reason why a file could not be read, in few words, and with nothing of its content."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     if isinstance(error, UnicodeDecodeError):
@@ -153,12 +154,12 @@ def reason(error: Exception) -> str:
 
 
 def name(key: str) -> str:
-    """A key, fit to be shown; what cannot be one may be a piece of a secret that fills several lines."""
+    """A key as an error may show it: anything else may be a piece of a secret of several lines."""
     return key if re.fullmatch(r"[a-z0-9_.-]{1,32}", key) else "what stands here"
 
 
 def shorten(text: str) -> str:
-    """Something from the file, fit to be shown on one line."""
+    """A text of the file as an error may show it: on one line, and not too long."""
     if not text:
         return "nothing"
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

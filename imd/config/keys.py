@@ -1,4 +1,4 @@
-"""What tokens are checked with: a shared secret or a public key, and the one algorithm that goes with it."""
+"""The key that tokens are checked with, a shared secret or a public key, and its one algorithm."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Key = bytes | RSAPublicKey | Ed25519PublicKey | Ed448PublicKey
 
 
 class UnusableKeyError(Exception):
-    """A key that tokens cannot be checked with; says why, and nothing of the key."""
+    """Tokens cannot be checked with the key. The text says why, and shows nothing of the key."""
 
 
 def verification_key(secret: str, public_key: str) -> tuple[str, Key]:
-    """The algorithm (HS256, RS256 or EdDSA) and key that tokens must be signed with.
+    """Return the algorithm (HS256, RS256 or EdDSA) and the key that tokens are checked with.
 
-    `public_key` is the path of a PEM file, or PEM text; it counts when there is no secret.
+    `public_key` is the path of a PEM file, or PEM text; it is used if there is no secret.
     Raises UnusableKeyError.
     """
     return ("HS256", _secret_key(secret)) if secret else _public_key(public_key)
@@ -41,7 +41,7 @@ def _secret_key(secret: str) -> bytes:
     if len(key) < MIN_SECRET_BYTES:
         raise UnusableKeyError(f"it has {len(key)} bytes")
     try:
-        # A public key that is taken for a secret would let everybody sign.
+        # With a public key as the secret, everybody could sign tokens.
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(key)
     except jwt.InvalidKeyError:
         raise UnusableKeyError("it is a key of another kind; a public one belongs into public_key") from None

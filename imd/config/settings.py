@@ -1,7 +1,7 @@
 """The configuration: an INI file to frozen dataclasses, one per section, one attribute per key.
 
-Every key has a default, so that an empty file is a configuration. `load` finds each mistake before
-anything is started, and says where it is.
+Every key has a default: an empty file is a configuration. `load` finds mistakes before anything is started,
+and says where they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from imd.config.ini import Ini
 
 
 def _key(default: Any, kind: values.Kind, *, secret: bool = False) -> Any:
-    """An attribute that is a key of its section; a secret one is never shown."""
+    """An attribute that is a key of its section. A secret one is never shown."""
     return field(default=default, repr=not secret, metadata={"kind": kind, "secret": secret})
 
 
@@ -32,14 +32,14 @@ def _key(default: Any, kind: values.Kind, *, secret: bool = False) -> Any:
 @dataclass(frozen=True)
 class Node:
     name: str = _key("", values.text("1 to 100 letters, digits and . _ @ -", r"[A-Za-z0-9._@-]{0,100}"))
-    """what the node is called on the bus; empty: see `node_name`"""
+    """the node's name on the bus; empty: see `node_name`"""
     backend: str = _key("embedded", values.choice("embedded", "cluster"))
     data: str = _key("var", values.text("a folder", r"[^\0\n]+"))
-    """folder of the embedded backend's SQLite file, as given: relative to the working directory"""
+    """folder of the embedded backend's SQLite file, relative to the working directory"""
     lease_seconds: float = _key(90.0, values.seconds(1))
     """how long a channel counts as live without renewal"""
     stop_seconds: float = _key(10.0, values.seconds())
-    """all that stopping may take"""
+    """deadline of a stop"""
     control: str = _key("", values.control())
     """unix: endpoint of the operator's socket; empty: none"""
 
@@ -65,27 +65,27 @@ class Http:
     pages: bool = _key(True, values.switch())
     """serve the web pages"""
     websocket_url: str = _key("", values.websocket_url())
-    """where pages find the WebSocket: a URL, or a path of their own origin; empty: they are told the port"""
+    """the WebSocket's place for pages: a URL, or a path of their own origin; empty: the port is sent along"""
 
 
 @dataclass(frozen=True)
 class Auth:
     mode: str = _key("open", values.choice("open", "jwt"))
-    """open: anybody on this machine may be anybody; jwt: tokens say who is who"""
+    """open: a client on this machine may have any user id; jwt: a token gives it"""
     secret: str = _key("", values.text(keys.EXPECTED_SECRET), secret=True)
     """of HS256 tokens, at least 32 bytes in UTF-8; empty: none"""
     public_key: str = _key("", values.text(keys.EXPECTED_PUBLIC_KEY, r"[^\0]*"))
     """of RS256 or EdDSA tokens: path of a PEM file, as given, or PEM text (from `file:`); empty: none"""
     issuer: str = _key("", values.text("the tokens' iss"))
-    """what `iss` must be; empty: anything"""
+    """the `iss` that tokens must have; empty: any"""
     audience: str = _key("", values.text("the tokens' aud"))
-    """what must be in `aud`; empty: anything"""
+    """a value that must be in `aud`; empty: any"""
     leeway_seconds: float = _key(30.0, values.seconds())
-    """how far the clock of whoever makes the tokens may be off: counts for `nbf` and `exp`"""
+    """tolerance for the clock of the tokens' issuer; used for `nbf` and `exp`"""
     visitors: bool = _key(True, values.switch())
-    """anonymous visitors may come"""
+    """anonymous visitors are admitted"""
     visitor_days: float = _key(30.0, values.days())
-    """how long a visitor's token is good for unused"""
+    """how long an unused token of a visitor stays valid"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Limits:
     connections_per_address: int = _key(0, values.integer(0, 10_000_000))
     """to this node, from one IP address; 0: no limit"""
     unfinished_bytes: int = _key(64 << 20, values.integer(65536, 1 << 40))
-    """of frames that are still coming, on all connections together; one frame always has room"""
+    """of frames that are not complete, on all connections together; one frame always has room"""
     devices: int = _key(16, values.integer(1, 10_000))
     """of one user, other than the connecting one"""
     new_ids: int = _key(1000, values.integer(0, 1_000_000_000))
@@ -117,9 +117,9 @@ class Limits:
 @dataclass(frozen=True)
 class Inbox:
     keep_days: float = _key(30.0, values.days())
-    """how long a device that is away holds the trim back"""
+    """how long an inbox is kept for a device that is away"""
     max_messages: int = _key(10_000, values.integer(1, 10_000_000))
-    """in one inbox; past it the oldest leave"""
+    """in one inbox; past it the oldest are removed"""
     unopened_messages: int = _key(1000, values.integer(1, 10_000_000))
     """the same for an inbox that no device has ever opened"""
     dedup_seconds: float = _key(3600.0, values.seconds(1, 30 * 86400))
@@ -141,7 +141,7 @@ class Redis:
 class Rabbitmq:
     url: str = _key("amqp://guest:guest@127.0.0.1:5672/", values.amqp_url(), secret=True)
     confirm_seconds: float = _key(5.0, values.seconds())
-    """until the broker must have confirmed what was published"""
+    """deadline of the broker's confirmation"""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Mongodb:
 @dataclass(frozen=True)
 class Archive:
     consume: bool = _key(True, values.switch())
-    """no: this node publishes, others write to MongoDB"""
+    """no: this node publishes only, and other nodes write to MongoDB"""
     queue_bytes: int = _key(1 << 30, values.integer(1024, 1 << 50))
     """bound of the archive queue at the broker"""
     batch: int = _key(2000, values.integer(1, 100_000))
@@ -194,7 +194,7 @@ _KEYS = {name: {key.name: key for key in dataclasses.fields(section)} for name, 
 
 
 def node_name(settings: Settings) -> str:
-    """The node's name. Without one given it holds the process id: ask after daemonising."""
+    """The node's name. The default has the process id in it: call this after daemonising."""
     if settings.node.name:
         return settings.node.name
     host = re.sub(r"[^A-Za-z0-9._@-]", "-", socket.gethostname())[:80]
@@ -205,7 +205,7 @@ def node_name(settings: Settings) -> str:
 
 
 def load(path: str) -> Settings:
-    """Read a configuration file; raises ConfigurationError for whatever is wrong with it."""
+    """Read a configuration file. Raises ConfigurationError for the first mistake in it."""
     file = ini.read(path)
     for section, line in file.sections.items():
         if section not in _KEYS:
@@ -267,7 +267,7 @@ def _check_loopback(file: Ini, section: str, listen: str) -> None:
 
 
 def _check_keys(file: Ini, auth: Auth) -> None:
-    # Only the first line of a key is shown: it may turn out to be the wrong, private one.
+    # Only the first line of a key is shown, as it may be a private key by mistake.
     public_key = auth.public_key.partition("\n")[0]
     if auth.secret and auth.public_key:
         raise file.wrong("auth", "public_key", public_key, "either secret or public_key, not both")

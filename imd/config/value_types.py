@@ -1,4 +1,4 @@
-"""What the values of a configuration may be: one `Kind` for each sort of key."""
+"""The values that a configuration may have: one `Kind` for each sort of key."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from configparser import RawConfigParser
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from twisted.internet.endpoints import serverFromString
-
 from imd.config import endpoints
 
 
 class Kind(NamedTuple):
-    """How a value is read. `parse` raises ValueError; `expected` says what it takes."""
+    """How a value is read. `parse` raises ValueError; `expected` describes good values."""
 
     parse: Callable[[str], Any]
     expected: str
@@ -111,8 +109,10 @@ def endpoint() -> Kind:
 
 
 def control() -> Kind:
-    """A unix: endpoint that others than owner and group cannot reach, for its owner alone if it says no
-    mode; or nothing."""
+    """A unix: endpoint that only its owner and its group can reach; or nothing.
+
+    Without a mode it is for its owner alone.
+    """
 
     def parse(value: str) -> str:
         if not value:
@@ -122,8 +122,7 @@ def control() -> Kind:
         if ":mode=" not in value:
             value += ":mode=600"
         endpoint().parse(value)
-        mode: Any = getattr(serverFromString(None, value), "_mode", 0o777)
-        if mode & 0o007:
+        if int(endpoints.place_of(value).options.get("mode", "666"), 8) & 0o007:
             raise ValueError("its mode lets everybody in")
         return value
 
@@ -131,18 +130,17 @@ def control() -> Kind:
 
 
 def is_loopback(listen: str) -> bool:
-    """True if only this machine can reach what listens on that (well-formed) endpoint."""
+    """True if only this machine can reach the endpoint, which must be well-formed."""
     place = endpoints.place_of(listen)
     if place.is_unix and not place.behind_proxy:
         return True
-    if place.kind == "systemd":
+    # A proxy lets in anybody, and a plugged-in endpoint may listen anywhere.
+    if place.behind_proxy or place.kind not in ("tcp", "tcp6", "ssl"):
         return False
-    # Wrapping and plugged-in endpoints don't say where they listen: they do not pass.
-    interface = getattr(serverFromString(None, listen), "_interface", "")
-    if interface == "localhost":
+    if place.interface == "localhost":
         return True
     try:
-        return ipaddress.ip_address(interface).is_loopback
+        return ipaddress.ip_address(place.interface).is_loopback
     except ValueError:
         return False
 

@@ -13,26 +13,27 @@ from imd.contracts.backend import Backend
 
 
 class ArchiveRecord(msgspec.Struct, gc=False):
-    """A visitor's message to keep for ever. `agent` is who got it, if anybody has."""
+    """A visitor's message to archive. `agent` is the agent who got it; empty if none has."""
 
     body: bytes
     agent: str = ""
 
 
 Record = bytes | ArchiveRecord
-"""a message to keep for ever: its JSON, or with who got it"""
+"""a message to archive: its JSON alone, or with the agent who got it"""
 
 
 @dataclass(slots=True)
 class HistoryQuery:
-    """A page of somebody's own conversation, newest first at the store, oldest first to the client."""
+    """A request for a page of a user's own conversation."""
 
     viewer: str
     conversation: str | None
-    """None: all conversations that the viewer takes part in"""
+    """its id; None: all conversations that the viewer takes part in"""
     only_own: bool = False
-    """only what the viewer sent or got: for an agent that the visitor no longer has"""
+    """only messages that the viewer sent or got: for an agent that the visitor no longer has"""
     before: str | None = None
+    """a message id: the page ends before it; None: at the newest message"""
     limit: int = 50
 
 
@@ -44,19 +45,19 @@ class History:
 
 
 class ArchiveQueue(Backend, Protocol):
-    """Takes messages towards the archive."""
+    """The queue in front of the archive."""
 
     def publish(self, records: Sequence[Record]) -> Deferred[None]:
-        """Fires when the records are safe. Unavailable: they may or may not be."""
+        """Fires when the records are safe. After Unavailable it is not known whether they are."""
 
     def probe(self) -> Deferred[None]:
-        """Fires if records would be safe now; fails with Unavailable, which says why they would not."""
+        """Fires if a publish would succeed now; else fails with Unavailable, which says why."""
 
 
 class Archive(Backend, Protocol):
-    """Reads what the archive holds."""
+    """Reads from the archive."""
 
     def history(self, query: HistoryQuery) -> Deferred[History]: ...
 
     def newest_id(self) -> Deferred[str]:
-        """The highest message id that it holds; empty if it holds none."""
+        """The highest message id in the archive; empty if it has no messages."""

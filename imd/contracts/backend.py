@@ -1,4 +1,4 @@
-"""What all backends share. The domain knows contracts; imd.tap alone knows who implements them.
+"""The contract of all backends. The domain knows contracts; imd.tap alone knows who implements them.
 
 Each Deferred of a contract fails with imd.protocol.errors.Unavailable, and nothing else, if the backend does
 not answer. It fails within the backend's own deadline.
@@ -12,16 +12,16 @@ from twisted.internet.defer import Deferred
 
 
 class Backend(Protocol):
-    """What all backends share."""
+    """The part that all backends share."""
 
     def start(self) -> Deferred[None]:
-        """Begin to connect, and go on for ever with back-off; fires when it is usable for the first time.
+        """Connect, and connect again for ever with backoff. Fires when it is usable for the first time.
 
         Fails only with imd.protocol.errors.ConfigurationError.
         """
 
     def stop(self) -> Deferred[None]:
-        """Finish what is under way and let go of everything. Never fails."""
+        """Finish the calls in flight and release everything. Never fails."""
 
     def problem(self) -> str | None:
-        """Why it cannot be used at the moment; None when it can."""
+        """The reason why it cannot be used at the moment; None if it can."""

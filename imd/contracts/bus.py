@@ -11,7 +11,7 @@ from imd.contracts.backend import Backend
 
 
 class Hint(msgspec.Struct, gc=False):
-    """Tells a channel that its inbox reaches up to `seq`; `body` is message `seq`, if it came along."""
+    """Tells a channel that its inbox reaches up to `seq`. `body` is message `seq`, if it came along."""
 
     channel: str
     epoch: str
@@ -20,9 +20,9 @@ class Hint(msgspec.Struct, gc=False):
 
 
 class Bus(Backend, Protocol):
-    """Carries hints between nodes; may lose any of them, and says so through `problem`.
+    """Carries hints between nodes. It may lose hints; `problem` says when it does.
 
-    `address` is this node's own; addresses of others come with what they send.
+    `address` is this node's own. Other nodes' addresses come with their hints.
     """
 
     address: str
@@ -35,19 +35,20 @@ class Bus(Backend, Protocol):
         replaced: Callable[[list[str]], None],
         back: Callable[[], None],
     ) -> None:
-        """Who gets what arrives. The first argument is the sender's address, except for `replaced`.
+        """Name the functions that get what arrives. Their first argument is the sender's address.
 
-        `back()`: a node, or this one, hears again after it may have missed something.
+        `replaced` gets channels only. `back` is called when a node receives again, this one or another, after
+        it may have missed something.
         """
 
     def send_hints(self, address: str, hints: list[Hint]) -> None:
-        """To the node that has these channels."""
+        """Send hints to the node that has these channels."""
 
     def search(self, hints: list[Hint]) -> None:
-        """To all nodes: whoever has a channel takes its hint and says so."""
+        """Send hints to all nodes: the node that has a channel takes its hint and answers `found`."""
 
     def send_found(self, address: str, channels: list[str]) -> None:
-        """To the node that searched: these channels are here."""
+        """Tell the node that searched: these channels are here."""
 
     def send_replaced(self, channels: list[str]) -> None:
-        """To all nodes: these channels have lost their device."""
+        """Tell all nodes: these channels have lost their device."""

@@ -17,12 +17,12 @@ from imd.contracts.backend import Backend
 
 @dataclass(frozen=True)
 class InboxOptions:
-    """The rules that inboxes are kept by; the same for every backend."""
+    """The rules of inboxes, which are the same for every backend."""
 
     keep_days: float = 30
-    """a device unseen for so long no longer holds the trim back"""
+    """an inbox is no longer kept for a device that was unseen for so long"""
     max_messages: int = 10000
-    """per inbox; past it the oldest leave"""
+    """in one inbox; past it the oldest are removed"""
     unopened_messages: int = 1000
     """the same for an inbox that no device has ever opened; no more than `max_messages`"""
     new_ids: int = 1000
@@ -30,16 +30,16 @@ class InboxOptions:
     dedup_seconds: float = 3600
     lease_seconds: float = 90
     devices: int = 16
-    """others than the connecting one, per user; the one unseen longest gives way"""
+    """of one user, other than the connecting one; the one unseen for longest is removed"""
     channels_per_user: int = 32
     desk_grace_seconds: float = 120
     """how long an agent may be gone before its visitors are given to another"""
     visitor_days: float = 30
-    """how long a visitor's token is good for unused"""
+    """how long an unused token of a visitor stays valid"""
 
 
 class Submission(msgspec.Struct, gc=False):
-    """One message on its way in."""
+    """One message for an inbox to place."""
 
     sender: str
     device: str
@@ -49,17 +49,17 @@ class Submission(msgspec.Struct, gc=False):
     message_id: str
     send_time: int
     recipients: Sequence[str]
-    """each once; empty for a visitor's message, which the desk finds a recipient for"""
+    """each once; empty for a visitor's message, as the desk finds its recipient"""
     body: bytes
     """the message's JSON, as inboxes and the archive keep it"""
     visitor_to: str = ""
-    """for a visitor's message: the agent it names, if it names one"""
+    """the agent that a visitor's message names; empty if it names none"""
     origin: Any = None
-    """who gets the answer; no business of an inbox"""
+    """the connection that gets the answer; inboxes do not use it"""
 
 
 class Delivery(msgspec.Struct, gc=False):
-    """A message got a number in an inbox, and these channels may be told."""
+    """A message got a number in an inbox. Hints may go to these channels."""
 
     user: str
     epoch: str
@@ -73,20 +73,20 @@ class Placed(msgspec.Struct, gc=False):
 
     deliveries: Sequence[Delivery]
     agent: str
-    """who got a visitor's message; empty otherwise"""
+    """the agent who got a visitor's message; empty for other messages"""
 
 
 class Duplicate(NamedTuple):
-    """The same message has been placed before, under this id."""
+    """The same message was placed before, under this id."""
 
     message_id: str
     send_time: int
     agent: str = ""
-    """who has the visitor's messages now"""
+    """the visitor's present agent"""
 
 
 class Conflict(NamedTuple):
-    """The clientMsgId has been used for another message."""
+    """The clientMsgId was used for another message."""
 
 
 class NotAllowed(NamedTuple):
@@ -96,14 +96,14 @@ class NotAllowed(NamedTuple):
 
 
 class TooManyNew(NamedTuple):
-    """The message would begin inboxes that no device has ever opened, more than its sender may."""
+    """The message would begin more inboxes that no device has ever opened than its sender may."""
 
     retry_after_ms: int | None
-    """when it may be tried again; None if it alone would begin more than are allowed in an hour"""
+    """when it may be sent again; None if it alone would begin more than an hour allows"""
 
 
 class Failed(NamedTuple):
-    """This message, and not its batch, could not be placed."""
+    """This message could not be placed; others of its batch may have been."""
 
     reason: str
 
@@ -120,13 +120,13 @@ class ConnectRequest:
     channel: str
     attempt: int | None = None
     epoch: str | None = None
-    """of the client's cursor; None: the server's own cursor counts"""
+    """of the client's cursor; None: the inbox's own cursor of the device is used"""
     seq: int = 0
     ephemeral: bool = False
     answers_visitors: bool = False
     page: int = 100
     resume: bool = False
-    """the channel was registered before: a newer one, or one with a newer attempt, keeps the device"""
+    """the channel was registered before: it does not replace a newer channel of the device"""
 
 
 class Superseded(NamedTuple):
@@ -134,11 +134,11 @@ class Superseded(NamedTuple):
 
 
 class TooManyChannels(NamedTuple):
-    """The user has as many live channels as one user may have."""
+    """The user has as many live channels as are allowed."""
 
 
 class Page(NamedTuple):
-    """Messages of an inbox in order. `head` is the last number given out in it."""
+    """Messages of an inbox in order. `head` is the last number that the inbox has given."""
 
     epoch: str
     head: int
@@ -146,12 +146,12 @@ class Page(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """The channel is registered. What follows starts at `seq + 1`; `page` holds the first of it."""
+    """The channel is registered. Its messages start at `seq + 1`; `page` has the first of them."""
 
     seq: int
     recovered: bool
     replaced: str
-    """the live channel that had the device until now; empty if none had"""
+    """the live channel that had the device until now; empty if there was none"""
     page: Page
 
 
@@ -167,23 +167,22 @@ class Ack(NamedTuple):
     epoch: str
     seq: int
     start_confirmed: bool = False
-    """its first since it was told `recovered: false`: that has been read"""
+    """the device has read where it starts: its first acknowledgement after `recovered: false`"""
 
 
 class Lease(NamedTuple):
-    """A channel that is still here."""
+    """A channel that is still connected."""
 
     user: str
     device: str
     channel: str
     answers_visitors: bool
     renew: bool
-    """False: only the head is asked for"""
+    """False: only the head is wanted"""
 
 
 class Head(NamedTuple):
-    """The state of a channel's inbox. `held` is False when the channel no longer has its device: another
-    has it, or nobody has."""
+    """The state of a channel's inbox. `held` is False if the channel has lost its device."""
 
     held: bool
     epoch: str
@@ -191,8 +190,10 @@ class Head(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """A channel goes; `epoch` and `seq` are what its device acknowledged last. An empty epoch: it gave no
-    sign that it has read where it starts, and its cursor stays as it is."""
+    """A channel goes. Its device acknowledged `epoch` and `seq` last.
+
+    With an empty epoch the start position was never confirmed, and the device's cursor stays as it is.
+    """
 
     user: str
     device: str
@@ -203,46 +204,54 @@ class Leave(NamedTuple):
 
 
 class Inbox(Backend, Protocol):
-    """Inboxes, cursors, the channel registry and the desk: the state that a message is in or not in."""
+    """Inboxes, cursors, the registry of channels and the desk."""
 
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
-        """Place a batch, in order, each message atomically; never run twice.
+        """Place a batch in order, each message atomically.
 
-        A lost answer is Unavailable: some may be placed. Calls may overlap; they are done in order.
+        No batch is run twice. After Unavailable any of its messages may have been placed. Calls may overlap;
+        they are done in order.
         """
 
     def probe(self) -> Deferred[None]:
-        """Fires if a message would be placed now; fails with Unavailable, which says why it would not."""
+        """Fires if a message would be placed now; else fails with Unavailable, which says why."""
 
     def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
-        """Register the channel. Who was not recovered, and gave no sign since that it was told, is not
-        recovered the next time either, unless it names a cursor that the inbox can go on from. The first
-        device of all is not recovered if messages have left the inbox, which has kept less before it came."""
+        """Register the channel, and find out where its device goes on.
+
+        A device that was not recovered and has not confirmed its start is not recovered the next time either,
+        unless it names a cursor that the inbox can go on from. The first device of a user is not recovered if
+        messages were removed from the inbox before it came.
+        """
 
     def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
-        """Messages from `after + 1` on: at most `limit`, and at most about 256 KiB, but one if there is one.
+        """Messages from `after + 1` on: at most `limit`, and at most about 256 KiB, but at least one if any.
 
         A page of another epoch is empty.
         """
 
     def ack(self, ack: Ack) -> Deferred[Head]:
-        """Move the device's cursor and trim the inbox. Done only if the channel holds the device and
-        the epoch is the inbox's."""
+        """Move the device's cursor and trim the inbox.
+
+        Nothing is done unless the channel holds the device and the epoch is the inbox's.
+        """
 
     def renew(self, lease: Lease) -> Deferred[Head]: ...
 
     def leave(self, leave: Leave) -> Deferred[None]:
-        """Remove the channel if it (and not a newer one) is registered, after a last acknowledgement."""
+        """Store a last acknowledgement and remove the channel, if it still holds its device."""
 
     def era(self) -> Deferred[str]:
-        """A word that changes when the store may have forgotten channels; the same for all nodes."""
+        """A word, the same for all nodes, that changes when the store may have forgotten channels."""
 
     def serve_desk(self) -> Deferred[list[Delivery]]:
-        """Give waiting visitors to agents online, first come first served, and take visitors back from
-        agents that have been gone for longer than the grace period. Call again while it gives anything.
+        """Give waiting visitors to agents online, in the order in which they came.
 
-        The next agent gets what the visitor has written since its agent's last message to it: the newest 50,
-        or all that no agent has got if they are more; nothing that it has got before."""
+        Visitors of agents that have been gone for longer than the grace period wait again. Call again while
+        it returns anything. A new agent gets the messages that the visitor wrote after its last agent's last
+        message: the newest 50, or all that no agent has got if they are more, and none that it has got
+        before.
+        """
 
     def agent_of(self, visitor: str) -> Deferred[str]:
         """The visitor's present agent; empty if it has none."""
@@ -250,4 +259,4 @@ class Inbox(Backend, Protocol):
     def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]: ...
 
     def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:
-        """True if the hash is the visitor's; it then counts as used now."""
+        """True if the hash is the visitor's. It then counts as used now."""

@@ -1,4 +1,4 @@
-"""The connect signal: who it is that connects, and with what rights. No state, no connection."""
+"""The door that reads the connect signal: which user and device connect, and in which role."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ MAX_NUMBER = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Somebody who may come in. The last three are a visitor's."""
+    """A client that may come in. The last three attributes are a visitor's."""
 
     identity: Identity
     author: Author
     visitor_token: str | None = None
     token_hash: str = ""
     known_visitor: bool = False
-    """it came with a token: the inbox must know the hash"""
+    """it came with a token, whose hash the inbox must know"""
 
 
 def admit(
     frame: frames.ConnectFrame, bearer: str | None, auth: Auth, authenticator: Authenticator
 ) -> Admission:
-    """Who sent this connect signal. `bearer` is the token of the handshake's Authorization header.
+    """Decide on a connect signal. `bearer` is the token of the handshake's Authorization header.
 
-    Raises Refused for what is wrong with the frame, Closing (4001) for what is wrong with the token.
+    Raises Refused if the frame is wrong, Closing (4001) if the token is.
     """
     device = "default" if frame.device is None else frame.device
     check_id("device", device)
@@ -50,7 +50,7 @@ def admit(
 
 
 def _has_jwt(frame: frames.ConnectFrame, bearer: str | None, auth: Auth) -> bool:
-    """True if a token is there that is not a visitor's, in a mode that reads such tokens."""
+    """True if the client sent a token that is not a visitor's, in a mode that reads such tokens."""
     token = frame.token or bearer
     return bool(
         auth.mode == "jwt" and frame.visitor_token is None and token and not token.startswith("visitor-")
@@ -67,7 +67,7 @@ def _identify(frame: frames.ConnectFrame, bearer: str | None, authenticator: Aut
 
 
 def _admit_visitor(frame: frames.ConnectFrame, device: str, auth: Auth) -> Admission:
-    """A new visitor gets its name and token here; one that has a token is who the token says."""
+    """Admit the visitor that the token names, or a new one with a new name and token."""
     if not auth.visitors:
         raise Closing(CLOSE_UNAUTHORIZED, "visitors are not admitted")
     token = frame.token if frame.visitor_token is None else frame.visitor_token
@@ -82,7 +82,7 @@ def _admit_visitor(frame: frames.ConnectFrame, device: str, auth: Auth) -> Admis
 
 
 async def check_visitor(admission: Admission, inbox: Inbox) -> None:
-    """Remember a new visitor's token, or see that an old one is known. Raises Closing (4001), Unavailable."""
+    """Store a new visitor's token, or look an old one up. Raises Closing (4001) or Unavailable."""
     if admission.visitor_token is None:
         return
     visitor = admission.author.user
@@ -93,7 +93,7 @@ async def check_visitor(admission: Admission, inbox: Inbox) -> None:
 
 
 def connect_request(frame: frames.ConnectFrame, author: Author) -> ConnectRequest:
-    """What the inbox is asked for, with a new channel id."""
+    """The request for the inbox, with a new channel id."""
     request = ConnectRequest(author.user, author.device, new_channel_id(), attempt=frame.attempt)
     if frame.cursor is not None:
         request.epoch = frame.cursor.epoch

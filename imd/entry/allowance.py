@@ -1,7 +1,8 @@
-"""What frames cost a connection that are no messages: next to nothing for who asks now and then.
+"""The limit inside: a connection's allowance for frames other than messages.
 
-A connection that has spent all is asking for the sake of asking, and is closed with 4100. Messages have a
-rate of their own, and `rate_limited` and `unavailable` cost nothing: a client may have done nothing wrong.
+Each such frame has a cost, which is next to nothing at an honest client's rate. A connection that has spent
+all is closed with 4100. Messages have a rate of their own. Answers `rate_limited` and `unavailable` cost
+nothing, as the client may have done nothing wrong.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ SPENT = Counter(
 PER_SECOND = 100.0
 AT_ONCE = 1000.0
 
-# A ping or a pong, of the protocol or of WebSocket.
+# A ping or a pong, of this protocol or of WebSocket.
 PING = 1.0
-# A fragment of a message of fewer bytes than these.
+# A fragment with fewer bytes than these.
 FRAGMENT = 0.5
 SMALL_FRAGMENT_BYTES = 128
-# An acknowledgement of nothing new; others are as many as the messages that they are for.
+# An acknowledgement of nothing new. Others are free, as messages bound their number.
 IDLE_ACK = 0.05
 # A frame that is answered with an error.
 ERROR = 2.0
-# Token frames have a signature checked, and so an allowance of their own: these, and one a second more.
-# One that is refused was not worth it.
+# Token frames have an allowance of their own, as each costs the check of a signature: these at once, and one
+# more each second. A refused token costs more.
 TOKENS_AT_ONCE = 100.0
 TOKEN = 1.0
 REFUSED_TOKEN = 3.0
 
-# So many errors before the login, and it is no client.
+# A connection with so many errors before its login is closed.
 MAX_STRANGERS_ERRORS = 32
 
 
 class Allowance:
-    """One connection's. `seconds` is a monotonic clock."""
+    """The allowance of one connection. `seconds` is a monotonic clock."""
 
     __slots__ = ("_bucket", "_seconds", "_tokens")
 
@@ -50,14 +51,14 @@ class Allowance:
         self._tokens: TokenBucket | None = None
 
     def spend(self, cost: float) -> bool:
-        """False if there is not so much left."""
+        """Take `cost`. Return False if there is not so much left."""
         if self._bucket.take(cost) == 0.0:
             return True
         SPENT.inc()
         return False
 
     def spend_for_token(self) -> None:
-        """Raises Refused (`rate_limited`) before the signature is looked at."""
+        """Take a token frame's cost before its signature is checked. Raises Refused (`rate_limited`)."""
         if self._tokens is None:
             self._tokens = TokenBucket(1.0, TOKENS_AT_ONCE, self._seconds)
         early = self._tokens.take(TOKEN)
@@ -65,11 +66,11 @@ class Allowance:
             raise Refused(RATE_LIMITED, "too many tokens", retry_after_ms=max(1, int(early * 1000)))
 
     def token_refused(self) -> None:
-        """The one that was spent for last."""
+        """Take the further cost of the last token frame, which was refused."""
         if self._tokens is not None:
             self._tokens.owe(REFUSED_TOKEN)
 
 
 def cost_of(refused: Refused) -> float:
-    """What an error answer costs."""
+    """The cost of a frame that is answered with this error."""
     return 0.0 if refused.code in (RATE_LIMITED, UNAVAILABLE) else ERROR

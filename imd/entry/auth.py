@@ -1,6 +1,7 @@
-"""Who somebody is: claims of a token, or (mode open) what the connect frame says. Visitors' tokens.
+"""The door that checks identities: the claims of a token, or in open mode the connect frame's own words.
 
-No I/O but reading the public key once. Roles come from the claims `loginType` and `isCustomerService`.
+A role comes from the claims `loginType` and `isCustomerService`. Visitors have tokens of another kind. The
+only I/O is that the public key is read once.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from imd.protocol.message import VISITOR_PREFIX, check_id, from_user_type, is_us
 
 MAX_TOKEN_CHARS = 8192
 
-# The end of the year 9999: whatever is later is in milliseconds, and would never expire.
+# The end of the year 9999. A later time is in milliseconds, and would never expire.
 _LATEST_EXP = 253_402_300_799.0
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a connection belongs to."""
+    """The user of a connection, and the claims about its role."""
 
     user_id: str
     login_type: str | None
-    """as given: imd.protocol.message.from_user_type tells whether anybody of that kind exists"""
+    """as given: imd.protocol.message.from_user_type tells whether there is such a type"""
     is_customer_service: bool
     exp: float | None
     """seconds since the epoch, without any leeway; None: for ever"""
@@ -77,14 +78,15 @@ class Authenticator:
         except UnusableKeyError as error:
             name = "secret" if auth.secret else "public_key"
             raise ConfigurationError(f"[auth] {name}: {error}") from None
-        # The algorithm is the key's: a token has no say in how it is checked.
+        # The algorithm is the key's. A token does not choose how it is checked.
         self._jws = jwt.PyJWS(algorithms=[self._algorithm])
 
     def identify(self, frame: ConnectFrame, bearer: str | None) -> Identity:
-        """Who opens this connection; not for visitors.
+        """The identity of a client that connects and is no visitor.
 
-        `bearer` is the token of the Authorization header; the frame's own goes before it. Raises
-        Closing (4001) for a token that is missing, bad or expired, Refused for an id that may not be used.
+        `bearer` is the token of the Authorization header; the frame's own token goes before it. Raises
+        Closing (4001) for a token that is missing, bad or expired, and Refused for a user id that is not
+        allowed.
         """
         if self._open:
             if frame.user_id is None:
@@ -98,7 +100,7 @@ class Authenticator:
         return identity
 
     def renew(self, token: str, identity: Identity) -> Identity:
-        """The same identity until the newer token's `exp`; raises Refused, and the old one stands."""
+        """Return the identity with the newer token's `exp`. If it raises Refused, the old one stays valid."""
         if self._open:
             raise Refused(INVALID_MESSAGE, "no tokens in open mode")
         try:
@@ -133,7 +135,7 @@ class Authenticator:
         return Identity(claims.sub, claims.login_type, bool(claims.is_customer_service), claims.exp)
 
     def _claims(self, token: str) -> _Claims:
-        """The claims, after the signature. Times are not checked here: PyJWT has a clock of its own."""
+        """Check the signature and return the claims. Times are not checked: PyJWT would use its own clock."""
         if len(token) > MAX_TOKEN_CHARS:
             raise _unauthorized(f"token longer than {MAX_TOKEN_CHARS} characters")
         try:
@@ -164,7 +166,7 @@ def _role(identity: Identity) -> object:
 
 
 def bearer_token(authorization: str | None) -> str | None:
-    """The token in the value of an Authorization header; None if there is none of that kind."""
+    """The bearer token in the value of an Authorization header; None if it has none."""
     match = re.fullmatch(r"bearer +(\S+)\s*", authorization or "", re.IGNORECASE)
     return match[1] if match else None
 
@@ -183,7 +185,7 @@ def new_visitor() -> tuple[str, str, str]:
 
 
 def read_visitor_token(token: str) -> tuple[str, str]:
-    """The visitor that a token names, and the hash to compare; raises Closing (4001) if it is no token."""
+    """The visitor that a token names, and the hash to compare. Raises Closing (4001) if it is malformed."""
     match = _VISITOR_TOKEN.fullmatch(token)
     if match is None:
         raise _unauthorized("bad visitorToken")

@@ -1,8 +1,8 @@
-"""The way in: as many logins at a time as the node can serve beside those who are in already.
+"""The door that says when: it lets in as many clients at a time as the node can serve beside its users.
 
-There is no fixed rate. Handshakes get a slice of each turn of the reactor, logins a bounded number of places
-at the inbox. While too many wait, or have not logged in, the listener accepts nobody: clients wait in the
-kernel's queue, where they cost nothing. Only who has waited for a place for too long is sent away (4100).
+There is no fixed rate. Handshakes get a slice of each turn of the reactor; logins get a bounded number of
+places at the inbox. While too many wait, or have not logged in, the listener is shut: clients wait in the
+kernel's queue, where they cost nothing. A login that has waited too long for a place is refused (4100).
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _HANDSHAKES = WAITING.labels("handshake")
 _LOGINS = WAITING.labels("login")
 
 MAX_PLACES = 256
-# Connections that have not logged in; a quarter of all there is room for if that is less.
+# Connections that have not logged in. A quarter of all connections, if that is less.
 MAX_STRANGERS = 2_000
 IDLE_SECONDS = 5.0
-# Past this nobody is accepted, until it is half of it.
+# Past this number of waiting clients the listener is shut, until half of them wait.
 MAX_WAITING = 256
 MAX_WAIT_SECONDS = 5.0
 RETRY_MS = 2000
 ACCEPTS_PER_TURN = 16
-# Of each turn of the reactor handshakes get a quarter of what the rest of it took, within these bounds.
+# Handshakes get a quarter of the time that the rest of a turn took, within these bounds.
 MIN_SLICE_SECONDS, MAX_SLICE_SECONDS = 0.002, 0.010
 
 
@@ -61,10 +61,10 @@ class Stranger(Protocol):
     """A connection that has not logged in."""
 
     def is_idle(self) -> bool:
-        """It is its turn to do something: nothing of it waits here."""
+        """The node waits for the client, not the client for the node."""
 
     def make_room(self) -> None:
-        """It has been idle for long, and others want to come in: end it."""
+        """Others want to come in: end the connection."""
 
 
 class Gate:
@@ -96,8 +96,8 @@ class Gate:
     def guard(self, listener: Listener, room: int, max_sockets: int | None = None) -> None:
         """Shut this listener while too many wait.
 
-        `room`: how many connections there may be in all. `max_sockets`: how many sockets, those of strangers
-        among them; None: no bound.
+        `room` is the bound of all connections. `max_sockets` is the bound of all sockets, including those of
+        strangers; None: no bound.
         """
         self._max_sockets = max_sockets or 0
         self._max_strangers = max(1, min(MAX_STRANGERS, room // 4))
@@ -105,7 +105,7 @@ class Gate:
         listener.accept_at_most(ACCEPTS_PER_TURN)
 
     def stop(self) -> None:
-        """Whoever still waits is sent away; nothing is scheduled any more."""
+        """Refuse all that wait, and cancel all scheduled calls."""
         self._listener = None
         for call in (self._turn_call, self._overdue_call, self._evict_call):
             if call is not None and call.active():
@@ -126,18 +126,18 @@ class Gate:
             self._watch()
 
     def logged_in(self, stranger: Stranger) -> None:
-        """It is no stranger any more."""
+        """The connection is no stranger any more."""
         if self._strangers.pop(stranger, None) is not None:
             self._watch()
 
     def closed(self, stranger: Stranger) -> None:
-        """Its socket is closed, whether it had logged in or not."""
+        """Its socket is closed. It may have logged in before."""
         self._sockets -= 1
         self._strangers.pop(stranger, None)
         self._watch()
 
     def run_handshake(self, work: Callable[[], None]) -> None:
-        """Run `work`, at once or when it has its turn."""
+        """Run `work` at once, or in a later turn of the reactor."""
         if not self._handshakes and self._spent < MIN_SLICE_SECONDS:
             self._work(work)
             self._next_turn()
@@ -149,7 +149,7 @@ class Gate:
     # from connections
 
     def enter(self) -> Deferred[None]:
-        """Fires when there is a place at the inbox, to be left again. Fails with Closing (4100)."""
+        """Fires when there is a place at the inbox: call `leave` afterwards. Fails with Closing (4100)."""
         if self._places < MAX_PLACES and not self._logins:
             self._places += 1
             PLACES.set(self._places)
@@ -163,10 +163,10 @@ class Gate:
         return done
 
     def leave(self) -> None:
-        """A login is through, or has failed."""
+        """A login has succeeded or failed: its place is free."""
         self._places -= 1
         if self._calling:
-            # Whoever was called in is out again, as one that has hung up: no call within the call.
+            # Re-entrant: an admitted login left synchronously. The outer loop goes on.
             return
         self._calling = True
         while self._logins and self._places < MAX_PLACES:
@@ -207,7 +207,7 @@ class Gate:
         self._watch()
 
     def _overdue(self) -> None:
-        """Send away who has waited for too long; look again when the next one will have."""
+        """Refuse logins that have waited too long; look again when the next one has."""
         self._overdue_call = None
         now = self._seconds()
         while self._logins and now - self._logins[0][0] >= MAX_WAIT_SECONDS:
@@ -219,7 +219,7 @@ class Gate:
         self._watch()
 
     def _evict(self) -> None:
-        """Too many have not logged in: those that have been idle for long have to go."""
+        """End strangers that have been idle for long, while there are too many."""
         self._evict_call = None
         before = self._seconds() - IDLE_SECONDS
         for stranger, since in list(self._strangers.items()):
@@ -237,7 +237,7 @@ class Gate:
         return len(self._strangers) >= self._max_strangers or 0 < self._max_sockets <= self._sockets
 
     def _watch(self) -> None:
-        """Tell how many wait, and shut or open the door by it."""
+        """Set the metrics, and shut or open the listener."""
         _HANDSHAKES.set(len(self._handshakes))
         _LOGINS.set(len(self._logins))
         STRANGERS.set(len(self._strangers))

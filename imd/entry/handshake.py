@@ -1,7 +1,8 @@
-"""Who may open a WebSocket, judged by the HTTP request alone.
+"""The first door: may this HTTP request become a WebSocket?
 
-In open mode the connection must come from this machine: by address, by the name it was reached under (or a
-page whose name points here would do), and without a proxy between (which would bring anybody).
+In open mode the connection must come from this machine. Its address must be local. So must the name in its
+Host header: a foreign page may have a name that points here. No proxy may be between, as it would let anybody
+in.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def check_request(
 ) -> None:
     """Raise Denied unless this request may become a WebSocket.
 
-    `path` is without the query; names in `headers` are in lower case; `peer_host` is the peer's IP
-    address, None for a unix socket; `origins` are patterns, see `matches`.
+    `path` is without the query. Names in `headers` are in lower case. `peer_host` is the peer's IP address,
+    or None for a Unix socket. `origins` are patterns as `matches` takes them.
     """
     if path != PATH:
         raise Denied(404, f"there is a WebSocket at {PATH}")
@@ -61,7 +62,7 @@ def _is_welcome(text: str, host: str | None, origins: Sequence[str]) -> bool:
     scheme, name, port = origin
     if not origins:
         return scheme in _DEFAULT_PORTS and name == host
-    # Built anew from its parts: no user, path or fragment can be in what the patterns see.
+    # Built anew from its parts, so that patterns never see a user, path or fragment.
     default = _DEFAULT_PORTS.get(scheme)
     spellings = [f"{scheme}://{name}" if port is None else f"{scheme}://{name}:{port}"]
     if default is not None and port in (None, default):
@@ -70,9 +71,9 @@ def _is_welcome(text: str, host: str | None, origins: Sequence[str]) -> bool:
 
 
 def matches(origin: str, pattern: str) -> bool:
-    """True if the pattern is the whole origin, where `*` stands for any characters and `?` for one.
+    """True if the pattern matches the whole origin. `*` stands for any characters, and `?` for one.
 
-    Nothing else is special: brackets are those of an IPv6 address.
+    No other character is special: brackets are those of an IPv6 address.
     """
     return _compiled(pattern).fullmatch(origin) is not None
 
@@ -84,7 +85,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _parse_origin(text: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port of an origin that is nothing but these; None for anything else."""
+    """Scheme, host and port of an origin; None if it is not one, or has more parts."""
     match = _ORIGIN.fullmatch(text) if len(text) <= _MAX_HEADER_CHARS else None
     if match is None:
         return None
@@ -93,7 +94,7 @@ def _parse_origin(text: str) -> tuple[str, str, int | None] | None:
 
 
 def _host_of(text: str) -> str | None:
-    """The host that a Host header names, without its port; None if it is no Host header."""
+    """The host in a Host header, without the port; None if the header is malformed."""
     match = _HOST_HEADER.fullmatch(text) if len(text) <= _MAX_HEADER_CHARS else None
     if match is None or _port(match[2]) == 0:
         return None
@@ -101,14 +102,14 @@ def _host_of(text: str) -> str | None:
 
 
 def _port(text: str | None) -> int | None:
-    """The port, None if none is given, 0 if there is no such port."""
+    """The port; None if none is given, 0 if it is too large."""
     if text is None:
         return None
     return int(text) if int(text) <= 65535 else 0
 
 
 def _normal_host(text: str) -> str | None:
-    """One spelling for each host: lower case, IPv6 addresses compressed."""
+    """The one spelling of a host: in lower case, an IPv6 address compressed. None for a bad address."""
     if not text.startswith("["):
         return text.lower()
     try:

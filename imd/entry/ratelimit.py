@@ -1,4 +1,4 @@
-"""A token bucket: so many a second on average, so many at once."""
+"""A token bucket: it bounds the average rate and the size of a burst."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class TokenBucket:
         self._then = seconds() if per_second else 0.0
 
     def take(self, cost: float) -> float:
-        """Spend `cost`. Gives 0, or how many seconds too early it is (nothing is spent then).
+        """Spend `cost` and return 0; or spend nothing and return the seconds until there is enough.
 
-        Nothing costs more than a full bucket holds.
+        A cost above the bucket's size is lowered to it.
         """
         if not self._per_second:
             return 0.0
@@ -34,5 +34,5 @@ class TokenBucket:
         return (cost - self._tokens) / self._per_second
 
     def owe(self, cost: float) -> None:
-        """Spend `cost` though it may not be there: what was done already."""
+        """Spend `cost` for something already done, even if there is not enough."""
         self._tokens -= cost

@@ -1,6 +1,7 @@
-"""Devices that replace themselves over and over: two clients that take each other for gone.
+"""The door that slows down: a device that replaces its own connections over and over has to wait.
 
-The protocol forbids it, as each such connect costs what a login costs. They get slower, and nobody else does.
+Two clients with the same device name do that, each taking the other for gone. The protocol forbids it, as
+each connect costs as much as a login. Only such a device becomes slower.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ SLOWED = Counter(
 AT_ONCE = 20
 PER_SECOND = 0.5
 MAX_WAIT_SECONDS = 5.0
-# Devices that are remembered; past it the one that replaced itself the longest ago is forgotten.
+# Devices that are remembered. Past this the one with the oldest replacement is forgotten.
 MAX_DEVICES = 10_000
 
 
 class Replacing:
-    """Of one node. `seconds` is a monotonic clock."""
+    """The replacements on one node. `seconds` is a monotonic clock."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._full_at: OrderedDict[tuple[str, str], float] = OrderedDict()
-        """when the device may replace itself AT_ONCE times again"""
+        """user and device → when it may replace itself AT_ONCE times again"""
 
     def replaced(self, user: str, device: str) -> None:
-        """A connect of the device has just ended a live channel of it."""
+        """A connect of the device has replaced its live channel."""
         key = user, device
         now = self._seconds()
         latest = now + (AT_ONCE + MAX_WAIT_SECONDS * PER_SECOND) / PER_SECOND
@@ -40,7 +41,7 @@ class Replacing:
             self._full_at.popitem(last=False)
 
     def wait_seconds(self, user: str, device: str) -> float:
-        """How long the next connect of the device has to wait; nearly always 0."""
+        """The time that the next connect of the device has to wait; nearly always 0."""
         full_at = self._full_at.get((user, device))
         if full_at is None:
             return 0.0

@@ -1,4 +1,4 @@
-"""Metrics for what is counted so often that a lock each time would show."""
+"""Counters for the path of each message: adding to one takes no lock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Count:
 
 
 class Tally(Collector):
-    """A counter with one label, read when somebody asks for metrics."""
+    """A counter with one label. It is read when metrics are collected."""
 
     def __init__(self, name: str, documentation: str, label: str) -> None:
         self._name = name

@@ -1,7 +1,7 @@
-"""Following messages through a node by their ids: one line in the log for each step of those asked for.
+"""Tracing: one log line for each step of the messages that an operator follows.
 
-While nobody asks it costs a look at `TRACE.on` where a message, a batch or a page goes by. Texts of
-messages are never logged.
+While it is off it costs a look at `TRACE.on` for each message, batch or page. The text of a message is never
+logged.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from imd.contracts.archive import Record
 from imd.contracts.bus import Hint
 from imd.contracts.inbox import Duplicate, Outcome, Placed, Submission
 
-# Past this the rest of a second's lines are left out: a log must not stop a node.
+# Past this the rest of a second's lines are left out, as a log must not stop a node.
 MAX_LINES_PER_SECOND = 1000
-# Numbers whose acknowledgement is waited for. Past this their lines end with the push.
+# Sent messages whose acknowledgement gets a line. Past this their last line is that of the push.
 MAX_AWAITED = 10_000
 
 
@@ -38,7 +38,7 @@ _log = Logger(namespace="imd.observe.trace")
 
 
 class Channel(Protocol):
-    """What is logged of a session."""
+    """The attributes of a session that are logged."""
 
     user: str
     device: str
@@ -47,9 +47,9 @@ class Channel(Protocol):
 
 
 class Trace:
-    """Which messages are followed, and their lines. `node` is how this node is called in them.
+    """The choice of messages to follow, and their lines. `node` is this node's name in them.
 
-    A sample is taken by the id, so nodes that follow equal shares follow the same messages.
+    A sample goes by the id: nodes with the same share follow the same messages.
     """
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
@@ -60,7 +60,7 @@ class Trace:
         self.lines = 0
         """written since it was switched on"""
         self.left_out = 0
-        """of these, not written because there were too many in a second"""
+        """lines that were not written because there were too many in a second"""
         self._seconds = seconds
         self._second = 0
         self._in_second = 0
@@ -71,7 +71,7 @@ class Trace:
     # from the operator
 
     def start(self, users: Iterable[str], sample: float) -> None:
-        """Follow what these users send or get, and this share (0 to 1) of all messages."""
+        """Follow the messages that these users send or get, and this share (0 to 1) of all messages."""
         self.stop()
         self.users = frozenset(users)
         self.sample = sample
@@ -88,14 +88,14 @@ class Trace:
     # a message's steps
 
     def received(self, submission: Submission, channel: str) -> None:
-        """A message frame was found good."""
+        """A message frame has passed the checks."""
         if message_id := self._followed(submission.body):
             self._line(
                 "received", message_id, user=submission.sender, device=submission.device, channel=channel
             )
 
     def placed(self, submissions: Iterable[Submission], outcomes: Iterable[Outcome]) -> None:
-        """The inbox answered; here is what it came to."""
+        """The inbox has answered with these outcomes."""
         for submission, outcome in zip(submissions, outcomes, strict=True):
             if not (message_id := self._followed(submission.body)):
                 if type(outcome) is not Placed or not self._gets_any(d.user for d in outcome.deliveries):
@@ -103,7 +103,7 @@ class Trace:
                 message_id = submission.message_id
             if type(outcome) is Placed:
                 for d in outcome.deliveries:
-                    # A visitor's earlier messages may have come along, under their own ids.
+                    # Deliveries may include earlier messages of a visitor, which have ids of their own.
                     own = message_id if d.body == submission.body else _read(d.body).id
                     self._line("placed", own, user=d.user, seq=d.seq, epoch=d.epoch)
                 if not outcome.deliveries:
@@ -114,7 +114,7 @@ class Trace:
                 self._line("refused", message_id, user=submission.sender, why=type(outcome).__name__)
 
     def hints(self, step: str, hints: Iterable[Hint], peer: str) -> None:
-        """Hints between nodes; those without their message cannot be told apart."""
+        """Hints go between nodes. A hint without its message has no id to follow."""
         for hint in hints:
             if hint.body is not None and (message_id := self._followed(hint.body)):
                 self._line(
@@ -122,7 +122,7 @@ class Trace:
                 )
 
     def sent(self, step: str, session: Channel, seq: int, body: bytes) -> None:
-        """Written to a device: `pushed` by a hint, or `pulled` from the inbox."""
+        """A message was written to a device: `pushed` by a hint, or `pulled` from the inbox."""
         message_id = self._followed(body, session.user)
         if not message_id:
             return
@@ -149,7 +149,7 @@ class Trace:
             self._session_line("not acked", message_id, session, epoch, number)
 
     def publishing(self, records: Sequence[Record], confirmed: Deferred[None]) -> None:
-        """A batch goes to the archive queue; also tells what comes of it."""
+        """A batch goes to the archive queue. `confirmed` fires with the result, which gets lines, too."""
         both = [(r, "") if isinstance(r, bytes) else (r.body, r.agent) for r in records]
         ids = [message_id for body, agent in both if (message_id := self._followed(body, agent))]
         for message_id in ids:
@@ -167,7 +167,7 @@ class Trace:
             confirmed.addCallbacks(lambda _: lines("confirmed"), failed)
 
     def answered(self, entries: Iterable[object], others: Mapping[int, object]) -> None:
-        """`accepted` went to the senders, but for `others`; if one of these came again, with its first id."""
+        """`accepted` went to the senders, except for `others`. A duplicate among these has its first id."""
         for index, s in enumerate(entries):
             other = others.get(index)
             if not isinstance(s, Submission) or not isinstance(other, Duplicate | None):
@@ -178,7 +178,7 @@ class Trace:
                 self._line("accepted", message_id, user=s.sender, device=s.device)
 
     def archived(self, bodies: Iterable[bytes], refused: Collection[str]) -> None:
-        """Written to the archive, but for those with the ids in `refused`."""
+        """Messages were written to the archive, except those whose ids are in `refused`."""
         for body in bodies:
             message_id = self._followed(body)
             if message_id:
@@ -187,7 +187,7 @@ class Trace:
     # from within
 
     def _followed(self, body: bytes, *users: str) -> str:
-        """The message's id if it is to be followed, else nothing. `users`: who else has to do with it."""
+        """The message's id if it is followed, else empty. `users` have to do with it, too."""
         try:
             message = _read(body)
         except msgspec.MsgspecError:
@@ -227,4 +227,4 @@ class Trace:
 
 
 TRACE = Trace()
-"""The process's: like its log, there is one."""
+"""the one of the process"""

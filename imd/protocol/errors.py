@@ -12,7 +12,7 @@ UNAVAILABLE = "unavailable"
 
 ERROR_CODES = (BAD_FRAME, INVALID_MESSAGE, UNKNOWN_TYPE, FORBIDDEN, TOO_LARGE, RATE_LIMITED, UNAVAILABLE)
 
-# 4000-4099: a client never comes back unchanged. 4100-4199: it backs off. 4200-4299: it comes back at once.
+# 4000-4099: a client does not come back as it is. 4100-4199: it backs off. 4200-4299: it comes back at once.
 CLOSE_BAD_FRAMES = 4000
 CLOSE_UNAUTHORIZED = 4001
 CLOSE_NO_CONNECT = 4002
@@ -24,10 +24,10 @@ CLOSE_LEAVING = 4200
 
 
 class Refused(Exception):
-    """One frame is answered with an `error` frame; the connection stays as it is.
+    """One frame is answered with an `error` frame; the connection stays open.
 
-    `code` is one of ERROR_CODES. `reason` is for people. `retry_after_ms` says when the same
-    frame may be tried again; only temporary refusals have one.
+    `code` is one of ERROR_CODES. `reason` is for people. `retry_after_ms` says when the same frame may be
+    sent again; only temporary refusals have one.
     """
 
     def __init__(self, code: str, reason: str, *, retry_after_ms: int | None = None) -> None:
@@ -42,7 +42,7 @@ class Refused(Exception):
 
 
 class Closing(Exception):
-    """The connection must be closed with `code` (one of CLOSE_*) and `reason`, after `refused` if given."""
+    """The connection is closed with `code` (one of CLOSE_*) and `reason`, after `refused` if given."""
 
     def __init__(self, code: int, reason: str, refused: Refused | None = None) -> None:
         super().__init__(f"{code}: {reason}")
@@ -52,11 +52,11 @@ class Closing(Exception):
 
 
 class Unavailable(Exception):
-    """A backend did not do what it was asked: it is down, too slow, or refused. Says which one and why.
+    """A backend is down, was too slow, or refused a call. The text says which backend, and why.
 
-    Whether the work was done is not known; whoever asked may ask again.
+    It is not known whether the call was done; the caller may repeat it.
     """
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used; the text names the file, section, key and what was expected."""
+    """The configuration cannot be used. The text names the file, section and key, and what was expected."""

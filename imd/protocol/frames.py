@@ -1,7 +1,7 @@
 """Wire frames in and out (docs/protocol.md): JSON to typed objects and back. No I/O, no state.
 
-`decode` gives one of the client frames below, or raises Refused. The encoders give the payload of
-one text frame as bytes; `type` (or `seq`) is always its first key.
+`decode` returns one of the client frames below, or raises Refused. The encoders return the payload of
+one text frame as bytes; its first key is always `type`, or `seq`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from imd.protocol.message import MAX_CLIENT_MSG_ID_CHARS, check_id
 
 
 class Cursor(msgspec.Struct):
-    """Where a device stopped: the last number it has, and the epoch that number belongs to."""
+    """A device's place in its inbox: the last number that it has, and that number's epoch."""
 
     epoch: str
     seq: int
@@ -42,7 +42,7 @@ class ConnectFrame(msgspec.Struct, rename="camel"):
 
 
 class MessageFrame(msgspec.Struct, rename="camel"):
-    """A chat message, or with `isConnect` the first look at a connect signal."""
+    """A chat message. A connect signal is decoded as one first; `is_connect` tells it apart."""
 
     type: str | None = None
     client_msg_id: str | None = None
@@ -55,14 +55,14 @@ class MessageFrame(msgspec.Struct, rename="camel"):
 
 
 class AckFrame(msgspec.Struct):
-    """Everything up to `seq` has arrived. `epoch`: what that number belongs to; None: not said."""
+    """Everything up to `seq` has arrived. `epoch` is the number's; None if the client did not say."""
 
     seq: int
     epoch: str | None = None
 
 
 class HistoryFrame(msgspec.Struct, rename={"with_": "with"}):
-    """A page of the archive is wanted: exactly one of `with_`, `group` and `all`."""
+    """A request for a page of the archive: exactly one of `with_`, `group` and `all` is given."""
 
     ref: str | None = None
     with_: str | None = None
@@ -73,11 +73,11 @@ class HistoryFrame(msgspec.Struct, rename={"with_": "with"}):
 
 
 class PingFrame(msgspec.Struct):
-    """Is anybody there?"""
+    """A question for the server's time, which also shows that the server is there."""
 
 
 class TokenFrame(msgspec.Struct):
-    """A newer token for this connection."""
+    """A newer token for the connection."""
 
     token: str
 
@@ -102,26 +102,26 @@ _DECODERS = {
 
 
 class BadFrame(Refused):
-    """A frame that could not be decoded; `client_msg_id` is there when at least that could be read."""
+    """A frame that could not be decoded. `client_msg_id` is there if at least that could be read."""
 
     def __init__(self, code: str, reason: str, client_msg_id: str | None = None) -> None:
         super().__init__(code, reason)
         self.client_msg_id = client_msg_id
 
 
-# What msgspec raises for bytes that are no JSON, no UTF-8, or nested without end.
+# msgspec raises these for bytes that are no JSON, no UTF-8, or nested too deeply.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode(payload: bytes) -> ClientFrame:
-    """The frame that `payload` holds.
+    """Return the frame that `payload` holds.
 
-    Raises BadFrame: `bad_frame` for what is not JSON, not an object or has a field of the wrong type,
-    `unknown_type` for a type that is not in the protocol, `invalid_message` for a clientMsgId that
-    nobody may use.
+    Raises BadFrame with one of these codes. `bad_frame`: it is not JSON, is no object, or has a field of the
+    wrong type. `unknown_type`: the protocol has no such type. `invalid_message`: the clientMsgId has a length
+    that is not allowed.
     """
     try:
-        # msgspec does not look into what it passes over.
+        # msgspec does not check the UTF-8 of fields that it skips.
         if not payload.isascii():
             payload.decode()
         frame = _decode_message(payload)
@@ -144,7 +144,7 @@ def decode(payload: bytes) -> ClientFrame:
 
 
 def _decode_typed(payload: bytes, message_error: msgspec.ValidationError | None) -> ClientFrame:
-    """A frame that has a `type`, or is no well-formed message for the reason in `message_error`."""
+    """Decode a frame that has a `type`, or that is no message for the reason in `message_error`."""
     try:
         head = _decode_type(payload)
     except _UNREADABLE as error:
@@ -159,7 +159,7 @@ def _decode_typed(payload: bytes, message_error: msgspec.ValidationError | None)
 
 
 def _shown(client_msg_id: str) -> str | None:
-    """As much of a clientMsgId as an error repeats."""
+    """The part of a clientMsgId that an error repeats."""
     return client_msg_id[:MAX_CLIENT_MSG_ID_CHARS] or None
 
 
@@ -171,7 +171,7 @@ def _decode_as(decoder: Any, payload: bytes, client_msg_id: str | None) -> Clien
 
 
 def check_history(frame: HistoryFrame, group_members: int) -> None:
-    """Refuse (`invalid_message`) a history request that asks for nothing, for two things, or for too much."""
+    """Raise Refused (`invalid_message`) unless the request names one conversation, within the limits."""
     wanted = [frame.with_ is not None, frame.group is not None, bool(frame.all)]
     if sum(wanted) != 1:
         raise Refused(INVALID_MESSAGE, "exactly one of with, group and all is expected")
@@ -260,7 +260,7 @@ def accepted(client_msg_id: str | None, message_id: str, send_time: int) -> byte
 
 
 def error(refusal: Refused, client_msg_id: str | None = None, ref: str | None = None) -> bytes:
-    """The answer to a frame that was refused."""
+    """The answer to a refused frame."""
     frame = ErrorFrame(code=refusal.code, reason=refusal.reason, temporary=refusal.temporary)
     if client_msg_id is not None:
         frame.client_msg_id = client_msg_id
@@ -272,10 +272,10 @@ def error(refusal: Refused, client_msg_id: str | None = None, ref: str | None = 
 
 
 def delivered(seq: int, body: bytes) -> bytes:
-    """A message's JSON (an object, not empty) with its number in the recipient's inbox put first."""
+    """A message's JSON (an object, not empty) with its number in the recipient's inbox as the first key."""
     return b'{"seq":%d,%b' % (seq, body[1:])
 
 
 def numbered(seq: int) -> bytes:
-    """What `delivered` puts in place of the first byte of a message's JSON."""
+    """The beginning of `delivered`: it replaces the first byte of a message's JSON."""
     return b'{"seq":%d,' % seq

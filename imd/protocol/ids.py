@@ -1,4 +1,4 @@
-"""Ids and the clock that they are made by."""
+"""Message ids, channel ids, and the common clock of all servers, which message ids are made by."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable
 
 _MAX_COUNT = 0xFFFFFF
-# So far two answers may be apart by what the network does; more is a step of the server's clock.
+# The network alone may make two answers differ by this much. A larger difference is a step of the server's
+# clock.
 STEP_SECONDS = 1.0
 
 _is_id = re.compile("[0-9a-f]{28}").fullmatch
 
 
 class ServerClock:
-    """The servers' common time in milliseconds, kept right by what a backend says the time is.
+    """The servers' common time in milliseconds, corrected by a backend's clock.
 
     It runs on the monotonic clock: a step of this machine's wall clock does not move it.
     """
@@ -32,18 +33,18 @@ class ServerClock:
         return int((self._monotonic() + self._offset) * 1000)
 
     def set_by_ms(self) -> int:
-        """By how much this machine's clock has been set forward since this one was made; back: below 0."""
+        """How far this machine's clock was set since this object was made; below 0 if it was set back."""
         return int((self._wall() - self._monotonic() - self._first_offset) * 1000)
 
     def monotonic(self) -> float:
-        """Seconds on the monotonic clock, to be given back to `correct` as `asked_at`."""
+        """Seconds on the monotonic clock; `correct` takes them as `asked_at`."""
         return self._monotonic()
 
     def correct(self, server_ms: int, asked_at: float) -> None:
-        """Learn from a server that said `server_ms` in answer to a question asked at `asked_at`.
+        """Use a server's answer, `server_ms`, to a question that was asked at `asked_at`.
 
-        The answer with the shortest round trip tells most; an old best is slowly forgotten. It is forgotten
-        at once when no round trip explains the difference: then the server's clock was set.
+        The answer with the shortest round trip is the most exact one. It slowly loses its weight. It loses it
+        at once if no round trip explains the difference to a new answer: then the server's clock was set.
         """
         now = self._monotonic()
         round_trip = now - asked_at
@@ -57,42 +58,41 @@ class ServerClock:
 
 
 class WallClock(ServerClock):
-    """The time of this machine, where that is all there is: it goes along when the clock is set."""
+    """The time of this machine, for a node without other servers. It follows when the clock is set."""
 
     def now_ms(self) -> int:
         return int(self._wall() * 1000)
 
     def correct(self, server_ms: int, asked_at: float) -> None:
-        """Nobody knows better."""
+        """Ignored: no other clock is better."""
 
 
 class MessageIds:
     """Message ids: 28 hexadecimal digits that rise with time.
 
-    12 are of milliseconds, 6 of a counter, 10 of chance.
-
-    Ids of one node rise strictly, in the order they were asked for; ids of two nodes differ by the
-    node's random part. While the clock is behind the last id, the counter alone rises.
+    12 digits are milliseconds, 6 a counter, and 10 the node's random part. Ids of one node rise strictly, in
+    the order of the calls. Ids of two nodes differ in the random part. While the clock is behind the last id,
+    only the counter rises.
     """
 
     def __init__(self, clock: ServerClock) -> None:
         self._clock = clock
         self._node = secrets.token_hex(5)
-        # More than these are hardly ever made in a millisecond.
+        # Enough for nearly every millisecond.
         self._tails = [f"{count:06x}{self._node}" for count in range(256)]
         self._last_ms = 0
         self._prefix = ""
         self._count = 0
 
     def continue_after(self, newest: str) -> None:
-        """All ids from now on are higher than this one. What is no id of this shape is ignored."""
+        """Make all later ids higher than this one. Ignored if it has not the shape of an id."""
         if _is_id(newest) and newest > f"{self._prefix}{self._count:06x}{self._node}":
             self._last_ms = int(newest[:12], 16)
             self._count = int(newest[12:18], 16)
             self._prefix = newest[:12]
 
     def next(self) -> tuple[str, int]:
-        """A new id, and the time in milliseconds; its own if the clock has not been set back."""
+        """A new id, and the time in milliseconds. The id has that time unless the clock was set back."""
         now = self._clock.now_ms()
         if now > self._last_ms:
             self._last_ms = now
@@ -110,5 +110,5 @@ class MessageIds:
 
 
 def new_channel_id() -> str:
-    """A channel id: random, so that it never tells (or binds) which node the channel is on."""
+    """A channel id. It is random: it does not tell which node the channel is on."""
     return secrets.token_hex(10)

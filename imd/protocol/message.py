@@ -1,4 +1,4 @@
-"""The message object, its rules and its sender's type, as the seed has them (`IMessage`)."""
+"""The message, its rules, and the types of senders, as in the seed's `IMessage`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _USABLE_ID = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS}}
 
 
 class LoginType(enum.Enum):
-    """Which side of the desk somebody logs in on (the seed's `LoginType`)."""
+    """The side of the desk that a user logs in on (the seed's `LoginType`)."""
 
     USER_TYPE = "USER_TYPE"
     CUSTOMER_TYPE = "CUSTOMER_TYPE"
@@ -41,7 +41,7 @@ _LOGIN_TYPES = {
 
 
 class FromUserType(enum.Enum):
-    """What the sender of a message is (the seed's `FromUserType`)."""
+    """The type of a message's sender (the seed's `FromUserType`)."""
 
     VISITOR_TYPE = "VISITOR_TYPE"
     CUSTOMER_SERVICE = "CUSTOMER_SERVICE"
@@ -52,7 +52,7 @@ class FromUserType(enum.Enum):
 def from_user_type(
     login_type: str | None, is_visitor: bool | None, is_customer_service: bool | None
 ) -> FromUserType | None:
-    """The seed's `getFromUserType`. None means that nobody of that kind exists."""
+    """The seed's `getFromUserType`. None means that there is no such type."""
     exists = LoginType.is_exists(login_type)
     if exists is None:
         return FromUserType.VISITOR_TYPE if is_visitor else None
@@ -79,7 +79,7 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
     is_visitor: bool = False
 
     def is_msg_ok(self) -> bool:
-        """The seed's `isMsgOK`: a sender, a text, and somebody to get it (a visitor writes to the desk)."""
+        """The seed's `isMsgOK`: there is a sender, a text and a recipient (for a visitor, the desk)."""
         return bool(self.user_id and self.msg and (self.to or self.group or self.is_visitor))
 
     def is_group_chat(self) -> bool:
@@ -87,15 +87,15 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
         return bool(self.group) and not self.to and not self.is_visitor
 
     def set_now_as_send_time(self, now_ms: int) -> None:
-        """The seed's `setNowAsSendTime`, by the clock that the caller trusts."""
+        """The seed's `setNowAsSendTime`, with the time that the caller gives."""
         self.send_time = now_ms
 
     def get_from_user_type(self) -> FromUserType:
-        """The seed's `getFromUserType`; a message carries it, since roles belong to the connection."""
+        """The seed's `getFromUserType`. The message carries it, as the role belongs to the connection."""
         return FromUserType(self.from_user_type)
 
     def recipients(self) -> list[str]:
-        """Whose inboxes this goes to, each once, in the order given. A visitor's goes to the desk: empty."""
+        """Users whose inboxes get this, each once, in order. Empty for a visitor, who writes to the desk."""
         if self.is_visitor:
             return []
         if self.to:
@@ -103,10 +103,10 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
         return list(dict.fromkeys(self.group or ()))
 
     def checksum(self) -> str:
-        """A checksum of what the sender wrote: equal for a resend, different when anything else is meant.
+        """A checksum of what the sender wrote: equal for a resend, different for another message.
 
-        It finds a client's mistakes, and nobody gains by a collision with a message of one's own. A group
-        list is a set, so its order does not count.
+        It finds mistakes of clients, not attacks: a sender can only collide with messages of its own. The
+        order of a group list does not count.
         """
         target = self.to or sorted(set(self.group or ()))
         written = f"{target}\0{self.msg}\0{self.content_type}"
@@ -119,7 +119,7 @@ decode_message = msgspec.json.Decoder(IMessage).decode
 
 def is_usable_id(text: str) -> bool:
     """True for a user id or device that the protocol allows."""
-    # Nothing long is remembered: strangers choose it.
+    # The cache keeps no long text, as strangers choose it.
     return len(text) <= MAX_ID_CHARS and _is_usable(text)
 
 
@@ -129,7 +129,7 @@ def _is_usable(text: str) -> bool:
 
 
 def check_id(name: str, text: str) -> None:
-    """Refuse (`invalid_message`) a user id or device that the protocol does not allow."""
+    """Raise Refused (`invalid_message`) for a user id or device that the protocol does not allow."""
     if not is_usable_id(text):
         raise Refused(
             INVALID_MESSAGE,
@@ -144,7 +144,7 @@ def is_visitor_id(user_id: str) -> bool:
 def conversation_members(message: IMessage) -> list[str]:
     """The sorted ids that name the conversation of `message`.
 
-    A conversation with a visitor belongs to the visitor alone, since agents may change.
+    A visitor's conversation is named by the visitor alone, as its agent may change.
     """
     if message.is_visitor:
         return [message.user_id]
@@ -154,5 +154,5 @@ def conversation_members(message: IMessage) -> list[str]:
 
 
 def conversation_id(members: list[str]) -> str:
-    """A hash of the JSON of the sorted ids: no two conversations can share one, whatever the ids hold."""
+    """A hash of the sorted ids as JSON, which keeps ids apart whatever characters they have."""
     return blake2b(msgspec.json.encode(members), digest_size=16).hexdigest()

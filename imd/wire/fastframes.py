@@ -1,6 +1,6 @@
-"""Whole text frames straight from the buffer (RFC 6455, 5.2): nearly every frame that a client sends.
+"""The fast path: whole text frames straight from the buffer (RFC 6455, 5.2). Nearly all frames are such.
 
-Everything else, and everything that is wrong, is left where it is for Autobahn. No state, no I/O.
+All other frames, and all errors, are left to Autobahn. No state, no I/O.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ _from_bytes = int.from_bytes
 
 
 def take_text_frames(data: bytes, max_bytes: int) -> tuple[list[bytes], int]:
-    """The payloads of the frames that `data` begins with, and where the rest of it begins.
+    """Return the payloads of the frames at the beginning of `data`, and the position of the rest.
 
-    Stops at the first frame that is not whole, masked, unfragmented text, minimally encoded, in UTF-8,
-    not empty, and of at most `max_bytes` (and 65,535) bytes.
+    A frame is taken if it is text, whole, masked, not fragmented, not empty, in UTF-8, with a length that is
+    minimally encoded and at most `max_bytes` and 65,535. The first other frame ends it.
     """
     payloads: list[bytes] = []
     position = 0

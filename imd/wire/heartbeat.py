@@ -1,4 +1,4 @@
-"""Pings for all connections from one clock tick: no timer per connection."""
+"""Pings for all connections from one timer, not one for each connection."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Peer(Protocol):
     """A connection as the heartbeat sees it."""
 
     pong_due: float
-    """when its pong is due, monotonic seconds; 0: no ping is unanswered"""
+    """when its pong is due, in monotonic seconds; 0: no ping is unanswered"""
 
     def ping(self) -> None: ...
 
     def pong_overdue(self) -> bool:
-        """Its pong did not come. True: give it as much time again (this node was not reading)."""
+        """Its pong did not come. Return True to give it as much time again, as this node was not reading."""
 
 
 class Heartbeat:
-    """Pings each peer every `ping_seconds`, spread evenly, and tells those whose pong is overdue."""
+    """Pings each peer every `ping_seconds`, spread evenly, and calls peers whose pong is overdue."""
 
     log = Logger()
 
@@ -50,7 +50,7 @@ class Heartbeat:
             self._loop.stop()
 
     def add(self, peer: Peer) -> int:
-        """Take in a peer; gives the slot to `remove` it from."""
+        """Add a peer. Returns the slot that `remove` takes."""
         self._last_slot = (self._last_slot + 1) % len(self._slots)
         self._slots[self._last_slot].add(peer)
         return self._last_slot
@@ -71,7 +71,7 @@ class Heartbeat:
                 self._ping(peer)
                 self._expect(peer, now)
 
-    # One peer that fails stops no other's heartbeat.
+    # A peer that raises must not stop the heartbeat of others.
 
     def _ping(self, peer: Peer) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What Autobahn logs of its connections: strangers cause each line, so there is one of a kind a minute."""
+"""Autobahn's log: one line of a kind a minute, as strangers can cause any number of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from twisted.logger import Logger, LogLevel
 
 from imd.observe.seldom import Seldom
 
-# The kind of a line is how it begins: later come addresses, and what the client sent.
+# The kind of a line is its beginning: addresses and the client's bytes come later in it.
 _CAUSE_CHARS = 24
 _MAX_CHARS = 500
 
 
 class LibraryLog:
-    """Takes the place of Autobahn's `log`. Control characters do not get through."""
+    """Replaces Autobahn's `log`. Control characters are replaced."""
 
     def __init__(self, log: Logger) -> None:
         self._seldom = Seldom(log)
@@ -37,7 +37,7 @@ class LibraryLog:
         try:
             said = text.format(**fields)
         except (LookupError, ValueError):
-            # Filled in already, with braces of the client's.
+            # Formatted already, with the client's braces in it.
             said = text
         said = "".join(char if char.isprintable() or char == "\n" else "?" for char in said[:_MAX_CHARS])
         say = {LogLevel.info: self._seldom.info, LogLevel.warn: self._seldom.warn}

@@ -1,4 +1,4 @@
-"""All WebSockets of a node: how many there are, from where, and when they are written to."""
+"""All WebSockets of a node: their number, their addresses, and when they are written to."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
 
 
 class ChannelFactory(WebSocketServerFactory):
-    """`room`: how many connections there may be. `make_handler` is called for each WebSocket that opens, with
-    its protocol, the way out, and the token of its Authorization header."""
+    """Makes the protocol of each connection, and its handler when its WebSocket opens.
+
+    `room` is the bound of connections. `make_handler` gets the protocol, its outgoing side, and the token of
+    the Authorization header.
+    """
 
     noisy = False
     _log = Logger()
@@ -55,7 +58,7 @@ class ChannelFactory(WebSocketServerFactory):
         self._counted_half_open: dict[ChannelProtocol, str] = {}
         self._emptied: list[Deferred[None]] = []
         self._unflushed: list[Outgoing] = []
-        # JSON may write any character as six bytes; the rest is room for a group list.
+        # JSON may encode any character as six bytes. The rest is for a group list.
         frame_bytes = 6 * limits.message_bytes + 65536
         self.unfinished = Unfinished(max(limits.unfinished_bytes, frame_bytes))
         self.setProtocolOptions(
@@ -79,7 +82,7 @@ class ChannelFactory(WebSocketServerFactory):
     def accepted(self, protocol: ChannelProtocol) -> None:
         self.gate.accepted(protocol)
         most = self.settings.limits.connections_per_address
-        # Where a proxy says who comes, it has not yet.
+        # Behind a proxy the client's address is not known yet.
         if not most or unwrapped(protocol.transport) is not protocol.transport:
             return
         address = getattr(protocol.transport.getPeer(), "host", "") or ""
@@ -91,7 +94,7 @@ class ChannelFactory(WebSocketServerFactory):
         self._counted_half_open[protocol] = address
 
     def _no_longer_half_open(self, protocol: ChannelProtocol) -> None:
-        """It has opened, or is gone."""
+        """The connection has opened, or is gone."""
         address = self._counted_half_open.pop(protocol, None)
         if address is not None:
             self._half_open[address] -= 1
@@ -122,7 +125,7 @@ class ChannelFactory(WebSocketServerFactory):
             try:
                 outgoing.flush()
             except Exception:
-                # One that cannot be written to costs nobody else a frame.
+                # A failed write must not cost other connections their frames.
                 self._log.failure("a write")
 
     def emptied(self) -> Deferred[None]:

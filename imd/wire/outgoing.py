@@ -1,7 +1,7 @@
-"""What one WebSocket sends: gathered in a turn of the reactor, and written to its socket at once.
+"""The outgoing frames of one WebSocket: gathered in a turn of the reactor, and written to its socket at once.
 
-Twisted keeps what is written until the reactor comes round: for each write epoll's list is changed twice,
-and a dispatch of the reactor's is spent. Nearly always the socket takes it at once, which costs a `send`.
+Twisted buffers a write until the reactor comes round. That changes epoll's list twice and costs a dispatch.
+Nearly always the socket takes the bytes at once, which costs one `send`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any
 
 from imd.wire.twisted_internals import has_empty_buffers
 
-# What is gathered for one write, at most.
+# The bound of the bytes gathered for one write.
 MAX_GATHERED_BYTES = 65_536
-# Pieces that are larger, on average, are left where they are: the kernel gathers them. As many as it takes.
+# Pieces that are larger on average are not copied: the kernel gathers them, up to so many.
 _LARGE_BYTES = 1024
 _MAX_PIECES = 512
 
 
 def text_header(size: int) -> bytes:
-    """What comes before the payload of a whole, unmasked text frame (RFC 6455, 5.2)."""
+    """The header of a whole, unmasked text frame (RFC 6455, 5.2)."""
     return _HEADERS[size] if size < len(_HEADERS) else _header(size)
 
 
@@ -31,13 +31,16 @@ def _header(size: int) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
-# Of nearly all frames.
+# The headers of nearly all frames.
 _HEADERS = [_header(size) for size in range(1024)]
 
 
 class Outgoing:
-    """`flush_soon` has `flush` called in the reactor's next turn. `stuck` is told of bytes that were written
-    while the socket took nothing; who owns this says so by `writable`, and the end by `close`."""
+    """`flush_soon` has `flush` called in the reactor's next turn.
+
+    The owner sets `writable` to False while the socket takes nothing. `stuck` is then called with the number
+    of bytes of each write.
+    """
 
     __slots__ = ("_bytes", "_flush_soon", "_open", "_pieces", "_stuck", "_transport", "writable")
 
@@ -53,7 +56,7 @@ class Outgoing:
         self.writable = True
 
     def send(self, payload: bytes, rest: memoryview | None = None) -> None:
-        """Send a text frame: `payload`, and what follows it, if that is kept apart. Nothing after the end."""
+        """Send a text frame of `payload` and `rest`, unless this is closed."""
         if not self._open:
             return
         pieces = self._pieces
@@ -73,7 +76,7 @@ class Outgoing:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been sent in this turn of the reactor."""
+        """Write the frames sent in this turn of the reactor."""
         pieces = self._pieces
         if pieces is None:
             return
@@ -85,19 +88,19 @@ class Outgoing:
             self._stuck(size)
 
     def close(self) -> None:
-        """Nothing more is sent. What was sent before that, and is not written yet, is if somebody flushes."""
+        """Ignore later frames. Earlier frames are still written by `flush`."""
         self._open = False
 
     def forget(self) -> None:
-        """The connection is gone, and what was not written with it."""
+        """Drop all frames: the connection is gone."""
         self._open = False
         self._pieces = None
-        # These hold whoever holds this.
+        # Break the reference cycle with the protocol.
         self._transport = self._stuck = self._flush_soon = None
 
 
 def write_now(transport: Any, pieces: Sequence[bytes | memoryview], size: int) -> None:
-    """As `transport.write` of the pieces, `size` bytes in all, but without waiting where nothing waits."""
+    """Write the pieces, `size` bytes in all. If no earlier write waits, they go straight to the socket."""
     gather = size > _LARGE_BYTES * len(pieces) and len(pieces) <= _MAX_PIECES
     data: bytes | None = None if gather else b"".join(pieces)
     written = 0
@@ -105,7 +108,7 @@ def write_now(transport: Any, pieces: Sequence[bytes | memoryview], size: int) -
         try:
             written = transport.socket.sendmsg(pieces) if data is None else transport.socket.send(data)
         except OSError:
-            # It takes nothing just now, or is lost, which the transport finds out and sees to.
+            # The socket is full, or lost. The transport finds out which, and handles it.
             written = 0
         if written == size:
             return

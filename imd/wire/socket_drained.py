@@ -1,4 +1,4 @@
-"""Whether what was written to a socket has reached the other side, as far as the kernel knows."""
+"""Whether the bytes written to a socket have reached the other side, as far as the kernel knows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from imd.wire.twisted_internals import socket_of
 
 
 def all_arrived(transport: Any) -> bool:
-    """The peer's kernel has taken every byte, and the peer has not ended its side of the connection.
+    """True if the peer's kernel has taken every byte, and the peer has not ended its side.
 
-    True as well where there is no socket to ask: below a transport that is not of this machine.
+    Also true if there is no socket to ask, as under a transport in memory.
     """
     connection = socket_of(transport)
     if connection is None:

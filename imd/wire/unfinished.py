@@ -1,7 +1,8 @@
-"""What clients have begun to send and not finished, bounded for all connections of a node together.
+"""The bound of unfinished input: handshakes, frames and messages that clients have begun to send.
 
-When there is no room, a connection gives way that has not logged in; if there is none, another: the one whose
-frame has been coming for longest. An honest frame takes a moment, so it is seldom the oldest.
+It holds for all connections of a node together. When it is reached, the connection with the oldest unfinished
+input is closed, first among those that have not logged in. An honest frame takes a moment, so it is seldom
+the oldest.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ GAVE_WAY = Counter(
 
 
 class Sender(Protocol):
-    """A connection that something unfinished came on."""
+    """A connection with unfinished input."""
 
     def give_way(self) -> None:
-        """Let go of what is unfinished, and end."""
+        """Drop the unfinished input, and close."""
 
 
 class Unfinished:
-    """All of it. `max_bytes`: how much may be held at the same time."""
+    """The unfinished input of all connections. `max_bytes` is its bound."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._total = 0
-        # In the order in which they began.
+        # Both in the order in which their input began.
         self._strangers: dict[Sender, int] = {}
         self._known: dict[Sender, int] = {}
 
     @property
     def total(self) -> int:
-        """Bytes held at present."""
+        """the size in bytes"""
         return self._total
 
     def hold(self, sender: Sender, size: int, *, known: bool) -> None:
-        """`size` bytes are held for this sender now. `known`: it has logged in."""
+        """Set the size of this sender's unfinished input. `known`: it has logged in."""
         mine, others = (self._known, self._strangers) if known else (self._strangers, self._known)
         before = mine.get(sender, 0) + others.pop(sender, 0)
         if size:
@@ -55,7 +56,7 @@ class Unfinished:
         HELD.set(self._total)
 
     def finished(self, sender: Sender) -> None:
-        """Its frame is whole, or it is gone: what comes next begins anew."""
+        """The sender's input is whole, or its connection is gone."""
         self._total -= self._known.pop(sender, 0) + self._strangers.pop(sender, 0)
         HELD.set(self._total)
 

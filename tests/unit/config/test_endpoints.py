@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor
 from twisted.trial import unittest
@@ -22,6 +24,10 @@ from imd.wire.twisted_internals import unwrapped
 from tests.support.certificate import chain_endpoint, write_chain
 
 CHAIN = "/etc/imd/fullchain.pem"
+PIECES = (
+    *("9000", "port=9000", "interface=127.0.0.1", r"interface=\:\:1", "127.0.0.1", r"\:\:", "interface="),
+    *("600", "mode=666", r"/run/a\:b", "address=/x", r"interface\=1", "", "backlog=5", "7"),
+)
 
 
 class PlaceTests(unittest.SynchronousTestCase):
@@ -48,6 +54,26 @@ class PlaceTests(unittest.SynchronousTestCase):
         files = place_of(r"ssl:443:privateKey=/a\:b/key.pem:certKey=c.pem:extraCertChain=d.pem")
         self.assertEqual(files.certificate_files, [Path("c.pem"), Path("d.pem")])
         self.assertEqual(files.key_file, Path("/a:b/key.pem"))
+
+    @given(
+        st.sampled_from(("tcp", "tcp6", "unix")),
+        st.lists(st.sampled_from(PIECES), max_size=5),
+    )
+    def test_same_as_twisted(self, kind: str, pieces: list[str]) -> None:
+        """Twisted listens on the port, interface or path that is found here, and with that mode."""
+        memory = MemoryReactor()
+        description = ":".join([kind, *pieces])
+        try:
+            serverFromString(memory, description).listen(Factory())
+        except Exception:
+            # No endpoint, for whatever reason Twisted has.
+            return
+        place = place_of(description)
+        for port, _, _, interface in memory.tcpServers:
+            self.assertEqual((place.port, place.interface), (port, interface), description)
+        for address, _, _, mode, _ in memory.unixServers:
+            found = place.options.get("address"), int(place.options.get("mode", "666"), 8)
+            self.assertEqual(found, (address, mode), description)
 
     def test_sockets_of_systemd(self) -> None:
         """They are not there when the configuration is checked: only their description is looked at."""
