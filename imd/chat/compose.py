@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imd.config.settings import Limits
 from imd.contracts.inbox import Submission
 from imd.protocol.author import Author
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
@@ -12,7 +13,7 @@ from imd.protocol.message import IMessage, check_id, encode_message
 MAX_CONTENT_TYPE_CHARS = 128
 
 
-def check(frame: MessageFrame, author: Author, *, message_bytes: int, group_members: int) -> None:
+def check(frame: MessageFrame, author: Author, limits: Limits) -> None:
     """Refuse what can never become a message, however often it comes.
 
     Raises Refused: `forbidden` for another's userId or a recipient that a visitor may not have,
@@ -25,12 +26,13 @@ def check(frame: MessageFrame, author: Author, *, message_bytes: int, group_memb
     if to:
         check_id("to", to)
     elif frame.group:
-        _check_group(frame.group, group_members)
+        _check_group(frame.group, limits.group_members)
     if author.is_visitor and frame.group:
         raise Refused(FORBIDDEN, "group: a visitor writes to the desk and its agent only")
     if not (msg and (to or frame.group or author.is_visitor)):
         missing = "to or group" if msg else "msg"
         raise Refused(INVALID_MESSAGE, f"{missing}: must not be empty")
+    message_bytes = limits.message_bytes
     # A character has four bytes at most.
     if 4 * len(msg) > message_bytes and len(msg.encode()) > message_bytes:
         raise Refused(TOO_LARGE, f"msg: at most {message_bytes} bytes")
@@ -69,13 +71,6 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
         encode_message(message),
         to if author.is_visitor else "",
     )
-
-
-def cost(frame: MessageFrame) -> float:
-    """What a message counts against its connection's rate: a group list a tenth for each recipient."""
-    if frame.to or not frame.group:
-        return 1.0
-    return max(1.0, len(frame.group) / 10)
 
 
 def _check_group(group: list[str], group_members: int) -> None:

@@ -1,12 +1,132 @@
-"""The answer to a connect signal that was accepted."""
+"""The login: from a connect signal that was admitted to a registered channel and its session."""
 
 from __future__ import annotations
 
-from imd.chat.session import Session
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.chat.services import Services
+from imd.chat.session import Outlet, Session
 from imd.config.settings import Settings
-from imd.contracts.inbox import Registered
-from imd.entry.admission import Admission
+from imd.contracts.inbox import Registered, TooManyChannels
+from imd.entry.admission import Admission, check_visitor, connect_request
+from imd.observe.seldom import Seldom
 from imd.protocol import frames
+from imd.protocol.errors import (
+    CLOSE_OVERLOADED,
+    CLOSE_REPLACED,
+    RATE_LIMITED,
+    UNAVAILABLE,
+    Closing,
+    Refused,
+    Unavailable,
+)
+
+
+class Caller(Outlet, Protocol):
+    """What a login needs of its connection."""
+
+    session: Session | None
+
+    @property
+    def is_closed(self) -> bool:
+        """True once the connection has been closed, or the client has gone or begun to go."""
+
+    def opened(self, registered: Registered, session: Session) -> None:
+        """The login succeeded."""
+
+    def close_for(self, closing: Closing) -> None:
+        """Send the error that `closing` holds, then close."""
+
+
+class Login:
+    """One connection's login. It calls `opened`, or closes the connection, or finds that it is closed."""
+
+    log = Seldom(Logger())
+
+    def __init__(
+        self, services: Services, caller: Caller, frame: frames.ConnectFrame, admission: Admission
+    ) -> None:
+        self._services = services
+        self._caller = caller
+        self._frame = frame
+        self._admission = admission
+        self._session: Session | None = None
+        self._done: Deferred[None] | None = None
+
+    def start(self) -> None:
+        self._done = Deferred.fromCoroutine(self._run())
+        self._done.addErrback(self._failed)
+
+    async def _run(self) -> None:
+        services = self._services
+        author = self._admission.author
+        wait = services.replacing.wait_seconds(author.user, author.device)
+        if wait:
+            waited: Deferred[None] = Deferred()
+            services.call_later(wait, waited.callback, None)
+            await waited
+            if self._caller.is_closed:
+                return
+        await services.gate.enter()
+        try:
+            if not self._caller.is_closed:
+                await self._register()
+        finally:
+            services.gate.leave()
+
+    async def _register(self) -> None:
+        services = self._services
+        caller = self._caller
+        author = self._admission.author
+        await check_visitor(self._admission, services.inbox)
+        if caller.is_closed:
+            return
+        request = connect_request(self._frame, author)
+        window = services.settings.limits.ack_window
+        session = Session(
+            services.inbox, caller, request, acknowledges=bool(self._frame.ack), window=window
+        )
+        # Before the inbox is asked: a hint that comes while it answers must find the session.
+        services.sessions[request.channel] = caller.session = self._session = session
+        outcome = await services.inbox.connect(request)
+        if isinstance(outcome, TooManyChannels):
+            why = f"{services.settings.limits.connections_per_user} connections a user"
+            raise Closing(CLOSE_OVERLOADED, why, Refused(RATE_LIMITED, why, retry_after_ms=10_000))
+        if not isinstance(outcome, Registered):
+            raise Closing(CLOSE_REPLACED, "a newer connection of this device is here")
+        if outcome.replaced:
+            services.router.tell_replaced(outcome.replaced)
+            services.replacing.replaced(author.user, author.device)
+        if caller.is_closed:
+            # The client left while its channel was being registered.
+            services.sessions.pop(session.channel, None)
+            caller.session = None
+            session.epoch, session.acked = outcome.page.epoch, outcome.seq
+            services.leave(session.leave(clean=False))
+            return
+        caller.opened(outcome, session)
+
+    def _failed(self, failure: Failure) -> None:
+        session, self._caller.session = self._session, None
+        if session is not None:
+            self._services.sessions.pop(session.channel, None)
+            if failure.check(Unavailable):
+                # The inbox may have registered the channel all the same.
+                self._services.leave(session.leave(clean=False))
+            session.ended = True
+        if self._caller.is_closed:
+            return
+        if isinstance(failure.value, Closing):
+            self._caller.close_for(failure.value)
+            return
+        if failure.check(Unavailable) is None:
+            self.log.failure("a connect failed", failure)
+        refused = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
+        self._caller.close_for(Closing(CLOSE_OVERLOADED, "a backend is down", refused))
 
 
 def connected(

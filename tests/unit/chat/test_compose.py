@@ -6,7 +6,9 @@ from typing import Any
 
 from twisted.trial import unittest
 
-from imd.chat.compose import check, compose, cost
+from imd.chat.compose import check, compose
+from imd.chat.rate import rate_cost
+from imd.config.settings import Limits
 from imd.contracts.inbox import Submission
 from imd.protocol.author import Author
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
@@ -24,7 +26,7 @@ class ComposeTests(unittest.TestCase):
 
     def compose(self, author: Author = ALICE, **fields: Any) -> Submission:
         frame = MessageFrame(**fields)
-        check(frame, author, message_bytes=10, group_members=3)
+        check(frame, author, Limits(message_bytes=10, group_members=3))
         return compose(frame, author, self.ids)
 
     def assert_refused(self, code: str, author: Author = ALICE, **fields: Any) -> None:
@@ -117,7 +119,7 @@ class ComposeTests(unittest.TestCase):
 class CostTests(unittest.TestCase):
     def test_cost(self) -> None:
         """One for a message, a tenth for each recipient of a list, one at least."""
-        self.assertEqual(cost(MessageFrame(to="bob", group=["a"] * 100)), 1.0)
-        self.assertEqual(cost(MessageFrame()), 1.0)
-        self.assertEqual(cost(MessageFrame(group=["a"] * 3)), 1.0)
-        self.assertEqual(cost(MessageFrame(group=["a"] * 250)), 25.0)
+        self.assertEqual(rate_cost(MessageFrame(to="bob", group=["a"] * 100)), 1.0)
+        self.assertEqual(rate_cost(MessageFrame()), 1.0)
+        self.assertEqual(rate_cost(MessageFrame(group=["a"] * 3)), 1.0)
+        self.assertEqual(rate_cost(MessageFrame(group=["a"] * 250)), 25.0)

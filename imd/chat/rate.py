@@ -1,0 +1,20 @@
+"""The rate of messages on one connection: the cost of a message, and the refusal past the limit."""
+
+from __future__ import annotations
+
+from imd.protocol.errors import RATE_LIMITED, Refused
+from imd.protocol.frames import MessageFrame
+
+
+def rate_cost(frame: MessageFrame) -> float:
+    """The message's part of its connection's rate: 1; for a long group list a tenth for each recipient."""
+    if frame.to or not frame.group:
+        return 1.0
+    return max(1.0, len(frame.group) / 10)
+
+
+def too_fast(per_second: float, early_seconds: float) -> Refused:
+    """The refusal of a frame that came `early_seconds` too early."""
+    return Refused(
+        RATE_LIMITED, f"{per_second} messages a second", retry_after_ms=max(1, int(early_seconds * 1000))
+    )
