@@ -1,7 +1,6 @@
-"""One client: its frames, from the connect signal to the end. No socket, no WebSocket.
+"""One client's frames, from the connect signal to the end; no socket.
 
-Frames that come before the connect signal is through wait; every frame gets its answer; the answers to
-messages come in the order of the messages.
+Frames that arrive during the login wait for its end. Each frame gets an answer; messages, in their order.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from imd.chat.rate import rate_cost, too_fast
 from imd.chat.renewal import renew
 from imd.chat.services import Services
 from imd.chat.session import Session
-from imd.chat.token_deadline import TokenDeadline
+from imd.chat.token_deadline import watch_token
 from imd.chat.wire import Outgoing, Wire
 from imd.contracts.inbox import Registered
 from imd.contracts.timer import Cancellable
@@ -48,7 +47,7 @@ _MESSAGES = FRAMES.labels("message")
 
 # Past this a connection is no longer read from, until its answers have caught up.
 MAX_PENDING = 512
-# The states of a connection. (As globals, since each message compares some of them.)
+# A connection's states. Globals, since a look at a class attribute costs each message more.
 _NEW, _OPENING, _OPEN, _CLOSED = range(4)
 
 
@@ -170,7 +169,7 @@ class Connection:
         if self._paused:
             self._read_on_if_answered()
         if self._state != _CLOSED:
-            self._send_error(refused, client_msg_id)
+            self.send_error(refused, client_msg_id)
 
     # from the node
 
@@ -199,17 +198,21 @@ class Connection:
             CLOSES.labels(str(code)).inc()
             self._wire.close(code, reason)
 
-    # from history requests
+    # from the session, the login and history requests
 
-    def send_if_open(self, payload: bytes) -> None:
-        if self._state == _OPEN:
-            self.send(payload)
+    @property
+    def is_open(self) -> bool:
+        """The login is through, and the connection has not ended."""
+        return self._state == _OPEN
 
-    def send_error_if_open(self, refused: Refused, ref: str | None) -> None:
-        if self._state == _OPEN:
-            self._send_error(refused, ref=ref)
+    @property
+    def is_closed(self) -> bool:
+        """The connection has been closed, or the client has gone or begun to go."""
+        return self._state == _CLOSED
 
-    # from the session
+    def send_error(self, refused: Refused, client_msg_id: str | None = None, ref: str | None = None) -> None:
+        ERRORS.labels(refused.code).inc()
+        self.send(frames.error(refused, client_msg_id, ref))
 
     @property
     def writable(self) -> bool:
@@ -225,13 +228,13 @@ class Connection:
         FRAMES.labels(name).n += 1
         if self._state == _NEW and type(frame) is not frames.ConnectFrame:
             client_msg_id = getattr(frame, "client_msg_id", None)
-            self._send_error(Refused(FORBIDDEN, "the connect signal comes first"), client_msg_id)
+            self.send_error(Refused(FORBIDDEN, "the connect signal comes first"), client_msg_id)
             self._close_if(self._patience.stranger_erred())
             return
         try:
             handle(self, frame)
         except Refused as refused:
-            self._send_error(refused, ref=getattr(frame, "ref", None))
+            self.send_error(refused, ref=getattr(frame, "ref", None))
             if self._state == _NEW:
                 self._close_if(self._patience.stranger_erred())
             elif cost := cost_of(refused):
@@ -244,12 +247,11 @@ class Connection:
         author = self._admission.author
         try:
             check(frame, author, limits)
-        except Refused:
+        except Refused as refused:
             # It can never become a message, so its size is not charged.
             early = self._bucket.take(1.0)
-            if early:
-                refused = too_fast(limits.messages_per_second, early)
-            self._refuse_message(frame.client_msg_id, refused)
+            answer = too_fast(limits.messages_per_second, early) if early else refused
+            self._refuse_message(frame.client_msg_id, answer)
             return
         early = self._bucket.take(rate_cost(frame)) if limits.messages_per_second else 0.0
         if early:
@@ -275,7 +277,7 @@ class Connection:
         if self._pending:
             self._submit(Refusal(self, client_msg_id, refused))
         else:
-            self._send_error(refused, client_msg_id)
+            self.send_error(refused, client_msg_id)
 
     def _submit(self, entry: Entry) -> None:
         self._pending += 1
@@ -306,15 +308,9 @@ class Connection:
         self.send(frames.encode(frames.Pong(self._services.clock.now_ms())))
 
     def _history(self, frame: frames.HistoryFrame) -> None:
-        limits = self._services.settings.limits
-        frames.check_history(frame, limits.group_members)
-        early = self._bucket.take(1.0)
-        if early:
-            raise too_fast(limits.messages_per_second, early)
         if self._history_requests is None:
-            self._history_requests = HistoryRequests(
-                self._services.historian, self, self._admission.author
-            )
+            author = self._admission.author
+            self._history_requests = HistoryRequests(self._services, self, author, self._bucket)
         self._history_requests.ask(frame)
 
     def _token(self, frame: frames.TokenFrame) -> None:
@@ -336,11 +332,6 @@ class Connection:
 
     # from the login
 
-    @property
-    def is_closed(self) -> bool:
-        """The connection has been closed, or the client has gone or begun to go."""
-        return self._state == _CLOSED
-
     def opened(self, registered: Registered, session: Session) -> None:
         """The channel is registered."""
         services = self._services
@@ -360,7 +351,7 @@ class Connection:
     def close_for(self, closing: Closing) -> None:
         """Send the error that `closing` holds, then close."""
         if closing.refused is not None:
-            self._send_error(closing.refused)
+            self.send_error(closing.refused)
         self.close(closing.code, closing.reason)
 
     def _close_if(self, closing: Closing | None) -> None:
@@ -378,15 +369,7 @@ class Connection:
 
     def _watch_expiry(self, identity: Identity) -> None:
         self._cancel_call()
-        if identity.exp is not None:
-            services = self._services
-            end = identity.exp + services.settings.auth.leeway_seconds
-            if end <= services.unix_seconds():
-                self._token_expired()
-                return
-            self._deadline = TokenDeadline(
-                end, self._token_expired, services.unix_seconds, services.call_later
-            )
+        self._deadline = watch_token(identity, self._services, self._token_expired)
 
     def _token_expired(self) -> None:
         self.close(CLOSE_UNAUTHORIZED, "the token has expired")
@@ -406,10 +389,6 @@ class Connection:
             self._services.leave(session.leave(clean))
         else:
             session.ended = True
-
-    def _send_error(self, refused: Refused, client_msg_id: str | None = None, ref: str | None = None) -> None:
-        ERRORS.labels(refused.code).inc()
-        self.send(frames.error(refused, client_msg_id, ref))
 
     _HANDLERS: dict[type, tuple[str, Callable[[Connection, Any], None]]] = {
         frames.ConnectFrame: ("connect", _connect),

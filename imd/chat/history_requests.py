@@ -7,11 +7,13 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.chat.history import Historian
+from imd.chat.rate import too_fast
+from imd.chat.services import Services
+from imd.entry.ratelimit import TokenBucket
 from imd.observe.seldom import Seldom
 from imd.protocol.author import Author
 from imd.protocol.errors import RATE_LIMITED, UNAVAILABLE, Refused, Unavailable
-from imd.protocol.frames import HistoryFrame
+from imd.protocol.frames import HistoryFrame, check_history
 
 MAX_REQUESTS = 4
 
@@ -19,41 +21,58 @@ MAX_REQUESTS = 4
 class Asker(Protocol):
     """What history requests need of their connection."""
 
-    def send_if_open(self, payload: bytes) -> None: ...
+    @property
+    def is_open(self) -> bool:
+        """False once the connection has ended."""
 
-    def send_error_if_open(self, refused: Refused, ref: str | None) -> None: ...
+    def send(self, payload: bytes) -> None:
+        """Send a frame."""
+
+    def send_error(
+        self, refused: Refused, client_msg_id: str | None = None, ref: str | None = None
+    ) -> None:
+        """Send an error frame."""
 
 
 class HistoryRequests:
-    """One connection's: at most MAX_REQUESTS are under way."""
+    """One connection's: at most MAX_REQUESTS are under way. Each costs `bucket` as much as a message."""
 
-    __slots__ = ("_asker", "_author", "_count", "_historian")
+    __slots__ = ("_asker", "_author", "_bucket", "_count", "_services")
 
     log = Seldom(Logger())
 
-    def __init__(self, historian: Historian, asker: Asker, author: Author) -> None:
-        self._historian = historian
+    def __init__(self, services: Services, asker: Asker, author: Author, bucket: TokenBucket) -> None:
+        self._services = services
         self._asker = asker
         self._author = author
+        self._bucket = bucket
         self._count = 0
 
     def ask(self, frame: HistoryFrame) -> None:
-        """Answer `frame` when the archive has answered. Raises Refused (`rate_limited`)."""
+        """Answer `frame` when the archive has answered. Raises Refused: a bad frame, or too many of them."""
+        limits = self._services.settings.limits
+        check_history(frame, limits.group_members)
+        early = self._bucket.take(1.0)
+        if early:
+            raise too_fast(limits.messages_per_second, early)
         if self._count >= MAX_REQUESTS:
             why = f"{MAX_REQUESTS} pages of history at a time"
             raise Refused(RATE_LIMITED, why, retry_after_ms=100)
         self._count += 1
-        page = self._historian.page(self._author, frame)
-        page.addBoth(self._came).addCallbacks(
-            self._asker.send_if_open, self._failed, errbackArgs=(frame.ref,)
-        )
+        page = self._services.historian.page(self._author, frame)
+        page.addBoth(self._came).addCallbacks(self._answer, self._failed, errbackArgs=(frame.ref,))
 
     def _came(self, result: Any) -> Any:
         self._count -= 1
         return result
 
+    def _answer(self, payload: bytes) -> None:
+        if self._asker.is_open:
+            self._asker.send(payload)
+
     def _failed(self, failure: Failure, ref: str | None) -> None:
         if failure.check(Unavailable) is None:
             self.log.failure("history", failure)
-        refused = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
-        self._asker.send_error_if_open(refused, ref)
+        if self._asker.is_open:
+            refused = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
+            self._asker.send_error(refused, ref=ref)

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from imd.chat.services import Services
 from imd.contracts.timer import Cancellable
+from imd.entry.auth import Identity
 
 # The longest time between two looks at the wall clock.
 LOOK_SECONDS = 300.0
+
+
+def watch_token(identity: Identity, services: Services, expired: Callable[[], None]) -> Cancellable | None:
+    """Have `expired` called when the token expires; at once if it has. None: nothing to cancel."""
+    if identity.exp is None:
+        return None
+    end = identity.exp + services.settings.auth.leeway_seconds
+    if end <= services.unix_seconds():
+        expired()
+        return None
+    return TokenDeadline(end, expired, services.unix_seconds, services.call_later)
 
 
 class TokenDeadline:

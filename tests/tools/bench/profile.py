@@ -31,6 +31,7 @@ _STAGES = [
     ("imd/protocol/frames.py", "decode", "decode"),
     ("imd/protocol/frames.py", "", "frame out"),
     ("imd/chat/compose.py", "", "check"),
+    ("imd/chat/rate.py", "", "check"),
     ("imd/protocol/message.py", "", "check"),
     ("imd/protocol/ids.py", "", "check"),
     ("imd/entry/ratelimit.py", "", "check"),

@@ -7,7 +7,6 @@ from typing import Any
 from twisted.trial import unittest
 
 from imd.chat.compose import check, compose
-from imd.chat.rate import rate_cost
 from imd.config.settings import Limits
 from imd.contracts.inbox import Submission
 from imd.protocol.author import Author
@@ -114,12 +113,3 @@ class ComposeTests(unittest.TestCase):
         self.assert_refused(INVALID_MESSAGE, to="bob")
         second = self.compose(to="bob", msg="hi")
         self.assertEqual(int(second.message_id[12:18], 16) - int(first.message_id[12:18], 16), 1)
-
-
-class CostTests(unittest.TestCase):
-    def test_cost(self) -> None:
-        """One for a message, a tenth for each recipient of a list, one at least."""
-        self.assertEqual(rate_cost(MessageFrame(to="bob", group=["a"] * 100)), 1.0)
-        self.assertEqual(rate_cost(MessageFrame()), 1.0)
-        self.assertEqual(rate_cost(MessageFrame(group=["a"] * 3)), 1.0)
-        self.assertEqual(rate_cost(MessageFrame(group=["a"] * 250)), 25.0)

@@ -1,0 +1,155 @@
+"""A connection with doubles for its WebSocket and the backends; the clock stands still by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+from twisted.internet.task import Clock
+from twisted.trial import unittest
+
+from imd.chat.accept import Acceptor
+from imd.chat.connection import Connection
+from imd.chat.history import Historian
+from imd.chat.router import Router
+from imd.chat.services import Services
+from imd.chat.session import Session
+from imd.config.settings import Auth, Limits, Settings
+from imd.contracts.archive import ArchiveRecord
+from imd.contracts.inbox import Leave
+from imd.entry.auth import Authenticator
+from imd.entry.gate import Gate
+from imd.entry.replacing import Replacing
+from imd.protocol.errors import Unavailable
+from imd.protocol.ids import MessageIds, ServerClock
+from tests.support.doubles import ArchiveDouble, InboxDouble, QueueDouble, WireDouble
+
+START = 1_764_000_000
+SECRET = "a secret of more than 32 bytes, for tests"
+
+
+class Client:
+    """A connection and its wire."""
+
+    def __init__(self, services: Services, bearer: str | None = None) -> None:
+        self.wire = WireDouble()
+        self.connection = Connection(services, self.wire, self.wire, bearer)
+
+    def send(self, **frame: Any) -> None:
+        """Send a frame; the name `with_` stands for `with`."""
+        fields = {name.rstrip("_"): value for name, value in frame.items()}
+        self.connection.frame_received(json.dumps(fields).encode())
+
+    def connect(self, user: str = "alice", **fields: Any) -> None:
+        self.send(isConnect=True, userId=user, **{"loginType": "user", "ack": True, **fields})
+
+    @property
+    def closed(self) -> int | None:
+        return self.wire.closed[0] if self.wire.closed is not None else None
+
+    def take(self) -> list[dict[str, Any]]:
+        """The frames that came since the last time."""
+        came = self.wire.frames
+        self.wire.payloads.clear()
+        return came
+
+    def brief(self) -> list[tuple[Any, ...]]:
+        """The same in short: kind, clientMsgId or number, code of an error."""
+        return [
+            (frame.get("type", "message"), frame.get("clientMsgId", frame.get("seq")), frame.get("code"))
+            for frame in self.take()
+        ]
+
+
+class ConnectionTestCase(unittest.TestCase):
+    limits = Limits()
+    auth = Auth()
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.inbox = InboxDouble()
+        self.queue = QueueDouble()
+        self.archive = ArchiveDouble()
+        self.sessions: dict[str, Session] = {}
+        self.soon: list[Callable[[], None]] = []
+        self.leaves: list[Leave] = []
+        self.desk_changes = 0
+        self.handed_over: list[ArchiveRecord] = []
+        clock = ServerClock(self.unix_seconds, self.clock.seconds)
+        router = Router(self.sessions, None, self.clock.seconds, self.clock.callLater)
+        self.services = Services(
+            settings=Settings(limits=self.limits, auth=self.auth),
+            clock=clock,
+            ids=MessageIds(clock),
+            inbox=self.inbox,
+            acceptor=Acceptor(
+                self.inbox, self.queue, router.deliver, clock, self.soon.append, self.handed_over.extend
+            ),
+            router=router,
+            historian=Historian(self.archive, self.inbox),
+            authenticator=Authenticator(self.auth, self.unix_seconds),
+            gate=Gate(self.clock.seconds, self.clock.callLater),
+            replacing=Replacing(self.clock.seconds),
+            sessions=self.sessions,
+            call_later=self.clock.callLater,
+            unix_seconds=self.unix_seconds,
+            leave=self.leave,
+            desk_changed=self.desk_changed,
+        )
+
+    set_by = 0.0
+    """seconds by which somebody has set the wall clock"""
+
+    def unix_seconds(self) -> float:
+        return START + self.clock.seconds() + self.set_by
+
+    def leave(self, leave: Leave) -> None:
+        self.leaves.append(leave)
+        self.inbox.leave(leave).addErrback(lambda failure: failure.trap(Unavailable))
+
+    def desk_changed(self) -> None:
+        self.desk_changes += 1
+
+    def settle(self) -> None:
+        """Everything that was asked is done and answered."""
+        for _ in range(100):
+            soon, self.soon[:] = list(self.soon), []
+            for call in soon:
+                call()
+            self.inbox.settle()
+            waiting = [confirmed for _, confirmed in self.queue.published if not confirmed.called]
+            for confirmed in waiting:
+                confirmed.callback(None)
+            if not waiting and not self.soon:
+                return
+        raise AssertionError("it never comes to rest")
+
+    def connected(self, user: str = "alice", **fields: Any) -> Client:
+        """A client that is connected, and has read its first frames."""
+        client = Client(self.services)
+        client.connect(user, **fields)
+        self.inbox.settle()
+        self.assertEqual(client.take()[0]["type"], "connected")
+        return client
+
+    def assert_error(self, client: Client, code: str, client_msg_id: str | None = None) -> None:
+        """The client has got this error, and nothing else."""
+        self.assertEqual(client.brief(), [("error", client_msg_id, code)])
+
+
+class TokenTestCase(ConnectionTestCase):
+    auth = Auth(mode="jwt", secret=SECRET, leeway_seconds=5.0)
+
+    def token(self, seconds: float, **claims: Any) -> str:
+        """A token that expires so many seconds from now."""
+        exp = self.unix_seconds() + seconds
+        claims = {"sub": "alice", "loginType": "USER_TYPE", "exp": exp, **claims}
+        return jwt.encode(claims, SECRET, algorithm="HS256")
+
+    def with_token(self, seconds: float, **claims: Any) -> Client:
+        client = Client(self.services)
+        client.send(isConnect=True, token=self.token(seconds, **claims))
+        self.inbox.settle()
+        return client
