@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -50,7 +50,7 @@ class ArchiveQueue(Backend, Protocol):
     def publish(self, records: Sequence[Record]) -> Deferred[None]:
         """Fires when the records are safe. After Unavailable it is not known whether they are."""
 
-    def probe(self) -> Deferred[None]:
+    def probe(self) -> Deferred[Any]:
         """Fires if a publish would succeed now; else fails with Unavailable, which says why."""
 
 

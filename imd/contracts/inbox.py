@@ -213,8 +213,11 @@ class Inbox(Backend, Protocol):
         they are done in order.
         """
 
-    def probe(self) -> Deferred[None]:
-        """Fires if a message would be placed now; else fails with Unavailable, which says why."""
+    def probe(self) -> Deferred[int]:
+        """Fires if a message would be placed now; else fails with Unavailable, which says why.
+
+        The number is of the store's run: another one means that the store was lost or replaced meanwhile.
+        """
 
     def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
         """Register the channel, and find out where its device goes on.

@@ -21,9 +21,14 @@ LOOK_SECONDS = 1.0
 SLOW_SECONDS = 2.0
 # A part that fails now and then is not well in between.
 STEADY_SECONDS = 2.0
+# One look may meet a good moment. Two that a late node makes at once are one.
+_APART_SECONDS = 0.9 * LOOK_SECONDS
 
-Probe = Callable[[], Deferred[None]]
-"""fires if a message would get through this part; fails with Unavailable, which says why it would not"""
+Probe = Callable[[], Deferred[Any]]
+"""fires if a message would get through this part; fails with Unavailable, which says why it would not
+
+It fires with the run of the part. Between two looks that find different runs the part was not well.
+"""
 
 
 class _Part:
@@ -36,6 +41,9 @@ class _Part:
         self.asked_at = 0.0
         self.failed_at = float("-inf")
         self.reason: str | None = None
+        self.run: Any = None
+        self.well_since: float | None = None
+        """when the first of the last looks was made that were well and found the same run"""
 
 
 class Readiness:
@@ -93,6 +101,7 @@ class Readiness:
         if part is not None:
             part.failed_at = self._clock.seconds()
             part.reason = reason
+            part.well_since = None
 
     # from within
 
@@ -112,10 +121,14 @@ class Readiness:
                 looking.addErrback(lambda failure: self._seldom.failure("a look failed", failure))
         self._tell()
 
-    def _well(self, _: None, part: _Part) -> None:
+    def _well(self, run: object, part: _Part) -> None:
         part.looking = None
-        # Asked since the last failure, and that is a while ago.
-        if part.asked_at - part.failed_at >= STEADY_SECONDS:
+        if part.asked_at < part.failed_at:
+            return
+        if part.well_since is None or run != part.run:
+            part.run, part.well_since = run, part.asked_at
+        is_steady = part.asked_at - part.well_since >= _APART_SECONDS
+        if is_steady and part.asked_at - part.failed_at >= STEADY_SECONDS:
             part.reason = None
 
     def _ill(self, failure: Failure, part: _Part) -> None:

@@ -150,8 +150,10 @@ class EmbeddedStore:
             return succeed([])
         return self._worker.do(Operation(batch=batch))
 
-    def probe(self) -> Deferred[None]:
-        return self._worker.do(Operation(work=lambda: self._probe.look(), alone=True))
+    def probe(self) -> Deferred[int]:
+        looked = self._worker.do(Operation(work=lambda: self._probe.look(), alone=True))
+        # One file, as long as the process lives.
+        return looked.addCallback(lambda _: 0)
 
     def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
         return self._do(request.user, lambda: self._devices.connect(request))

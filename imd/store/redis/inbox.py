@@ -82,12 +82,13 @@ class RedisInbox:
         done = self._calls.call("accept", accept_items(batch), _unpack_accept)
         return done.addCallback(read_outcomes, batch)
 
-    def probe(self) -> Deferred[None]:
+    def probe(self) -> Deferred[int]:
         # A connection that was lost and is back already may be lost again before the next look.
         if lost := self._redis.lost_since_asked():
             return fail(Unavailable(f"redis: {plain_reason(lost)}"))
         # A call without messages: Redis refuses it on the same grounds as one with messages.
-        return self._calls.call("accept", accept_items([]), _unpack_accept).addCallback(lambda _: None)
+        looked = self._calls.call("accept", accept_items([]), _unpack_accept)
+        return looked.addCallback(lambda _: self._redis.run)
 
     # channels and their devices
 

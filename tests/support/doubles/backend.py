@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred, fail, succeed
 
 from imd.protocol.errors import Unavailable
@@ -21,5 +23,5 @@ class Backed:
     def problem(self) -> str | None:
         return self.down
 
-    def probe(self) -> Deferred[None]:
-        return succeed(None) if self.down is None else fail(Unavailable(self.down))
+    def probe(self) -> Deferred[Any]:
+        return succeed(0) if self.down is None else fail(Unavailable(self.down))

@@ -13,18 +13,18 @@ from imd.protocol.errors import Unavailable
 class ReadinessTests(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.asked: list[Deferred[None]] = []
+        self.asked: list[Deferred[int]] = []
         self.others: dict[str, str] = {}
         self.readiness = Readiness(self.clock, {"inbox": self.probe}, lambda: dict(self.others))
         self.readiness.start()
         self.addCleanup(self.readiness.stop)
 
-    def probe(self) -> Deferred[None]:
+    def probe(self) -> Deferred[int]:
         self.asked.append(Deferred())
         return self.asked[-1]
 
-    def well(self) -> None:
-        self.asked[-1].callback(None)
+    def well(self, run: int = 1) -> None:
+        self.asked[-1].callback(run)
 
     def ill(self, reason: str = "redis: full") -> None:
         self.asked[-1].errback(Unavailable(reason))
@@ -58,6 +58,32 @@ class ReadinessTests(unittest.TestCase):
             self.pass_seconds(1, well=False)
             self.pass_seconds(1)
             self.assertEqual(self.readiness.problems(), {"inbox": "redis: full"})
+
+    def test_late_node(self) -> None:
+        """One good moment does not make a node that looks late ready, nor do two looks at once."""
+        self.ill()
+        self.clock.advance(4.9)
+        self.well()
+        self.assertEqual(self.readiness.problems(), {"inbox": "redis: full"})
+        self.clock.advance(0.1)
+        self.well()
+        self.assertEqual(self.readiness.problems(), {"inbox": "redis: full"})
+        self.pass_seconds(1)
+        self.assertEqual(self.readiness.problems(), {})
+
+    def test_looks_that_miss_the_bad_moments(self) -> None:
+        """Looks that find one run after another prove that the part was not well in between."""
+        self.ill()
+        for run in range(10):
+            self.clock.advance(1)
+            self.well(run)
+            self.assertEqual(self.readiness.problems(), {"inbox": "redis: full"})
+        self.clock.advance(1)
+        self.well(run)
+        self.assertEqual(self.readiness.problems(), {})
+        self.clock.advance(1)
+        self.well(run + 1)
+        self.assertEqual(self.readiness.problems(), {}, "a loss that refused nobody is over")
 
     def test_call_of_a_message(self) -> None:
         """A message's call that fails counts as a look, even while one is under way that ends well."""
