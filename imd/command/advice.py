@@ -124,7 +124,7 @@ def _servers(settings: Settings) -> Iterator[Finding]:
     if rabbitmq.hostname not in LOCAL:
         if (rabbitmq.username or "guest") == "guest":
             what = f"guest at {rabbitmq.hostname}: RabbitMQ takes guest from its own machine only"
-            yield _warn("rabbitmq", what, "Make a user with the rights named in docs/operations.md.")
+            yield _warn("rabbitmq", what, "Make a user with the rights named in docs/how-to/cluster.md.")
         if rabbitmq.scheme != "amqps":
             yield Finding(Level.NOTE, "rabbitmq", f"no TLS to {rabbitmq.hostname} (amqps://)")
     yield from _write_concern(settings)

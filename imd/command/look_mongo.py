@@ -150,6 +150,6 @@ def _missing(database: Any) -> Iterator[Finding]:
         what = f"{batches:,} confirmed batches are missing in the archive (published by {', '.join(missing)})"
         advice = (
             "Something took them out of imd.archive: a policy, a purge, another consumer? "
-            "docs/operations.md, Missing batches."
+            "docs/how-to/missing-batches.md."
         )
         yield problem(PART, what, advice)

@@ -70,7 +70,7 @@ def _broker(connection: Any, where: str, settings: Settings) -> Iterator[Finding
     if dead is not None:
         yield from _arguments(connection, DEAD_QUEUE, dead_arguments())
         if dead[0]:
-            advice = "MongoDB refused them. How to look and to replay them: docs/operations.md, Dead letters."
+            advice = "MongoDB refused them. How to look and to replay them: docs/how-to/dead-letters.md."
             yield warning(PART, f"{dead[0]:,} messages lie in {DEAD_QUEUE}: the archive lacks them", advice)
         else:
             yield ok(PART, f"{DEAD_QUEUE} is empty")

@@ -4,7 +4,7 @@ Nothing is changed. A message that is not archived yet does not tell who was mea
 with --user. The exit code is 0 when it was found, 1 when it is nowhere, 2 when a server does not answer.
 
 With --on instead of an id, the node that runs here writes each step of what these users send or get to
-its log, until --for is over or --off comes: docs/operations.md, Following a message.
+its log, until --for is over or --off comes: docs/how-to/follow-a-message.md.
 
 examples:
   imd trace --on bob --on alice --for 300 --config etc/cluster.ini

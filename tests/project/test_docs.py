@@ -386,6 +386,17 @@ class LinkTests(unittest.TestCase):
             for name in re.findall(pattern, path.read_text()):
                 self.assertTrue((ROOT / name).exists(), f"{path.relative_to(ROOT)}: {name}")
 
+    def test_named_in_code(self) -> None:
+        """Documents that comments, messages and scripts name exist."""
+        named = set()
+        for folder in ("imd", "tests", "scripts", "etc", "examples"):
+            for path in (ROOT / folder).rglob("*"):
+                if path.suffix in (".py", ".js", ".ts", ".lua", ".ini", ".sh", "") and path.is_file():
+                    names = re.findall(r"docs/[\w/-]+\.md", path.read_text(errors="replace"))
+                    named |= {(name, str(path.relative_to(ROOT))) for name in names}
+        self.assertGreater(len(named), 5)
+        self.assertEqual([names for names in sorted(named) if not (ROOT / names[0]).exists()], [])
+
     def test_tests_named(self) -> None:
         """A test that a document refers to, as `module.Class.test`, is there."""
         for path in documents():
