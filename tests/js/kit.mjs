@@ -1,4 +1,4 @@
-// What the tests of imd.js share: real nodes by way of the trial process, clients, waits, a proxy, a fake node.
+// Shared by the tests of imd.js: real nodes by way of the trial process, clients, waits, a proxy, a fake node.
 import { createHash, createHmac, randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import { connect, createServer as createTcpServer } from "node:net";

@@ -44,7 +44,7 @@ def documents() -> list[Path]:
 
 
 def headings(text: str) -> set[str]:
-    """What `#…` in a link may be: GitHub's names of the headings."""
+    """The values of `#…` in a link: GitHub's names of the headings."""
     without_code = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     return {
         re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")

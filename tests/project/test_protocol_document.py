@@ -178,7 +178,7 @@ class ProtocolExampleTests(unittest.TestCase):
                 await client.close()
 
     async def send(self, client: WsClient, step: Step, known: Known) -> None:
-        """What an example's client does."""
+        """Perform the step of an example's client."""
         if step.frame == "close":
             await client.close()
         elif step.frame.startswith("{"):
