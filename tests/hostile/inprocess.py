@@ -1,4 +1,4 @@
-"""The node's WebSocket protocol without a node: a transport in memory, and a recorder for a Connection."""
+"""The node's WebSocket protocol without a node: a transport in memory, and a recorder as handler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MESSAGE_BYTES = 100
 
 
 class Recorder:
-    """Notes what a Connection would be told; answers each text, and closes when it is told to."""
+    """A handler that records its calls. It answers each text, and closes or pauses if a text asks for it."""
 
     early_bytes = 0
 
@@ -43,7 +43,7 @@ class Recorder:
             self.protocol.pause_reading()
 
     def spend(self, cost: float) -> None:
-        """As much as it likes."""
+        """Nothing is limited."""
 
     def binary_received(self) -> None:
         self.events.append("binary")
@@ -55,30 +55,30 @@ class Recorder:
         self.protocol.close(code, reason)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        """Whatever else a Connection is told."""
+        """Record any other call."""
         return lambda *told: self.events.append((name, *told))
 
 
 class RecordedProtocol(ChannelProtocol):
-    """As on a node, with a Recorder behind it."""
+    """The protocol as on a node, with a Recorder behind it."""
 
     def onOpen(self) -> None:
         self.handler = self.factory.make_handler(self, self._begin_to_write(), None)
 
 
 class SlowProtocol(RecordedProtocol):
-    """The same with every byte handled by Autobahn: no fast path."""
+    """The same without the fast path: Autobahn handles every byte."""
 
     dataReceived = WebSocketServerProtocol.dataReceived
 
 
 class _Transport(StringTransport):
-    """Abruptly or in good order: it matters."""
+    """A transport that knows whether its connection was aborted."""
 
     aborted = False
 
     def unregisterProducer(self) -> None:
-        """As often as one likes, as with a socket."""
+        """May be called more than once, as with a socket."""
         if self.producer is not None:
             super().unregisterProducer()
 
@@ -96,7 +96,7 @@ class InProcess:
         gate = Gate(self.clock.seconds, self.clock.callLater)
         self.factory = ChannelFactory(self.clock, settings, gate, Recorder, room=100)
         self.factory.protocol = with_shared_attributes(protocol, self.factory)
-        # Autobahn's timers, which would be the reactor's.
+        # Autobahn's timers would use the reactor.
         self.factory._batched_timer = SimpleNamespace(call_later=self.clock.callLater)
         address = IPv4Address("TCP", "127.0.0.1", 9000)
         self.protocol: Any = self.factory.buildProtocol(address)
@@ -109,16 +109,16 @@ class InProcess:
         return self
 
     def receive(self, data: bytes) -> None:
-        """As from a socket: nothing comes any more once the connection was given up."""
+        """Let the protocol receive bytes, unless the transport is disconnecting, as from a socket."""
         if not self.transport.disconnecting:
             self.protocol.dataReceived(data)
 
     def lose(self) -> None:
-        """The socket is gone."""
+        """End the connection without a close."""
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def written(self) -> bytes:
-        """What was written since the last time."""
+        """The bytes written since the last call."""
         data = self.transport.value()
         self.transport.clear()
         return data

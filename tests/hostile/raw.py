@@ -1,4 +1,4 @@
-"""A WebSocket client that may do anything: bytes over a blocking socket, and what comes back, in frames."""
+"""A WebSocket client that may break any rule: it sends bytes over a blocking socket, and reads frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, 
 def header(
     opcode: int, size: int, *, fin: bool = True, rsv: int = 0, masked: bool = True, length_bytes: int = 0
 ) -> bytes:
-    """A frame's header; `length_bytes` (2 or 8) makes the length longer than it need be."""
+    """A frame's header; `length_bytes` (2 or 8) makes the length longer than necessary."""
     first = (0x80 if fin else 0) | rsv << 4 | opcode
     flag = 0x80 if masked else 0
     if length_bytes == 8 or size > 0xFFFF:
@@ -79,7 +79,7 @@ class Frame(NamedTuple):
 
 
 class RawClient:
-    """A connection to a node. Every wait has a deadline; what the node cut off ends a read, and no more."""
+    """A connection to a node. Every wait has a deadline. A read ends if the node cuts the connection."""
 
     def __init__(self, port: int, receive_buffer: int | None = None, address: str = HOST) -> None:
         """`address`: the loopback address to come from."""
@@ -101,13 +101,13 @@ class RawClient:
         self.socket.close()
 
     def send(self, *parts: bytes) -> None:
-        """Send each part by itself; a node that has gone is no error."""
+        """Send each part by itself. It is no error if the node has closed the connection."""
         for part in parts:
             with contextlib.suppress(ConnectionError):
                 self.socket.sendall(part)
 
     def open(self, request: bytes | None = None) -> bytes:
-        """Shake hands; gives the head of the answer."""
+        """Shake hands. Returns the head of the answer."""
         self.send(handshake() if request is None else request)
         while b"\r\n\r\n" not in self._data and self._read():
             pass
@@ -115,7 +115,7 @@ class RawClient:
         return head
 
     def open_with(self, **headers: str | None) -> bytes:
-        """Shake hands with these headers; gives the head of the answer."""
+        """Shake hands with these headers. Returns the head of the answer."""
         return self.open(handshake(**headers))
 
     def login(self, **fields: Any) -> RawClient:
@@ -139,7 +139,7 @@ class RawClient:
                 return None
 
     def next_text(self) -> dict[str, Any]:
-        """The content of the next text frame, pings answered on the way; a message's type is `message`."""
+        """The content of the next text frame; pings before it are answered. A message's type is `message`."""
         while True:
             came = self.next()
             assert came is not None, "the node has gone"
@@ -150,11 +150,11 @@ class RawClient:
                 return {"type": "message", **json.loads(came.payload)}
 
     def rest(self) -> list[Frame]:
-        """All that comes until the node ends the connection."""
+        """All frames until the node ends the connection."""
         return list(iter(self.next, None))
 
     def to_the_end(self) -> list[Frame]:
-        """All that comes up to the node's close frame, which is answered, and nothing may come after that."""
+        """All frames up to the node's close frame, which is answered. No frame may follow it."""
         found: list[Frame] = []
         while (came := self.next()) is not None:
             found.append(came)
@@ -165,7 +165,7 @@ class RawClient:
         return found
 
     def until(self, opcode: int) -> list[Frame]:
-        """All that comes up to the first frame of this kind."""
+        """All frames up to the first one of this kind."""
         found: list[Frame] = []
         while not found or found[-1].opcode != opcode:
             came = self.next()

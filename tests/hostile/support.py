@@ -1,4 +1,4 @@
-"""A node for hostile tests, a client that chats through all of them, and a look at the log."""
+"""A node for hostile tests, a client that chats meanwhile, and a check of the log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KINDS: dict[str, Ini] = {
         "websocket": {**_PATIENT, "origins": "https://*.example.com, http://localhost:*"},
     },
     "eddsa": {"auth": {**_CLAIMS, "public_key": "eddsa.pem"}, "websocket": _PATIENT},
-    # As impatient as a node can be; see `bystander`.
+    # The shortest deadlines that a node can have; see `bystander`.
     "hasty": {
         "websocket": {"connect_seconds": 2, "ping_seconds": 1, "pong_seconds": 2},
         "limits": {"messages_per_second": 0},
@@ -64,18 +64,18 @@ LOOK_ALIKES = (
 )
 """user ids and devices that differ only for those who look closely"""
 
-# What a node that was only ill-treated never logs.
+# A node never logs these because of what clients do.
 _TROUBLE = re.compile(r"Traceback|Unhandled|Unexpected|#(?:error|critical)\]|Exception|MemoryError")
 
 
 def resident_bytes(node: NodeServer) -> int:
-    """The memory that a node's process has."""
+    """The resident memory of a node's process."""
     pages = Path(f"/proc/{node.pid}/statm").read_text().split()[1]
     return int(pages) * 4096
 
 
 def token_for(user: str, kind: str) -> str:
-    """A good token on a node of this kind."""
+    """A token that is valid on a node of this kind."""
     claims = {"sub": user, "loginType": "USER_TYPE", "exp": time.time() + 600, "iss": ISSUER, "aud": AUDIENCE}
     return jwt.encode(claims, PRIVATE_KEYS.get(kind, JWT_SECRET), ALGORITHMS.get(kind, "HS256"))
 
@@ -89,7 +89,7 @@ class Bystander(NamedTuple):
 
 @cache
 def bystander(kind: str) -> Bystander:
-    """The one of a kind (a key of KINDS), started when first asked for."""
+    """The bystander of this kind (a key of KINDS). It is started by the first call."""
     node = NodeServer(Path(tempfile.mkdtemp(prefix="imd-hostile-")), KINDS[kind])
     atexit.register(shutil.rmtree, node.folder, ignore_errors=True)
     atexit.register(node.kill)
@@ -101,14 +101,14 @@ def bystander(kind: str) -> Bystander:
     client = RawClient(node.port)
     auth = KINDS[kind].get("auth", {})
     if kind == "hasty":
-        # It would be ended for not answering pings while nobody reads for it.
+        # Nobody reads for it meanwhile, and the node would close it for an unanswered ping.
         client.socket.close()
         return Bystander(node, client)
     return Bystander(node, client.login(token=token_for(client.user, kind)) if auth else client.login())
 
 
 class HostileCase(unittest.SynchronousTestCase):
-    """Each test ends with a calm node: the bystander chats, and the log holds no trouble."""
+    """After each test the bystander can still chat, and the node's log has no errors."""
 
     kind = "plain"
 
@@ -123,7 +123,7 @@ class HostileCase(unittest.SynchronousTestCase):
             self.fail(f"the node's log: {text[max(0, found.start() - 300) : found.start() + 2000]}")
 
     def chat(self) -> None:
-        """The bystander writes to itself, and gets what it wrote. On a hasty node a new one does."""
+        """The bystander writes to itself and gets its message. On a hasty node a new client does."""
         if self.kind == "hasty":
             with RawClient(self.node.port).login() as client:
                 self.talk(client)
@@ -136,7 +136,7 @@ class HostileCase(unittest.SynchronousTestCase):
         self.assertEqual(kinds, {"accepted", "message"})
 
     def raw(self, receive_buffer: int | None = None) -> RawClient:
-        """A connection, nothing sent yet; closed when the test is over."""
+        """A new connection on which nothing was sent. It is closed after the test."""
         client = RawClient(self.node.port, receive_buffer)
         self.addCleanup(client.socket.close)
         return client

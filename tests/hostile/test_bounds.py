@@ -1,4 +1,4 @@
-"""What one connection can make a node hold: not more than its bounds, whatever it sends."""
+"""The memory that one connection can make a node hold stays within its bounds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.hostile.raw import CLOSE, CONTINUATION, PING, TEXT, close_frame, fram
 
 
 class BoundsTests(unittest.SynchronousTestCase):
-    """What one connection can make a node hold."""
+    """The bounds of one connection."""
 
     def test_empty_fragments(self) -> None:
-        """A message of endless empty fragments is no longer than the few that are held apart."""
+        """Endless empty fragments are joined: only a few pieces are kept."""
         connection = InProcess().open()
         connection.receive(frame(TEXT, b"x", fin=False))
         for _ in range(20):
@@ -28,7 +28,7 @@ class BoundsTests(unittest.SynchronousTestCase):
         self.assertEqual(connection.recorder.events, [b"xy"])
 
     def test_single_bytes(self) -> None:
-        """A frame that comes byte by byte, too."""
+        """The bytes of a frame that comes byte by byte are joined, too."""
         connection = InProcess().open()
         size = 3 * PIECE_BYTES
         connection.receive(header(TEXT, size) + b"\0\0\0\0")
@@ -39,7 +39,7 @@ class BoundsTests(unittest.SynchronousTestCase):
         self.assertEqual(connection.recorder.events, [b"x" * size])
 
     def test_nothing_is_left_for_the_garbage_collector(self) -> None:
-        """A connection that has ended goes at once: a node looks for garbage seldom."""
+        """An ended connection is freed at once, as a node collects garbage seldom."""
         connection = InProcess().open()
         gone = weakref.ref(connection.protocol)
         gc.disable()
@@ -51,7 +51,7 @@ class BoundsTests(unittest.SynchronousTestCase):
         self.assertIsNone(gone())
 
     def test_nothing_is_kept_after_a_failure(self) -> None:
-        """What comes behind a header that failed the connection is not gathered, up to the end of it all."""
+        """After a header that fails the connection no input is kept."""
         for start in (header(PING, 2**62), header(TEXT, 2**62), header(11, 2**40), header(TEXT, 2**64 - 1)):
             connection = InProcess().open()
             connection.receive(start + b"\0\0\0\0")
@@ -64,7 +64,7 @@ class BoundsTests(unittest.SynchronousTestCase):
             self.assertTrue(connection.transport.aborted)
 
     def test_pings_of_one_who_does_not_read(self) -> None:
-        """No pongs are written to a socket that takes nothing; once it does, the last ping's is."""
+        """A full socket gets no pongs. When it takes bytes again, it gets the pong of the last ping."""
         connection = InProcess().open()
         connection.protocol.pauseProducing()
         connection.receive(frame(PING, b"x" * 125) * 1000)
@@ -75,7 +75,7 @@ class BoundsTests(unittest.SynchronousTestCase):
         self.assertEqual(connection.written(), b"\x8a\x00")
 
     def test_answers_that_nobody_reads(self) -> None:
-        """Whoever asks and does not listen is no longer read from, until the socket has taken the answers."""
+        """A client that does not read its answers is not read from until its socket has taken them."""
         connection = InProcess().open()
         connection.protocol.pauseProducing()
         asked = 0
@@ -90,7 +90,7 @@ class BoundsTests(unittest.SynchronousTestCase):
         self.assertEqual(connection.transport.producerState, "producing")
 
     def test_a_close_that_nobody_reads(self) -> None:
-        """Whoever closes and does not read what was still to be sent has three seconds."""
+        """A client that closes has three seconds to read what was still to be sent."""
         connection = InProcess().open()
         recorder = connection.recorder
         connection.protocol.pauseProducing()
@@ -103,7 +103,7 @@ class BoundsTests(unittest.SynchronousTestCase):
         self.assertEqual(recorder.events[-1], ("lost", False))
 
     def test_a_bad_close_is_not_clean(self) -> None:
-        """A close frame that breaks the protocol acknowledges nothing; it is answered before the end."""
+        """A close frame that breaks the protocol is answered, and acknowledges nothing."""
         for payload, clean in ((b"\x03\xe8", True), (b"\x03\xed", False), (b"\x03\xe8\xff", False)):
             connection = InProcess().open()
             recorder = connection.recorder

@@ -1,4 +1,4 @@
-"""RFC 6455 over a raw socket: the cases of Autobahn's test suite that mean something here, by their numbers.
+"""RFC 6455 over a raw socket: the cases of Autobahn's test suite that apply here, by their numbers.
 
 The echo of those cases is `{"type":"ping"}`, which is answered with a pong frame of the protocol. Without
 a close code of the node's own, the client closes at the end, and the node answers that.
@@ -35,7 +35,7 @@ PROTOCOL, INVALID, TOO_BIG = 1002, 1007, 1009
 
 
 class Case(NamedTuple):
-    """What is sent, and what comes back before the close frame (see Frame.brief).
+    """The bytes to send, and the frames that come back before the close frame (see Frame.brief).
 
     `code` is the node's own close code.
     """
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 def padded(size: int) -> bytes:
-    """The echo's payload, of that many bytes."""
+    """A payload for the echo, of that many bytes."""
     return b'{"type":"ping"}'.ljust(size)
 
 
@@ -185,7 +185,7 @@ SIZES += [
 
 class ConformanceCase(HostileCase):
     def play(self, case: Case, *sent: bytes) -> tuple[list[object], object]:
-        """What comes back when these bytes are sent (together, or in these parts), and the close code."""
+        """Send these bytes, together or in parts. Returns the frames that come back, and the close code."""
         with RawClient(self.node.port).login() as client:
             client.send(*sent)
             if case.code is None:
@@ -210,40 +210,40 @@ class ConformanceCase(HostileCase):
 
 class ConformanceTests(ConformanceCase):
     def test_framing(self) -> None:
-        """1: lengths, and what is not masked."""
+        """1: lengths, and frames without a mask."""
         self.check(FRAMING)
 
     def test_pings(self) -> None:
-        """2: each ping its pong, with what it held; too long ones are an error."""
+        """2: each ping gets a pong with its payload. A ping that is too long is an error."""
         self.check(PINGS)
 
     def test_reserved_bits(self) -> None:
-        """3: what came before is answered, what comes after is not."""
+        """3: frames before the reserved bit are answered, frames after it are not."""
         self.check(RESERVED_BITS)
 
     def test_opcodes(self) -> None:
-        """4: nobody knows what these mean."""
+        """4: opcodes without a meaning."""
         self.check(OPCODES)
 
     def test_fragments(self) -> None:
-        """5: control frames between fragments, and nothing else."""
+        """5: only control frames are allowed between fragments."""
         self.check(FRAGMENTS)
 
     def test_closing(self) -> None:
-        """7: the answer to a good close is 1000, to a bad one what is wrong with it."""
+        """7: a good close is answered with 1000, a bad one with the code of its mistake."""
         self.check(CLOSING)
 
     def test_sizes(self) -> None:
-        """9 and 10: up to the limit, not one byte more, however it is cut."""
+        """9 and 10: messages up to the limit and not one byte more, however they are cut."""
         self.check(SIZES)
 
     def test_one_byte_at_a_time(self) -> None:
-        """2.6 and 2.11, 5.4 to 5.8: the same whatever TCP makes of it."""
+        """2.6 and 2.11, 5.4 to 5.8: TCP may split the bytes anywhere."""
         short = [*FRAMING, *PINGS, *RESERVED_BITS, *OPCODES, *FRAGMENTS, *CLOSING]
         self.check([case for case in short if len(case.sent) < 300], one_byte_at_a_time=True)
 
 
-# What the suite's cases 6.5 to 6.23 are made of: text, and whether it is UTF-8.
+# The texts of the suite's cases 6.5 to 6.23, and whether each is UTF-8.
 UTF8: list[tuple[str, bytes, bool]] = [
     ("6.2 κόσµε", b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5", True),
     ("6.3 a surrogate", b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited", False),
@@ -300,10 +300,10 @@ UTF8: list[tuple[str, bytes, bool]] = [
 
 
 class Utf8Tests(ConformanceCase):
-    """6: in a field that the protocol does not know, so that the WebSocket alone is asked."""
+    """6: UTF-8, in a field that the protocol does not know, so that only the WebSocket checks it."""
 
     def cases(self, cut: int) -> list[Case]:
-        """Every text as a message in `cut` fragments."""
+        """Each text as a message, in fragments as `cut` makes them."""
         cases = []
         for name, text, valid in UTF8:
             payload = b'{"type":"ping","x":"' + text + b'"}'
@@ -312,19 +312,19 @@ class Utf8Tests(ConformanceCase):
         return cases
 
     def test_whole(self) -> None:
-        """In one frame."""
+        """Each text in one frame."""
         self.check(self.cases(1))
 
     def test_in_two_fragments(self) -> None:
-        """Cut somewhere in the middle, characters too."""
+        """Each text in two fragments; the cut may be within a character."""
         self.check(self.cases(2))
 
     def test_in_fragments_of_a_byte(self) -> None:
-        """Cut everywhere."""
+        """Each text in fragments of one byte."""
         self.check(self.cases(100))
 
     def test_only_the_bytes_at_the_end(self) -> None:
-        """A message that ends within a character is as wrong as one that is wrong in the middle."""
+        """A message that ends within a character is not UTF-8."""
         self.check(
             [
                 Case(name, frame(TEXT, text), ["bad_frame"] if valid else [], None if valid else INVALID)
@@ -333,7 +333,7 @@ class Utf8Tests(ConformanceCase):
         )
 
     def test_fail_fast(self) -> None:
-        """6.4: the message need not end for the node to say so, nor the frame."""
+        """6.4: the node fails the connection before the message, or the frame, has ended."""
         wrong = b'{"type":"ping","x":"\xce\xba\xe1\xbd\xb9\xf4\x90'
         self.check([
             Case("6.4.1", frame(TEXT, wrong, fin=False), [], INVALID),

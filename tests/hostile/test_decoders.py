@@ -1,4 +1,4 @@
-"""Whatever reads bytes or text from outside: a value, or the one exception that it says, never another."""
+"""Decoders of outside bytes or text return a value, or raise the one exception that they document."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ values = st.recursive(
 
 
 def damaged(data: bytes, place: int, damage: bytes) -> bytes:
-    """A few bytes gone wrong."""
+    """Bytes with a few of them changed."""
     place %= len(data) + 1
     return data[:place] + damage + data[place + len(damage) % 2 :]
 
 
 class FrameTests(unittest.SynchronousTestCase):
-    """imd.protocol.frames.decode; more of it in tests.unit.protocol.test_frames."""
+    """imd.protocol.frames.decode; tests.unit.protocol.test_frames has more."""
 
     WRONG = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80")
 
     def test_not_utf8_anywhere(self) -> None:
-        """Also in what nobody reads: names and values of unknown fields, and inside of those."""
+        """Bytes that are not UTF-8 are found in unknown fields, too, and inside of their values."""
         for text in self.WRONG:
             for payload in (
                 b'{"msg":"%b"}',
@@ -79,7 +79,7 @@ class FrameTests(unittest.SynchronousTestCase):
     @fuzz
     @given(st.binary(max_size=30))
     def test_what_is_decoded_is_utf8(self, data: bytes) -> None:
-        """No frame comes of bytes that are not UTF-8."""
+        """Bytes that are not UTF-8 are never decoded as a frame."""
         payload = b'{"type":"ping","x":"' + data + b'"}'
         try:
             frames.decode(payload)
@@ -91,21 +91,21 @@ class FrameTests(unittest.SynchronousTestCase):
     @fuzz
     @given(st.text())
     def test_long_client_msg_ids(self, client_msg_id: str) -> None:
-        """An error repeats 64 characters of one, whatever is wrong with the frame."""
+        """An error repeats at most 64 characters of a clientMsgId."""
         for more in ({"type": "nobody knows"}, {"type": "ack"}, {"msg": 5}, {"isConnect": True, "userId": 5}):
             payload = json.dumps({"clientMsgId": client_msg_id, **more}).encode()
             bad = self.assertRaises(frames.BadFrame, frames.decode, payload)
             self.assertLessEqual(len(bad.client_msg_id or ""), 64)
 
     def test_keys_twice(self) -> None:
-        """The last one counts, also for what kind of frame it is."""
+        """The last of equal keys counts, also for the type of the frame."""
         frame = frames.decode(b'{"to":"bob","to":"eve","msg":"x","clientMsgId":"a","clientMsgId":"b"}')
         self.assertEqual(frame, frames.MessageFrame(to="eve", msg="x", client_msg_id="b"))
         self.assertEqual(frames.decode(b'{"type":"ack","type":"ping","seq":1}'), frames.PingFrame())
 
 
 class BusTests(unittest.SynchronousTestCase):
-    """What comes over the message bus: whoever reaches the broker can put anything there."""
+    """Deliveries of the message bus: any client of the broker can publish anything there."""
 
     MESSAGES = (
         rabbit_bus.Hints("n.1", [(b'{"id":"1"}', [("c", "e", 1)]), (None, [("d", "e", 2), ("f", "e", 3)])]),
@@ -136,7 +136,7 @@ class BusTests(unittest.SynchronousTestCase):
     @fuzz
     @given(values, st.sampled_from(["hints", "search", "found", "replaced", "other"]))
     def test_values(self, value: Any, kind: str) -> None:
-        """MessagePack of anything, also under a known kind."""
+        """Any MessagePack value, also under a known kind."""
         for whole in (value, [kind, value], [kind, "n.1", value], [kind, "n.1", [value]]):
             try:
                 body = msgspec.msgpack.encode(whole)
@@ -158,7 +158,7 @@ class BusTests(unittest.SynchronousTestCase):
 
 
 class ArchiveTests(unittest.SynchronousTestCase):
-    """What comes out of the archive queue."""
+    """Deliveries of the archive queue."""
 
     GOOD = encode_message(
         IMessage("1f", "c-1", "alice", "USER_TYPE", to="bob", msg="žluť 🎉", content_type="t", send_time=5)
@@ -178,7 +178,7 @@ class ArchiveTests(unittest.SynchronousTestCase):
     @fuzz
     @given(st.binary())
     def test_bytes(self, body: bytes) -> None:
-        """A body of any kind is read as messages, or set apart; either way without an exception."""
+        """Any body is read as messages or set apart, without an exception."""
         self.check(body)
         arrived = read_batch(1, body, None)
         self.assertTrue(arrived.unfit is not None or arrived.bodies is not None)
@@ -196,7 +196,7 @@ class ArchiveTests(unittest.SynchronousTestCase):
         values,
     ))  # fmt: skip
     def test_any_fields(self, fields: dict[str, Any]) -> None:
-        """The known fields with values of any kind: times beyond all calendars, text with NUL."""
+        """Known fields may have any values, such as times beyond all calendars, or text with NUL."""
         whole = {"id": "1f", "userId": "alice", "fromUserType": "USER_TYPE", "msg": "x", **fields}
         try:
             body = json.dumps(whole).encode()
@@ -219,7 +219,7 @@ class ArchiveTests(unittest.SynchronousTestCase):
 
 
 class ConfigurationTests(unittest.SynchronousTestCase):
-    """Files that are no configuration: a complaint that names the file, and no secret."""
+    """A bad configuration file gives an error that names the file and shows no secret."""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
@@ -253,7 +253,7 @@ class ConfigurationTests(unittest.SynchronousTestCase):
     @fuzz
     @given(st.lists(lines, max_size=6))
     def test_lines(self, lines: list[str]) -> None:
-        """Sections and keys that there are, with values of any kind."""
+        """Known sections and keys with any values."""
         self.check("\n".join(lines).encode("utf-8", "surrogatepass"))
 
     @fuzz
@@ -268,7 +268,7 @@ class ConfigurationTests(unittest.SynchronousTestCase):
         | st.builds("{}:{}".format, st.sampled_from(["tcp", "tcp6", "unix", "ssl", "tls"]), st.text())
     )
     def test_endpoints(self, text: str) -> None:
-        """A string of an endpoint that can be made, or ValueError; only this machine's are taken for that."""
+        """Any endpoint string can be made or raises ValueError. Only local ones count as local."""
         try:
             listen = endpoint().parse(text)
         except ValueError:
@@ -278,7 +278,7 @@ class ConfigurationTests(unittest.SynchronousTestCase):
 
 
 class CredentialTests(unittest.SynchronousTestCase):
-    """Tokens of any kind: an identity for those that are signed and sound, Closing (4001) for all others."""
+    """A signed and valid token gives an identity; any other raises Closing (4001)."""
 
     SECRET = "a secret of more than 32 bytes, for tests"
     NOW = 1_764_000_000
@@ -289,7 +289,7 @@ class CredentialTests(unittest.SynchronousTestCase):
         )
 
     def identity(self, token: str) -> Identity | None:
-        """Who a token says it is, if it is good."""
+        """The user id of a token; None if the token is refused."""
         try:
             return self.authenticator.identify(frames.ConnectFrame(True, token=token), None)
         except Closing as closing:
@@ -300,7 +300,7 @@ class CredentialTests(unittest.SynchronousTestCase):
         return None
 
     def signed(self, head: bytes, claims: bytes) -> str:
-        """A token with a good signature over whatever these are."""
+        """A token with this head and payload, and a valid signature."""
         body = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, claims))
         signature = hmac.digest(self.SECRET.encode(), body, hashlib.sha256)
         return (body + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
@@ -313,7 +313,7 @@ class CredentialTests(unittest.SynchronousTestCase):
     @fuzz
     @given(st.integers(0, 300), st.binary(max_size=3))
     def test_damaged_tokens(self, place: int, damage: bytes) -> None:
-        """No change to a token makes another identity of it."""
+        """A changed token never gives another identity."""
         good = jwt.encode({"sub": "alice", "exp": self.NOW + 5}, self.SECRET, "HS256")
         found = self.identity(damaged(good.encode(), place, damage).decode("latin-1"))
         self.assertIn(found, (None, Identity("alice", None, False, self.NOW + 5)))
@@ -323,7 +323,7 @@ class CredentialTests(unittest.SynchronousTestCase):
         values | st.dictionaries(st.sampled_from(["alg", "typ", "crit", "b64", "kid", "jwk", "cty"]), values)
     )
     def test_any_header(self, head: Any) -> None:
-        """Signed well, with a header of any kind."""
+        """Valid signatures with any header."""
         claims = json.dumps({"sub": "alice", "exp": self.NOW + 5}).encode()
         self.identity(self.signed(json.dumps(head).encode(), claims))
         self.identity(self.signed(json.dumps({"alg": "HS256", "b64": head, "crit": head}).encode(), claims))
@@ -333,7 +333,7 @@ class CredentialTests(unittest.SynchronousTestCase):
         st.sampled_from(["sub", "exp", "nbf", "iss", "aud", "loginType", "isCustomerService"]), values
     ))  # fmt: skip
     def test_any_claims(self, claims: Any) -> None:
-        """Signed well, with claims of any kind: an issuer's mistake is no node's failure."""
+        """Valid signatures with any claims: a mistake of the issuer must not raise in the node."""
         for whole in (
             claims,
             {"sub": "alice", "exp": self.NOW + 5} | claims if isinstance(claims, dict) else claims,
@@ -357,7 +357,7 @@ class CredentialTests(unittest.SynchronousTestCase):
         self.assertIsNone(self.identity("." * 8000))
 
     def test_a_public_key_is_no_secret(self) -> None:
-        """HS256 with the public key's text as the secret: the one key is for the one algorithm."""
+        """A token signed by HS256, with the public key's text as the secret, is refused."""
         private = Ed25519PrivateKey.generate()
         pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         auth = configuration.Auth(mode="jwt", public_key=pem.decode())
@@ -373,7 +373,7 @@ class CredentialTests(unittest.SynchronousTestCase):
     @fuzz
     @given(st.text() | st.from_regex(r"visitor-[0-9a-f]{19,21}\.[A-Za-z0-9_-]{42,44}"))
     def test_visitors_tokens(self, token: str) -> None:
-        """A visitor's id and a hash, in ASCII, or Closing."""
+        """Any token of a visitor gives an id and a hash in ASCII, or raises Closing."""
         try:
             visitor, token_hash = read_visitor_token(token)
         except Closing as closing:
@@ -387,7 +387,7 @@ class CredentialTests(unittest.SynchronousTestCase):
     @fuzz
     @given(st.text())
     def test_headers(self, text: str) -> None:
-        """Authorization, Host and Origin of any kind."""
+        """Any Authorization, Host and Origin headers."""
         bearer_token(text)
         for origins in ((), ("*",), ("https://*.example.com", text)):
             for open_mode in (True, False):

@@ -1,4 +1,4 @@
-"""Who gets in at all: pages, host names, and the limits of connections, over the wire."""
+"""Admission over the wire: pages, host names, and the limits of connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OVERLOADED = 4100
 
 class RequestCase(HostileCase):
     def status(self, request: bytes) -> int:
-        """The status that answers an opening request; 0: closed without a word."""
+        """The HTTP status that answers an opening request; 0: closed without an answer."""
         with RawClient(self.node.port) as client:
             words = client.open(request).split(b" ", 2)
             return int(words[1]) if len(words) > 1 else 0
@@ -25,10 +25,10 @@ class RequestCase(HostileCase):
 
 
 class RebindingTests(RequestCase):
-    """A node in open mode: only from this machine, under its own name."""
+    """A node in open mode admits clients of this machine only, under its own name."""
 
     def test_hosts(self) -> None:
-        """A page whose host name was made to point here asks under that name, and is turned away."""
+        """A page whose host name points here is denied, as it connects under that name."""
         port = self.node.port
         for host in (
             *(f"evil.example:{port}", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example"),
@@ -40,7 +40,7 @@ class RebindingTests(RequestCase):
             self.assertEqual(self.status(handshake(host=host)), 101, host)
 
     def test_two_of_a_header(self) -> None:
-        """What is there twice is not looked at once and believed twice."""
+        """A request with two Host or Origin headers is not judged by one of them."""
         self.assert_status(
             400,
             hosts=handshake("Host: evil.example"),
@@ -51,7 +51,7 @@ class RebindingTests(RequestCase):
         )
 
     def test_hidden_origins(self) -> None:
-        """A foreign origin stays one however the header is written."""
+        """A foreign origin is denied however its header is written."""
         for line in (
             *("Origin: http://evil.example", "origin: http://evil.example", "ORIGIN:http://evil.example"),
             *("Origin : http://evil.example", "Origin:\thttp://evil.example", "Origin: null"),
@@ -61,7 +61,7 @@ class RebindingTests(RequestCase):
             self.assertGreaterEqual(self.status(handshake(line)), 400, line)
 
     def test_proxies(self) -> None:
-        """What came through a proxy came from anywhere."""
+        """A request through a proxy is denied: its client may be anywhere."""
         for line in (
             *("X-Forwarded-For: 127.0.0.1", "x-real-ip: 127.0.0.1", "Forwarded: for=127.0.0.1"),
             *("Via: 1.1 p", "X-FORWARDED-PROTO : https"),
@@ -69,7 +69,7 @@ class RebindingTests(RequestCase):
             self.assertEqual(self.status(handshake(line)), 403, line)
 
     def test_requests(self) -> None:
-        """Other methods, versions and paths; what is no WebSocket's request."""
+        """Other methods, versions and paths, and requests for no WebSocket, are denied."""
         good = handshake()
         self.assert_status(405, post=good.replace(b"GET", b"POST"), lower_case=good.replace(b"GET", b"get"))
         self.assert_status(
@@ -97,7 +97,7 @@ class RebindingTests(RequestCase):
         )
 
     def test_huge_headers(self) -> None:
-        """More than 16 KiB of them are not waited for."""
+        """Headers of more than 16 KiB end the connection."""
         self.assertEqual(self.status(handshake(*["X-Filler: " + "x" * 1000] * 20)), 431)
         self.assertEqual(self.status(b"GET /ws HTTP/1.1\r\nX: " + b"x" * 40_000), 431)
         self.assertEqual(self.status(b"x" * 40_000), 431)
@@ -105,12 +105,12 @@ class RebindingTests(RequestCase):
 
 
 class OriginTests(RequestCase):
-    """Patterns of origins, on a node that knows who comes by their tokens."""
+    """Patterns of origins, on a node in jwt mode."""
 
     kind = "rs256"
 
     def test_patterns(self) -> None:
-        """Those of the patterns, and programs, which have no origin; the same host is not enough."""
+        """Origins that match get in, and programs without one; the same host alone does not."""
         for origin in ("https://chat.example.com", "https://a.b.EXAMPLE.com", "http://localhost:3000"):
             self.assertEqual(self.status(handshake(Origin=origin)), 101, origin)
         self.assertEqual(self.status(handshake(host="anything.example")), 101)
@@ -128,7 +128,7 @@ class OriginTests(RequestCase):
 
 
 class LimitTests(HostileCase):
-    """connections = 8, of one address 4, of one user 2; the bystander is one of them all."""
+    """At most 8 connections, 4 of an address, 2 of a user; the bystander counts as one."""
 
     kind = "small"
 
@@ -137,14 +137,14 @@ class LimitTests(HostileCase):
         self.settled()
 
     def settled(self) -> None:
-        """Wait until only the bystander is there."""
+        """Wait until only the bystander is connected."""
         end = time.monotonic() + 20
         while self.node.metric("imd_connections") != 1:
             self.assertLess(time.monotonic(), end)
             time.sleep(0.05)
 
     def connect(self, stack: contextlib.ExitStack, address: str, user: str | None = None) -> object:
-        """Connect from a loopback address: what comes of it, a frame's type or a close code."""
+        """Connect from a loopback address. Returns the answer's type, or a close code."""
         client = stack.enter_context(RawClient(self.node.port, address=address))
         client.open()
         client.say({"isConnect": True, "userId": user or client.user, "loginType": "USER_TYPE",
@@ -155,7 +155,7 @@ class LimitTests(HostileCase):
         return None
 
     def test_connections_of_an_address(self) -> None:
-        """The fifth of an address is sent away; another address is not; a place that is left is free."""
+        """The fifth of an address is refused, one of another address is not. A place is free again."""
         with contextlib.ExitStack() as stack:
             found = [self.connect(stack, "127.0.0.2") for _ in range(5)]
             self.assertEqual(found, ["connected"] * 4 + [OVERLOADED])
@@ -166,7 +166,7 @@ class LimitTests(HostileCase):
         self.settled()
 
     def test_half_open_connections_of_an_address(self) -> None:
-        """Sockets that say nothing count, too: the fifth of an address is dropped; another gets in."""
+        """Silent sockets count, too: the fifth of an address is dropped, one of another is not."""
         with contextlib.ExitStack() as stack:
             silent = [stack.enter_context(RawClient(self.node.port, address="127.0.0.20")) for _ in range(9)]
             for client in silent[4:]:
@@ -177,12 +177,12 @@ class LimitTests(HostileCase):
             end = time.monotonic() + 20
             while self.connect(stack, "127.0.0.20") != "connected":
                 self.assertLess(time.monotonic(), end)
-            # Those who are in are no longer half open.
+            # Connections that have logged in are no longer half open.
             self.assertEqual(self.connect(stack, "127.0.0.20"), "connected")
         self.settled()
 
     def test_connections_of_a_node(self) -> None:
-        """Nobody gets in past the limit, wherever they come from; the bystander does not notice."""
+        """Past the limit every address is refused. The bystander is not disturbed."""
         with contextlib.ExitStack() as stack:
             found = [self.connect(stack, f"127.0.0.{number % 4 + 4}") for number in range(12)]
             self.assertEqual(found[:7], ["connected"] * 7)
@@ -190,7 +190,7 @@ class LimitTests(HostileCase):
         self.settled()
 
     def test_connections_of_a_user(self) -> None:
-        """The third device of a user is sent away, from whatever address."""
+        """The third device of a user is refused from any address."""
         with contextlib.ExitStack() as stack:
             found = [self.connect(stack, f"127.0.0.{number + 8}", "many") for number in range(4)]
             self.assertEqual(found, ["connected", "connected", OVERLOADED, OVERLOADED])
@@ -199,12 +199,12 @@ class LimitTests(HostileCase):
 
 
 class OtherDoorTests(HostileCase):
-    """The limits hold in jwt mode too, where nothing is known of a connection but its token."""
+    """The limits also hold in jwt mode, where only the token tells who connects."""
 
     kind = "jwt"
 
     def test_nobody_reads_before_the_token(self) -> None:
-        """Without a good token no frame does anything but be refused, and the last one ends it."""
+        """Without a valid token each frame is refused, and too many end the connection."""
         with RawClient(bystander("jwt").node.port) as client:
             client.open()
             renewal = {"type": "token", "token": token_for("alice", "jwt")}

@@ -1,4 +1,4 @@
-"""The fast path for whole text frames does nothing that Autobahn alone would not do."""
+"""The fast path for whole text frames behaves as Autobahn alone."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ bad_frames = st.one_of(
     ),
     st.binary(max_size=12),
 )
-# Mostly good, so that the fast path has something to do before and after what it must leave alone.
+# Mostly good frames, so that the fast path is taken before and after the others.
 streams = st.lists(good_frames | good_frames | other_frames | bad_frames, max_size=12).map(b"".join)
 
 
 class FastPathTests(unittest.SynchronousTestCase):
     def transcript(self, kind: type[ChannelProtocol], chunks: list[bytes]) -> list[object]:
-        """All that can be seen of a connection that these chunks come to."""
+        """The visible result of these chunks: bytes written, calls of the handler, states."""
         connection = InProcess(kind).open()
         recorder = connection.recorder
         transcript: list[object] = []
@@ -93,17 +93,17 @@ class FastPathTests(unittest.SynchronousTestCase):
     @settings(max_examples=150, deadline=None)
     @given(streams, st.lists(st.integers(0, 5000), max_size=8))
     def test_same_as_autobahn(self, stream: bytes, cuts: list[int]) -> None:
-        """The same frames in, the same bytes out, the same end, however the stream is cut."""
+        """The same frames give the same bytes and the same end, however the stream is cut."""
         self.check(stream, cuts)
 
     @settings(max_examples=15, deadline=None)
     @given(st.lists(good_frames | other_frames | bad_frames, max_size=4).map(b"".join))
     def test_every_cut(self, stream: bytes) -> None:
-        """Byte by byte."""
+        """The stream cut at each byte."""
         self.check(stream[:400], list(range(400)))
 
     def test_the_fast_path_is_taken(self) -> None:
-        """Or the tests above would compare Autobahn with itself."""
+        """Without it the tests above would compare Autobahn with itself."""
         taken: list[bytes] = []
 
         class Watched(RecordedProtocol):

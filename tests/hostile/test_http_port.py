@@ -1,4 +1,4 @@
-"""The http port and the control socket against clients that are many, slow, or send what nobody asked for."""
+"""The http port and the control socket against many, slow or talkative clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.servers import HOST
 
 
 def answer(wire: socket.socket, request: bytes) -> bytes:
-    """All that is answered until the other side closes."""
+    """All bytes until the other side closes."""
     wire.settimeout(20)
     found = b""
     with contextlib.suppress(ConnectionError):
@@ -23,7 +23,7 @@ def answer(wire: socket.socket, request: bytes) -> bytes:
 
 
 class HttpPortTests(HostileCase):
-    """A node's second door has bounds as the first one has."""
+    """The http port and the control socket have bounds, as the WebSocket port has."""
 
     def connect(self, control: bool = False) -> socket.socket:
         if control:
@@ -35,7 +35,7 @@ class HttpPortTests(HostileCase):
         return wire
 
     def test_many_that_say_little(self) -> None:
-        """Half requests without end: the oldest give way, and who asks is answered."""
+        """Unfinished requests: the oldest give way, and a whole request is answered."""
         before = self.node.metric("imd_http_dropped_total")
         wires = []
         for _ in range(MAX_CLIENTS + 50):
@@ -45,19 +45,19 @@ class HttpPortTests(HostileCase):
         self.assertEqual(self.node.http("healthz")[0], 200)
         self.assertGreaterEqual(self.node.metric("imd_http_dropped_total") - before, 50)
         self.assertEqual(answer(wires[0], b""), b"")
-        # A drop of a header now and then earns no place.
+        # Bytes of a header now and then do not keep a connection.
         for wire in wires[-20:]:
             wire.sendall(b"x")
         self.assertEqual(self.node.http("readyz")[0], 200)
 
     def test_bodies(self) -> None:
-        """Nobody's body is read that is large or has no end; small ones are, of no use as they are."""
+        """A large or endless body is not read; a small one is read and ignored."""
         head = b"POST /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         endless = (b"Content-Length: 99999999999\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n10\r\n")
         for control in (False, True):
             for more in endless:
                 self.assertEqual(answer(self.connect(control), head + more)[:12], b"HTTP/1.1 413")
-                # With more behind, the answer may be lost in the reset.
+                # With more bytes behind it, the answer may be lost in the reset.
                 found = answer(self.connect(control), head + more + b"x" * 200_000)
                 self.assertIn(found[:12], (b"HTTP/1.1 413", b""))
             found = answer(self.connect(control), head + b"Content-Length: 3\r\n\r\nabc")

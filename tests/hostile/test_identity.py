@@ -1,4 +1,4 @@
-"""Who somebody is, over the wire: nobody becomes another, whatever token or name they come with."""
+"""Identities over the wire: no token and no name makes a client another user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNAUTHORIZED = 4001
 
 
 def token(key: Any = JWT_SECRET, algorithm: str = "HS256", **claims: Any) -> str:
-    """A token as the issuer would sign it, but for `claims`; those that are None are left out."""
+    """A token as the issuer would sign it, with `claims` changed; claims that are None are left out."""
     content = {
         "sub": "alice",
         "loginType": "USER_TYPE",
@@ -48,7 +48,7 @@ def encoded(part: Any) -> bytes:
 
 
 def hand_made(head: Any, claims: Any, secret: bytes | None = None) -> str:
-    """A token of any head, signed by HMAC or not at all: PyJWT would refuse to make it."""
+    """A token with any head, signed by HMAC or not at all. PyJWT would refuse to make it."""
     body = encoded(head) + b"." + encoded(claims)
     signature = b"" if secret is None else hmac.digest(secret, body, hashlib.sha256)
     return (body + b"." + encoded(signature)).decode() if signature else (body + b".").decode()
@@ -70,7 +70,7 @@ class IdentityCase(HostileCase):
     def connect(
         self, port: int | None = None, header: str | None = None, **fields: Any
     ) -> tuple[object, RawClient]:
-        """What a connect signal comes to: the userId, or the close code."""
+        """The result of a connect signal: the userId, or the close code."""
         client = RawClient(port or self.node.port)
         self.addCleanup(client.socket.close)
         if header is None:
@@ -87,7 +87,7 @@ class IdentityCase(HostileCase):
                 return came.brief, client
 
     def assert_out(self, why: str, port: int | None = None, **fields: Any) -> None:
-        """Neither the frame nor the header gets it in."""
+        """The token is refused in the frame and in the header."""
         self.assertEqual(self.connect(port, **fields)[0], UNAUTHORIZED, why)
         if "token" in fields and fields["token"].isascii():
             rest = {name: value for name, value in fields.items() if name != "token"}
@@ -98,7 +98,7 @@ class IdentityCase(HostileCase):
 
 class TokenTests(IdentityCase):
     def test_good_ones(self) -> None:
-        """HS256, RS256 and EdDSA, each on a node with the key for it; one of several audiences."""
+        """HS256, RS256 and EdDSA tokens get in on a node with the key; so does one of several audiences."""
         for kind, algorithm in (("jwt", "HS256"), ("rs256", "RS256"), ("eddsa", "EdDSA")):
             port = bystander(kind).node.port
             good = token(PRIVATE_KEYS.get(kind, JWT_SECRET), algorithm, aud=["other", AUDIENCE])
@@ -106,7 +106,7 @@ class TokenTests(IdentityCase):
             self.assertEqual(self.connect(port, good)[0], "alice", kind)
 
     def test_forged(self) -> None:
-        """Signed by another, changed after it was signed, cut, or not signed."""
+        """A token is refused if another signed it, or if it was changed, cut or not signed."""
         good = token()
         head, claims, signature = good.split(".")
         others = encoded(good_claims(sub="admin")).decode()
@@ -135,7 +135,7 @@ class TokenTests(IdentityCase):
             self.assert_out(why, token=forged)
 
     def test_no_algorithm(self) -> None:
-        """alg none, in every spelling, with and without a signature."""
+        """`alg` none is refused in every spelling, with and without a signature."""
         for algorithm in ("none", "None", "NONE", "nOnE", "", None, 0, [], ["HS256"], "HS256 ", "hs256"):
             for secret in (None, JWT_SECRET.encode()):
                 forged = hand_made({"alg": algorithm, "typ": "JWT"}, good_claims(), secret)
@@ -143,7 +143,7 @@ class TokenTests(IdentityCase):
         self.assert_out("no alg at all", token=hand_made({"typ": "JWT"}, good_claims()))
 
     def test_confused_algorithms(self) -> None:
-        """The public key as an HMAC secret, and keys of another kind: a token has no say in it."""
+        """A token does not choose its algorithm: neither HMAC with the public key nor another kind of key."""
         for kind, algorithm in (("rs256", "RS256"), ("eddsa", "EdDSA")):
             port = bystander(kind).node.port
             public = PRIVATE_KEYS[kind].public_key()
@@ -168,7 +168,7 @@ class TokenTests(IdentityCase):
             self.assert_out(f"{algorithm} at a node for HS256", token=token(PRIVATE_KEYS[kind], algorithm))
 
     def test_times(self) -> None:
-        """Expired, not valid yet, for ever, or at a time that is none."""
+        """A token is refused if it is expired, not valid yet, without an end, or has no proper time."""
         now = time.time()
         for why, claims in {
             "expired": {"exp": now - 31},
@@ -190,7 +190,7 @@ class TokenTests(IdentityCase):
             )  # fmt: skip
 
     def test_issuers_and_audiences(self) -> None:
-        """Another's tokens, or those for another."""
+        """Tokens of another issuer, or for another audience, are refused."""
         for why, claims in {
             "no issuer": {"iss": None},
             "another issuer": {"iss": "https://evil.example"},
@@ -205,13 +205,13 @@ class TokenTests(IdentityCase):
             self.assert_out(why, token=token(**claims))
 
     def test_missing(self) -> None:
-        """No token, an empty one, one that is no text, and what open mode would take."""
+        """A missing or empty token, one that is no text, and a frame for open mode are refused."""
         self.assert_out("none", userId="alice", loginType="USER_TYPE")
         self.assert_out("empty", userId="alice", loginType="USER_TYPE", token="")
         self.assert_out("long", token="x" * 9000)
 
     def test_subjects(self) -> None:
-        """A token for nobody, or for what is no user's id."""
+        """A token without a subject is refused, and one whose subject is no user id."""
         for sub in ("", "x" * 129, "a\nb", "a\0b", "\ud800", 5, ["alice"], {"id": "alice"}, True,
                     "visitor-0123456789abcdef0123", "visitor-"):  # fmt: skip
             forged = hand_made({"alg": "HS256"}, good_claims(sub=sub), JWT_SECRET.encode())
@@ -220,7 +220,7 @@ class TokenTests(IdentityCase):
         self.assert_out("no sub", token=hand_made({"alg": "HS256"}, without, JWT_SECRET.encode()))
 
     def test_another_user(self) -> None:
-        """A good token opens its own user's door only, and a connection stays its user's."""
+        """A token admits its own user only, and the connection stays that user's."""
         for other in (
             "bob",
             "Alice",
@@ -251,7 +251,7 @@ class VisitorTests(IdentityCase):
             return answer["userId"], answer["visitorToken"]
 
     def test_tokens_of_others(self) -> None:
-        """A visitor's token is its own: no other's secret, no guess, no user's id will do."""
+        """Only a visitor's own token admits it: no other secret, no guess, no user id."""
         (one, mine), (other, others) = self.visitor(), self.visitor()
         self.assertNotEqual(one, other)
         secret = mine.partition(".")[2]
@@ -274,7 +274,7 @@ class VisitorTests(IdentityCase):
         self.assertEqual(self.connect(isVisitor=True, visitorToken=mine)[0], one)
 
     def test_claimed_names(self) -> None:
-        """A visitor is who the node says, whatever userId it gives; and no user becomes a visitor."""
+        """A visitor's id is the node's choice, not the frame's userId. No user becomes a visitor."""
         one, mine = self.visitor(userId="alice")
         self.assertRegex(one, r"\Avisitor-[0-9a-f]{20}\Z")
         again, _ = self.visitor(userId="visitor-0123456789abcdef0123")
@@ -283,7 +283,7 @@ class VisitorTests(IdentityCase):
         self.assert_out("a visitor's token for a user", loginType="USER_TYPE", userId="alice", token=mine)
 
     def test_foreign_conversations(self) -> None:
-        """Whatever is asked for, only one's own conversations come."""
+        """History has only conversations of the user who asks."""
         clients = {}
         for name in ("hist-alice", "hist-bob", "hist-eve"):
             user, clients[name] = self.connect(token=token(sub=name))
@@ -320,7 +320,7 @@ class LookAlikeTests(IdentityCase):
     IDS = LOOK_ALIKES
 
     def test_two_users(self) -> None:
-        """Ids that differ in anything are different users: each gets what was sent to it, and no more."""
+        """Ids that differ at all are different users: each gets only its own messages."""
         clients = {}
         for name in self.IDS:
             user, clients[name] = self.connect(token=token(sub=name), ack=True)
@@ -341,7 +341,7 @@ class LookAlikeTests(IdentityCase):
         return self.connect(token=token(sub="the sender of all"))[1]
 
     def test_devices(self) -> None:
-        """Devices that differ in anything are different devices: none replaces another."""
+        """Device names that differ at all are different devices: none replaces another."""
         clients = []
         devices = self.IDS[:16]
         for device in devices:
@@ -353,7 +353,7 @@ class LookAlikeTests(IdentityCase):
             self.assertEqual(client.next_text()["type"], "pong")
 
     def test_clients_own_ids(self) -> None:
-        """A clientMsgId counts for its user and device alone, however the three run into each other."""
+        """A clientMsgId belongs to its user and device, even if the three texts run together."""
         seen = set()
         for sub, device, message in (
             *(("a", "b:c", "d"), ("a:b", "c", "d"), ("a", "b", "c:d"), ("a:b:c", "d", "x")),

@@ -1,4 +1,4 @@
-"""Opening requests of any kind."""
+"""Opening requests with any content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ lines = _lines | st.text(st.characters(max_codepoint=255), max_size=30)
 
 
 class HandshakeTests(unittest.SynchronousTestCase):
-    """Any opening request gets an HTTP answer, or waits for its end; none is an exception."""
+    """Any opening request gets an HTTP answer, or waits for its end; none raises."""
 
     def check(self, request: bytes) -> None:
         connection = InProcess()
@@ -42,7 +42,7 @@ class HandshakeTests(unittest.SynchronousTestCase):
     @settings(max_examples=80, deadline=None)
     @given(st.lists(lines, max_size=4), _paths, st.booleans())
     def test_any_headers(self, extra: list[str], path: str, whole: bool) -> None:
-        """Headers of any kind beside, or instead of, those that belong there."""
+        """Any headers beside the proper ones, or in their place."""
         if whole:
             self.check(handshake(*extra, path=f"/ws{path}"))
         else:
@@ -51,12 +51,12 @@ class HandshakeTests(unittest.SynchronousTestCase):
     @settings(max_examples=80, deadline=None)
     @given(st.integers(0, 300), st.binary(max_size=4))
     def test_damaged_requests(self, place: int, damage: bytes) -> None:
-        """A few bytes gone wrong."""
+        """A proper request with a few bytes changed."""
         request = handshake("Origin: http://127.0.0.1:9000")
         self.check(request[:place] + damage + request[place + 1 :])
 
     def test_no_compression(self) -> None:
-        """It is not offered, whatever is asked for."""
+        """Compression is never agreed on."""
         connection = InProcess()
         connection.receive(handshake("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"))
         answer = connection.written()

@@ -1,4 +1,4 @@
-"""What a client can make a node do without sending a message: a little, and then it is closed."""
+"""The allowance for frames other than messages: a client that exceeds it is closed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def text(content: object) -> bytes:
 
 class AllowanceTests(unittest.SynchronousTestCase):
     def test_refilled(self) -> None:
-        """What is spent comes back with time: who asks now and then never notices."""
+        """The allowance is refilled with time: a client that asks now and then never notices it."""
         clock = Clock()
         allowance = Allowance(clock.seconds)
         for _ in range(int(AT_ONCE)):
@@ -35,7 +35,7 @@ class AllowanceTests(unittest.SynchronousTestCase):
             self.assertTrue(allowance.spend(9.9))
 
     def test_tokens(self) -> None:
-        """A refused token costs four times a good one; past it the signature is not looked at."""
+        """A refused token costs four times a good one. Past the limit no signature is checked."""
         clock = Clock()
         for refused, most in ((False, 100), (True, 25)):
             allowance = Allowance(clock.seconds)
@@ -51,7 +51,7 @@ class AllowanceTests(unittest.SynchronousTestCase):
 
 class ReplacingTests(unittest.SynchronousTestCase):
     def test_slower_and_slower(self) -> None:
-        """Some at once are free; then each waits, never for longer than a bound; a pause mends it."""
+        """Some connects at once are free; then each waits, up to a bound. A pause makes them free again."""
         clock = Clock()
         replacing = Replacing(clock.seconds)
         for _ in range(REPLACEMENTS):
@@ -71,7 +71,7 @@ class ReplacingTests(unittest.SynchronousTestCase):
 
 
 class PriceTests(HostileCase):
-    """On a node without a rate for messages: the prices hold all the same."""
+    """Costs on a node without a rate for messages."""
 
     def ended_with(self, client: RawClient, data: bytes, times: int) -> object:
         for _ in range(times):
@@ -80,7 +80,7 @@ class PriceTests(HostileCase):
         return frames[-1].brief if frames else None
 
     def test_floods(self) -> None:
-        """Pings of both kinds, pongs, crumbs of messages, unknown types: closed, and others chat."""
+        """A flood of pings, pongs, tiny fragments or unknown types is closed; others can chat."""
         for flood in (
             text({"type": "ping"}) * 500,
             frame(PING, b"x") * 500,
@@ -97,7 +97,7 @@ class PriceTests(HostileCase):
         self.assertGreater(self.node.metric("imd_allowance_spent_total"), 6)
 
     def test_before_the_login(self) -> None:
-        """Errors end: whatever they are about, thirty-two are enough; a stranger's pings, too."""
+        """Before the login thirty-two errors of any kind end the connection; so do many pings."""
         for wrong in (
             {"type": "ping"},
             {"to": "bob", "msg": "x"},
@@ -115,7 +115,7 @@ class PriceTests(HostileCase):
         self.assertEqual(self.ended_with(client, frame(PING) * 500, 20), OVERLOADED)
 
     def test_who_asks_now_and_then(self) -> None:
-        """Hundreds of pings, old acknowledgements and errors at once are nothing yet."""
+        """Hundreds of pings, old acknowledgements and errors at once are still allowed."""
         client = self.raw().login(ack=True)
         client.send(text({"type": "ping"}) * 300, text({"type": "ack", "seq": 0}) * 3000)
         client.send(text({"type": "teleport"}) * 100, text({"type": "ping"}))
@@ -123,7 +123,7 @@ class PriceTests(HostileCase):
         self.assertEqual((kinds.count("pong"), kinds.count("error")), (301, 100))
 
     def test_devices_that_replace_themselves(self) -> None:
-        """Two clients of one device, against the protocol's word: some connects are free, then few."""
+        """Two clients of one device replace each other: some connects are free, then they become rare."""
         user = f"twins-{time.time()}"
         before = self.node.metric("imd_replacements_slowed_total")
         clients: list[RawClient] = []
@@ -144,7 +144,7 @@ class PriceTests(HostileCase):
         return client.login(device=device)
 
     def test_log(self) -> None:
-        """Strangers do not fill the log: a few lines about each cause, and nothing of theirs in it raw."""
+        """Strangers do not fill the log: each cause has a few lines, without raw control characters."""
         before = self.node.log.stat().st_size
         for _ in range(30):
             for request in (handshake(path="/secret"), b"\x1b[31m{x}\r\n\r\n", b"x" * 40_000):
@@ -171,7 +171,7 @@ class TokenPriceTests(HostileCase):
     kind = "jwt"
 
     def test_tokens(self) -> None:
-        """Refused ones are few until `rate_limited`; the connection stays, and its good token counts."""
+        """Some refused tokens lead to `rate_limited`. The connection stays open, with its valid token."""
         client = self.raw()
         client.login(userId=client.user, token=token_for(client.user, "jwt"))
         codes = []

@@ -1,4 +1,4 @@
-"""Clients that are slow, silent, endless or deaf: the node ends them in time, and holds little for them."""
+"""Clients that are slow or silent, do not end, or do not read: the node ends them, and holds little."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.hostile.raw import (
 from tests.hostile.support import HostileCase, resident_bytes
 
 MIB = 1 << 20
-# What one connection may have made the node hold, measured from outside, where much else goes on.
+# The bound of a node's growth by one connection. It is measured from outside, so it has room for the rest.
 ALLOWED_BYTES = 24 * MIB
 
 
@@ -32,7 +32,7 @@ class DeadlineTests(HostileCase):
     kind = "hasty"
 
     def test_nobody_stays_for_ever(self) -> None:
-        """Each is ended by the node, all at once here; those who can be told why are told."""
+        """The node ends each of them, and sends a close code where it can. All run at once."""
         with contextlib.ExitStack() as stack:
 
             def client(login: bool = False, receive_buffer: int | None = None) -> RawClient:
@@ -65,7 +65,7 @@ class DeadlineTests(HostileCase):
             place = 0
             while waiting and time.monotonic() < begin + 60:
                 place += 1
-                # A byte of an endless header, a fragment of nothing, a ping: none of it earns more time.
+                # A byte of an endless header, an empty fragment or a ping gives no more time.
                 dripping.send(request[place % 100 : place % 100 + 1].replace(b"\r", b"x"))
                 half_a_connect.send(frame(CONTINUATION, fin=False))
                 pinging_stranger.send(frame(PING))
@@ -83,7 +83,7 @@ class DeadlineTests(HostileCase):
             self.assertEqual(self.said[pinging_stranger][-1].brief, 4002)
             self.assertEqual(self.said[half_a_connect][-1].brief, 4002)
             self.assertEqual(self.said[bad][-1].brief, 1002)
-            # The one that does not read cannot be asked: the node can.
+            # The client that does not read cannot tell, but the node can.
             end = time.monotonic() + 60
             while self.node.metric("imd_connections") > 0:
                 self.assertLess(time.monotonic(), end, "somebody is still there")
@@ -94,7 +94,7 @@ class DeadlineTests(HostileCase):
         self.said: dict[RawClient, list[Frame]] = {}
 
     def ended(self, client: RawClient) -> bool:
-        """Take what has come within a moment; True when the node has ended the connection."""
+        """Read for a moment. Returns True if the node has ended the connection."""
         said = self.said.setdefault(client, [])
         client.socket.settimeout(0.02)
         try:
@@ -107,14 +107,14 @@ class DeadlineTests(HostileCase):
 
 
 class MemoryTests(HostileCase):
-    """What comes by the megabyte is not kept by the megabyte."""
+    """Megabytes of input are not kept in memory."""
 
     def assert_little(self, before: int) -> None:
         grown = resident_bytes(self.node) - before
         self.assertLess(grown, ALLOWED_BYTES, f"{grown / MIB:.0f} MiB more")
 
     def pour(self, client: RawClient, data: bytes, times: int) -> int:
-        """Send until all is sent, or the node takes no more; how many times it was."""
+        """Send data `times` times, or until the node takes no more. Returns how many times."""
         client.socket.settimeout(1)
         sent = 0
         with contextlib.suppress(OSError):
@@ -125,7 +125,7 @@ class MemoryTests(HostileCase):
         return sent
 
     def test_behind_a_header_that_is_wrong(self) -> None:
-        """48 MiB behind a ping of 2**40 bytes, and behind a text of 2**62."""
+        """48 MiB behind the header of a ping of 2**40 bytes, and behind that of a text of 2**62."""
         before = resident_bytes(self.node)
         for start in (header(PING, 2**40), header(TEXT, 2**62)):
             client = self.login()
@@ -134,7 +134,7 @@ class MemoryTests(HostileCase):
             self.assert_little(before)
 
     def test_pings_without_reading(self) -> None:
-        """A flood of pings by one who reads no pong: what does not fit the socket is not answered."""
+        """Pings of a client that reads no pong are not answered once its socket is full."""
         before = resident_bytes(self.node)
         client = self.login(receive_buffer=4096)
         sent = self.pour(client, frame(PING, b"x" * 125) * 1000, 20)
@@ -145,7 +145,7 @@ class MemoryTests(HostileCase):
         self.assertLessEqual(pongs, (sent + 1) * 1000)
 
     def test_asking_without_reading(self) -> None:
-        """One who asks and does not listen is no longer read, long before what it asked fills the memory."""
+        """A client that does not read its answers is not read from, long before they fill the memory."""
         before = resident_bytes(self.node)
         client = self.login(receive_buffer=4096)
         ask = b"".join(
@@ -157,7 +157,7 @@ class MemoryTests(HostileCase):
         self.assert_little(before)
 
     def test_endless_message(self) -> None:
-        """Fragments without end, empty ones among them: 1009 once they are too much, as one long frame."""
+        """Endless fragments, with empty ones among them, end with 1009, as one frame of that size does."""
         before = resident_bytes(self.node)
         client = self.login()
         client.send(frame(TEXT, b"x", fin=False))

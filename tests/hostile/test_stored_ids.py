@@ -1,4 +1,4 @@
-"""Ids in real stores: whatever they hold, two that differ share nothing."""
+"""Ids in real stores: two ids that differ share nothing, whatever characters they have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.contract.redis_harness import RedisHarness
 from tests.contract.support import InboxHarness
 from tests.hostile.support import LOOK_ALIKES
 
-# A node lets some of these in, and none of the others; a store keeps them apart all the same.
+# A node admits only some of these. A store keeps all of them apart.
 IDS = (
     *LOOK_ALIKES,
     *("joe\n", "joe\r\n", "joe\0", "joe\0x", "\t", "a\r\nb", "$1", "%", "%25", "%%", "~", "joe~", "joe%7E"),
@@ -21,10 +21,10 @@ IDS = (
 
 
 class StoredIdRules(InboxHarness):
-    """What both stores must do; `assertEqual` and the like come from their harnesses."""
+    """The rules for both stores. Their harnesses have `assertEqual` and the like."""
 
     async def test_users(self) -> None:
-        """Each gets what was sent to it, under its own first number, and nobody else is told."""
+        """Each user gets its own messages, numbered from its own first; no other channel is hinted."""
         await self.begin()
         channels = {}
         for number, user in enumerate(IDS):
@@ -44,7 +44,7 @@ class StoredIdRules(InboxHarness):
             assert found == [(1, f"for {user}")], (user, found)
 
     async def test_devices(self) -> None:
-        """A device that goes, or acknowledges, moves and ends nobody else's."""
+        """A device that leaves or acknowledges changes no other device."""
         await self.begin(devices=1000, channels_per_user=1000)
         for user in ("joe", "{joe}"):
             for number, device in enumerate(IDS):
@@ -62,7 +62,7 @@ class StoredIdRules(InboxHarness):
             assert (outcome.seq, outcome.recovered) == (0, True), (device, outcome)
 
     async def test_client_msg_ids(self) -> None:
-        """A resend is known by user, device and clientMsgId together; no other combination is one."""
+        """A resend has the same user, device and clientMsgId; any other combination is a new message."""
         await self.begin()
         triples = [
             *(("a", "b", "c"), ("a:b", "c", "c"), ("a", "b:c", "c"), ("a", "b", "c:c"), ("a:b:c", "", "c")),
@@ -79,7 +79,7 @@ class StoredIdRules(InboxHarness):
             assert isinstance(outcome, Duplicate), (sender, device, client_msg_id)
 
     async def test_cursors(self) -> None:
-        """An epoch is the client's word: any text, and none that a store made is guessed by it."""
+        """A client may name any text as epoch; none of these is an epoch that a store has made."""
         await self.begin()
         await self.send_many("sender", "joe", 3)
         for number, epoch in enumerate(
@@ -95,7 +95,7 @@ class StoredIdRules(InboxHarness):
         assert isinstance(again, Registered)
 
     async def test_visitors_tokens(self) -> None:
-        """A token's hash is its visitor's own."""
+        """A token's hash belongs to its visitor alone."""
         await self.begin()
         visitors = [f"visitor-{suffix}" for suffix in ("a", "A", "a}", "*", "a b", "a:agent")]
         for visitor in visitors:
@@ -112,7 +112,7 @@ class RedisTests(StoredIdRules, RedisHarness):
     """On a real Redis."""
 
     async def test_keys(self) -> None:
-        """Each user's keys have its own hash tag, of letters, digits and `._@%-` only."""
+        """Each user's keys have a hash tag of their own, of letters, digits and `._@%-` only."""
         await self.begin()
         for n, user in enumerate(IDS):
             await self.send(self.message("sender", user, client_msg_id=f"c-{n}"))
@@ -129,7 +129,7 @@ class EmbeddedTests(StoredIdRules, EmbeddedHarness):
 
 class ConversationTests(unittest.SynchronousTestCase):
     def test_archive_keys(self) -> None:
-        """No two sets of people have one conversation between them."""
+        """Two different sets of members never share a conversation."""
         sets = [[user] for user in IDS] + [[user, "other"] for user in IDS]
         sets += [["a", "b"], ["a,b"], ['a","b'], ["ab"], ["a", "b", "c"], ["a", "bc"], ["ab", "c"], []]
         self.assertEqual(len({conversation_id(sorted(members)) for members in sets}), len(sets))

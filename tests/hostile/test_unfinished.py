@@ -1,4 +1,4 @@
-"""Many connections that begin much and finish nothing: bounded for all of them together."""
+"""Many connections with unfinished input: its bound holds for all of them together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 1 << 20
 
 
 class Holder:
-    """Notes that it had to give way."""
+    """A sender that records that it had to give way."""
 
     gone = False
 
@@ -28,10 +28,10 @@ class Holder:
 
 
 class UnfinishedTests(unittest.SynchronousTestCase):
-    """The order in which connections give way, and what counts."""
+    """The order in which connections give way, and the input that counts."""
 
     def test_the_oldest_gives_way(self) -> None:
-        """Strangers first, the oldest of them; then those who have logged in."""
+        """The oldest stranger gives way first; when there is none, the oldest that has logged in."""
         unfinished = Unfinished(100)
         holders = [Holder() for _ in range(5)]
         for holder, known in zip(holders, (True, False, False, True, True), strict=True):
@@ -45,7 +45,7 @@ class UnfinishedTests(unittest.SynchronousTestCase):
         self.assertFalse(holders[4].gone)
 
     def test_order(self) -> None:
-        """The stranger that began first is the first; who logs in is none any more."""
+        """The stranger whose input began first gives way first. A login makes it no stranger."""
         unfinished = Unfinished(100)
         first, second, third = Holder(), Holder(), Holder()
         unfinished.hold(first, 40, known=False)
@@ -62,7 +62,7 @@ class UnfinishedTests(unittest.SynchronousTestCase):
         self.assertEqual(unfinished.total, 0)
 
     def test_what_counts(self) -> None:
-        """Bytes of a handshake, of a frame, of a message in fragments; nothing once it is whole."""
+        """Bytes of a handshake, a frame, or a message in fragments count until it is whole."""
         connection = InProcess()
         total = lambda: connection.factory.unfinished.total  # noqa: E731
         request = handshake()
@@ -90,7 +90,7 @@ class UnfinishedTests(unittest.SynchronousTestCase):
         self.assertEqual(total(), 0)
 
     def test_who_gives_way_lets_go(self) -> None:
-        """What was gathered goes at once, what follows is thrown away, and the close is clean."""
+        """A connection that gives way drops its input and ignores what follows; its close is clean."""
         connection = InProcess().open()
         connection.receive(frame(TEXT, b"x" * 60_000, fin=False) + header(CONTINUATION, 5000) + b"mask")
         connection.receive(b"x" * 2500)
@@ -105,7 +105,7 @@ class UnfinishedTests(unittest.SynchronousTestCase):
 
 
 class ManyTests(HostileCase):
-    """A node that has one MiB for what is unfinished."""
+    """A node with a bound of 1 MiB."""
 
     kind = "tight"
 
@@ -136,7 +136,7 @@ class ManyTests(HostileCase):
         self.assertLessEqual(self.node.metric("imd_unfinished_bytes"), MOST)
 
     def test_many_unfinished_frames(self) -> None:
-        """The oldest are closed with 4100, logged in or not; what somebody else sends meanwhile arrives."""
+        """The oldest are closed with 4100, logged in or not. Messages of others arrive meanwhile."""
         for login in (False, True):
             before = self.node.metric("imd_unfinished_closed_total")
             with contextlib.ExitStack() as stack:
@@ -153,7 +153,7 @@ class ManyTests(HostileCase):
             self.settled()
 
     def test_handshakes(self) -> None:
-        """Half requests count, and a stranger gives way before somebody who has logged in."""
+        """Unfinished requests count. A stranger gives way before a connection that has logged in."""
         before = self.node.metric("imd_unfinished_closed_total")
         honest = self.login()
         honest.send(header(TEXT, 100_000) + b"\0\0\0\0" + b'{"to":"%b","msg":"' % honest.user.encode())
@@ -167,7 +167,7 @@ class ManyTests(HostileCase):
         self.settled()
 
     def test_fragments(self) -> None:
-        """Messages in pieces count as frames do."""
+        """Messages in fragments count as frames do."""
         before = self.node.metric("imd_unfinished_closed_total")
         with contextlib.ExitStack() as stack:
             for _ in range(30):

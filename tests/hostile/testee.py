@@ -1,4 +1,4 @@
-"""An echo on the node's own WebSocket protocol, for WebSocket conformance suites that want one.
+"""An echo server on the node's own WebSocket protocol, for WebSocket conformance suites.
 
 `python -m tests.hostile.testee PORT` serves until it is killed. With Autobahn's test suite (it is on PyPI,
 and needs Python 2.7), `wstest -m fuzzingclient -s SPEC` runs its cases against it; SPEC is a JSON file:
@@ -6,7 +6,7 @@ and needs Python 2.7), `wstest -m fuzzingclient -s SPEC` runs its cases against 
     {"servers": [{"agent": "imd", "url": "ws://127.0.0.1:PORT/ws"}], "outdir": "reports",
      "cases": ["*"], "exclude-cases": ["12.*", "13.*"], "exclude-agent-cases": {}}
 
-The cases of 12 and 13 want compression, which is not offered. `tests.hostile.test_conformance` has the
+The cases of 12 and 13 need compression, which is not offered. `tests.hostile.test_conformance` has the
 cases that make sense for the protocol, and needs no more than this project.
 """
 

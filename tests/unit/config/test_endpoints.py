@@ -1,4 +1,4 @@
-"""Where a node listens: what endpoint strings mean, and what is made of them."""
+"""Endpoints: the meaning of their strings, and the endpoints made of them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ PIECES = (
 
 
 class PlaceTests(unittest.SynchronousTestCase):
-    """The parts of a string, whatever way they are written."""
+    """The parts of a string, in each way to write them."""
 
     def test_parts(self) -> None:
-        """By name, by position, quoted, and behind a proxy."""
+        """Parts are found by name, by position, quoted, and behind a proxy."""
         for description, port, interface, tls in (
             ("tcp:9000", 9000, "", False),
             ("tcp:port=9000:interface=127.0.0.1", 9000, "127.0.0.1", False),
@@ -66,7 +66,7 @@ class PlaceTests(unittest.SynchronousTestCase):
         try:
             serverFromString(memory, description).listen(Factory())
         except Exception:
-            # No endpoint, for whatever reason Twisted has.
+            # Twisted makes no endpoint of it.
             return
         place = place_of(description)
         for port, _, _, interface in memory.tcpServers:
@@ -76,7 +76,7 @@ class PlaceTests(unittest.SynchronousTestCase):
             self.assertEqual(found, (address, mode), description)
 
     def test_sockets_of_systemd(self) -> None:
-        """They are not there when the configuration is checked: only their description is looked at."""
+        """systemd's sockets are not there yet when the configuration is checked: only the string is."""
         for good in ("systemd:domain=INET:index=0", "systemd:INET6:name=imd", "systemd:domain=UNIX:index=1"):
             endpoints.check(good)
             with self.assertRaises(LookupError):
@@ -87,13 +87,13 @@ class PlaceTests(unittest.SynchronousTestCase):
                 endpoints.check(bad)
 
     def test_tls_without_certificates(self) -> None:
-        """`tls:9000` would be a folder of that name, and port 443: what is meant is said."""
+        """`tls:9000` would mean a folder of that name and port 443: the error shows the proper form."""
         for description in ("tls:9000", "tls:/etc/imd:port=9000", "haproxy:tls:9000"):
             with self.assertRaisesRegex(ValueError, "ssl:9000:privateKey="):
                 endpoints.check(description)
 
     def test_backlog(self) -> None:
-        """All that listen have room for those who wait, unless another number is given."""
+        """Each endpoint has the large backlog, unless another one is given."""
         write_chain(folder := Path(self.mktemp()))
         for description, backlog in (
             ("tcp:9000", LISTEN_BACKLOG),
@@ -112,7 +112,7 @@ class PlaceTests(unittest.SynchronousTestCase):
 
 
 class CertificateTests(unittest.SynchronousTestCase):
-    """The files of an `ssl:` endpoint, looked at before and while a node runs."""
+    """The files of an `ssl:` endpoint, as checked before a start and read again while a node runs."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
@@ -123,7 +123,7 @@ class CertificateTests(unittest.SynchronousTestCase):
         return [(finding.level, finding.what) for finding in certificates(settings)]
 
     def test_chains(self) -> None:
-        """A whole chain is fine; the leaf alone, a wrong order and a key of another are not."""
+        """A whole chain passes; the leaf alone, a wrong order and a foreign key do not."""
         [(level, what)] = self.found(chain_endpoint(self.folder, 9000))
         self.assertEqual((level, "is good until" in what), (Level.OK, True))
         apart = f":extraCertChain={self.folder}/middle.pem"
@@ -140,7 +140,7 @@ class CertificateTests(unittest.SynchronousTestCase):
         self.assertEqual(level, Level.PROBLEM)
 
     def test_reloading(self) -> None:
-        """New files count from then on; files that do not fit together leave all as it was."""
+        """New files are used for later connections. Files that do not fit leave the old ones in use."""
         place = place_of(chain_endpoint(self.folder, 9000))
         loaded = endpoints.Certificates(place)
         first = loaded.getContext()
@@ -159,7 +159,7 @@ class CertificateTests(unittest.SynchronousTestCase):
 
 class ProxiedWritingTests(unittest.TestCase):
     async def test_written_at_once(self) -> None:
-        """Behind a `haproxy:` endpoint the socket itself is written to, as without one."""
+        """Behind a `haproxy:` endpoint writes go straight to the socket, as without it."""
         came: Deferred[Any] = Deferred()
         heard: Deferred[bytes] = Deferred()
 
@@ -183,7 +183,7 @@ class ProxiedWritingTests(unittest.TestCase):
         written: list[int] = []
 
         class Watched:
-            """The socket, noting what is sent by it."""
+            """The socket, recording what is sent by it."""
 
             def __init__(self, wire: Any) -> None:
                 self._wire = wire

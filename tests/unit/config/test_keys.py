@@ -7,11 +7,11 @@ from imd.config.keys import UnusableKeyError, verification_key
 
 class SecretTests(unittest.TestCase):
     def test_a_secret_means_hs256(self) -> None:
-        """The bytes of the secret, in UTF-8, and nothing that a token could choose."""
+        """A secret's key is its UTF-8 bytes, and its algorithm HS256."""
         self.assertEqual(verification_key("é" * 16, ""), ("HS256", ("é" * 16).encode()))
 
     def test_keys_of_other_kinds(self) -> None:
-        """What everybody may know (a public key, a JWK, an SSH key) is no secret."""
+        """Public material (a public key, a JWK, an SSH key) is refused as a secret."""
         for text in (
             "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----",
             '{"kty": "oct", "k": "AAAAAAAAAAAAAAAAAAAAAAAAAAA"}',
@@ -20,7 +20,7 @@ class SecretTests(unittest.TestCase):
             self.assertRaises(UnusableKeyError, verification_key, text, "")
 
     def test_complaints_hold_nothing_of_the_key(self) -> None:
-        """What is said about a key may be logged."""
+        """An error shows nothing of the key, so it may be logged."""
         for secret, public_key in (("hunter2", ""), ("", "-----BEGIN PUBLIC KEY-----hunter2")):
             error = self.assertRaises(UnusableKeyError, verification_key, secret, public_key)
             self.assertNotIn("hunter2", str(error))

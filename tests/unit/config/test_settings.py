@@ -85,12 +85,12 @@ class FileCase(unittest.TestCase):
 
 class ValuesTests(FileCase):
     def test_empty_file_has_the_protocols_defaults(self) -> None:
-        """Nothing configured: exactly the keys and defaults of the protocol."""
+        """An empty file gives exactly the keys and defaults of the protocol."""
         self.assertEqual(dataclasses.asdict(self.load("")), PROTOCOL)
         self.assertEqual(self.load(""), Settings())
 
     def test_every_default_is_an_allowed_value(self) -> None:
-        """A file that spells out all defaults says the same as an empty one."""
+        """A file that spells out all defaults means the same as an empty one."""
         lines = []
         for section, keys in PROTOCOL.items():
             lines.append(f"[{section}]")
@@ -100,7 +100,7 @@ class ValuesTests(FileCase):
         self.assertEqual(self.load("\n".join(lines)), Settings())
 
     def test_values_of_each_kind(self) -> None:
-        """Numbers, switches, lists and choices become what their attributes say."""
+        """Numbers, switches, lists and choices get their attributes' types."""
         found = self.load(
             "[node]\nbackend = cluster\nstop_seconds=2.5\n[websocket]\norigins = https://*.Example.com, *\n"
             "  http://localhost:*\n[auth]\nvisitors = off\n"
@@ -113,20 +113,20 @@ class ValuesTests(FileCase):
         self.assertIs(found.redis.lossless, True)
 
     def test_comments(self) -> None:
-        """Full lines with ; or #, and ; after white space; # and ; inside a value belong to it."""
+        """A comment is a line with ; or #, or follows ; after white space; inside a value both are text."""
         found = self.load("# one\n; two\n  ; three\n[node] ; four\nname =   ; default\ndata = a;b#c ; five\n")
         self.assertEqual((found.node.name, found.node.data), ("", "a;b#c"))
 
     def test_no_interpolation(self) -> None:
-        """Per cents and dollars are what they are."""
+        """Per cent and dollar signs have no special meaning."""
         self.assertEqual(self.load("[auth]\nissuer = 100%(x)s ${y} %%\n").auth.issuer, "100%(x)s ${y} %%")
 
     def test_byte_order_mark_and_dos_lines(self) -> None:
-        """Files from other editors are read all the same."""
+        """A byte order mark and DOS line ends are accepted."""
         self.assertEqual(self.load("\ufeff[node]\r\nname = a\r\n").node.name, "a")
 
     def test_urls(self) -> None:
-        """Every usual shape of a backend's URL is taken as it is."""
+        """Every usual form of a backend's URL is accepted unchanged."""
         for section, url in (
             ("redis", "rediss://:p%40ss@[::1]:6380/3"),
             ("redis", "redis://user:p@redis.internal"),
@@ -138,14 +138,14 @@ class ValuesTests(FileCase):
             self.assertEqual(getattr(self.load(f"[{section}]\nurl = {url}\n"), section).url, url)
 
     def test_websocket_url(self) -> None:
-        """Where pages find the WebSocket: a URL of one, a path of their own, or nothing."""
+        """A WebSocket URL, a path of the page's origin, or nothing."""
         for url in ("wss://chat.example.com/ws", "ws://h:9000", "/ws", "/chat/ws", ""):
             self.assertEqual(self.load(f"[http]\nwebsocket_url = {url}\n").http.websocket_url, url)
         for url in ("https://h/ws", "//h/ws", "h/ws", "wss://", "/w s", "/\\\\h"):
             self.assertIn("[http] websocket_url", self.complaint(f"[http]\nwebsocket_url = {url}\n"))
 
     def test_database(self) -> None:
-        """The database is the URL's, or imd, so that credentials still belong where they belong."""
+        """The database is the URL's, or imd."""
         for url, database in (
             ("mongodb://h/chat?w=1", "chat"),
             ("mongodb://h", "imd"),
@@ -154,12 +154,12 @@ class ValuesTests(FileCase):
             self.assertEqual(self.load(f"[mongodb]\nurl = {url}\n").mongodb.database, database)
 
     def test_node_name(self) -> None:
-        """A name that was given; else one of this very process."""
+        """The name that is given, or one with the process id."""
         self.assertEqual(node_name(self.load("[node]\nname = n1")), "n1")
         self.assertRegex(node_name(self.load("")), rf"^[A-Za-z0-9._@-]+-{os.getpid()}$")
 
     def test_repr_shows_no_secret(self) -> None:
-        """Settings may be logged."""
+        """No secret is in the text of settings, which may be logged."""
         found = self.load(
             f"[auth]\nmode = jwt\nsecret = {SECRET}\n[redis]\nurl = redis://:hunter2@h\n"
             "[rabbitmq]\nurl = amqp://u:hunter2@h\n[mongodb]\nurl = mongodb://u:hunter2@h\n"
@@ -171,7 +171,7 @@ class ValuesTests(FileCase):
 
 class ReferenceTests(FileCase):
     def test_env(self) -> None:
-        """env:NAME is the variable's value, for any kind of key, and is not looked up again."""
+        """env:NAME is the variable's value, for any kind of key. A reference in it is text."""
         self.patch(os, "environ", {**os.environ, "IMD_TEST_SECONDS": "7", "IMD_TEST_NAME": "env:OTHER ; x"})
         found = self.load("[node]\nstop_seconds = env:IMD_TEST_SECONDS\n[auth]\nissuer = env:IMD_TEST_NAME")
         self.assertEqual((found.node.stop_seconds, found.auth.issuer), (7.0, "env:OTHER ; x"))
@@ -194,7 +194,7 @@ class ReferenceTests(FileCase):
         self.assertIn("null byte", self.complaint("[auth]\nsecret=file:a\0b"))
 
     def test_what_they_hold_is_not_shown(self) -> None:
-        """A bad value that came from elsewhere is named by where it came from."""
+        """An error about a referenced value names the reference, not the value."""
         (self.folder / "x").write_text("hunter2")
         text = self.complaint("[node]\nstop_seconds = file:x")
         self.assertIn("found 'file:x', expected a number of seconds", text)
@@ -203,7 +203,7 @@ class ReferenceTests(FileCase):
 
 class ComplaintTests(FileCase):
     def test_values(self) -> None:
-        """File, line, section, key, what was found and what was expected: for each kind of value."""
+        """An error names file, line, section and key, the value, and what was expected."""
         for section, line, expected in (
             ("node", "backend = cloud", "found 'cloud', expected embedded or cluster"),
             (
@@ -265,7 +265,7 @@ class ComplaintTests(FileCase):
             self.assertNotIn("hunter2", text)
 
     def test_unknown(self) -> None:
-        """Unknown sections and keys are named with their line, and the likely right one."""
+        """An unknown section or key is named with its line, and with the likely right name."""
         self.assertIn("node.ini:1: [nod] is no section here (did you mean node?)", self.complaint("[nod]"))
         self.assertIn("[DEFAULT] is no section", self.complaint("[DEFAULT]"))
         text = self.complaint("[websocket]\n\nping_second = 3")
@@ -274,7 +274,7 @@ class ComplaintTests(FileCase):
         self.assertIn("(there is one in [limits])", text)
 
     def test_secrets_in_the_wrong_place(self) -> None:
-        """Neither a mistyped key's value nor a line that should not be there is repeated."""
+        """No error repeats a mistyped key's value, or a line that makes no sense."""
         for text in (
             "[auth]\nsecert = hunter2",
             "[auth]\nsecret = abc\nHunter2+hunter2==\n",
@@ -287,7 +287,7 @@ class ComplaintTests(FileCase):
             self.assertNotIn("hunter2", self.complaint(text).lower().replace("node.ini", ""))
 
     def test_duplicates(self) -> None:
-        """What is there twice is a mistake, and both lines are named."""
+        """A section or key that is there twice is an error that names both lines."""
         self.assertIn(
             "node.ini:3: [node] name is there twice, first in line 2",
             self.complaint("[node]\nname=a\nNAME=b"),
@@ -297,23 +297,23 @@ class ComplaintTests(FileCase):
         )
 
     def test_outside_any_section(self) -> None:
-        """A key needs a section."""
+        """A key outside a section is an error."""
         self.assertIn("node.ini:2: name is outside any section", self.complaint("\nname = a\n[node]"))
 
     def test_syntax(self) -> None:
-        """Lines that are nothing at all."""
+        """Lines that are no section, key or comment are errors."""
         self.assertIn("node.ini:2: [node] expected key = value", self.complaint("[node]\nname"))
         self.assertIn("node.ini:2: [node] expected key = value", self.complaint("[node]\n= 3"))
         self.assertIn("node.ini:1: expected [section]", self.complaint("[node"))
         self.assertIn("node.ini:1: expected [section]", self.complaint("[node] name = a"))
 
     def test_indented_key_is_not_swallowed(self) -> None:
-        """A key that looks like the continuation of the one before is a mistake, not a value."""
+        """An indented key is not taken as a part of the value before it."""
         self.assertIn("[node] data: found", self.complaint("[node]\ndata = var\n  name = a\n"))
         self.assertEqual(self.load("  [node]\n  data = x\n  name = a\n").node.name, "a")
 
     def test_unreadable_file(self) -> None:
-        """No file, a folder, and no text."""
+        """A missing file, a folder, and a file that is no text are errors."""
         for path in (self.folder / "none.ini", self.folder, "a\0b"):
             self.assertIn("cannot be read", str(self.assertRaises(ConfigurationError, load, str(path))))
         self.path.write_bytes(b"[node]\nname = \xff\n")
@@ -324,7 +324,7 @@ class ComplaintTests(FileCase):
 
 class CrossCheckTests(FileCase):
     def test_open_mode_is_for_loopback(self) -> None:
-        """With mode = open nothing may listen where other machines come in."""
+        """With mode = open no endpoint may be reachable from other machines."""
         for section in ("websocket", "http"):
             for listen in (
                 "tcp:9000",
@@ -345,7 +345,7 @@ class CrossCheckTests(FileCase):
                 self.assertEqual(getattr(found, section).listen, listen)
 
     def test_loopback_endpoints(self) -> None:
-        """All the ways to stay on this machine."""
+        """All kinds of endpoints that only this machine can reach."""
         for listen in (
             "tcp:0:interface=127.0.0.1",
             "tcp:9000:interface=127.1.2.3",
@@ -357,7 +357,7 @@ class CrossCheckTests(FileCase):
             self.assertEqual(self.load(f"[websocket]\nlisten = {listen}\n").websocket.listen, listen)
 
     def test_jwt_needs_one_key(self) -> None:
-        """A secret or a public key; not none, not both."""
+        """Mode jwt needs a secret or a public key, and not both."""
         self.assertIn(
             "node.ini:2: [auth] mode: found 'jwt', expected a secret", self.complaint("[auth]\nmode=jwt")
         )
@@ -366,7 +366,7 @@ class CrossCheckTests(FileCase):
         self.assertNotIn(SECRET, text)
 
     def test_secret(self) -> None:
-        """At least 32 bytes, counted in UTF-8; and no public key in its place."""
+        """A secret has at least 32 bytes in UTF-8, and is no public key."""
         text = self.complaint(f"[auth]\nmode=jwt\nsecret={SECRET[:31]}")
         self.assertIn("[auth] secret: found a value that is not shown here, expected at least 32 bytes", text)
         self.assertIn("it has 31 bytes", text)
@@ -376,7 +376,7 @@ class CrossCheckTests(FileCase):
         self.complaint("[auth]\nmode=jwt\nsecret=file:key.pem")
 
     def test_public_keys(self) -> None:
-        """RSA and Ed25519, by path or as text; nothing else passes, and no private key is shown."""
+        """RSA and Ed25519 keys pass, by path or as text. Others do not, and no private key is shown."""
         key = self.folder / "key.pem"
         weak, strong = (rsa.generate_private_key(65537, bits) for bits in (1024, 2048))
         for good in (strong.public_key(), ed25519.Ed25519PrivateKey.generate().public_key()):
@@ -444,13 +444,13 @@ class FuzzTests(FileCase):
     @hypothesis_settings(max_examples=300, deadline=None, database=None)
     @given(strategies.lists(_LINES, max_size=12))
     def test_any_lines(self, lines: list[str]) -> None:
-        """Whatever is in the file: settings, or a complaint that begins with the file's name."""
+        """Any lines give settings, or an error that begins with the file's name."""
         self._only_complaints("\n".join(lines).encode("utf-8", "surrogatepass"))
 
     @hypothesis_settings(max_examples=100, deadline=None, database=None)
     @given(strategies.binary(max_size=200))
     def test_any_bytes(self, content: bytes) -> None:
-        """The same for what is no text."""
+        """The same for any bytes."""
         self._only_complaints(content)
 
     @hypothesis_settings(max_examples=300, deadline=None, database=None)

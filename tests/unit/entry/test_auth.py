@@ -37,7 +37,7 @@ def token(
 
 
 def by_hand(header: object, claims: object, signature: bytes = b"") -> str:
-    """A token whose parts no library would put together."""
+    """A token of any parts, as no library would make it."""
     parts = json.dumps(header).encode(), json.dumps(claims).encode(), signature
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
@@ -59,7 +59,7 @@ class AuthCase(unittest.TestCase):
         return refusal.reason
 
     def unauthorized(self, text: str | None, **auth: Any) -> str:
-        """The reason that a token is turned away for; never with any of the token in it."""
+        """The reason for which a token is refused. Checks that it shows nothing of the token."""
         closing = self.assertRaises(Closing, self.authenticator(**auth).identify, frame(token=text), None)
         self.assertEqual(closing.code, errors.CLOSE_UNAUTHORIZED)
         self.assertTrue(closing.reason.startswith("unauthorized: "))
@@ -69,25 +69,25 @@ class AuthCase(unittest.TestCase):
 
 class OpenModeTests(AuthCase):
     def test_the_frame_is_believed(self) -> None:
-        """Whoever the frame names, with the roles it names; tokens do not matter."""
+        """In open mode the frame's userId and roles are believed; tokens are ignored."""
         identify = self.authenticator(mode="open").identify
         found = identify(frame(user_id="alice", login_type="user", is_customer_service=True, token="x"), "y")
         self.assertEqual(found, Identity("alice", "user", True, None))
         self.assertEqual(identify(frame(user_id="bob"), None), Identity("bob", None, False, None))
 
     def test_user_id_is_needed(self) -> None:
-        """None, an empty one, and ones that nobody can have."""
+        """A userId that is missing, empty or not allowed is refused."""
         identify = self.authenticator(mode="open").identify
         for user_id in (None, "", "a" * 129, "a\nb", "\ud800"):
             self.refused(errors.INVALID_MESSAGE, identify, frame(user_id=user_id), None)
 
     def test_visitors_names_are_theirs(self) -> None:
-        """Nobody else can be called visitor-…"""
+        """No user can have a name that begins with visitor-."""
         identify = self.authenticator(mode="open").identify
         self.refused(errors.FORBIDDEN, identify, frame(user_id="visitor-1"), None)
 
     def test_nothing_to_renew(self) -> None:
-        """There are no tokens here."""
+        """Open mode has no tokens to renew."""
         renew = self.authenticator(mode="open").renew
         reason = self.refused(errors.INVALID_MESSAGE, renew, token(), Identity("alice", None, False, None))
         self.assertEqual(reason, "no tokens in open mode")
@@ -100,7 +100,7 @@ class KeyTests(AuthCase):
         return str(path)
 
     def test_hs256(self) -> None:
-        """The seal of a shared secret."""
+        """A token signed with the shared secret is accepted."""
         found = self.authenticator().identify(frame(token=token()), None)
         self.assertEqual(found, Identity("alice", "USER_TYPE", False, NOW + 60))
 
@@ -117,7 +117,7 @@ class KeyTests(AuthCase):
                 self.assertEqual(found.user_id, "alice")
 
     def test_other_algorithms_of_the_same_key(self) -> None:
-        """The algorithm is pinned, not just its family."""
+        """Only the one algorithm is accepted, not others of its family."""
         key = rsa.generate_private_key(65537, 2048)
         public_key = self.public_key_file(key)
         for algorithm in ("RS384", "PS256"):
@@ -126,7 +126,7 @@ class KeyTests(AuthCase):
         self.unauthorized(token(key=SECRET * 2, algorithm="HS512"), secret=SECRET * 2)
 
     def test_alg_none(self) -> None:
-        """A token that wants not to be checked, in several spellings, with and without a signature."""
+        """`alg` none is refused in several spellings, with and without a signature."""
         for public_key in ("", self.public_key_file(ed25519.Ed25519PrivateKey.generate())):
             auth = {"public_key": public_key} if public_key else {}
             for alg in ("none", "None", "NONE", "", None, ["none"], {}, 0):
@@ -135,7 +135,7 @@ class KeyTests(AuthCase):
             self.unauthorized(by_hand({"typ": "JWT"}, CLAIMS), **auth)
 
     def test_public_key_as_secret(self) -> None:
-        """Algorithm confusion: HS256 over the bytes of the public key, which everybody knows."""
+        """Algorithm confusion is refused: HS256 over the bytes of the public key."""
         for key in (rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()):
             unsigned = by_hand({"alg": "HS256", "typ": "JWT"}, CLAIMS).rpartition(".")[0]
             for secret in (pem(key), pem(key).strip()):
@@ -145,7 +145,7 @@ class KeyTests(AuthCase):
                 self.assertIn("is not signed by", reason)
 
     def test_forged(self) -> None:
-        """Another secret, another key, another payload under a good signature, a cut signature."""
+        """Another secret or key, a changed payload, and a cut signature are refused."""
         self.assertIn("signature", self.unauthorized(token(key="x" * 32)))
         good = token()
         head, body, seal = good.split(".")
@@ -162,7 +162,7 @@ class KeyTests(AuthCase):
         self.unauthorized(forged, public_key=self.public_key_file(key))
 
     def test_keys_that_come_with_the_token(self) -> None:
-        """A key named or brought along in the token's head is not used, and does no harm."""
+        """A key in the token's head, or named there, is ignored."""
         theirs = "attacker's own secret of 32 bytes"
         jwk = {"kty": "oct", "k": base64.urlsafe_b64encode(theirs.encode()).decode()}
         payload = json.dumps(CLAIMS).encode()
@@ -172,14 +172,14 @@ class KeyTests(AuthCase):
             self.assertEqual(self.authenticator().identify(frame(token=good), None).user_id, "alice")
 
     def test_unusable_keys(self) -> None:
-        """An authenticator is not made of what cannot check anything."""
+        """An authenticator cannot be made with an unusable key."""
         for auth in ({"secret": "short"}, {"public_key": "nowhere.pem"}, {"public_key": ""}):
             self.assertRaises(ConfigurationError, self.authenticator, **auth)
 
 
 class ClaimTests(AuthCase):
     def test_where_the_token_comes_from(self) -> None:
-        """The frame's goes before the header's; one of them must be there."""
+        """The frame's token goes before the header's. One of them is required."""
         identify = self.authenticator().identify
         self.assertEqual(identify(frame(), token()).user_id, "alice")
         self.assertEqual(identify(frame(token=token(sub="bob")), token()).user_id, "bob")
@@ -187,7 +187,7 @@ class ClaimTests(AuthCase):
         self.assertEqual(self.unauthorized(None), "unauthorized: token missing")
 
     def test_roles_come_from_the_claims(self) -> None:
-        """What the frame says about roles does not count."""
+        """Roles in the frame are ignored."""
         identify = self.authenticator().identify
         claimed = frame(token=token(), login_type="CUSTOMER_TYPE", is_customer_service=True)
         self.assertEqual(identify(claimed, None), Identity("alice", "USER_TYPE", False, NOW + 60))
@@ -197,14 +197,14 @@ class ClaimTests(AuthCase):
         self.assertEqual(bare, Identity("a", None, False, NOW + 1))
 
     def test_user_id_of_the_frame(self) -> None:
-        """It may be left out; if given it must be the sub."""
+        """The frame's userId may be left out; if given it must be the sub."""
         identify = self.authenticator().identify
         self.assertEqual(identify(frame(token=token(), user_id="alice"), None).user_id, "alice")
         for user_id in ("bob", "Alice", ""):
             self.refused(errors.FORBIDDEN, identify, frame(token=token(), user_id=user_id), None)
 
     def test_times(self) -> None:
-        """exp and nbf, to the moment, by the given clock, with the leeway; iat is not looked at."""
+        """exp and nbf are checked exactly, with the leeway; iat is ignored."""
         for leeway, auth in ((30, {}), (0, {"leeway_seconds": 0.0}), (2.5, {"leeway_seconds": 2.5})):
             identify = self.authenticator(**auth).identify
             found = identify(frame(token=token(exp=NOW + 0.5 - leeway, nbf=NOW + leeway)), None)
@@ -217,13 +217,13 @@ class ClaimTests(AuthCase):
             self.assertEqual(identify(frame(token=token(iat=NOW + 500)), None).user_id, "alice")
 
     def test_missing_claims(self) -> None:
-        """sub and exp are needed."""
+        """sub and exp are required."""
         for missing in ("sub", "exp"):
             claims = {name: value for name, value in CLAIMS.items() if name != missing}
             self.assertIn("a claim is missing", self.unauthorized(token(claims)))
 
     def test_wrong_types(self) -> None:
-        """Nothing is guessed from a claim of another type."""
+        """A claim of the wrong type is refused."""
         for claims in (
             {"sub": 7},
             {"sub": None},
@@ -247,7 +247,7 @@ class ClaimTests(AuthCase):
             self.unauthorized(jwt.PyJWS().encode(payload, SECRET, "HS256"))
 
     def test_sub_must_be_a_usable_id(self) -> None:
-        """The rules of user ids hold for tokens too, and visitors' names are theirs."""
+        """A sub must be an allowed user id, and not a visitor's."""
         for sub in ("", "a" * 129, "a\u0000b"):
             self.assertEqual(self.unauthorized(token(sub=sub)), "unauthorized: sub cannot be a userId")
         self.refused(
@@ -255,7 +255,7 @@ class ClaimTests(AuthCase):
         )
 
     def test_issuer_and_audience(self) -> None:
-        """Checked if configured; else a token may have any."""
+        """Issuer and audience are checked if configured; else any are accepted."""
         self.authenticator().identify(frame(token=token(iss="x", aud=["y"])), None)
         for key, claim in (("issuer", "iss"), ("audience", "aud")):
             identify = self.authenticator(**{key: "imd"}).identify
@@ -267,17 +267,17 @@ class ClaimTests(AuthCase):
         self.unauthorized(token(aud=[]), audience="imd")
 
     def test_huge_tokens(self) -> None:
-        """Nothing is done for a token of any length, even a good one."""
+        """A token that is too long is refused unread, even a valid one."""
         self.assertIn("longer", self.unauthorized(token(more="x" * 10_000)))
         self.assertIn("longer", self.unauthorized("x" * 1_000_000))
 
     def test_deep_head(self) -> None:
-        """A head that nests without end."""
+        """A head with endless nesting is refused."""
         head = base64.urlsafe_b64encode(b'{"alg":' + b"[" * 5000).rstrip(b"=").decode()
         self.unauthorized(f"{head}.e30.e30")
 
     def test_not_even_text(self) -> None:
-        """What is no token at all."""
+        """Texts that are no tokens are refused."""
         for text in ("x", "..", "a.b.c", "é.é.é", "\ud800.a.b", "a b c", "{}", "\0"):
             self.assertEqual(self.unauthorized(text), "unauthorized: token cannot be read")
 
@@ -295,13 +295,13 @@ class ClaimTests(AuthCase):
         )
     )
     def test_any_head(self, head: object) -> None:
-        """Whatever a token's head is, it is turned away in one way."""
+        """Any bad head raises Closing (4001), and nothing else."""
         self.unauthorized(by_hand(head, CLAIMS, b"x" * 32))
 
     @hypothesis_settings(max_examples=200, deadline=None, database=None)
     @given(strategies.binary(max_size=100))
     def test_any_payload(self, payload: bytes) -> None:
-        """Signed nonsense is nonsense."""
+        """A signed payload that makes no sense is refused."""
         self.unauthorized(jwt.PyJWS().encode(payload, SECRET, "HS256"))
 
 
@@ -311,24 +311,24 @@ class RenewalTests(AuthCase):
         self.alice = self.auth.identify(frame(token=token()), None)
 
     def test_later_exp(self) -> None:
-        """The same somebody, for longer; an alias of the same role is the same role."""
+        """The same identity with a later exp. An alias of the role is the same role."""
         renewed = self.auth.renew(token(exp=NOW + 600, loginType="user"), self.alice)
         self.assertEqual((renewed.user_id, renewed.exp), ("alice", NOW + 600))
 
     def test_somebody_else(self) -> None:
-        """Another sub or other roles: forbidden."""
+        """Another sub or another role is `forbidden`."""
         for claims in ({"sub": "bob"}, {"loginType": "CUSTOMER_TYPE"}, {"isCustomerService": True}):
             self.refused(errors.FORBIDDEN, self.auth.renew, token(**claims), self.alice)
 
     def test_bad_tokens(self) -> None:
-        """What would not have been let in does not renew anything, and does not close anything either."""
+        """A token that would not be admitted raises Refused: the old one stays valid."""
         for bad in ("", "x", token(exp=NOW - 31), token(key="y" * 32), token(sub="visitor-1")):
             self.refused(errors.FORBIDDEN, self.auth.renew, bad, self.alice)
 
 
 class BearerTests(unittest.TestCase):
     def test_headers(self) -> None:
-        """The token of a bearer header, and nothing of any other."""
+        """A bearer header has a token; other headers have none."""
         for header, expected in (
             ("Bearer a.b.c", "a.b.c"),
             ("bearer  a.b.c ", "a.b.c"),
@@ -343,7 +343,7 @@ class BearerTests(unittest.TestCase):
 
 class VisitorTests(unittest.TestCase):
     def test_new(self) -> None:
-        """A name and a token of their shapes, which lead back to the name and the hash."""
+        """A new visitor's name and token have their shapes; the token gives back the name and the hash."""
         visitor, text, token_hash = new_visitor()
         self.assertRegex(visitor, r"\Avisitor-[0-9a-f]{20}\Z")
         self.assertRegex(text, rf"\A{visitor}\.[A-Za-z0-9_-]{{43}}\Z")
@@ -356,7 +356,7 @@ class VisitorTests(unittest.TestCase):
         self.assertEqual([len(set(parts)) for parts in zip(*made, strict=True)], [100, 100, 100])
 
     def test_malformed(self) -> None:
-        """4001 for all that is no token of a visitor."""
+        """A malformed visitor's token raises Closing (4001)."""
         visitor, text, _ = new_visitor()
         for bad in ("", visitor, f"{visitor}.", text[:-1], f"{text}x", f"{text}\n", text.upper(), f" {text}"):
             closing = self.assertRaises(Closing, read_visitor_token, bad)

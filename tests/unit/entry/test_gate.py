@@ -1,4 +1,4 @@
-"""The way in: places, turns, and when the listener is shut."""
+"""The gate: places for logins, slices for handshakes, and when the listener is shut."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GateTests(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.now = 0.0
-        # What is called later is called in another turn, however soon.
+        # A later call is made in another turn, however soon.
         self.gate = Gate(lambda: self.now, lambda seconds, f: self.clock.callLater(max(seconds, TURN), f))
         self.listener = ListenerDouble()
         self.gate.guard(self.listener, 40)
@@ -56,7 +56,7 @@ class GateTests(unittest.TestCase):
         self.clock.advance(TURN)
 
     def handshakes(self, count: int, seconds: float) -> None:
-        """So many, each of them `seconds` of work."""
+        """Run `count` handshakes, each of them `seconds` of work."""
 
         def work(number: int) -> None:
             self.now += seconds
@@ -70,7 +70,7 @@ class GateTests(unittest.TestCase):
             self.successResultOf(self.gate.enter())
 
     def test_sockets(self) -> None:
-        """All sockets count, those of strangers and of clients: at the bound nobody is accepted."""
+        """All sockets count, of strangers and of clients: at the bound the listener is shut."""
         self.gate.guard(self.listener, 40, 6)
         strangers = [StrangerDouble() for _ in range(6)]
         for stranger in strangers[:5]:
@@ -91,7 +91,7 @@ class GateTests(unittest.TestCase):
         self.assertTrue(self.listener.is_open)
 
     def test_idle(self) -> None:
-        """Nobody waits at a node that has nothing else to do."""
+        """On an idle node neither a handshake nor a login waits."""
         self.handshakes(1, 0.001)
         self.assertEqual(self.done, [0])
         self.successResultOf(self.gate.enter())
@@ -107,7 +107,7 @@ class GateTests(unittest.TestCase):
         self.assertEqual(self.done, list(range(12)))
 
     def test_fair_share(self) -> None:
-        """On a node that is busy they get a part of what the rest takes, and never all of it."""
+        """On a busy node handshakes get a share of the turn's other time, up to a bound."""
         self.handshakes(100, 0.001)
         before = len(self.done)
         self.turn(0.020)
@@ -117,7 +117,7 @@ class GateTests(unittest.TestCase):
         self.assertLessEqual(len(self.done) - before, 11)
 
     def test_work_that_fails(self) -> None:
-        """One handshake that fails costs no other its turn."""
+        """A handshake that raises does not stop the others."""
         self.gate.run_handshake(lambda: 1 // 0)
         self.handshakes(5, 0.001)
         for _ in range(5):
@@ -133,7 +133,7 @@ class GateTests(unittest.TestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_places(self) -> None:
-        """Logins beyond the places wait, first come first served."""
+        """Logins beyond the places wait, and are admitted in order."""
         self.full()
         first, second = self.gate.enter(), self.gate.enter()
         self.assertNoResult(first)
@@ -144,7 +144,7 @@ class GateTests(unittest.TestCase):
         self.successResultOf(second)
 
     def test_a_long_line_of_those_who_have_gone(self) -> None:
-        """Clients in a row have hung up, and give their places back at once: it goes on."""
+        """Many admitted logins that leave synchronously cause no recursion."""
         self.full()
 
         async def login() -> None:
@@ -160,7 +160,7 @@ class GateTests(unittest.TestCase):
         self.assertNoResult(self.gate.enter())
 
     def test_waited_too_long(self) -> None:
-        """Who got no place in time is sent away, and may come back; the others go on waiting."""
+        """A login without a place in time is refused for a while; later ones go on waiting."""
         self.full()
         early = self.gate.enter()
         self.now = 1.0
@@ -177,7 +177,7 @@ class GateTests(unittest.TestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_door(self) -> None:
-        """While too many wait nobody is accepted."""
+        """The listener is shut while too many wait."""
         self.full()
         waiting: list[Deferred[None]] = [self.gate.enter() for _ in range(gate.MAX_WAITING)]
         self.assertTrue(self.listener.is_open)
@@ -193,7 +193,7 @@ class GateTests(unittest.TestCase):
             self.failureResultOf(login, Closing)
 
     def test_strangers(self) -> None:
-        """Too many that do not log in: nobody is accepted until those are gone that stay idle."""
+        """Too many strangers shut the listener, until the idle ones have been ended."""
         strangers = [StrangerDouble() for _ in range(10)]
         strangers[1].idle = False
         for stranger in strangers[:9]:
@@ -221,14 +221,14 @@ class GateTests(unittest.TestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_accepts(self) -> None:
-        """How many are accepted in a turn does not grow without bound."""
+        """The number accepted in a turn is bounded anew in each turn."""
         self.assertEqual(self.listener.bounds, [gate.ACCEPTS_PER_TURN])
         self.handshakes(1, 0.001)
         self.turn()
         self.assertEqual(self.listener.bounds, [gate.ACCEPTS_PER_TURN] * 2)
 
     def test_stop(self) -> None:
-        """Nothing is left behind."""
+        """After a stop no call is scheduled, and no login waits."""
         self.full()
         waiting = self.gate.enter()
         self.handshakes(10, 0.001)

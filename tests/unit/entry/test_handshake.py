@@ -30,7 +30,7 @@ class HandshakeCase(unittest.TestCase):
 
 class PathTests(HandshakeCase):
     def test_only_ws(self) -> None:
-        """One path, as it is written in the protocol."""
+        """Only the protocol's path is accepted."""
         self.check({"host": "h"}, path="/ws")
         for path in ("/", "", "/ws/", "/WS", "/ws/x", "//ws", "/ws?x=1", "ws"):
             self.denied({"host": "h"}, path=path, status=404)
@@ -40,7 +40,7 @@ class OpenModeTests(HandshakeCase):
     open_mode = True
 
     def test_peers(self) -> None:
-        """The address must be this machine's; a unix socket has none."""
+        """The address must be local; a Unix socket has none."""
         for self.peer in (None, "127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"):
             self.check({"host": "localhost"})
         for self.peer in (
@@ -56,7 +56,7 @@ class OpenModeTests(HandshakeCase):
             self.denied({"host": "localhost"})
 
     def test_host_names(self) -> None:
-        """Names of this machine, on any port, in any case."""
+        """Names of this machine are accepted on any port and in any case."""
         for host in (
             "localhost",
             "localhost:9000",
@@ -72,7 +72,7 @@ class OpenModeTests(HandshakeCase):
             self.check({"host": host})
 
     def test_other_host_names(self) -> None:
-        """A name that merely points here (DNS rebinding), look-alikes, and what is no host at all."""
+        """Foreign names that point here (DNS rebinding), look-alikes and malformed hosts are denied."""
         for host in (
             "",
             "example.com",
@@ -112,13 +112,13 @@ class OpenModeTests(HandshakeCase):
         self.denied({})
 
     def test_proxies(self) -> None:
-        """Whatever came through a proxy may come from anywhere."""
+        """A request through a proxy is denied."""
         for name in PROXY_HEADERS:
             self.denied({"host": "localhost", name: "127.0.0.1"})
             self.denied({"host": "localhost", name: ""})
 
     def test_other_headers(self) -> None:
-        """The headers that every client sends are no reason to deny."""
+        """Ordinary headers do not matter."""
         self.check({"host": "localhost", "user-agent": "x", "x-requested-with": "y", "upgrade": "websocket"})
 
     def test_pages(self) -> None:
@@ -132,7 +132,7 @@ class JwtModeTests(HandshakeCase):
     peer = "192.0.2.1"
 
     def test_anybody_may_ask(self) -> None:
-        """With tokens, neither address nor name nor proxy matters here."""
+        """In jwt mode the address, the name and proxies do not matter."""
         for headers in ({"host": "chat.example.com"}, {"host": "garbage here"}, {}):
             self.check(headers)
         for name in PROXY_HEADERS:
@@ -141,11 +141,11 @@ class JwtModeTests(HandshakeCase):
 
 class SameHostTests(HandshakeCase):
     def test_no_origin(self) -> None:
-        """No browser, no origin: nothing to protect."""
+        """A request without an origin is not from a browser, and is accepted."""
         self.check({"host": "chat.example.com"})
 
     def test_same_host(self) -> None:
-        """The Host header's host, on any port, by http or https, in any case."""
+        """An origin with the Host header's host is accepted, on any port, by http or https."""
         for host, origin in (
             ("chat.example.com", "https://chat.example.com"),
             ("chat.example.com:9000", "http://chat.example.com"),
@@ -158,7 +158,7 @@ class SameHostTests(HandshakeCase):
             self.check({"host": host, "origin": origin})
 
     def test_other_hosts(self) -> None:
-        """Other hosts, other schemes, null, and what is no origin but looks like one."""
+        """Other hosts, other schemes, null and malformed origins are denied."""
         for origin in (
             "null",
             "",
@@ -201,7 +201,7 @@ class SameHostTests(HandshakeCase):
             self.denied({"host": "chat.example.com", "origin": origin})
 
     def test_without_a_usable_host(self) -> None:
-        """Nothing is the same host as none."""
+        """Without a usable host, no origin has the same host."""
         for headers in ({}, {"host": ""}, {"host": "a b"}, {"host": "[x]"}):
             self.denied({**headers, "origin": "https://chat.example.com"})
         self.denied({"origin": "https://[x]"})
@@ -209,7 +209,7 @@ class SameHostTests(HandshakeCase):
 
 class PatternTests(HandshakeCase):
     def test_stars(self) -> None:
-        """What each pattern lets in, whatever the Host header says."""
+        """Each pattern accepts its origins with any Host header."""
         for pattern, origins in (
             (
                 "https://*.example.com",
@@ -229,7 +229,7 @@ class PatternTests(HandshakeCase):
                 self.check({"host": "chat.example.org", "origin": origin}, "https://other.example", pattern)
 
     def test_stars_stay_within_the_host(self) -> None:
-        """No star is filled by a path, a user, a fragment, or another host."""
+        """A star never matches a path, a user, a fragment or another host."""
         for pattern, origins in (
             (
                 "https://*.example.com",
@@ -268,15 +268,15 @@ class PatternTests(HandshakeCase):
                 self.denied({"host": "chat.example.org", "origin": origin}, pattern)
 
     def test_same_host_is_not_enough(self) -> None:
-        """With patterns, they alone decide."""
+        """If there are patterns, only they decide."""
         self.denied({"host": "example.com", "origin": "https://example.com"}, "https://other.example")
 
     def test_long_origins(self) -> None:
-        """Longer than any name can be: not looked at."""
+        """An origin longer than any name is denied unread."""
         self.denied({"host": "h", "origin": "https://" + "a" * 100_000}, "*a*a*a*a*a*b")
 
     def test_matches_is_about_the_whole(self) -> None:
-        """A pattern that is only a part of the origin does not match."""
+        """A pattern that matches a part of the origin only does not accept it."""
         self.assertTrue(matches("https://a.b", "https://a.b"))
         self.assertFalse(matches("https://a.b", "a.b"))
         self.assertFalse(matches("https://a.b.c", "https://a.b"))

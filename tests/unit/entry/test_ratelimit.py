@@ -18,7 +18,7 @@ class TokenBucketTests(unittest.TestCase):
         return TokenBucket(per_second, burst, self.clock.seconds)
 
     def test_burst_then_rate(self) -> None:
-        """So many at once, then so many a second; who is too early hears by how much."""
+        """A burst passes, then the rate. The result says by how much a call is too early."""
         bucket = self.make(10, 3)
         self.assertEqual([bucket.take(1) for _ in range(3)], [0.0] * 3)
         self.assertAlmostEqual(bucket.take(1), 0.1)
@@ -28,18 +28,18 @@ class TokenBucketTests(unittest.TestCase):
         self.assertEqual(bucket.take(1), 0.0)
 
     def test_full(self) -> None:
-        """It never holds more than the burst, however long nothing is spent."""
+        """The bucket never holds more than the burst, after any pause."""
         bucket = self.make(10, 3)
         self.clock.advance(1000)
         self.assertEqual([bucket.take(1) == 0.0 for _ in range(4)], [True, True, True, False])
 
     def test_no_limit(self) -> None:
-        """0 a second: everything goes, at once."""
+        """A rate of 0 means no limit."""
         bucket = self.make(0, 1)
         self.assertEqual({bucket.take(50) for _ in range(1000)}, {0.0})
 
     def test_dear(self) -> None:
-        """What costs more than a full bucket passes when it is full, and what follows waits no longer."""
+        """A cost above the burst passes with a full bucket, and later costs wait no longer for it."""
         bucket = self.make(10, 5)
         self.assertEqual(bucket.take(50), 0.0)
         self.assertAlmostEqual(bucket.take(1), 0.1)
@@ -48,7 +48,7 @@ class TokenBucketTests(unittest.TestCase):
         self.assertEqual(bucket.take(1), 0.0)
 
     def test_refused_costs_nothing(self) -> None:
-        """Trying too early makes nothing worse."""
+        """A call that is too early spends nothing."""
         bucket = self.make(10, 1)
         bucket.take(1)
         for _ in range(100):
@@ -60,8 +60,10 @@ class TokenBucketTests(unittest.TestCase):
         st.integers(1, 100), st.integers(1, 50), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 60)))
     )
     def test_never_more(self, per_second: int, burst: int, takes: list[tuple[int, int]]) -> None:
-        """In no stretch of time is more spent than the burst and the rate allow, where nothing costs more
-        than the burst; and who waits as long as was said gets through."""
+        """No period has more spending than the burst and the rate allow, if no cost exceeds the burst.
+
+        A call after the returned wait passes.
+        """
         clock = Clock()
         bucket = TokenBucket(per_second, burst, clock.seconds)
         spent = 0.0

@@ -1,4 +1,4 @@
-"""Lines about what goes on for long are few, and say how many were left out."""
+"""Lines about lasting trouble are few, and say how many were left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SeldomTests(unittest.TestCase):
         self.levels.append(event["log_level"].name)  # type: ignore[attr-defined]
 
     def test_a_cause_now_and_then(self) -> None:
-        """A hundred times a second for two minutes: three lines, which count the others."""
+        """A cause a hundred times a second, for two minutes, gives three lines that count the others."""
         for tick in range(12_001):
             self.now = tick / 100
             self.seldom.warn("a batch failed: {reason}", reason="redis: full")
@@ -31,7 +31,7 @@ class SeldomTests(unittest.TestCase):
         self.assertEqual(self.lines, [said, said + more, said + more])
 
     def test_causes_are_apart(self) -> None:
-        """Another cause has a line of its own; numbers make no other cause."""
+        """Another cause has its own lines. A line with other numbers has the same cause."""
         for reason in ("full, 10 bytes", "busy", "full, 20 bytes"):
             self.seldom.error("a batch failed: {reason}", reason=reason)
         self.assertEqual(self.lines, ["a batch failed: full, 10 bytes", "a batch failed: busy"])
@@ -41,14 +41,14 @@ class SeldomTests(unittest.TestCase):
         self.assertEqual(self.levels, ["error", "error", "info"])
 
     def test_failures(self) -> None:
-        """The kind of the exception is the cause, not its text."""
+        """The cause of a failure is the exception's type, not its text."""
         for error in (ValueError("a"), ValueError("b"), KeyError("a")):
             self.seldom.failure("{what} failed", Failure(error), what="it")
         self.assertEqual(len(self.lines), 2)
         self.assertEqual(self.levels, ["critical", "critical"])
 
     def test_causes_without_end(self) -> None:
-        """Past a bound, causes share their lines; when they are over, there is room again."""
+        """Past the bound causes share a line; old causes make room."""
         self.patch(seldom, "MAX_CAUSES", 3)
         for name in "abcdefgh":
             self.seldom.warn("no: {name}", name=name)

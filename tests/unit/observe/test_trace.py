@@ -1,4 +1,4 @@
-"""Following messages by their ids: which, and what is logged of them."""
+"""Tracing: the choice of messages, and their log lines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TraceTestCase(unittest.TestCase):
         return [formatEvent(event) for event in self.events]
 
     def followed(self, *bodies: bytes) -> int:
-        """How many of these are followed."""
+        """The number of these messages that are followed."""
         before = len(self.events)
         self.trace.archived(bodies, ())
         return len(self.events) - before
@@ -53,7 +53,7 @@ class TraceTestCase(unittest.TestCase):
 
 class PolicyTests(TraceTestCase):
     def test_off(self) -> None:
-        """Nothing is followed until somebody asks, nor after the end."""
+        """Nothing is followed before a start and after a stop."""
         self.assertFalse(self.trace.on)
         self.assertFalse(TRACE.on)
         self.assertEqual(self.followed(message("1")), 0)
@@ -63,14 +63,14 @@ class PolicyTests(TraceTestCase):
         self.assertEqual(self.followed(message("1")), 0)
 
     def test_users(self) -> None:
-        """Who sends, gets, or is in the list."""
+        """A message is followed for its sender, its recipient, and each user in its list."""
         self.trace.start(["bob"], 0)
         self.assertEqual(self.followed(message("1"), message("2", "bob", "carol")), 2)
         self.assertEqual(self.followed(message("3", to="", group=["carol", "bob"])), 1)
         self.assertEqual(self.followed(message("4", to="carol")), 0)
 
     def test_sample(self) -> None:
-        """About the share that was asked for, and the same messages on every node."""
+        """A sample has about its share, and the same messages on each node."""
         bodies = [message(f"{n:028x}") for n in range(2000)]
         self.now = 0.0
         self.trace.start([], 0.1)
@@ -85,12 +85,12 @@ class PolicyTests(TraceTestCase):
         self.assertEqual([event["message_id"] for event in self.events], ids)
 
     def test_not_json(self) -> None:
-        """What cannot be read is passed over."""
+        """A body that is not JSON is ignored."""
         self.trace.start([], 1)
         self.assertEqual(self.followed(b"", b"[]", b"{", b'{"id":5}', b"\xff"), 0)
 
     def test_too_many_lines(self) -> None:
-        """In one second there is an end; what was left out is counted."""
+        """Lines in one second are bounded; those left out are counted."""
         self.trace.start(["bob"], 0)
         self.followed(*[message(str(n)) for n in range(MAX_LINES_PER_SECOND + 7)])
         self.assertEqual((self.trace.lines, self.trace.left_out), (MAX_LINES_PER_SECOND, 7))
@@ -109,7 +109,7 @@ class StepTests(TraceTestCase):
         return [event["step"] for event in self.events]
 
     def test_line(self) -> None:
-        """The id and the step first, fields by name, at debug level; the text of the message nowhere."""
+        """A line has the id and the step first, then named fields. It never has the message's text."""
         self.trace.placed([self.submission], [Placed([Delivery("bob", "e1", 7, ["c"], self.body)], "")])
         self.assertEqual(self.lines(), ["m1 placed user='bob' seq=7 epoch='e1' node=node1"])
         [event] = self.events
@@ -117,7 +117,7 @@ class StepTests(TraceTestCase):
         self.assertNotIn("nobody may log", repr(event))
 
     def test_what_the_inbox_said(self) -> None:
-        """Placed for each recipient, sent again under its first id, or refused and why."""
+        """Outcomes: placed for each recipient, a resend under its first id, refused with the reason."""
         both = [Delivery("bob", "e1", 1, [], self.body), Delivery("carol", "e2", 5, [], self.body)]
         outcomes = [Placed(both, ""), Duplicate("m0", 5), Conflict(), Placed([], "")]
         self.trace.placed([self.submission] * 4, outcomes)
@@ -125,7 +125,7 @@ class StepTests(TraceTestCase):
         self.assertEqual([event["message_id"] for event in self.events], ["m1", "m1", "m0", "m1", "m1"])
 
     def test_visitors_message(self) -> None:
-        """An agent's trace follows what visitors send it, though they name nobody."""
+        """A trace of an agent follows messages of its visitors, which name no recipient."""
         earlier, now = (message(n, "visitor-1", "", is_visitor=True) for n in ("m1", "m2"))
         deliveries = [Delivery("bob", "e", n, [], body) for n, body in enumerate((earlier, now), 1)]
         self.trace.placed([submission(now, "m2")], [Placed(deliveries, "bob")])
@@ -134,7 +134,7 @@ class StepTests(TraceTestCase):
         self.assertEqual(self.steps()[2:], ["published", "confirmed"])
 
     def test_archive_queue(self) -> None:
-        """Published, and what the broker said of it; a failure goes on to whoever waits for it."""
+        """A batch's lines: published, then the broker's answer. A failure still reaches the caller."""
         confirmed: Deferred[None] = Deferred()
         self.trace.publishing([ArchiveRecord(self.body)], confirmed)
         self.assertEqual(self.steps(), ["published"])
@@ -145,7 +145,7 @@ class StepTests(TraceTestCase):
         self.failureResultOf(refused, Unavailable)
 
     def test_answered(self) -> None:
-        """The answer to a resend is under the first id."""
+        """The answer to a resend is logged under the first id."""
         refusal = Refusal(None, None, Refused(INVALID_MESSAGE, "no"))
         entries = [self.submission, self.submission, refusal, self.submission]
         self.trace.answered(entries, {1: Duplicate("m0", 5), 2: refusal.refused, 3: refusal.refused})
@@ -153,12 +153,12 @@ class StepTests(TraceTestCase):
         self.assertEqual(lines, [("m1", "accepted"), ("m0", "accepted")])
 
     def test_archived(self) -> None:
-        """Written, or a dead letter."""
+        """A message's last line: archived, or a dead letter."""
         self.trace.archived([self.body, message("m2")], {"m2"})
         self.assertEqual(self.steps(), ["archived", "dead letter"])
 
     def test_hints(self) -> None:
-        """With the other node's address; a hint without its message is passed over."""
+        """A hint's line has the other node's address. A hint without its message has no line."""
         self.trace.hints("hint sent", [Hint("c", "e", 2, self.body), Hint("c", "e", 3, None)], "node2")
         self.assertEqual(
             self.lines(), ["m1 hint sent channel='c' seq=2 epoch='e' peer='node2' node=node1"]
@@ -182,7 +182,7 @@ class SessionTests(TraceTestCase):
         return session
 
     def test_pushed_pulled_acknowledged(self) -> None:
-        """Each number's way to the device, and whether it came back before the end."""
+        """Each number's lines: pushed or pulled, then acked, or not acked at the end."""
         self.inbox.place("bob", message("m1"))
         session = self.begin()
         for n in (2, 3):
@@ -196,7 +196,7 @@ class SessionTests(TraceTestCase):
         self.assertEqual({event["channel"] for event in self.events}, {"c1"})
 
     def test_reset(self) -> None:
-        """Numbers of an epoch that is over are not taken for the new one's."""
+        """Numbers of an old epoch are not confused with the new one's."""
         session = self.begin()
         for n in (1, 2):
             placed = self.inbox.place("bob", message(f"m{n}"))
@@ -209,7 +209,7 @@ class SessionTests(TraceTestCase):
         self.assertEqual([(event["seq"], event["epoch"]) for event in acked], [(1, "e2")])
 
     def test_bound(self) -> None:
-        """No more than so many acknowledgements are waited for."""
+        """The number of awaited acknowledgements is bounded."""
         session = self.begin()
         for seq in range(1, MAX_AWAITED + 10):
             self.trace.sent("pushed", session, seq, message("m"))

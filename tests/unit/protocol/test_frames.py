@@ -1,4 +1,4 @@
-"""Wire frames in and out: whatever bytes come, a frame or BadFrame comes of them."""
+"""Wire frames in and out: any bytes are decoded as a frame, or raise BadFrame."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def dump(value: Any) -> str:
 
 
 def join(items: list[tuple[str, Any]]) -> bytes:
-    """An object's JSON, in which a key may come twice."""
+    """The JSON of an object. Keys may be repeated."""
     return ("{" + ",".join(f"{json.dumps(name)}:{dump(value)}" for name, value in items) + "}").encode()
 
 
@@ -80,7 +80,7 @@ def strings_of(value: Any) -> list[str]:
 
 class AnyBytesTests(unittest.TestCase):
     def check(self, payload: bytes) -> None:
-        """A frame whose strings can be written, or a BadFrame that can be answered with an error frame."""
+        """Check that this gives a frame whose strings can be encoded, or a BadFrame that can be answered."""
         try:
             frame = frames.decode(payload)
         except BadFrame as bad:
@@ -99,7 +99,7 @@ class AnyBytesTests(unittest.TestCase):
 
     @given(st.binary())
     def test_bytes(self, payload: bytes) -> None:
-        """Bytes of any kind."""
+        """Any bytes."""
         self.check(payload)
 
     @settings(max_examples=300)
@@ -108,13 +108,13 @@ class AnyBytesTests(unittest.TestCase):
     @example(b'{"type":null,"to":5}')
     @example(b'{"isConnect":true,"type":"ack"}')
     def test_objects(self, payload: bytes) -> None:
-        """Objects with the protocol's keys and values of any kind, keys twice among them."""
+        """Objects with the protocol's keys, some of them repeated, and any values."""
         self.check(payload)
 
     @settings(max_examples=300)
     @given(damaged)
     def test_damaged_objects(self, payload: bytes) -> None:
-        """Frames with a few bytes gone wrong."""
+        """Frames with a few bytes changed."""
         self.check(payload)
 
     @given(values)
@@ -123,7 +123,7 @@ class AnyBytesTests(unittest.TestCase):
         self.check(dump(value).encode())
 
     def test_deep_nesting(self) -> None:
-        """Nesting without end is not readable, wherever it is."""
+        """Endless nesting is a bad frame, wherever it is."""
         for head in (b"", b'{"msg":', b'{"other":', b'{"type":"ack","seq":', b'{"type":"x","clientMsgId":',
                      b'{"isConnect":true,"cursor":', b'{"group":['):  # fmt: skip
             for opening in (b"[", b'{"a":'):
@@ -132,7 +132,7 @@ class AnyBytesTests(unittest.TestCase):
                 self.assertEqual(bad.code, BAD_FRAME)
 
     def test_huge_numbers(self) -> None:
-        """Numbers of any length are numbers of the wrong kind at worst."""
+        """A number of any length is a wrong type at worst."""
         for digits in (20, 400, 4299, 4300, 4301, 100_000):
             number = b"9" * digits
             for head in (b'{"type":"ack","seq":', b'{"msg":', b'{"other":', b'{"type":"x","clientMsgId":',
@@ -143,7 +143,7 @@ class AnyBytesTests(unittest.TestCase):
                 self.check(head + b"-" + number + b".5e" + number + end)
 
     def test_lone_surrogates(self) -> None:
-        """No string with a lone surrogate gets in, escaped or as bytes; pairs do."""
+        """A lone surrogate is refused, escaped or as bytes; a pair is accepted."""
         for text in (b"\\ud800", b"\\udfff", b"\\ud800\\ud800", b"\\udc00\\ud800", b"\\ud800x",
                      b"\xed\xa0\x80"):  # fmt: skip
             for name in (b"msg", b"to", b"clientMsgId", b"userId"):
@@ -160,7 +160,7 @@ class DecodeTests(unittest.TestCase):
         self.assertEqual((bad.code, bad.client_msg_id), (code, client_msg_id), payload)
 
     def test_each_kind(self) -> None:
-        """Each frame of the protocol, by what tells it."""
+        """Each frame of the protocol is recognised."""
         self.assertEqual(frames.decode(b'{"to":"bob","msg":"hi"}'), MessageFrame(to="bob", msg="hi"))
         self.assertEqual(
             frames.decode(b'{"isConnect":true,"userId":"a","cursor":{"epoch":"e","seq":1}}'),
@@ -175,20 +175,20 @@ class DecodeTests(unittest.TestCase):
         self.assertEqual(frames.decode(b'{"type":"token","token":"t"}'), frames.TokenFrame("t"))
 
     def test_null_and_unknown_fields(self) -> None:
-        """null is as good as left out; what is not known is passed over; isConnect false is a message."""
+        """null is as if left out; unknown fields are ignored; a frame with isConnect false is a message."""
         payload = b'{"type":null,"isConnect":false,"clientMsgId":null,"msg":"x","to":"b","x":{"y":[1]}}'
         frame = frames.decode(payload)
         self.assertEqual(frame, MessageFrame(to="b", msg="x", is_connect=False))
 
     def test_not_an_object(self) -> None:
-        """What is not JSON, or JSON but no object, is a bad frame."""
+        """A payload that is not JSON, or JSON but no object, is a bad frame."""
         for payload in (b"", b" ", b"nonsense", b"[]", b'"x"', b"5", b"null", b"true", b"{",
                         b'{"msg":"x"', b'{"msg":"x"}}', b"{'msg':1}", b"\xff\xfe", b"\xef\xbb\xbf{}",
                         b'{"msg":NaN}'):  # fmt: skip
             self.assert_bad(BAD_FRAME, payload)
 
     def test_wrong_types(self) -> None:
-        """A field of the wrong type is a bad frame, and tells the message if that can be read."""
+        """A field of the wrong type makes a bad frame, which has the clientMsgId if that can be read."""
         for field in (b'"msg":5', b'"to":["b"]', b'"group":"b"', b'"group":[1]', b'"userId":{}',
                       b'"contentType":1', b'"isConnect":"yes"', b'"isConnect":1'):  # fmt: skip
             self.assert_bad(BAD_FRAME, b'{"clientMsgId":"c-1",' + field + b"}", "c-1")
@@ -201,7 +201,7 @@ class DecodeTests(unittest.TestCase):
             self.assert_bad(BAD_FRAME, payload)
 
     def test_unknown_type(self) -> None:
-        """A type that is not in the protocol, whatever else the frame holds."""
+        """An unknown type is told apart from a bad frame, whatever else is in the frame."""
         self.assert_bad(UNKNOWN_TYPE, b'{"type":"typing","msg":5}')
         self.assert_bad(UNKNOWN_TYPE, b'{"type":"","clientMsgId":"c-1"}', "c-1")
         self.assert_bad(UNKNOWN_TYPE, b'{"type":"connected"}')
@@ -217,7 +217,7 @@ class DecodeTests(unittest.TestCase):
 
 class HistoryTests(unittest.TestCase):
     def test_exactly_one(self) -> None:
-        """Exactly one of with, group and all; a limit from 1 to 200; ids that may be."""
+        """Exactly one of with, group and all; a limit from 1 to 200; ids that are allowed."""
         for good in ({"with": "b"}, {"group": ["b"]}, {"all": True}, {"all": True, "limit": 200},
                      {"with": "b", "all": False, "limit": 1}):  # fmt: skip
             self.check(good)
@@ -238,7 +238,7 @@ class HistoryTests(unittest.TestCase):
 
 class EncodeTests(unittest.TestCase):
     def test_type_first(self) -> None:
-        """In every frame with a type, the type is the first key, and nothing stands before it."""
+        """In each frame with a type, the type is the first key."""
         limits = frames.Limits(65536, 500, 256, 50)
         payloads = {
             "connected": frames.encode(
@@ -257,7 +257,7 @@ class EncodeTests(unittest.TestCase):
             self.assertEqual(json.loads(payload)["type"], name)
 
     def test_connected(self) -> None:
-        """All that a client needs to know, under the protocol's names, and nothing that is not so."""
+        """`connected` has the protocol's names, and leaves out what does not apply."""
         limits = frames.Limits(65536, 500, 256, 50)
         connected = frames.Connected(1, "a", "USER_TYPE", "d", "c", "e", 0, False, 5, limits, 25)
         self.assertEqual(
@@ -273,7 +273,7 @@ class EncodeTests(unittest.TestCase):
 
     @given(st.none() | st.text(max_size=64), st.integers(0, 2**53))
     def test_accepted(self, client_msg_id: str | None, send_time: int) -> None:
-        """Written by hand for speed, and JSON all the same, whatever the clientMsgId."""
+        """`accepted` is formatted by hand for speed, and is JSON with any clientMsgId."""
         expected = {"type": "accepted", "id": "1f", "sendTime": send_time}
         if client_msg_id is not None:
             expected["clientMsgId"] = client_msg_id
@@ -297,14 +297,14 @@ class EncodeTests(unittest.TestCase):
 
     @given(st.integers(1, 2**53), st.text(min_size=1), st.text(max_size=5))
     def test_delivered(self, seq: int, msg: str, to: str) -> None:
-        """A delivered message is the message with its number put first."""
+        """A delivered message has its number as its first key."""
         body = encode_message(IMessage(id="1", user_id="a", to=to, msg=msg))
         payload = frames.delivered(seq, body)
         self.assertTrue(payload.startswith(b'{"seq":%d,' % seq))
         self.assertEqual(json.loads(payload), {"seq": seq, **json.loads(body)})
 
     def test_history_page(self) -> None:
-        """Messages go out as they were kept; `ref` only if there was one."""
+        """Messages are sent as stored; `ref` is sent only if the request had one."""
         page = frames.HistoryPage([msgspec.Raw(b'{"id":"1"}')], True, ref="h")
         expected = {"type": "history", "messages": [{"id": "1"}], "more": True, "ref": "h"}
         self.assertEqual(json.loads(frames.encode(page)), expected)

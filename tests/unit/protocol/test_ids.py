@@ -1,4 +1,4 @@
-"""Ids and the clock that they are made by."""
+"""Ids, and the clock that message ids are made by."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ServerClockTests(unittest.TestCase):
         self.clock = self.times.clock()
 
     def test_uncorrected(self) -> None:
-        """It begins with this machine's time, and runs on."""
+        """It starts with this machine's time."""
         self.assertEqual(self.clock.now_ms(), 1_764_000_000_000)
         self.times.monotonic += 1.5
         self.assertEqual(self.clock.now_ms(), 1_764_000_001_500)
@@ -36,14 +36,14 @@ class ServerClockTests(unittest.TestCase):
         self.assertEqual(self.clock.now_ms(), 1_764_000_000_000)
 
     def test_corrected(self) -> None:
-        """A server's answer counts for the middle of the time that it took."""
+        """A server's answer is taken as the time in the middle of the round trip."""
         asked_at = self.clock.monotonic()
         self.times.monotonic += 0.5
         self.clock.correct(2_000_000_000_000, asked_at)
         self.assertEqual(self.clock.now_ms(), 2_000_000_000_250)
 
     def test_shortest_round_trip_wins(self) -> None:
-        """A slow answer does not spoil what a quick one told, until that is long ago."""
+        """A slow answer does not replace a quick one, unless that is long ago."""
         self.clock.correct(2_000_000_000_000, self.times.monotonic - 0.01)
         before = self.clock.now_ms()
         self.clock.correct(2_000_000_000_500, self.times.monotonic - 0.02)
@@ -54,7 +54,7 @@ class ServerClockTests(unittest.TestCase):
 
 
     def test_server_whose_clock_is_set(self) -> None:
-        """A difference that no round trip explains counts at once, in either direction."""
+        """A difference that no round trip explains is used at once, in either direction."""
         self.clock.correct(2_000_000_000_000, self.times.monotonic - 0.01)
         for step in (-3_600_000, 3_600_000):
             before = self.clock.now_ms()
@@ -62,13 +62,13 @@ class ServerClockTests(unittest.TestCase):
             self.assertLess(abs(self.clock.now_ms() - before - step), 300)
 
     def test_by_how_much_the_wall_clock_was_set(self) -> None:
-        """Time that goes by is no setting."""
+        """Only a step of the clock is measured, not the time that passes."""
         self.times.monotonic += 1000
         self.times.wall += 1000 - 3600
         self.assertEqual(self.clock.set_by_ms(), -3_600_000)
 
     def test_wall_clock(self) -> None:
-        """Where nobody knows better, the time is this machine's, also after it was set."""
+        """A WallClock follows this machine's time, also after it was set."""
         clock = WallClock(lambda: self.times.wall, lambda: self.times.monotonic)
         self.times.wall += 3600
         self.assertEqual(clock.now_ms(), 1_764_003_600_000)
@@ -82,7 +82,7 @@ class MessageIdsTests(unittest.TestCase):
         self.ids = MessageIds(self.times.clock())
 
     def test_shape(self) -> None:
-        """28 hexadecimal digits, the first twelve of them the time that is returned too."""
+        """An id has 28 hexadecimal digits. The first twelve are the time that is returned, too."""
         message_id, made_at = self.ids.next()
         self.assertRegex(message_id, r"\A[0-9a-f]{28}\Z")
         self.assertEqual(int(message_id[:12], 16), made_at)
@@ -96,12 +96,12 @@ class MessageIdsTests(unittest.TestCase):
             made += [self.ids.next() for _ in range(100)]
         ids = [message_id for message_id, _ in made]
         self.assertEqual(ids, sorted(set(ids)))
-        # The time is the clock's, even where that went back.
+        # The time is the clock's, even if that went back.
         self.assertEqual(made[0][1] - made[400][1], 5000 - 1)
         self.assertEqual(made[-1][1] - made[0][1], 5002)
 
     def test_on_after_the_newest(self) -> None:
-        """Ids go on above one that was stored by a clock that was ahead; the time is right all the same."""
+        """Ids rise above a stored one of a clock that was ahead; the time returned is right."""
         ahead = f"{1_764_003_600_000:012x}0000fe" + "f" * 10
         self.ids.continue_after(ahead)
         made = [self.ids.next() for _ in range(5)]
@@ -114,7 +114,7 @@ class MessageIdsTests(unittest.TestCase):
         self.assertGreater(self.ids.next()[0], ids[-1])
 
     def test_more_than_the_counter_holds(self) -> None:
-        """While the clock is behind for long, the counter runs over into the milliseconds."""
+        """While the clock stays behind, the counter overflows into the milliseconds."""
         self.patch(ids_module, "_MAX_COUNT", 300)
         self.ids.continue_after(f"{1_764_003_600_000:012x}000001" + "0" * 10)
         ids = [self.ids.next()[0] for _ in range(1000)]
@@ -130,5 +130,5 @@ class MessageIdsTests(unittest.TestCase):
 
 class ChannelIdTests(unittest.TestCase):
     def test_random(self) -> None:
-        """No two alike."""
+        """No two channel ids are equal."""
         self.assertEqual(len({new_channel_id() for _ in range(1000)}), 1000)

@@ -34,7 +34,7 @@ class LoginTypeTests(unittest.TestCase):
 
 class FromUserTypeTests(unittest.TestCase):
     def test_get_from_user_type(self) -> None:
-        """`getFromUserType`, all of it: login type, visitor or not, customer service or not."""
+        """`getFromUserType` for each login type, visitor or not, customer service or not."""
         visitor, service = FromUserType.VISITOR_TYPE, FromUserType.CUSTOMER_SERVICE
         user, customer = FromUserType.USER_TYPE, FromUserType.CUSTOMER_TYPE
         for is_visitor in (None, False, True):
@@ -79,20 +79,20 @@ class IMessageTests(unittest.TestCase):
         self.assertFalse(IMessage(group=["bob"], is_visitor=True).is_group_chat())
 
     def test_set_now_as_send_time(self) -> None:
-        """`setNowAsSendTime`: milliseconds, by the clock of who calls."""
+        """`setNowAsSendTime`: milliseconds, by the caller's clock."""
         message = IMessage()
         message.set_now_as_send_time(1764000000123)
         self.assertEqual(message.send_time, 1764000000123)
 
     def test_recipients(self) -> None:
-        """`to` wins over `group`; a list is a set, in the order given; a visitor's goes to the desk."""
+        """`to` goes before `group`; a list counts each user once, in order; a visitor writes to the desk."""
         self.assertEqual(IMessage(to="bob", group=["carol"]).recipients(), ["bob"])
         self.assertEqual(IMessage(group=["carol", "bob", "carol"]).recipients(), ["carol", "bob"])
         self.assertEqual(IMessage(to="agent", is_visitor=True).recipients(), [])
         self.assertEqual(IMessage().recipients(), [])
 
     def test_json(self) -> None:
-        """What inboxes and the archive hold: the seed's field names, nothing that is not said, id first."""
+        """The JSON in inboxes and the archive: the seed's names, no empty fields, the id first."""
         message = IMessage(
             id="1", user_id="alice", from_user_type="USER_TYPE", to="bob", msg="hé", send_time=5
         )
@@ -115,20 +115,20 @@ class IMessageTests(unittest.TestCase):
         )
     )
     def test_there_and_back(self, message: IMessage) -> None:
-        """Whatever is written can be read."""
+        """An encoded message is decoded as an equal one."""
         body = encode_message(message)
         self.assertEqual(decode_message(body), message)
 
 
 class ContentTests(unittest.TestCase):
     def test_resend(self) -> None:
-        """The same content has the same hash, whatever the server added; a list is a set."""
+        """A resend has the same checksum, whatever the server added. The order of a list does not count."""
         first = IMessage(id="1", user_id="alice", group=["a", "b", "b"], msg="x", send_time=1)
         again = IMessage(id="2", user_id="alice", group=["b", "a"], msg="x", send_time=2)
         self.assertEqual(first.checksum(), again.checksum())
 
     def test_something_else(self) -> None:
-        """Another recipient, text or content type is another content; so is a list of one."""
+        """Another recipient, text or content type has another checksum; so has a list of one."""
         messages = [
             IMessage(to="a", msg="x"),
             IMessage(to="b", msg="x"),
@@ -157,26 +157,26 @@ class IdTests(unittest.TestCase):
 
 class ConversationTests(unittest.TestCase):
     def test_both_directions(self) -> None:
-        """Two users have one conversation, whoever writes; with oneself it is another."""
+        """Two users have one conversation in both directions; a user's own is another."""
         there = conversation_members(IMessage(user_id="alice", to="bob"))
         back = conversation_members(IMessage(user_id="bob", to="alice"))
         self.assertEqual((there, back), (["alice", "bob"], ["alice", "bob"]))
         self.assertEqual(conversation_members(IMessage(user_id="alice", to="alice")), ["alice"])
 
     def test_group(self) -> None:
-        """A list and its sender are one conversation, in any order, whoever of them writes."""
+        """A list and its sender are one conversation, in any order, for each sender of them."""
         first = conversation_members(IMessage(user_id="alice", group=["bob", "carol", "bob"]))
         second = conversation_members(IMessage(user_id="carol", group=["alice", "bob", "carol"]))
         self.assertEqual((first, second), (["alice", "bob", "carol"], ["alice", "bob", "carol"]))
 
     def test_visitor(self) -> None:
-        """A visitor's conversation is the visitor's own, whoever the agent is."""
+        """A visitor's conversation is the same with any agent."""
         asked = conversation_members(IMessage(user_id="visitor-1", is_visitor=True))
         named = conversation_members(IMessage(user_id="visitor-1", to="agent", is_visitor=True))
         answered = conversation_members(IMessage(user_id="agent", to="visitor-1"))
         self.assertEqual([asked, named, answered], [["visitor-1"]] * 3)
 
     def test_ids_do_not_collide(self) -> None:
-        """However ids are written, no two conversations share an id."""
+        """No two conversations share an id, whatever characters the user ids have."""
         members = [["a", "b"], ["a,b"], ['a","b'], ["a", "b", ""], ["ab"], ['a"', "b"], ["a", '"b']]
         self.assertEqual(len({conversation_id(ids) for ids in members}), len(members))

@@ -1,4 +1,4 @@
-"""The parts of Autobahn that a node needs are still there; a connection keeps for itself what is its own."""
+"""The undocumented parts of Autobahn are still there, and connections share their common attributes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Echo(AutobahnProtocol):
 
 class _Transport(StringTransport):
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """As TCP has it."""
+        """TCP transports have this."""
 
 
 def used_attributes(module: ModuleType) -> set[str]:
@@ -129,7 +129,7 @@ class SharedAttributesTests(SynchronousTestCase):
         return connection, transport
 
     def test_options_are_on_the_class(self) -> None:
-        """No option of Autobahn is copied, and hardly anything else is kept."""
+        """A connection has no copy of an option, and few other attributes."""
         connection, _ = self.opened()
         self.assertEqual(connection.maxFramePayloadSize, 77)
         own = {"factory", "handshake_begun", "is_closed", "transport", "utf8validator"}

@@ -1,4 +1,4 @@
-"""Whole text frames from the buffer: which are taken, and what is left to Autobahn."""
+"""The fast path: which frames it takes, and which it leaves to Autobahn."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def frame(payload: bytes, first: int = 0x81, mask: bytes | None = None) -> bytes
 
 class TakeTextFramesTests(SynchronousTestCase):
     def assert_left(self, data: bytes) -> None:
-        """`data` is left alone, also behind a frame that is taken."""
+        """Check that `data` is not taken, also behind a frame that is."""
         self.assertEqual(take_text_frames(data, LIMIT), ([], 0))
         good = frame(b"good")
         self.assertEqual(take_text_frames(good + data, LIMIT), ([b"good"], len(good)))
 
     def test_takes_all_whole_frames(self) -> None:
-        """Each size, up to the limit, and non-ASCII text."""
+        """Frames of each size up to the limit are taken, with non-ASCII text, too."""
         payloads = [b"a" * size for size in (1, 2, 3, 4, 5, 125, 126, 127, LIMIT)] + ["žluť 漢字 🎉".encode()]
         data = b"".join(frame(payload) for payload in payloads)
         self.assertEqual(take_text_frames(data, LIMIT), (payloads, len(data)))
 
     def test_any_cut(self) -> None:
-        """What is not whole stays, wherever it is cut."""
+        """A frame that is not whole is left, wherever it is cut."""
         first, second = frame(b"first"), frame(b"x" * 300)
         data = first + second
         for cut in range(len(data)):
@@ -46,7 +46,7 @@ class TakeTextFramesTests(SynchronousTestCase):
             self.assertEqual((taken, position), ([], 0) if cut < len(first) else ([b"first"], len(first)))
 
     def test_other_frames(self) -> None:
-        """Fragments, binary, control, reserved bits and opcodes."""
+        """Fragments, binary and control frames, reserved bits and opcodes are left."""
         for first in (0x01, 0x80, 0x00, 0x82, 0x88, 0x89, 0x8A, 0x83, 0x8B, 0xC1, 0xA1, 0x91):
             self.assert_left(frame(b"{}", first))
 
@@ -66,6 +66,6 @@ class TakeTextFramesTests(SynchronousTestCase):
         self.assert_left(frame(b"x" * 65536))
 
     def test_not_utf8(self) -> None:
-        """Broken, overlong, surrogates, past the last code point, cut in the middle."""
+        """Text that is not UTF-8 is left: overlong, surrogates, past the last code point, cut."""
         for payload in (b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"abc\xe6\xbc"):
             self.assert_left(frame(payload))

@@ -1,4 +1,4 @@
-"""A socket that does not take what is written: what it may cost, and how that is counted."""
+"""Flow control: the cost of a socket that takes nothing, and its metrics."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class FactoryDouble:
     gate = Gate(lambda: 0.0, Clock().callLater)
 
     def flush_soon(self, outgoing: Any) -> None:
-        """The test flushes."""
+        """Not needed: the tests flush."""
 
     def closed(self, protocol: Any) -> None:
-        """Nobody counts connections here."""
+        """Connections are not counted here."""
 
 
 class SlowSocketTests(unittest.TestCase):
@@ -58,7 +58,7 @@ class SlowSocketTests(unittest.TestCase):
         return [REGISTRY.get_sample_value(name) or 0.0 for name in names]
 
     def more(self) -> list[float]:
-        """How many connections are blocked, bytes, and connections choked, since the beginning."""
+        """Blocked connections, blocked bytes and choked connections since the test began."""
         return [now - then for now, then in zip(self.counted(), self.before, strict=True)]
 
     def send(self, size: int) -> None:
@@ -66,13 +66,13 @@ class SlowSocketTests(unittest.TestCase):
         self.outgoing.flush()
 
     def test_takes_everything(self) -> None:
-        """A socket that takes all is read from, however much it gets."""
+        """A socket that takes all bytes is read from, however many they are."""
         for _ in range(10):
             self.send(MAX_BLOCKED_BYTES)
         self.assertEqual((self.more(), self.transport.reading), ([0, 0, 0], True))
 
     def test_answers_that_nobody_takes(self) -> None:
-        """Past the bound nothing more is asked of us, until all is taken."""
+        """Past the bound the socket is not read from, until it has taken all."""
         self.protocol.pauseProducing()
         self.protocol.pauseProducing()
         self.assertEqual((self.more(), self.outgoing.writable), ([1, 0, 0], False))
@@ -87,7 +87,7 @@ class SlowSocketTests(unittest.TestCase):
         self.assertEqual((self.more(), self.transport.reading), ([0, 0, 0], True))
 
     def test_other_reasons_not_to_read(self) -> None:
-        """A socket that takes everything again is not read from while its connection does not want that."""
+        """A socket that takes bytes again is not read from while the handler has paused reading."""
         self.protocol.pauseProducing()
         self.send(MAX_BLOCKED_BYTES + 1)
         self.protocol.pause_reading()
@@ -97,7 +97,7 @@ class SlowSocketTests(unittest.TestCase):
         self.assertTrue(self.transport.reading)
 
     def test_flushed_after_the_end(self) -> None:
-        """What was sent in the turn in which the connection ended is neither written nor counted."""
+        """Frames sent in the turn in which the connection ended are neither written nor counted."""
         self.protocol.pauseProducing()
         self.outgoing.send(b"x" * 100)
         self.protocol.onClose(False, None, None)

@@ -1,4 +1,4 @@
-"""Pings for all connections from one tick."""
+"""Pings for all connections from one timer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class HeartbeatTests(unittest.TestCase):
         return heartbeat
 
     def run_for(self, seconds: float, *peers: PeerDouble, step: float = 0.5) -> None:
-        """Time goes on; who answers does so a step later."""
+        """Advance the clock. A peer that answers does so one step later."""
         for _ in range(int(seconds / step)):
             self.clock.advance(step)
             for peer in peers:
@@ -70,7 +70,7 @@ class HeartbeatTests(unittest.TestCase):
         self.assertEqual({times.count(time) for time in times}, {4})
 
     def test_overdue(self) -> None:
-        """A peer that does not answer is told `pong_seconds` later, once, and not pinged again."""
+        """A peer that does not answer is overdue once, after `pong_seconds`, and is not pinged again."""
         peer = PeerDouble(self.clock, answers=False)
         self.heartbeat.add(peer)
         self.run_for(100, peer)
@@ -78,7 +78,7 @@ class HeartbeatTests(unittest.TestCase):
         self.assertEqual([time - peer.pinged[0] for time in peer.overdue], [10.0])
 
     def test_answered(self) -> None:
-        """An answer in time counts, for its ping only."""
+        """An answer in time counts for its ping only."""
         peer = PeerDouble(self.clock)
         self.heartbeat.add(peer)
         self.run_for(60, peer)
@@ -102,7 +102,7 @@ class HeartbeatTests(unittest.TestCase):
         self.assertEqual(len(peer.overdue), count)
 
     def test_removed(self) -> None:
-        """A peer that has gone is neither pinged nor overdue, whenever it went."""
+        """A removed peer is neither pinged nor overdue, whenever it was removed."""
         peer = PeerDouble(self.clock, answers=False)
         slot = self.heartbeat.add(peer)
         while not peer.pinged:
@@ -124,7 +124,7 @@ class HeartbeatTests(unittest.TestCase):
         self.assertEqual((good.overdue, len(bad.overdue)), ([], 1))
 
     def test_one_that_fails(self) -> None:
-        """A peer whose ping fails is logged, and the others are pinged all the same."""
+        """A peer whose ping raises is logged, and the others are pinged."""
         broken, peer = PeerDouble(self.clock), PeerDouble(self.clock)
         self.patch(broken, "ping", lambda: 1 / 0)
         for one in (broken, peer):
@@ -134,7 +134,7 @@ class HeartbeatTests(unittest.TestCase):
         self.assertGreaterEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_stop(self) -> None:
-        """A heartbeat that has stopped leaves no timer, and may be stopped again."""
+        """A stopped heartbeat leaves no timer, and may be stopped again."""
         self.heartbeat.stop()
         self.heartbeat.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -1,4 +1,4 @@
-"""What a WebSocket sends, on real sockets: every byte, in order, at once, whatever the socket does."""
+"""Outgoing frames on real sockets: every byte arrives, in order, and at once if the socket takes it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OutgoingTests(unittest.TestCase):
     timeout = 30
 
     async def connected(self) -> tuple[Any, socket.socket]:
-        """A transport of Twisted's, and the blocking socket at its other end."""
+        """A Twisted transport, and the blocking socket at its other end."""
         made: Deferred[Any] = Deferred()
         self.lost: list[Any] = []
         test = self
@@ -50,7 +50,7 @@ class OutgoingTests(unittest.TestCase):
         return await made, client
 
     async def all_of(self, client: socket.socket, size: int) -> bytes:
-        """What the other end reads, up to that many bytes, while the reactor goes on."""
+        """Read up to that many bytes at the other end, while the reactor runs."""
         client.setblocking(False)
         read = bytearray()
 
@@ -66,14 +66,14 @@ class OutgoingTests(unittest.TestCase):
         return bytes(read)
 
     async def test_at_once(self) -> None:
-        """It is at the other end before the reactor comes round."""
+        """A frame arrives before the reactor comes round."""
         transport, client = await self.connected()
         now(transport, b"now")
         client.settimeout(5)
         self.assertEqual(client.recv(10), b"now")
 
     async def test_behind_what_waits(self) -> None:
-        """What was written before and waits is not overtaken."""
+        """An earlier write that waits in the transport is not overtaken."""
         transport, client = await self.connected()
         transport.write(b"one,")
         now(transport, b"two,")
@@ -82,7 +82,7 @@ class OutgoingTests(unittest.TestCase):
         self.assertEqual(await self.all_of(client, 18), b"one,two,three,four")
 
     async def test_socket_that_takes_part(self) -> None:
-        """What a full socket does not take follows when it does; the producer is paused meanwhile."""
+        """Bytes that a full socket does not take follow later; the producer is paused meanwhile."""
         transport, client = await self.connected()
         paused: list[bool] = []
 
@@ -113,7 +113,7 @@ class OutgoingTests(unittest.TestCase):
         self.assertEqual(await self.all_of(client, 4), b"more")
 
     async def test_peer_that_is_gone(self) -> None:
-        """The transport finds out and ends."""
+        """A write to a lost connection ends its transport."""
         transport, client = await self.connected()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
@@ -123,7 +123,7 @@ class OutgoingTests(unittest.TestCase):
         now(transport, b"too late")
 
     async def test_closing(self) -> None:
-        """A connection that is being closed still sends what it has, in order, and then ends."""
+        """A connection that is being closed sends its waiting bytes in order, and then ends."""
         transport, client = await self.connected()
         transport.write(b"before")
         transport.loseConnection()
@@ -132,7 +132,7 @@ class OutgoingTests(unittest.TestCase):
         await until(lambda: bool(self.lost), "it is closed")
 
     def test_frames_of_a_turn(self) -> None:
-        """All that is sent in a turn goes out with one write, in order; nothing after the end."""
+        """The frames of a turn go out in one write, in order; none after the close."""
         transport = StringTransport()
         soon: list[Outgoing] = []
         outgoing = Outgoing(transport, soon.append, lambda size: None)
@@ -159,7 +159,7 @@ class OutgoingTests(unittest.TestCase):
         return struct.pack("!BH", 126, size) if size < 65536 else struct.pack("!BQ", 127, size)
 
     def test_stuck(self) -> None:
-        """Who owns it is told of what is written while the socket takes nothing."""
+        """The owner is called with the size of each write while the socket takes nothing."""
         stuck: list[int] = []
         outgoing = Outgoing(StringTransport(), lambda outgoing: None, stuck.append)
         outgoing.send(b"taken")
@@ -171,7 +171,7 @@ class OutgoingTests(unittest.TestCase):
         self.assertEqual(stuck, [11])
 
     def test_forgotten(self) -> None:
-        """What was not written when the connection went is not written any more."""
+        """Frames that were not written when the connection ended are dropped."""
         transport = StringTransport()
         outgoing = Outgoing(transport, lambda outgoing: None, lambda size: None)
         outgoing.send(b"x")
@@ -181,7 +181,7 @@ class OutgoingTests(unittest.TestCase):
         self.assertEqual(transport.value(), b"")
 
     async def test_tls(self) -> None:
-        """What an endpoint wraps a connection into is not gone round: all of it is encrypted."""
+        """A TLS wrapper is not bypassed: every byte is encrypted."""
         answered: Deferred[bytes] = Deferred()
 
         class Server(Protocol):
@@ -211,7 +211,7 @@ class OutgoingTests(unittest.TestCase):
         self.assertEqual(await answered, b"one,two," + b"x" * 100_000)
 
     def test_other_transports(self) -> None:
-        """Whatever is no TCP connection of Twisted's is written to as ever."""
+        """Any other transport gets ordinary writes."""
         transport = StringTransport()
         now(transport, b"text")
         self.assertEqual(transport.value(), b"text")

@@ -1,4 +1,4 @@
-"""Whether what was written has reached the other side."""
+"""Whether written bytes have reached the other side."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ArrivedTests(unittest.TestCase):
         self.assertEqual(self.wire.recv(99), b"more to come", "it was only looked at")
 
     def test_under_way(self) -> None:
-        """The peer's buffers are full."""
+        """Bytes that the peer's full buffers have not taken have not arrived."""
         end = time.monotonic() + 20
         while time.monotonic() < end:
             try:

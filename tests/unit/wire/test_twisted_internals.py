@@ -1,4 +1,4 @@
-"""The parts of Twisted that a node needs are still there, and mean the same."""
+"""The undocumented parts of Twisted are still there, and mean the same."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class OpenConnectionTests(unittest.TestCase):
         return port, client, made
 
     async def test_buffers(self) -> None:
-        """They are empty at first, not while a write waits, and not in a connection that is being closed."""
+        """Buffers are empty at first, and not while a write waits or the connection is being closed."""
         _, _, made = self.listen()
         transport = await made
         self.addCleanup(transport.abortConnection)
@@ -94,7 +94,7 @@ class OpenConnectionTests(unittest.TestCase):
         self.assertIsNone(socket_of(StringTransport()))
 
     async def test_listener(self) -> None:
-        """A listener that is shut accepts nobody, and those who wait when it opens again."""
+        """A shut listener accepts nobody. When it opens again, it accepts the clients that wait."""
         port, _, made = self.listen()
         listener = Listener(port)
         listener.accept_at_most(7)
