@@ -1,4 +1,4 @@
-"""What the archive has still to be told of agents: they got messages that visitors had written before.
+"""News for the archive of agents that got messages which visitors had written before.
 
 The messages are in the archive already, or on their way, and in the agents' inboxes. Published once more,
 with the name of the agent, they say that it takes part in them.

@@ -1,4 +1,4 @@
-"""What an Inbox must do with messages on their way in, and with reading."""
+"""The contract of an Inbox: messages on their way in, and reading."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ class AcceptContract(InboxHarness):
         self.assertEqual((page.head, list(page.messages)), (1, []))
 
     async def test_pull_of_nobody(self) -> None:
-        """Who never got anything has an inbox that is empty, and keeps its epoch."""
+        """A user who never got anything has an empty inbox, and keeps its epoch."""
         await self.begin()
         page = await self.read("nobody")
         self.assertEqual((page.head, list(page.messages)), (0, []))

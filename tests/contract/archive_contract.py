@@ -1,4 +1,4 @@
-"""What an archive must do: keep every message once, and give it back to those who took part."""
+"""The contract of an archive: it keeps every message once, and returns it to the users who took part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.contract.support import Waiting, Writing
 
 
 class ArchiveContract(Writing, Waiting):
-    """Inherit it before unittest.TestCase. What is put in may take a while to be readable."""
+    """Inherit it before unittest.TestCase. A message may take a while to be readable."""
 
     queue: ArchiveQueue
     archive: Archive
@@ -67,7 +67,7 @@ class ArchiveContract(Writing, Waiting):
     # tests
 
     async def test_conversation_of_two(self) -> None:
-        """What two wrote to each other, whoever looks, oldest first."""
+        """Both users get the messages that they wrote to each other, oldest first."""
         await self.begin()
         messages = []
         for sender, to in (("alice", "bob"), ("bob", "alice"), ("alice", "carol"), ("alice", "bob")):
@@ -80,7 +80,7 @@ class ArchiveContract(Writing, Waiting):
         await self.history("carol", ["carol", "alice"], [messages[2]])
 
     async def test_foreign_documents(self) -> None:
-        """What no node wrote is passed over, and pages stay whole, to the beginning."""
+        """Documents that no node wrote are passed over, and pages stay whole, to the beginning."""
         await self.begin()
         messages = await self.put_many("alice", "bob", 30)
         await self.history("bob", ["alice", "bob"], messages)
@@ -135,7 +135,7 @@ class ArchiveContract(Writing, Waiting):
         await self.history("alice", ["alice", "bob"], messages[:2], before=never_sent)
 
     async def test_order_is_that_of_ids(self) -> None:
-        """Whatever came in first, history is ordered by id."""
+        """History is ordered by id, in any order of arrival."""
         await self.begin()
         messages = [self.message("alice", "bob", str(n)) for n in range(4)]
         for n in (2, 0, 3, 1):
@@ -178,7 +178,7 @@ class ArchiveContract(Writing, Waiting):
         self.assertEqual(page.more, False)
 
     async def test_strangers(self) -> None:
-        """Who took part in nothing, and a conversation that never was, have no history."""
+        """A user who took part in nothing, and a conversation that never was, have no history."""
         await self.begin()
         messages = await self.put_many("alice", "bob", 1)
         await self.history("bob", None, messages)

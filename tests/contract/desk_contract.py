@@ -1,4 +1,4 @@
-"""What an Inbox must do for visitors and the agents that answer them."""
+"""The contract of an Inbox: visitors and the agents that answer them."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class DeskContract(DeskWords):
         self.assertEqual(list((await self.read("bert")).messages), [])
 
     async def test_visitor_names_somebody_and_nobody_is_online(self) -> None:
-        """What may not be written does not wait either."""
+        """A message that is not allowed does not wait either."""
         await self.begin()
         self.assertIsInstance((await self.ask("visitor-1", to="anna"))[1], NotAllowed)
         await self.agent("anna")
@@ -274,7 +274,7 @@ class DeskContract(DeskWords):
         self.assertEqual(sorted(ids_of(await self.read("bert"))), [first.id, second.id])
 
     async def test_agents_inbox_keeps_its_numbers(self) -> None:
-        """What is given on stays in the old agent's inbox: numbers have no holes."""
+        """Messages that are given on stay in the old agent's inbox: numbers have no holes."""
         await self.begin(desk_grace_seconds=1)
         await self.agent("anna")
         await self.ask("visitor-1")

@@ -1,4 +1,4 @@
-"""What an Inbox must do for devices: channels, cursors, acknowledgements."""
+"""The contract of an Inbox: channels, cursors and acknowledgements of devices."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DeviceContract(InboxHarness):
     # where reading starts
 
     async def test_first_connect_of_all(self) -> None:
-        """Who never got anything starts at 0, recovered, with an empty page."""
+        """A user who never got anything starts at 0, recovered, with an empty page."""
         await self.begin()
         outcome = await self.connect("bob")
         self.assertEqual((outcome.seq, outcome.recovered, outcome.replaced), (0, True, ""))
@@ -101,7 +101,7 @@ class DeviceContract(InboxHarness):
         return self.held["bob", "phone"][1]
 
     async def test_told_again(self) -> None:
-        """Who was told of a hole and gave no sign since is told again, however the connection ended."""
+        """A device that has not confirmed its start after a hole is told again after any end."""
         await self.behind()
         self.assertEqual(await self.starts_at("bob", "phone"), (4, False))
         await self.leave("bob", start_confirmed=False)
@@ -339,8 +339,8 @@ class DeviceContract(InboxHarness):
         self.assertIsInstance(await self.connect("bob", channel="two", attempt=6, resume=True), Registered)
 
     async def test_resume_after_an_old_connect_frame(self) -> None:
-        """Whoever came with an older attempt while the device had no channel yields to the newer one that
-        registers again, and does not take it back."""
+        """A connect with an older attempt, made while the device had no channel, yields to the newer one that
+        registers again, and does not take the device back."""
         await self.begin()
         await self.connect("bob", channel="new", attempt=7)
         await self.leave("bob")
@@ -360,7 +360,7 @@ class DeviceContract(InboxHarness):
         self.assertIsInstance(await self.connect("bob", "c"), Registered)
 
     async def test_leaving_acknowledges(self) -> None:
-        """What a device acknowledged last comes with its leaving, if the epoch is right."""
+        """The last acknowledgement comes with a device's leaving, if the epoch is right."""
         await self.begin()
         await self.send_many("alice", "bob", 3)
         await self.connect("bob")

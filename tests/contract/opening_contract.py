@@ -1,4 +1,4 @@
-"""What an Inbox must do with inboxes that no device has ever opened: typos, mostly."""
+"""The contract of an Inbox: inboxes that no device has ever opened, mostly of typos."""
 
 from __future__ import annotations
 

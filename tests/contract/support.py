@@ -1,4 +1,4 @@
-"""What the contract tests have in common: messages, devices and waiting with a deadline."""
+"""Shared by the contract tests: messages, devices and waiting with a deadline."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class InboxHarness(Writing, Waiting):
         await self.leave(user, device, seq)
 
     async def read(self, user: str, after: int = 0, limit: int = 1000) -> Page:
-        """What the user's inbox holds."""
+        """The messages in the user's inbox."""
         page = await self.inbox.pull(user, "", 0, 0)
         return await self.inbox.pull(user, page.epoch, after, limit)
 

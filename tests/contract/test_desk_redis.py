@@ -1,4 +1,4 @@
-"""What the desk keeps in Redis: moved in pieces, bounded, expiring, and found as older versions left it."""
+"""The desk's data in Redis: moved in pieces, bounded, expiring, and readable as older versions left them."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class RedisDeskKeysTests(DeskWords, RedisHarness):
         self.assertEqual((outcome.seq, outcome.recovered, len(outcome.page.messages)), (0, True, 5))
 
     async def test_two_nodes(self) -> None:
-        """What a sender has begun counts on all nodes."""
+        """Inboxes that a sender has begun count on all nodes."""
         await self.begin(new_ids=1)
         other = self.inbox
         await self.send_many("alice", "new-1", 1)

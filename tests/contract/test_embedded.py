@@ -49,7 +49,7 @@ class EmbeddedDeskTests(DeskContract, EmbeddedHarness):
         self.assertEqual((await self.ask("visitor-1"))[1].agent, "anna")
 
     async def test_new_agent_may_read_what_waited(self) -> None:
-        """Who was given a visitor's messages later took part in them too."""
+        """An agent that was given a visitor's messages later took part in them too."""
         await self.begin()
         message, _ = await self.ask("visitor-1")
         await self.agent("anna")
@@ -82,7 +82,7 @@ class EmbeddedDeskTests(DeskContract, EmbeddedHarness):
 
 
 class EmbeddedUnansweredTests(UnansweredContract, EmbeddedHarness):
-    """What nobody has answered."""
+    """Unanswered messages."""
 
     async def settle_down(self) -> None:
         await self.store._sweep_once()

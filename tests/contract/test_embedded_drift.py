@@ -60,7 +60,7 @@ class DriftTests(EmbeddedHarness):
             self.held.clear()
 
     async def test_times_end_all_the_same(self) -> None:
-        """What was put right grows old as anything else does."""
+        """Corrected rows grow old like all others."""
         await self.begin(keep_days=1, dedup_seconds=600)
         message = self.message("alice", "bob", client_msg_id="c-1")
         await self.send(message)

@@ -1,4 +1,4 @@
-"""What the embedded backend's file must survive, what fails alone, and what is refused or forgotten."""
+"""The embedded backend's file: faults that it survives, items that fail alone, refusing and forgetting."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class EmbeddedFileTests(EmbeddedHarness):
         await self.assertFailure(store.pull("bob", "", 0, 1), Unavailable)
 
     async def test_stop_before_start(self) -> None:
-        """What was never started may be stopped."""
+        """A store that was never started may be stopped."""
         store = self.new_store()
         await store.stop()
         self.assertIsNotNone(store.problem())
@@ -236,7 +236,7 @@ task.react(lambda reactor: defer.Deferred.fromCoroutine(main()))
 
 
 class EmbeddedFailureTests(EmbeddedHarness):
-    """What fails, fails alone; what is too much is refused."""
+    """One bad item fails alone; too many items are refused."""
 
     async def in_one_group(self, *calls: Any) -> list[Any]:
         """Ask for all this while the thread is busy, so that one transaction does it."""
@@ -351,7 +351,7 @@ class EmbeddedFailureTests(EmbeddedHarness):
         self.assertEqual([o.deliveries[0].seq for o in outcomes], list(range(1, 20_001)))
 
     async def test_disk_that_does_not_answer(self) -> None:
-        """Who waits for too long is told so, and so is who asks then; it goes on when the disk does."""
+        """Calls that wait for too long fail, and so do later ones; the store goes on when the disk does."""
         self.patch(embedded_worker, "ANSWER_SECONDS", 0.5)
         await self.begin()
         stuck = threading.Event()
@@ -375,7 +375,7 @@ class EmbeddedFailureTests(EmbeddedHarness):
 
 
 class EmbeddedSweepTests(EmbeddedHarness):
-    """What outlives its time goes, a little at a time."""
+    """Old rows are deleted, a few at a time."""
 
     def rows(self, table: str) -> int:
         """How many there are, seen from outside."""

@@ -66,7 +66,7 @@ class RedisDeskTests(DeskContract, RedisHarness):
 
 
 class RedisUnansweredTests(UnansweredContract, RedisHarness):
-    """What nobody has answered."""
+    """Unanswered messages."""
 
 
 class RedisOpeningTests(OpeningContract, RedisHarness):
@@ -119,7 +119,7 @@ def texts(page: Page) -> list[tuple[int, str]]:
 
 
 class RedisFaultTests(RedisHarness):
-    """What only Redis may do."""
+    """Cases that only Redis has."""
 
     async def make(self, lossless: bool = False, **options: Any) -> RedisInbox:
         return await self.make_inbox(InboxOptions(**options), lossless=lossless)
@@ -169,7 +169,7 @@ class RedisFaultTests(RedisHarness):
             self.failureResultOf(answer, Unavailable)
 
     async def test_broken_user_fails_alone(self) -> None:
-        """Whatever is asked with it in one call is answered all the same."""
+        """The other items of the same call are answered all the same."""
         inbox = await self.make()
         epoch = (await self.register(inbox, "bob", "chan")).page.epoch
         await self.redis.command("SET", "imd:{carol}:channels", "rubbish")
@@ -239,7 +239,7 @@ class RedisFaultTests(RedisHarness):
         self.assertEqual(len(remembered.split()), 3)
 
     async def test_client_message_ids_in_turns(self) -> None:
-        """Whatever is sent again and when, each is known for as long as promised, and two hashes hold all."""
+        """Each clientMsgId is known for as long as promised, with any resends, and two hashes hold all."""
         chance = random.Random(1)
         inbox = await self.make(dedup_seconds=100)
         now = 0
@@ -342,7 +342,7 @@ class RedisFaultTests(RedisHarness):
         self.assertEqual(await self.redis.command("KEYS", "imd:shared:*"), [])
 
     async def test_messages_to_many_are_counted(self) -> None:
-        """Whatever happens, each says how many inboxes hold it, and is there as long as one does."""
+        """A shared message always counts the inboxes that hold it, and exists as long as one does."""
         chance = random.Random(1)
         inbox = await self.make(max_messages=20, devices=2, channels_per_user=4)
         users = [f"u{number}" for number in range(12)]

@@ -432,7 +432,7 @@ class TwoPrimariesTests(RunHarness):
 
 
 class RefusedTests(RunHarness):
-    """What a Redis must be, and must let imd ask."""
+    """The Redis that imd needs, and the commands that it must allow."""
 
     async def test_cluster(self) -> None:
         """It is refused at the start, in words."""
@@ -488,7 +488,7 @@ class RefusedTests(RunHarness):
         await self.send(inbox, "bob", 1)
 
     async def test_replica_that_may_be_written_to(self) -> None:
-        """What it would accept is gone with the next synchronisation."""
+        """A message that it accepted would be gone with the next synchronisation."""
         r1, r2 = self.server(), self.server("--replica-read-only", "no")
         inbox = await self.node(r2.url)
         await self.send(inbox, "bob", 1)
@@ -520,7 +520,7 @@ class RefusedTests(RunHarness):
         self.assertEqual(len(warnings()), 1)
 
     async def test_rubbish_for_a_run(self) -> None:
-        """Whatever stands there, it is another run then, and goes on."""
+        """Any rubbish there makes it another run, and the node goes on."""
         server = self.server()
         inbox = await self.node(server.url)
         await self.send(inbox, "bob", 1)

@@ -1,4 +1,4 @@
-"""What an Inbox must do with a visitor's messages that an agent has got and nobody has answered."""
+"""The contract of an Inbox: a visitor's messages that an agent has got and nobody has answered."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class UnansweredContract(DeskWords):
     # who answers
 
     async def test_read_and_not_answered(self) -> None:
-        """What was acknowledged and never answered goes to the next agent, under the same id."""
+        """Messages that were acknowledged and never answered go to the next agent, under the same ids."""
         await self.open_desk()
         asked = await self.asked(2)
         await self.read_all("anna")
         self.assertEqual(await self.given("bert"), asked)
 
     async def test_answered(self) -> None:
-        """What the agent has answered is done with; what came after it is not."""
+        """An answer settles the messages before it, and not the ones after it."""
         await self.open_desk()
         await self.asked(2)
         await self.answer("anna")
@@ -119,7 +119,7 @@ class UnansweredContract(DeskWords):
         self.assertEqual(await self.given("bert"), asked[-50:])
 
     async def test_with_what_waits(self) -> None:
-        """What nobody has got comes behind what others got; together the newest fifty."""
+        """Messages that nobody has got come behind messages that others got; together the newest fifty."""
         await self.open_desk()
         asked = await self.asked(48)
         await self.read_all("anna")
@@ -137,7 +137,7 @@ class UnansweredContract(DeskWords):
         self.assertEqual(await self.given("bert"), waited)
 
     async def test_what_waits_stays_bounded(self) -> None:
-        """What comes back to wait counts as well."""
+        """Messages that come back to wait count as well."""
         await self.open_desk(max_messages=4)
         asked = await self.asked(4)
         await self.go_for_good("anna")
@@ -224,7 +224,7 @@ class UnansweredContract(DeskWords):
         """Let the backend do what it does now and then."""
 
     async def test_silent_visitors_are_no_load(self) -> None:
-        """Who was silent for a day counts no longer as its agent's load, until it writes again."""
+        """A visitor that was silent for a day is no load of its agent, until it writes again."""
         await self.open_desk(lease_seconds=30 * DAY_SECONDS)
         await self.asked(visitor="visitor-1")
         await self.asked(visitor="visitor-2")

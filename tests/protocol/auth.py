@@ -39,7 +39,7 @@ class TokenRules(Rules):
         self.assertEqual((await client.expect("connected"))["userId"], user)
 
     async def test_roles_come_from_the_claims(self) -> None:
-        """What the frame says about roles does not count."""
+        """Roles in the frame do not count."""
         for claims, frame, expected in (
             (
                 {"loginType": "CUSTOMER_TYPE"},
@@ -216,7 +216,7 @@ class HandshakeRules(Rules):
         await client.close()
 
     async def test_proxies(self) -> None:
-        """What came through a proxy may come from anywhere."""
+        """A request through a proxy may come from anywhere."""
         for header in ("X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-IP"):
             await self.denied(403, headers={header: "127.0.0.1"})
 

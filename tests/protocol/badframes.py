@@ -8,7 +8,7 @@ from tests.protocol.support import Rules, record_raw
 
 BAD, INVALID, UNKNOWN = "bad_frame", "invalid_message", "unknown_type"
 
-# What is sent, and the codes that may answer it.
+# Each frame, and the codes that may answer it.
 BAD_FRAMES: list[tuple[bytes, tuple[str, ...]]] = [
     (b"", (BAD,)),
     (b" ", (BAD,)),
@@ -81,7 +81,7 @@ BAD_FRAMES: list[tuple[bytes, tuple[str, ...]]] = [
 
 
 class BadFrameRules(Rules):
-    """Whatever comes in: an error, never an exception, never a closed connection without a reason."""
+    """Any bad frame gets an error, never an exception, never a closed connection without a reason."""
 
     async def test_bad_frames(self) -> None:
         """Each is answered with exactly one error of its code; the connection stays usable after it."""

@@ -31,7 +31,7 @@ UNUSUAL_IDS = (
 
 
 class ConnectRules(Rules):
-    """Who may connect, and what the reply says."""
+    """The right to connect, and the reply."""
 
     async def test_connected_says_everything(self) -> None:
         """The reply has every field of the protocol, with `type` as its very first key."""

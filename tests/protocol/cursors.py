@@ -8,7 +8,7 @@ from tests.protocol.support import Rules, record_pings
 
 
 class CursorRules(Rules):
-    """What a device that comes back gets."""
+    """Messages for a device that comes back."""
 
     async def filled(self, count: int, kind: str = "plain") -> str:
         """A user with `count` messages ("1", "2", …) in the inbox and no device yet."""
@@ -196,7 +196,7 @@ class CursorRules(Rules):
         self.assert_seqs(await client.messages(1), 4)
 
     async def test_each_device_has_its_own_cursor(self) -> None:
-        """What one device acknowledged is still there for another."""
+        """A message that one device acknowledged is still there for another."""
         user = await self.filled(3)
         url = self.url()
         phone = await self.login(user, url=url, device="phone", ack=True)

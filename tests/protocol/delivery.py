@@ -7,7 +7,7 @@ from tests.support.ws_client import WsClient
 
 
 class DeliveryRules(Rules):
-    """What a connected device gets, and when."""
+    """Messages for a connected device."""
 
     async def sent(self, to: str, count: int, kind: str = "plain") -> None:
         """`count` messages, accepted."""
@@ -100,7 +100,7 @@ class DeliveryRules(Rules):
         self.assert_seqs(list(client.frames), 1)
 
     async def test_seed_clients_have_no_window(self) -> None:
-        """Who never acknowledges gets everything all the same."""
+        """A client that never acknowledges gets everything all the same."""
         user = self.name("bob")
         client = await self.login(user, "small")
         await self.sent(user, 18, "small")

@@ -15,7 +15,7 @@ class FlowRules(Rules):
         return sum([await deferToThread(node.metric, name) for node in self.nodes("flow")])
 
     async def test_reader_that_stops_reading(self) -> None:
-        """What it does not take stays in its inbox, and comes in order when it goes on."""
+        """Messages that it does not take stay in its inbox, and come in order when it goes on."""
         bob = await self.login(self.name("bob"), "flow")
         await bob.quiet()
         bob.protocol.transport.pauseProducing()
@@ -61,7 +61,7 @@ class FlowRules(Rules):
         self.assertEqual([int(message["msg"]) for message in messages], list(range(1000)))
 
     async def test_flood(self) -> None:
-        """Who writes without end is read no faster than answered: everything is accepted, in order."""
+        """An endless writer is read no faster than it is answered: everything is accepted, in order."""
         bob, sender = self.name("bob"), await self.login(self.name("sender"), "flow")
         for number in range(3000):
             sender.send({"to": bob, "msg": "hi", "clientMsgId": str(number)})

@@ -125,7 +125,7 @@ class MessageRules(Rules):
         self.assertEqual(list(sender.frames), [])
 
     async def test_group_is_a_set(self) -> None:
-        """Who is named twice gets it once; the sender gets it if it names itself."""
+        """A recipient named twice gets it once; the sender gets it if it names itself."""
         sender = await self.login(self.name("alice"))
         bob = await self.login(self.name("bob"))
         a, b = sender.connected["userId"], bob.connected["userId"]
@@ -458,7 +458,7 @@ class ResendRules(Rules):
         self.assertNotEqual(later["id"], first["id"])
 
     async def test_after_an_error_it_is_a_new_message(self) -> None:
-        """What was refused has not used up its clientMsgId."""
+        """A refused message has not used up its clientMsgId."""
         client = await self.login(self.name("alice"))
         user = client.connected["userId"]
         await self.refusal(client, {"clientMsgId": "c-1", "to": user, "msg": ""})

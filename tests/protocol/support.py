@@ -1,4 +1,4 @@
-"""What the rules share: nodes of several kinds, clients that are closed when the test is over, waiting."""
+"""Shared by the rules: nodes of several kinds, clients that are closed when the test is over, waiting."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def record_raw(client: WsClient) -> list[bytes]:
 
 
 def record_pings(client: WsClient) -> list[bytes]:
-    """What the node's pings carry from now on."""
+    """The payloads of the node's pings from now on."""
     pings: list[bytes] = []
     on_ping = client.protocol.onPing
 
@@ -169,7 +169,7 @@ class Rules(Base):
         await client.wait_closed()
 
     async def eventually(self, probe: Callable[[], Awaitable[Any]], seconds: float = WAIT_SECONDS) -> Any:
-        """What `probe` gives as soon as that is true. Fails after `seconds`."""
+        """Return `probe`'s first true value. Fails after `seconds`."""
         end = reactor.seconds() + seconds
         while True:
             result = await probe()

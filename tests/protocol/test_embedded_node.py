@@ -65,7 +65,7 @@ class EmbeddedNodeTests(ProtocolRules, unittest.TestCase):
             self.epoch = recipient.connected["epoch"]
             self.assertIs(recipient.connected["recovered"], True)
             sender = await self.login(alice, url=node.url, device="phone")
-            # What was not answered before the kill goes again, under its clientMsgId.
+            # Messages without an answer before the kill go again, under their clientMsgIds.
             for number in [*(n for n in sent if f"c-{n}" not in accepted), *itertools.islice(numbers, 60)]:
                 sender.send({"clientMsgId": f"c-{number}", "to": bob, "msg": str(number)})
                 if number not in sent:

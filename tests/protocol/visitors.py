@@ -126,8 +126,8 @@ class VisitorRules(Rules):
         await other.say(visitor.connected["userId"], "an answer")
 
     async def test_read_and_never_answered(self) -> None:
-        """What an agent acknowledged and did not answer goes to the next one, who takes part in it; what was
-        answered does not."""
+        """Messages that an agent acknowledged and did not answer go to the next one, who takes part in them;
+        answered ones do not."""
         first = await self.agent(self.name("agent"), "grace", ack=True)
         visitor = await self.visitor("grace", ack=True)
         for text in ("answered", "not answered", "nor this"):

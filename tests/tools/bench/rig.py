@@ -73,7 +73,7 @@ class Rig:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="imd-bench-", dir=folder))
-        # As docs/how-to/cluster.md has it: of 64 MB, Redis' own setting, a full load writes that in ten seconds.
+        # As docs/how-to/cluster.md has it: a full load writes 64 MB, the default, in ten seconds.
         self.redis = RedisServer(self.folder / "redis", options=["--auto-aof-rewrite-min-size", "1gb"])
         self.rabbit = RabbitServer(self.folder / "rabbitmq")
         self.mongo = MongoServer(self.folder / "mongodb")
