@@ -1,4 +1,4 @@
-"""The numbers of confirmed batches: what each batch carries, and sets of numbers as bits. No I/O."""
+"""The numbers of batches: the mark that each batch carries, and sets of numbers as bits. No I/O."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 BLOCK = 1024
-"""numbers that are kept together"""
+"""numbers in a block"""
 WINDOW = 128
-"""numbers before its own that a batch tells of; more than can be without a confirm"""
+"""a mark tells of so many earlier numbers; more than can be unconfirmed at a time"""
 MAX_UNTOLD_BLOCKS = 8192
 
 _WINDOW_BITS = (1 << WINDOW) - 1
@@ -22,7 +22,7 @@ Bits = dict[tuple[str, int], int]
 
 
 class Mark(NamedTuple):
-    """Which batch of which publisher a batch is."""
+    """A batch's publisher and number."""
 
     publisher: str
     number: int
@@ -31,7 +31,7 @@ class Mark(NamedTuple):
 
 
 def read_mark(message_id: object) -> Mark | None:
-    """The mark in an AMQP message's `message_id`; None if there is none."""
+    """The mark in an AMQP message's `message_id`; None for any other id."""
     found = _read(message_id) if isinstance(message_id, str) else None
     return None if found is None else Mark(found[1], int(found[2]), int(found[3], 16))
 
@@ -42,7 +42,7 @@ def add_number(bits: Bits, publisher: str, number: int) -> None:
 
 
 def add_before(bits: Bits, mark: Mark) -> None:
-    """The numbers that `mark.before` tells of."""
+    """Add the numbers that `mark.before` tells of."""
     left, number = mark.before, mark.number - 1
     while left and number > 0:
         if left & 1:
@@ -59,7 +59,7 @@ def numbers_of(block: int, bits: int) -> Iterator[int]:
 
 
 def ranges(numbers: list[int], at_most: int = 8) -> str:
-    """Sorted numbers in few words: `3, 5-9`."""
+    """Sorted numbers as a short text: `3, 5-9`."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][1] + 1:
@@ -71,14 +71,14 @@ def ranges(numbers: list[int], at_most: int = 8) -> str:
 
 
 class Numbers:
-    """One publisher's: each batch gets the next one, and those that were confirmed are told to the ledger.
+    """One publisher's numbers: each batch gets the next one; confirmed numbers are collected for the ledger.
 
-    A number whose batch was refused, returned or not confirmed in time is never told: nobody was promised
-    anything about it.
+    The number of a batch that was refused, returned or not confirmed in time is not collected: its messages
+    were not accepted.
     """
 
     def __init__(self, publisher: str) -> None:
-        """`publisher` is another one after each start."""
+        """`publisher` differs after each start."""
         self.publisher = _unusable.sub("_", publisher)[-_MAX_NAME:]
         self._last = 0
         self._before = 0
@@ -99,7 +99,7 @@ class Numbers:
         self._add(block, 1 << bit)
 
     def take_untold(self) -> Bits:
-        """What was confirmed and not taken yet. Give it back if it cannot be told."""
+        """Numbers that were confirmed since the last call. Give them back if they cannot be noted."""
         untold, self._untold = self._untold, {}
         return {(self.publisher, block): bits for block, bits in untold.items()}
 
@@ -110,5 +110,5 @@ class Numbers:
     def _add(self, block: int, bits: int) -> None:
         self._untold[block] = self._untold.get(block, 0) | bits
         if len(self._untold) > MAX_UNTOLD_BLOCKS:
-            # The oldest: nobody will miss them, whatever became of them.
+            # Without a note in the ledger, a lost batch of the oldest block goes unnoticed.
             del self._untold[min(self._untold)]

@@ -1,4 +1,4 @@
-"""Metrics that both backends have: what fills up in an inbox, and what is not read from an archive."""
+"""Metrics that both backends count."""
 
 from __future__ import annotations
 

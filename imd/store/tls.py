@@ -1,4 +1,4 @@
-"""TLS towards servers: who they are is checked, and why a handshake failed can be said."""
+"""TLS towards servers: checks their certificates, and says why a handshake failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-# What OpenSSL finds wrong with a certificate, by its numbers (x509_vfy.h).
+# By OpenSSL's number for the fault of a certificate (x509_vfy.h).
 _FAULTS = {
     2: "its issuer is not known here",
     9: "it is not valid yet",
@@ -35,7 +35,7 @@ _FAULTS = {
 class ServerTls:
     """For `wrapClientTLS`: connections to `host`, by the certificates that this machine trusts.
 
-    As Twisted's own, which keeps to itself what is wrong with a certificate.
+    Twisted's own does the same, but does not tell what is wrong with a certificate.
     """
 
     log = Logger()
@@ -54,11 +54,11 @@ class ServerTls:
         return connection
 
     def _verified(self, connection: object, certificate: Any, fault: int, depth: int, fine: int) -> bool:
-        """From OpenSSL, for each certificate of the chain. Never raises: it would be lost."""
+        """From OpenSSL, for each certificate of the chain. Never raises: OpenSSL would swallow it."""
         if not fine:
             self._fault = _FAULTS.get(fault, f"OpenSSL's error {fault}")
             return False
-        # The name counts in the server's own one.
+        # Depth 0 is the server's own certificate, the one that has to name the host.
         return depth != 0 or self._is_for_host(certificate)
 
     def _is_for_host(self, certificate: Any) -> bool:
@@ -75,7 +75,7 @@ class ServerTls:
         return False
 
     def reason(self, error: object) -> str | None:
-        """Why TLS failed, in a line; None if `error`, an exception or a Failure, is not about TLS."""
+        """Why TLS failed, in a line. None if `error`, an exception or a Failure, is no TLS error."""
         if isinstance(error, Failure):
             error = error.value
         if not isinstance(error, SSL.Error):

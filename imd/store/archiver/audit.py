@@ -1,4 +1,4 @@
-"""Whether all that RabbitMQ has confirmed comes out of the archive queue: looked at every few seconds."""
+"""The audit: every few seconds it compares the confirmed batches with the written ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MISSING = Counter(
 
 
 class Suspicions:
-    """Which numbers are confirmed, not written and held by nobody, and for how long they have been."""
+    """Numbers that are confirmed, not written and held by no consumer, and since when."""
 
     def __init__(self) -> None:
         self._then: float | None = None
@@ -46,13 +46,13 @@ class Suspicions:
         self._since: dict[tuple[str, int], list[tuple[float, int]]] = {}
 
     def clear(self) -> None:
-        """Nothing is known now: begin anew."""
+        """Begin anew, after a look that could not be made."""
         self._then = None
         self._since.clear()
 
     def look(self, now: float, blocks: list[Block], held: Bits, *, empty: bool) -> Bits:
-        """Those that are missing. `empty`: the archive queue is."""
-        # A process that stood still has not looked meanwhile, and others may have stood still, too.
+        """The numbers that are missing. `empty`: the archive queue is empty."""
+        # After a pause of this process only part of the time counts: consumers may have paused as well.
         self._time += 0.0 if self._then is None else min(now - self._then, 3 * ROUND_SECONDS)
         self._then = now
         highest: dict[str, int] = {}
@@ -66,7 +66,7 @@ class Suspicions:
             key = block.publisher, block.number
             suspect = block.confirmed & ~block.written & ~block.missing & ~held.get(key, 0)
             if not empty:
-                # Only those before the last that was written.
+                # Later numbers may still be in the queue.
                 written = highest.get(block.publisher, 0) - block.number * BLOCK
                 suspect &= (1 << max(0, written)) - 1
             if suspect:
@@ -78,7 +78,7 @@ class Suspicions:
 
 
 def _still(spells: list[tuple[float, int]], suspect: int, time: float) -> list[tuple[float, int]]:
-    """When each of the suspect numbers became one."""
+    """The suspect numbers by the time at which they became suspect."""
     kept = [(began, bits & suspect) for began, bits in spells if bits & suspect]
     for _, bits in kept:
         suspect &= ~bits
@@ -86,10 +86,10 @@ def _still(spells: list[tuple[float, int]], suspect: int, time: float) -> list[t
 
 
 class ArchiveAudit:
-    """Tells the ledger which of this node's batches were confirmed; beside a writer, looks for missing ones.
+    """Notes this node's confirmed batches in the ledger. With a writer, it also looks for missing ones.
 
-    A batch that a consumer holds is not missing. Writers say in the ledger which they hold; while the queue
-    has more consumers than that, nothing is taken for missing, for STRANGER_SECONDS at most.
+    A batch that a consumer holds is not missing. Writers list the batches that they hold in the ledger. While
+    the queue has other consumers as well, no batch is missing, for STRANGER_SECONDS at most.
     """
 
     log = Logger()
@@ -111,7 +111,7 @@ class ArchiveAudit:
     # from the node
 
     def start(self) -> Deferred[None]:
-        """The MongoArchive and the writer are started apart; nobody has to wait for this."""
+        """Fires at once. The MongoArchive and the writer are started elsewhere."""
         self._working = ensureDeferred(self._work())
         self._working.addErrback(self._work_ended)
         return succeed(None)
@@ -122,7 +122,7 @@ class ArchiveAudit:
         )
 
     def problem(self) -> str | None:
-        """None: messages do not depend on it."""
+        """Always None: messages do not depend on the audit."""
         return None
 
     async def _stop(self) -> None:
@@ -156,7 +156,7 @@ class ArchiveAudit:
                 if self._writer is not None:
                     await self._look(self._writer)
             except Unavailable:
-                # MongoDB says so itself.
+                # MongoArchive has logged it.
                 self._suspicions.clear()
             except CancelledError:
                 raise
@@ -184,7 +184,7 @@ class ArchiveAudit:
             self._numbers.give_back(untold)
             raise
         if not permitted:
-            self._seldom.warn("archive audit: MongoDB permits no ledger; what goes missing is not noticed")
+            self._seldom.warn("archive audit: MongoDB permits no ledger; missing batches are not noticed")
 
     async def _look(self, writer: ArchiveWriter) -> None:
         await self._archive.run(say_held, self._numbers.publisher, writer.consumer.holding())
@@ -209,7 +209,7 @@ class ArchiveAudit:
             await self._archive.run(close_blocks, over)
 
     def _has_strangers(self, strangers: int) -> bool:
-        """Consumers that say nothing may hold what is not written."""
+        """True while consumers that list nothing in the ledger may hold batches that are not written."""
         if strangers <= 0:
             self._strangers_since = None
             return False
@@ -235,7 +235,7 @@ class ArchiveAudit:
 
 
 def over_blocks(blocks: list[Block], *, quiet: bool) -> list[Block]:
-    """Those of which nothing more can come. `quiet`: nothing is in the queue, and nobody holds anything."""
+    """Blocks that get no more bits. `quiet`: the queue is empty, and no consumer holds a batch."""
     highest: dict[str, int] = {}
     for block in blocks:
         highest[block.publisher] = max(block.number, highest.get(block.publisher, 0))

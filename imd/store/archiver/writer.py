@@ -80,7 +80,7 @@ class ArchiveWriter:
     # from the node
 
     def start(self) -> Deferred[None]:
-        """Fires when the archive queue is consumed for the first time. The MongoArchive is started apart."""
+        """Fires when the archive queue is consumed for the first time. The node starts the archive."""
         self._working = ensureDeferred(self._work())
         self._working.addErrback(self._work_ended)
         return gatherResults([self.consumer.start(), self._dead_letters.start()]).addCallback(lambda _: None)
@@ -201,7 +201,7 @@ class ArchiveWriter:
                 self._succeeded(write)
                 break
         if not permitted:
-            self._seldom.warn("archive writer: MongoDB permits no ledger; what goes missing is not noticed")
+            self._seldom.warn("archive writer: MongoDB permits no ledger; missing batches are not noticed")
         return True
 
     async def _bury(self, write: Write, refused: list[Refused]) -> bool:

@@ -1,4 +1,4 @@
-"""Placing messages: resends, numbers, inboxes and the archive row, in the open transaction."""
+"""Placing messages, in the open transaction: resends, numbers, inboxes and the archive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _read_sent = msgspec.json.Decoder(list[tuple[int, str, str, str, int, str, int]]
 
 
 class Use(NamedTuple):
-    """What a clientMsgId has been used for."""
+    """The message that a clientMsgId was used for."""
 
     checksum: str
     number: int
@@ -44,7 +44,7 @@ class Placing:
         self._opening = Opening(options.new_ids)
 
     def accept(self, batch: Sequence[Submission]) -> list[Outcome]:
-        """One outcome per message, in order. Nothing is in the file before `state.write()`."""
+        """One outcome for each message, in order. Nothing is in the file before `state.write()`."""
         state = self._state
         now = state.clock.now_ms()
         names_of_senders = [submission.sender for submission in batch]
@@ -131,7 +131,7 @@ class Placing:
         return outcomes
 
     def _bound(self, user: User) -> None:
-        """Past what an inbox may hold the oldest leave."""
+        """Trim an inbox that is too full."""
         most = self._state.options.max_messages if user.opened else self._unopened_messages
         low = user.seq - most
         if low > user.low:
@@ -139,7 +139,7 @@ class Placing:
             self._state.trim(user, low)
 
     def _unmake(self, names: Iterable[str]) -> None:
-        """Somebody who got no message after all leaves nothing in the file."""
+        """Remove the rows of users that were made for messages which were refused."""
         users = self._state.load(())
         for user in map(users.__getitem__, names):
             if not user.seq and not user.opened:
@@ -148,7 +148,7 @@ class Placing:
     def _uses(
         self, batch: Sequence[Submission], senders: Sequence[User], now: int
     ) -> dict[tuple[int, str, str], Use]:
-        """What the batch's clientMsgIds have been used for within the time that they are remembered."""
+        """Uses of the batch's clientMsgIds within `dedup_seconds`."""
         state = self._state
         keys: list[int | str] = []
         for submission, sender in zip(batch, senders, strict=True):

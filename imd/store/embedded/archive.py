@@ -1,4 +1,4 @@
-"""Reading the archive of the embedded backend. Rows are written where messages are placed."""
+"""Reading the archive of the embedded backend. Its rows are written by `accept.Placing`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read_history(state: State, query: HistoryQuery) -> History:
 
 
 def _is_message(body: str) -> bool:
-    """Somebody may have been at the file."""
+    """False for a body that another program has written to the file."""
     try:
         return bool(decode_message(body).id)
     except (msgspec.MsgspecError, UnicodeEncodeError):
@@ -77,7 +77,7 @@ def _is_message(body: str) -> bool:
 
 
 def read_newest_id(state: State) -> str:
-    """See `Archive.newest_id`. One seek for each user: somebody takes part in each message."""
+    """See `Archive.newest_id`. One seek for each user, since each message has a participant."""
     state.write()
     newest = "SELECT MAX((SELECT MAX(p.id) FROM participant p WHERE p.uid = u.uid)) FROM user u"
     return state.connection.execute(newest).fetchone()[0] or ""

@@ -1,6 +1,6 @@
 """The embedded backend: inbox, desk and archive in one SQLite file, channels in memory. For one node.
 
-What `accept` has answered is in the file, archive row included, and survives kill -9 and a power cut.
+A message that `accept` has placed is in the file, archive row included, and survives kill -9 and a power cut.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class EmbeddedStore:
         self._sweeping.clock = reactor
         self._starting: list[Deferred[None]] | None = None
         self._started: Failure | bool = False
-        """True once it is; a Failure if it could not"""
-        # Made and used in the thread.
+        """True after the start; a Failure if it failed"""
+        # Made in the thread, and used there only.
         self._state: State
         self._desk: Desk
         self._devices: Devices
@@ -140,7 +140,7 @@ class EmbeddedStore:
         return self._worker.problem()
 
     def _do(self, user: str | None, work: Callable[[], Any]) -> Deferred[Any]:
-        """Have `work` done in the thread; `user` is whose row and devices it asks for."""
+        """Have `work` done in the thread. `user`: the user whose row and devices it reads."""
         return self._worker.do(Operation(work=work, user=user))
 
     # Inbox
@@ -171,7 +171,7 @@ class EmbeddedStore:
         return self._do(leave.user, lambda: self._devices.leave(leave))
 
     def era(self) -> Deferred[str]:
-        # Channels are forgotten with the process, and their connections with them.
+        # Channels and their connections end with the process.
         return succeed("")
 
     def serve_desk(self) -> Deferred[list[Delivery]]:
@@ -189,8 +189,8 @@ class EmbeddedStore:
     # ArchiveQueue
 
     def publish(self, records: Sequence[Record]) -> Deferred[None]:
-        """Nothing is left to do: what `accept` placed, it archived in the same transaction, and so it did
-        with the first copy of what it called a duplicate. The desk sees to who may read a message."""
+        """Fires at once: `accept` has archived the message, or the first copy of a duplicate, in the same
+        transaction. The desk adds agents as participants."""
         return succeed(None)
 
     # Archive
@@ -208,5 +208,5 @@ class EmbeddedStore:
         return swept.addErrback(self._sweep_failed)
 
     def _sweep_failed(self, failure: Failure) -> None:
-        # The next one makes up for it.
+        # The next sweep makes up for it.
         self._seldom.warn("forgetting what is old: {reason}", reason=failure.getErrorMessage())

@@ -16,7 +16,7 @@ class Channel(NamedTuple):
 class Channels:
     """user → device → channel, and since when each agent has been gone.
 
-    What has changed since the last `commit` can be taken back with `rollback`. All times in ms.
+    `rollback` undoes the changes since the last `commit`. All times in ms.
     """
 
     def __init__(self, start_ms: int) -> None:
@@ -75,7 +75,7 @@ class Channels:
         self._undo.clear()
 
     def mark(self) -> int:
-        """Where to roll back to, should what follows fail."""
+        """For a later `rollback` to this point."""
         return len(self._undo)
 
     def rollback(self, mark: int = 0) -> None:
@@ -98,7 +98,7 @@ class Channels:
         return any(channel.answers_visitors and channel.lease_end > now for channel in channels)
 
     def gone_since(self, agent: str) -> int:
-        """When the agent's last channel that answered visitors ended; nobody was here before the start."""
+        """When the agent's last channel that answered visitors ended; the start, if it has had none since."""
         ends = [
             channel.lease_end for channel in self.by_user.get(agent, {}).values() if channel.answers_visitors
         ]
@@ -109,7 +109,7 @@ class Channels:
         return not self._answers(agent, now) and now - self.gone_since(agent) > grace_ms
 
     def purge(self, ended_before: int, now: int) -> None:
-        """Forget channels whose lease ended before the time given: whoever held them is not coming back."""
+        """Forget channels whose lease ended before the time given: their connections will not come back."""
         for user, devices in list(self.by_user.items()):
             for device, channel in devices.items():
                 if channel.lease_end < ended_before:

@@ -1,4 +1,4 @@
-"""The desk of the embedded backend: which agent a visitor has, and what waits for one."""
+"""The desk of the embedded backend: assigns visitors to agents, and moves their messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VISITORS_PER_CALL = 50
 MESSAGES_PER_CALL = 5000
 DELIVERIES_PER_VISITOR = 50
 AGENT_KEPT_MS = 86_400_000
-"""of a visitor's silence: after that it is no load on its agent, and nobody's unless it is owed an answer"""
+"""a visitor silent for longer is no load on its agent, and leaves it unless it is owed an answer"""
 
 
 class Desk:
@@ -26,8 +26,8 @@ class Desk:
     # for placing messages
 
     def present_agent(self, visitor: User, now: int) -> str | None:
-        """The visitor's agent, if it has one that is not gone for good, and has said or been told something
-        of late or is owed an answer."""
+        """The visitor's agent. None if the agent has been gone for longer than the grace period, or if the
+        visitor has been silent for long and is owed no answer."""
         state = self._state
         kept_ms = state.keep_ms if visitor.owed else AGENT_KEPT_MS
         if visitor.agent is None or visitor.agent_used < now - kept_ms:
@@ -37,10 +37,10 @@ class Desk:
     def agent_for(
         self, visitor: User, wanted: str, now: int
     ) -> NotAllowed | tuple[User | None, list[Delivery]]:
-        """The agent who gets the visitor's message, claimed if need be (None: nobody is online), and
-        where that put what the visitor had waiting.
+        """The agent that gets the visitor's message, and the deliveries of messages that waited for it.
 
-        NotAllowed, and nothing is changed, if `wanted` is not empty and not that agent.
+        A visitor without an agent is assigned to one. None: no agent is online. NotAllowed, without any
+        change, if `wanted` names another agent.
         """
         state = self._state
         present = self.present_agent(visitor, now)
@@ -58,19 +58,19 @@ class Desk:
         return agent, []
 
     def answered(self, visitor: User, number: int) -> None:
-        """The visitor's agent has written to it: another one need not."""
+        """The visitor's agent has written to it, so earlier messages need no other agent's answer."""
         self._state.settle(visitor, number)
         visitor.agent_used = self._state.clock.now_ms()
 
     def wait(self, visitor: User, number: int, size: int) -> None:
-        """Put a message at the end of what the visitor has waiting."""
+        """Append a message to the visitor's waiting ones."""
         state = self._state
         state.waiting += (visitor.uid, number, number, size)
         state.set_waiting(visitor, True)
         self._grown[visitor.uid] = visitor
 
     def cap_waiting(self) -> None:
-        """Call after a batch: past `max_messages` the oldest of what a visitor has waiting leave."""
+        """Call after a batch: of a visitor's waiting messages, the newest `max_messages` stay."""
         grown, self._grown = self._grown, {}
         for visitor in grown.values():
             self._cap(visitor)
@@ -139,10 +139,10 @@ class Desk:
     # moving
 
     def _hand_over(self, visitor: User, agent: User, now: int) -> list[Delivery]:
-        """Assign the visitor, and put what it has written since the last answer into the agent's inbox: the
-        newest of what other agents have got, and all that nobody has got; nothing that this agent has got.
+        """Assign the visitor, and put its messages since the last answer into the agent's inbox: the newest
+        that other agents have got, and all that no agent has got. This agent gets no message twice.
 
-        Of very many messages only the last are returned: their numbers tell of the others.
+        Only the last deliveries are returned: their numbers show that there are others.
         """
         state = self._state
         state.assign(visitor, agent.name)
@@ -187,8 +187,8 @@ class Desk:
         ]
 
     def _release(self, visitors: list[User], now: int) -> None:
-        """Take visitors back from their agent. One waits for another if it is owed an answer or somebody is
-        online; else it is free until it writes again."""
+        """Take visitors from their agent. A visitor waits for another agent if it is owed an answer, or if
+        one is online; otherwise it has none until it writes again."""
         online = bool(self._state.channels.agents_online(now))
         for visitor in visitors:
             self._state.assign(visitor, None)

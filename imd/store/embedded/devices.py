@@ -1,4 +1,4 @@
-"""Channels, cursors and reading of the embedded backend: connect, pull, ack, renew, leave."""
+"""Devices of the embedded backend: connect, pull, ack, renew, leave."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from imd.store.embedded.state import Device, State, User
 
 PAGE_BYTES = 256 * 1024
 UNTOLD = "-"
-"""in place of a cursor's epoch: the device has not given a sign that it read `recovered: false`"""
+"""the epoch of a cursor whose device has not yet acknowledged anything after `recovered: false`"""
 
 _read_page = msgspec.json.Decoder(list[tuple[int, str]]).decode
 
 
 class Devices:
-    """What one device may ask for. All methods run in the open transaction."""
+    """The requests of devices. All methods run in the open transaction."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -43,10 +43,10 @@ class Devices:
         replaced = old.id if old is not None and old.id != request.channel else ""
         device = state.devices(user).get(request.device)
         newest = device.attempt if device is not None else None
-        # SQLite's integers have 64 bits; a client's have as many as it likes.
+        # SQLite's integers have 64 bits. A client's may have more.
         attempt = newest if request.attempt is None else max(0, min(request.attempt, 2**63 - 1))
         later = 0 if newest is None or attempt is None else attempt - newest
-        # A channel that registers again yields to the one that is there, unless that has an older attempt.
+        # A channel that registers again yields to the present one, unless that one has an older attempt.
         if (later < 0 and (replaced or request.resume)) or (later == 0 and replaced and request.resume):
             return Superseded()
         if len(live) >= state.options.channels_per_user:
@@ -54,12 +54,12 @@ class Devices:
 
         start, recovered = self._start(user, request)
         if not user.opened:
-            # The first device of all, for which less was kept than would have been for another.
+            # Before its first device an inbox keeps fewer messages, so some may have left.
             options = state.options
             recovered = recovered and not (user.low and options.unopened_messages < options.max_messages)
             user.opened = 1
             state.changed(user)
-        # A channel that registers again may have read nothing yet of what it was told.
+        # A channel that registers again may not have read yet that it was not recovered.
         untold = not recovered or (request.resume and device is not None and device.epoch == UNTOLD)
         epoch = UNTOLD if untold else user.epoch
         state.put_device(user, request.device, Device(epoch, start, now, attempt, request.ephemeral))
@@ -70,7 +70,7 @@ class Devices:
         return Registered(start, recovered, replaced, self._page(user, start, request.page))
 
     def _start(self, user: User, request: ConnectRequest) -> tuple[int, bool]:
-        """After which number the device is to read on, and whether it gets there without a hole."""
+        """The number after which the device reads on, and whether that continues without a hole."""
         cursor = self._state.devices(user).get(request.device)
         if request.epoch is not None:
             if request.epoch == user.epoch and user.low <= request.seq <= user.seq:
@@ -85,8 +85,8 @@ class Devices:
         return min(max(cursor.seq, user.low), user.seq), recovered
 
     def _make_room(self, user: User, device: str, live: set[str], now: int) -> None:
-        """Drop ephemeral devices that are gone; past the number of devices that a user may have, those
-        unseen longest, but live ones last."""
+        """Drop ephemeral devices that are gone. If a user then has too many devices, drop the ones unseen for
+        longest; live ones come last."""
         state = self._state
         for name, other in list(state.devices(user).items()):
             gone = name != device and name not in live
@@ -141,7 +141,7 @@ class Devices:
         self.trim_acknowledged(user, now)
 
     def trim_acknowledged(self, user: User, now: int) -> None:
-        """Let what all devices have leave the inbox; devices unseen for `keep_days` are dropped."""
+        """Trim what every device has acknowledged. Devices unseen for `keep_days` are dropped."""
         state = self._state
         devices = state.devices(user)
         unseen_since = now - state.keep_ms

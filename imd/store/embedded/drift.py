@@ -1,8 +1,8 @@
-"""Times in the file of a process whose clock was set while it ran: they are put right at the next start.
+"""Corrects stored times at the start, if the machine's clock was set while the last process ran.
 
-A process measures all times that it stores, and their ages, by a clock that nobody sets. If this machine's
-clock is set meanwhile (a computer without a battery, a wrong time zone), those times are off by the same
-amount, and the next process would take what is new for old: forget cursors, or that a message was sent.
+A process stores times by a clock that does not follow the machine's. If the machine's clock is set meanwhile
+(a computer without a battery, a wrong time zone), the stored times are off by that much. The next process
+would take new entries for old ones, and forget cursors and resends.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sqlite3
 
 from imd.protocol.ids import ServerClock
 
-# Clocks that are kept right all the time differ by less.
+# Clocks that are synchronised differ by less.
 DRIFT_MS = 2000
-# No process runs for longer with a clock that is wrong. What is later than that is another process's.
+# No process runs for longer with a wrong clock. Later times are those of another process.
 _MAX_RUN_MS = 366 * 86_400_000
 
 _TABLE = (
@@ -24,7 +24,7 @@ _TIMES = (("device", "seen"), ("sent", "used"), ("visitor", "used"), ("user", "a
 
 
 def mend_times(connection: sqlite3.Connection) -> None:
-    """Before anything else is read. Raises sqlite3.Error."""
+    """Call before anything else is read. Raises sqlite3.Error."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'drift'").fetchone():
         return
     connection.execute("BEGIN")
@@ -39,10 +39,10 @@ def mend_times(connection: sqlite3.Connection) -> None:
 
 
 class Drift:
-    """How far the clock of this process is off, noted in the file when that changes."""
+    """Notes in the file how far this process's clock is off."""
 
     def __init__(self, connection: sqlite3.Connection, clock: ServerClock, next_number: int) -> None:
-        """`next_number`: of the first message that this process will store."""
+        """`next_number`: the number of the first message that this process will store."""
         self._connection = connection
         self._clock = clock
         self._began = clock.now_ms()
@@ -50,7 +50,7 @@ class Drift:
         self._noted = 0
 
     def note(self) -> None:
-        """In the open transaction. Writes only when the clock has been set."""
+        """Call in the open transaction. Writes only when the machine's clock has been set."""
         drift = self._clock.set_by_ms()
         if abs(drift - self._noted) >= DRIFT_MS:
             self._connection.execute(_TABLE)

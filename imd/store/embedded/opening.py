@@ -1,4 +1,4 @@
-"""How many inboxes that no device has ever opened each sender of the embedded backend has begun of late."""
+"""The limit on inboxes that no device has ever opened, for each sender and hour of the embedded backend."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from imd.store.shared_metrics import OPENED
 
 HOUR_MS = 3_600_000
 MAX_SENDERS = 10_000
-"""past it those whose hour is over are forgotten, then the oldest"""
+"""beyond it, senders whose hour is over are forgotten, then the oldest"""
 
 
 class Opening:
-    """Counts by sender, from its first such inbox on for an hour. In memory: a restart begins anew.
+    """Counts in memory: an hour begins with a sender's first such inbox. A restart begins anew.
 
-    After a rollback some may have been counted twice, never too few.
+    After a rollback inboxes may be counted twice, but none is missed.
     """
 
     def __init__(self, new_ids: int) -> None:
         self._new_ids = new_ids
         self._begun: dict[str, tuple[int, int]] = {}
-        """sender → when its hour began, ms, and how many since; in the order of the former"""
+        """sender → when its hour began, ms, and the inboxes since then; in the order of the times"""
 
     def refuse(self, sender: str, recipients: Sequence[User], now: int) -> TooManyNew | None:
-        """Why these must not all get a message; None, and they are counted, if they may."""
+        """The refusal of a message to these recipients. None if it may be placed: then they are counted."""
         new = sum(not user.seq and not user.opened for user in recipients)
         if self._new_ids and new:
             if new > self._new_ids:

@@ -1,4 +1,4 @@
-"""Whether the embedded backend's disk would take a message: the system is asked, and in doubt it is tried."""
+"""Whether the embedded backend's disk would take a message: asks the system, and in doubt tries to write."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import time
 from imd.store.embedded.group import Group
 from imd.store.embedded.state import State
 
-# Without a write that is known to have worked for so long, one is tried.
+# A probe writes if its last write is older.
 WRITE_SECONDS = 15.0
-# A large message with all that is written for it. With less room on the disk each look tries that much.
+# A large message with all its rows. With less than four times that on the disk, each probe writes so much.
 DOUBTFUL_BYTES = 256 * 1024
 _ROOM_BYTES = 4 * DOUBTFUL_BYTES
 
 
 class Probe:
-    """Used in the thread. A look is a transaction of its own: if it fails, nobody else's work does."""
+    """Used in the thread. A look has a transaction of its own, so that its failure is nobody else's."""
 
     def __init__(self, folder: str, state: State, group: Group) -> None:
         self._folder = folder
         self._state = state
         self._group = group
         self._failures = 0
-        """of groups, when the last write was tried; more by now: it failed, or another has"""
+        """`group.failures` at the last write; a higher count means that a group has failed since"""
         self._wrote_at = float("-inf")
 
     def look(self) -> None:
-        """Write what a message would need if there is doubt whether it can be. Raises sqlite3.Error."""
+        """Write as much as a message needs if in doubt, else a byte now and then. Raises sqlite3.Error."""
         now = time.monotonic()
         doubt = self._group.failures != self._failures or not self._has_room()
         if doubt or now - self._wrote_at >= WRITE_SECONDS:
@@ -44,6 +44,6 @@ class Probe:
 
     def _write(self, size: int) -> None:
         connection = self._state.connection
-        # Here, and not with the other tables: a file must open on a disk that is full.
+        # The table is made here, and not with the others: the file has to open on a full disk.
         connection.execute("CREATE TABLE IF NOT EXISTS probe (one INTEGER PRIMARY KEY, filler BLOB NOT NULL)")
         connection.execute("INSERT OR REPLACE INTO probe VALUES (1, zeroblob(?))", (size,))

@@ -1,7 +1,7 @@
-"""What the embedded backend's thread keeps in memory of its file, and what it has yet to write to it.
+"""The embedded backend's cache of its file, and the changes that are not in the file yet.
 
-Operations change the objects here; `write` puts all changes into the open transaction with a handful of
-statements, and `forget` drops everything after a rollback, so that it is read afresh.
+Operations change the objects here. `write` puts all changes into the open transaction with a handful of
+statements. After a rollback `forget` drops the cache, so that it is read again.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Device:
     seq: int
     seen: int
     attempt: int | None
-    """the newest that it has connected with"""
+    """the highest attempt that it has connected with"""
     ephemeral: bool
 
 
 @dataclass(slots=True)
 class User:
-    """A row of the table `user`; its devices are there once they have been asked for."""
+    """A row of the table `user`; `devices` is loaded on demand."""
 
     uid: int
     name: str
@@ -52,7 +52,7 @@ class User:
     """when the visitor last wrote to its agent, or was answered, ms"""
     waiting: int | None = None
     owed: int = 0
-    """OWED if a visitor's messages have no answer, SILENT if that is so and it is no load on its agent"""
+    """OWED: the visitor's messages have no answer. SILENT: in addition it is no load on its agent"""
     opened: int = 0
     """1 once a device of the user has connected"""
     devices: dict[str, Device] | None = None
@@ -87,7 +87,7 @@ class State:
         self._next_number = 1
         self._next_use = 1
         self._next_place = 1
-        # Rows to be written, values laid end to end.
+        # Rows to be written, their columns laid end to end.
         self.messages: list[Any] = []
         self.participants: list[Any] = []
         self.inbox: list[Any] = []
@@ -137,7 +137,7 @@ class State:
     # users
 
     def load(self, names: Iterable[str]) -> Mapping[str, User]:
-        """Everybody known, with at least those named in it; who has no row yet is given one."""
+        """Load these users, creating missing rows; return the cache."""
         users = self._users
         missing = [name for name in dict.fromkeys(names) if name not in users]
         if missing:
@@ -153,7 +153,7 @@ class State:
         return users
 
     def unmake(self, user: User) -> None:
-        """Somebody who was given a row, and is in nothing that will be written, gets none."""
+        """Forget a user whose row is not written yet, and to whom nothing refers."""
         if user.uid in self._new_users:
             self._new_users.discard(user.uid)
             self._changed_users.pop(user.uid, None)
@@ -163,7 +163,7 @@ class State:
         return self._users.get(name) or self.load((name,))[name]
 
     def uid_of(self, name: str) -> int | None:
-        """The user's number; None for somebody who has not been heard of."""
+        """The user's number; None for an unknown user."""
         user = self._users.get(name)
         if user is not None:
             return user.uid
@@ -174,7 +174,7 @@ class State:
         self._changed_users[user.uid] = user
 
     def trim(self, user: User, low: int) -> None:
-        """Let everything up to `low` leave the inbox."""
+        """Remove messages up to `low` from the inbox."""
         if low > user.low:
             user.low = low
             self._trims[user.uid] = low
@@ -183,7 +183,7 @@ class State:
     # devices
 
     def load_devices(self, names: Sequence[str]) -> None:
-        """Have the devices of all these users in memory."""
+        """Load the devices of these users."""
         users = self.load(names)
         by_uid = {user.uid: user for user in map(users.__getitem__, names) if user.devices is None}
         for user in by_uid.values():
@@ -211,7 +211,7 @@ class State:
     # visitors and agents
 
     def loads(self) -> dict[str, int]:
-        """How many visitors each agent has that has any. Silent ones do not count: it may be 0."""
+        """agent → its visitors, for agents that have any. Silent ones do not count, so it may be 0."""
         if self._loads is None:
             self.write()
             rows = self.connection.execute(
@@ -222,7 +222,7 @@ class State:
         return self._loads
 
     def assign(self, visitor: User, agent: str | None) -> None:
-        """Give the visitor to an agent, or to nobody."""
+        """Assign the visitor to an agent, or to none."""
         loads = self.loads()
         if visitor.agent is not None and visitor.owed != SILENT:
             loads[visitor.agent] -= 1
@@ -234,7 +234,7 @@ class State:
         self.touch(visitor)
 
     def touch(self, visitor: User) -> None:
-        """There is something new with the visitor: it is its agent's load."""
+        """The visitor has written, or was answered or assigned: it counts as its agent's load."""
         if visitor.owed == SILENT and visitor.agent is not None:
             visitor.owed = OWED
             self.loads()[visitor.agent] += 1
@@ -242,20 +242,20 @@ class State:
         self.changed(visitor)
 
     def lay_aside(self, visitor: User) -> None:
-        """The visitor has long been silent, and is owed an answer: it stays its agent's, but is no load."""
+        """The visitor has long been silent, and is owed an answer: it keeps its agent, but is no load."""
         if visitor.owed == OWED and visitor.agent is not None:
             self.loads()[visitor.agent] -= 1
             visitor.owed = SILENT
             self.changed(visitor)
 
     def owe(self, visitor: User, number: int, size: int) -> None:
-        """An agent has got this message of the visitor, which has no answer yet."""
+        """Note that an agent has got this message of the visitor, and that it has no answer."""
         self.unanswered += (visitor.uid, number, size)
         visitor.owed = OWED
         self.changed(visitor)
 
     def settle(self, visitor: User, number: int) -> None:
-        """Messages of the visitor up to this one need no answer any more."""
+        """Note that messages of the visitor up to this one need no answer any more."""
         if visitor.owed == SILENT and visitor.agent is not None:
             self.loads()[visitor.agent] += 1
         visitor.owed = 0
@@ -285,7 +285,7 @@ class State:
             self._changed_users.clear()
             self._new_users.clear()
         grown = list(dict.fromkeys(self.unanswered[::3]))
-        for statement, values in (
+        for statement, rows in (
             (tables.PUT_MESSAGES, self.messages),
             (tables.PUT_PARTICIPANTS, self.participants),
             (tables.PUT_INBOX, self.inbox),
@@ -293,9 +293,9 @@ class State:
             (tables.PUT_WAITING, self.waiting),
             (tables.PUT_UNANSWERED, self.unanswered),
         ):
-            if values:
-                statement.write(connection, values)
-                values.clear()
+            if rows:
+                statement.write(connection, rows)
+                rows.clear()
         if grown:
             tables.CAP_UNANSWERED.write(connection, grown)
         if self._answers:
@@ -326,14 +326,13 @@ class State:
                 del self._users[name]
 
     def forget(self, mark: int = 0) -> None:
-        """What is in memory is not in the file: drop it, and take back what was done to the registry
-        since `mark`."""
+        """Drop the cache, which may differ from the file, and undo changes of the registry since `mark`."""
         self.channels.rollback(mark)
         self._users.clear()
         self._loads = None
-        rows = (self.messages, self.participants, self.inbox, self.sent, self.waiting, self.unanswered)
-        for values in rows:
-            values.clear()
+        unwritten = (self.messages, self.participants, self.inbox, self.sent, self.waiting, self.unanswered)
+        for rows in unwritten:
+            rows.clear()
         self._answers.clear()
         self._new_users.clear()
         self._changed_users.clear()

@@ -1,4 +1,4 @@
-"""What the embedded backend forgets in the course of time, a little at each call; and visitors' tokens."""
+"""Deletes old rows of the embedded backend, a few at each call; keeps visitors' tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PURGE_EVERY = 60
 
 
 class Sweep:
-    """Deletes what has outlived its time. Every reader checks the time for itself: this is only for room."""
+    """Deletes expired rows to make room. Readers check times themselves, and do not depend on it."""
 
     def __init__(self, state: State, devices: Devices, drift: Drift) -> None:
         self._state = state
@@ -39,7 +39,7 @@ class Sweep:
             self._state.channels.purge(now - 2 * self._state.lease_ms, now)
 
     def _forget_sent(self, now: int) -> None:
-        # At least twice what has been added since the last time, so that the table stays in proportion.
+        # At least twice the rows that were added since the last sweep, so that the table does not grow.
         connection = self._state.connection
         last_use = connection.execute("SELECT MAX(use) FROM sent").fetchone()[0] or 0
         rows = max(ROWS_PER_SWEEP, 2 * (last_use - self._last_use))
@@ -57,7 +57,7 @@ class Sweep:
         )
 
     def _sweep_users(self, now: int) -> None:
-        """Of the next few users: old messages leave the inboxes, devices unseen no longer hold them back."""
+        """Trim the inboxes of the next users: old messages leave, devices unseen for long are dropped."""
         state = self._state
         first, last = self._uid + 1, self._uid + USERS_PER_SWEEP
         names = state.connection.execute(
@@ -83,7 +83,7 @@ class Sweep:
         self._uid = last if last < highest else 0
 
     def _forget_agent(self, user: User, now: int) -> None:
-        """A visitor that has long been silent is nobody's, or no load if it is owed an answer."""
+        """A visitor that has long been silent leaves its agent, or is no load if it is owed an answer."""
         state = self._state
         if user.owed and user.agent_used < now - state.keep_ms:
             state.settle(user, state.last_number())

@@ -1,8 +1,8 @@
 """The SQLite file of the embedded backend: its lock, its tables, and statements that take many rows.
 
-Python lets go of its interpreter lock around every step of a statement, and a thread that steps once
-per row waits for a busy reactor once per row: measured, 1,200 µs a row instead of 5. So rows are
-written many to a statement, and read many to a row (as one JSON array).
+Python releases its interpreter lock around each step of a statement. A thread that steps once for each row
+waits for a busy reactor each time: measured, 1,200 µs a row instead of 5. So a statement writes many rows,
+and reads many as one row, a JSON array.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ SCHEMA_VERSION = 2
 BUSY_SECONDS = 5
 
 SCHEMA = """
--- Everybody who has a name in any other table. An inbox holds exactly the numbers low+1 to seq.
--- agent: whom a visitor is assigned to; agent_used: when it last wrote to it, or was answered, ms.
+-- Every user that another table refers to. An inbox holds exactly the numbers low+1 to seq.
+-- agent: the agent that a visitor is assigned to; agent_used: when it last wrote to it, or was answered, ms.
 -- waiting: a visitor's place in the desk's waiting order.
--- owed: 1 if a visitor's messages have no answer; 2 if it has long been silent as well: no load on its agent.
--- opened: a device of the user has connected at some time.
+-- owed: 1 if a visitor's messages have no answer; 2 if it has also been silent for long, and is no load.
+-- opened: 1 once a device of the user has connected.
 CREATE TABLE user (uid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL,
     seq INTEGER NOT NULL, low INTEGER NOT NULL, agent TEXT, agent_used INTEGER NOT NULL, waiting INTEGER,
     owed INTEGER NOT NULL, opened INTEGER NOT NULL);
 CREATE INDEX user_agent ON user (agent) WHERE agent IS NOT NULL;
 CREATE INDEX user_waiting ON user (waiting) WHERE waiting IS NOT NULL;
 
--- epoch: of the cursor, or '-' while the device is still to be told that it was not recovered.
--- seq: what the device acknowledged; seen: when it last gave a sign of life, ms; attempt: its newest.
+-- epoch: of the cursor, or '-' until the device has acknowledged anything after `recovered: false`.
+-- seq: the number that the device acknowledged; seen: when it was last heard of, ms; attempt: its highest.
 CREATE TABLE device (uid INTEGER NOT NULL, name TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
     seen INTEGER NOT NULL, attempt INTEGER, ephemeral INTEGER NOT NULL,
     PRIMARY KEY (uid, name)) WITHOUT ROWID;
 
--- The archive. Bodies are here and nowhere else. send_time: when it was stored, ms; its sender's is in them.
+-- The archive. Only this table has bodies. send_time: when the message was stored, ms.
 CREATE TABLE message (number INTEGER PRIMARY KEY, id TEXT NOT NULL, sender INTEGER NOT NULL,
     conversation BLOB NOT NULL, send_time INTEGER NOT NULL, body TEXT NOT NULL);
 CREATE INDEX message_conversation ON message (conversation, id);
@@ -65,7 +65,7 @@ CREATE INDEX visitor_used ON visitor (used);
 
 UNANSWERED = 50
 
-# What an agent has of its visitor since it last wrote to it counts as unanswered.
+# Messages that an agent has got of its visitor since it last wrote to it count as unanswered.
 _FROM_1 = f"""
 ALTER TABLE user ADD COLUMN owed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE user ADD COLUMN opened INTEGER NOT NULL DEFAULT 1;
@@ -87,7 +87,7 @@ _UPGRADES = {0: SCHEMA, 1: _FROM_1}
 
 
 def lock_folder(folder: str) -> int:
-    """The descriptor that holds `<folder>/lock`; the folder is made, for its owner alone, if it is missing.
+    """Lock `<folder>/lock`; gives the descriptor. A missing folder is made, for its owner alone.
 
     Raises ConfigurationError if another process has it or the folder cannot be used.
     """
@@ -108,7 +108,7 @@ def lock_folder(folder: str) -> int:
 
 
 def open_file(folder: str) -> sqlite3.Connection:
-    """The connection to `<folder>/imd.db`, with its tables.
+    """Open `<folder>/imd.db`, and make or upgrade its tables.
 
     Raises ConfigurationError if it cannot be used.
     """
@@ -146,10 +146,10 @@ def open_file(folder: str) -> sqlite3.Connection:
 
 
 class ManyRows:
-    """A statement that takes any number of rows of `columns` values each, in few executions.
+    """A statement for any number of rows of `columns` values each, in few executions.
 
-    `sql` holds `{rows}` where the rows go, each as `row`. Statements exist for 1, 2, 4 … 256 rows: their
-    texts are made once, so that SQLite's compiled forms are found again.
+    `sql` holds `{rows}` in the place of the rows, each written as `row`. There are texts for 1, 2, 4 … 256
+    rows, made once, so that the connection finds their compiled statements again.
     """
 
     _SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -162,7 +162,7 @@ class ManyRows:
     def run(
         self, connection: sqlite3.Connection, values: Sequence[Any], more: tuple[Any, ...] = ()
     ) -> Iterator[sqlite3.Cursor]:
-        """Execute for all rows, laid end to end in `values`; `more` is for what follows them."""
+        """Execute for all rows, which are laid end to end in `values`; `more`: the parameters behind them."""
         columns = self._columns
         start = 0
         left = len(values) // columns
@@ -180,7 +180,7 @@ class ManyRows:
     def read(
         self, connection: sqlite3.Connection, values: Sequence[Any], more: tuple[Any, ...] = ()
     ) -> Iterable[Any]:
-        """The first column of every row that comes out."""
+        """The first column of each result row."""
         for cursor in self.run(connection, values, more):
             for row in cursor.fetchall():
                 yield row[0]

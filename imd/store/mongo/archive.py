@@ -1,4 +1,4 @@
-"""The archive in MongoDB. The driver blocks, so it has threads of its own."""
+"""The archive in MongoDB. The driver blocks, so it is called in threads of its own."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ COLLECTION = "im_message"
 DATABASE = "imd"
 
 READ_THREADS = 3
-# Two writes, a ping, indexes that are made, and the audit.
+# Two writes, a ping, the building of indexes, and the audit.
 WRITE_THREADS = 5
 MAX_READS = 256
 PING_SECONDS = 2.0
 SELECTION_SECONDS = 2.0
 STOP_SECONDS = 3.0
-# Between two tries to make indexes that something is in the way of.
+# Between two tries to make indexes.
 INDEX_SECONDS = 60.0
 _retry_seconds = backoff(0.25, 15.0, 1.7)
 
@@ -77,14 +77,14 @@ class MongoArchive:
         self._indexing: Deferred[None] | None = None
         self._index_at = 0.0
         self._told: set[str] = set()
-        """what is in the way of indexes, as far as it has been logged"""
+        """obstacles to indexes that have been logged"""
         self._stopping = False
         self._pause: Deferred[None] | None = None
 
     # from the node
 
     def start(self) -> Deferred[None]:
-        """Fires when MongoDB has answered. Threads and sockets are made here: a daemon has forked by now."""
+        """Fires when MongoDB has answered. Threads and sockets are made here, after a daemon has forked."""
         self._readers = ThreadPoolExecutor(READ_THREADS, "mongodb-read")
         self._writers = ThreadPoolExecutor(WRITE_THREADS, "mongodb-write")
         self._watching = ensureDeferred(self._watch())
@@ -101,7 +101,7 @@ class MongoArchive:
             await watching
         self._problem = "stopped"
         if self._client is not None and self._writers is not None:
-            # It takes leave of the server, which may not be listening.
+            # Closing sends to the server, which may not answer.
             closed = self._in_thread(self._writers, self._client.close)
             await closed.addTimeout(STOP_SECONDS, self._reactor, onTimeoutCancel=lambda *_: None)
         for pool in (self._readers, self._writers):
@@ -109,7 +109,7 @@ class MongoArchive:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def stop(self) -> Deferred[None]:
-        """Stop the writer first. Threads end by themselves, within the timeout of what they do."""
+        """Call after the writer's stop. Threads end by themselves, within the timeout of their work."""
         return ensureDeferred(self._stop()).addErrback(
             lambda failure: self.log.failure("MongoDB: did not stop in good order", failure)
         )
@@ -122,7 +122,7 @@ class MongoArchive:
     # from the writer
 
     def insert(self, bodies: Sequence[bytes | msgspec.Raw]) -> Deferred[Inserted]:
-        """Write messages, in any order, each once however often it is given.
+        """Write messages, in any order. A message that is given again is not written twice.
 
         Unavailable: some may be written; give all of them again.
         """
@@ -142,7 +142,7 @@ class MongoArchive:
     # from the writer and the audit
 
     def run(self, work: Callable[..., Any], *args: Any, **options: Any) -> Deferred[Any]:
-        """What `work(collection, *args)` gives, in a thread, within the timeout. Fails with Unavailable."""
+        """Run `work(collection, *args)` in a thread, within the timeout. Fails with Unavailable."""
         if self._writers is None or self._stopping or self._collection is None:
             return fail(Unavailable(self.problem() or "MongoDB: stopped"))
         done = self._in_thread(self._writers, self._within, work, args, options)
@@ -160,7 +160,7 @@ class MongoArchive:
         began = self._reactor.seconds()
         give_up_at = time.monotonic() + self._timeout_seconds
         answer: Deferred[History] = Deferred()
-        # The slot is free when the thread is, which may be later than the deadline of whoever asked.
+        # A read counts until its thread is free, which may be after the answer's deadline.
         running = self._in_thread(self._readers, self._history, query, give_up_at)
         running.addBoth(self._read_done).addCallback(self._without_foreign)
         running.addErrback(self._unavailable)
@@ -196,7 +196,7 @@ class MongoArchive:
             )
         return page.history
 
-    # in threads: nothing of the reactor's may be touched here
+    # in threads, where the reactor must not be used
 
     def _history(self, query: HistoryQuery, give_up_at: float) -> Page:
         seconds = give_up_at - time.monotonic()
@@ -207,7 +207,7 @@ class MongoArchive:
 
     def _newest_id(self) -> str:
         with pymongo.timeout(self._timeout_seconds):
-            # Among texts: ids of another type, which sort behind, are of documents that no node wrote.
+            # Only texts: documents with other ids, which sort behind texts, are foreign.
             newest = self._collection.find_one({"_id": {"$gte": ""}}, {"_id": True}, sort=[("_id", -1)])
         return "" if newest is None else str(newest["_id"])
 
@@ -221,7 +221,7 @@ class MongoArchive:
             client: Any = pymongo.MongoClient(
                 self._url,
                 tz_aware=True,
-                # What no date or text can hold must not make a page of history unreadable.
+                # A date or text out of range must not make a page of history unreadable.
                 datetime_conversion="DATETIME_AUTO",
                 unicode_decode_error_handler="replace",
                 maxPoolSize=READ_THREADS + WRITE_THREADS,
@@ -246,7 +246,7 @@ class MongoArchive:
             self._client.admin.command("ping")
 
     def _make_indexes(self) -> list[str]:
-        # No deadline but the socket's: on a collection that is already large this takes its time.
+        # No deadline but the socket's: on a large collection this takes long.
         troubles = make_indexes(self._collection)
         try:
             make_ledger(self._collection)
@@ -280,7 +280,7 @@ class MongoArchive:
             await self._sleep(_retry_seconds(failures) if failures else PING_SECONDS * random.uniform(0.5, 1))
 
     async def _look(self) -> None:
-        """One ping; what is missing is made."""
+        """One ping; makes the client and the indexes if they are missing."""
         assert self._writers is not None
         if self._client is None:
             await self._in_thread(self._writers, self._connect)
@@ -302,7 +302,7 @@ class MongoArchive:
                 self.log.warn("MongoDB: an index cannot be made {trouble}; history is slow", trouble=trouble)
 
     def _no_indexes(self, failure: Failure) -> None:
-        # Tried again after a later ping; the server goes on building what it has begun.
+        # Tried again after a later ping. The server goes on building an index that it has begun.
         self._indexing = None
         if not self._stopping:
             reason = describe(failure.value or RuntimeError(failure))
@@ -326,7 +326,7 @@ class MongoArchive:
         await pause
 
     def _unavailable(self, failure: Failure) -> Failure:
-        """The driver's errors become the project's. A lost connection is a problem until the next ping."""
+        """The driver's error as Unavailable. A lost connection is a problem until the next ping."""
         error: Any = failure.value
         if isinstance(error, Unavailable):
             return failure
@@ -337,7 +337,7 @@ class MongoArchive:
         return Failure(Unavailable(f"MongoDB: {describe(error)}"))
 
     def _in_thread(self, pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """What `work` returns or raises, in the reactor's thread. Cancelling leaves the thread at it."""
+        """Fires in the reactor's thread with the result of `work`. Cancelling does not end `work`."""
         answer: Deferred[Any] = Deferred()
 
         def over(future: Future[Any]) -> None:

@@ -1,8 +1,8 @@
-"""Which messages to lists the index of participants holds: of those written together, the newest for all.
+"""Messages to lists in the index of participants: the newest of those written together covers the others.
 
-A message to 500 has 500 entries in that index, which are dearer than all the rest of it. Under load many
-messages to the same list go into one write; the newest of them gets the field `covers`, the id of the
-oldest, and the index holds what has that field. No I/O.
+A message to 500 users has 500 entries in that index, which cost more than the rest of its write. Under load
+many messages to the same list go into one write. The newest of them gets the field `covers`, the id of the
+oldest, and the index holds only documents with that field. No I/O.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from imd.store.mongo.document import Document, covering
 
-# A message never stands for one that is older by more: a page may begin between the two.
+# A message covers none that is older by more: a page that begins between the two has to find the cover.
 COVERED_MS = 10_000
 
 
 def cover_lists(documents: Sequence[Document]) -> dict[str, str]:
-    """Put `covers` into those that stand for others, or for themselves; gives their ids → oldest id."""
+    """Put `covers` into messages to lists that cover others or themselves; gives their ids → oldest id."""
     lists: dict[str, list[str]] = {}
     for document in documents:
         if document.list_id:
@@ -36,7 +36,7 @@ def cover_lists(documents: Sequence[Document]) -> dict[str, str]:
 
 
 def covered_by(bad: Document, documents: Sequence[Document], covered: dict[str, str]) -> list[str]:
-    """The ids of those that `bad`, which could not be written, was to stand for."""
+    """The ids of the messages that `bad`, which could not be written, was to cover."""
     oldest = covered.get(bad.message_id, bad.message_id)
     return [
         document.message_id
@@ -46,9 +46,9 @@ def covered_by(bad: Document, documents: Sequence[Document], covered: dict[str, 
 
 
 def made_ms(message_id: str) -> int | None:
-    """When an id was made, in ms since the epoch; of less than an id, the first that begins so.
+    """When an id was made, in ms since the epoch. For an id's beginning: when the first such id was made.
 
-    None for what is no id of a node.
+    None for a text that is no node's id.
     """
     try:
         return int(f"{message_id[:12]:0<12}", 16)

@@ -1,4 +1,4 @@
-"""What a message looks like in MongoDB: from its JSON to a document and back, no I/O."""
+"""A message as a document in MongoDB: from its JSON and back. No I/O."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LOGIN_TYPES = {
 
 
 class ArchivedMessage(IMessage):
-    """A message as it comes out of the archive queue: with who got it, if it was a visitor's."""
+    """A message from the archive queue. `agent`: the agent that got it, if it is a visitor's."""
 
     agent: str = ""
 
@@ -49,7 +49,7 @@ class Document(msgspec.Struct, gc=False):
 
 
 class Unfit(Exception):
-    """This can never become a document; says why without showing what it holds."""
+    """Raised for a message that can never become a document. The text does not show the message."""
 
 
 _AGENT = FromUserType.CUSTOMER_SERVICE.value
@@ -85,7 +85,7 @@ def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
         )
     except (bson.errors.BSONError, OverflowError, ValueError, TypeError) as error:
         raise Unfit(f"{type(error).__name__} while encoding") from None
-    # What differs from message to message is encoded here: bsonspec.org, version 1.1.
+    # The fields that differ between messages, as BSON (bsonspec.org, version 1.1).
     message_id, text = message.id.encode(), message.msg.encode()
     elements = b"\x02_id\0%b%b\0%b\x02msg\0%b%b\0%b%b" % (
         _int32(len(message_id) + 1),
@@ -103,7 +103,7 @@ def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
     if message.is_visitor or message.from_user_type == _VISITOR:
         elements += _string(b"covers", message.id)
     encoded = _document(elements)
-    # The server's own limit; the driver would fail the whole batch.
+    # The server's limit. The driver would fail the whole batch for it.
     if len(encoded) > MAX_DOCUMENT_BYTES:
         raise Unfit(f"a document of {len(encoded)} bytes")
     return Document(message.id, encoded, list_id)
@@ -125,7 +125,7 @@ def _document(elements: bytes) -> bytes:
 
 @lru_cache(maxsize=1)
 def _created(now_ms: int) -> bytes:
-    """The same for all of a batch."""
+    """Cached, since a batch has one time."""
     return b"\x09createTime\0" + struct.pack("<q", now_ms)
 
 
@@ -137,7 +137,7 @@ def _shared(
     to: str,
     group: tuple[str, ...] | None,
 ) -> tuple[bytes, str]:
-    """What all messages of one sender to the same recipients share. And the conversation of a list."""
+    """The fields that messages of one sender to the same recipients share, and the conversation of a list."""
     message = ArchivedMessage(
         user_id=user_id,
         from_user_type=kind,
@@ -150,13 +150,13 @@ def _shared(
     return _shared_fields(message), conversation_id(conversation_members(message)) if is_list else ""
 
 
-# Of those who talk there tend to be many messages. With the longest ids and lists either takes up to 40 MB.
+# People who talk send many messages. With the longest ids and lists each cache takes up to 40 MB.
 _of_pair = lru_cache(maxsize=10_000)(_shared)
 _of_list = lru_cache(maxsize=64)(_shared)
 
 
 def _shared_fields(message: ArchivedMessage) -> bytes:
-    """Of the seed's fields, and those that history is found by."""
+    """The fields themselves, and the ones that history is found by."""
     conversation, participants = _found_by(message)
     fields: dict[str, Any] = {
         "userId": message.user_id,
@@ -176,7 +176,7 @@ def _shared_fields(message: ArchivedMessage) -> bytes:
 
 
 def _found_by(message: ArchivedMessage) -> tuple[str, list[str]]:
-    """The conversation, and the sorted ids of those who take part."""
+    """The conversation, and the sorted ids of its participants."""
     participants = {message.user_id, *([message.to] if message.to else message.group or ())}
     if message.agent:
         participants.add(message.agent)
@@ -186,7 +186,7 @@ def _found_by(message: ArchivedMessage) -> tuple[str, list[str]]:
 def to_json(document: Mapping[str, Any]) -> bytes:
     """The message's JSON, as its recipients got it. Dates must be aware.
 
-    Raises Unfit for a document that no node would have written.
+    Raises Unfit for a document that no node has written.
     """
     try:
         fields = {

@@ -9,14 +9,14 @@ from imd.contracts.archive import History, HistoryQuery
 from imd.store.mongo.cover import COVERED_MS, made_ms
 from imd.store.mongo.document import Unfit, to_json
 
-# However many documents of others lie between two messages: so many are read at a time.
+# Foreign documents may lie between two messages, so further reads are larger, up to this.
 MAX_READ = 2000
 
 
 class Page(NamedTuple):
     history: History
     foreign: int
-    """documents that were passed over: no node would have written them"""
+    """documents that were skipped, since no node has written them"""
 
 
 def read_page(collection: Any, query: HistoryQuery) -> Page:
@@ -51,12 +51,12 @@ def _newest(
 
 
 def _earlier(before: str | None) -> dict[str, Any]:
-    """Ids are texts: others, which MongoDB makes for documents without one, are none of ours."""
+    """A node's ids are texts. MongoDB makes other ids for foreign documents without one."""
     return {"$gte": ""} if before is None else {"$gte": "", "$lt": before}
 
 
 def _newest_of_all(collection: Any, viewer: str, before: str | None, count: int) -> list[str]:
-    """The ids of the newest messages that somebody sent or got. Read from indexes alone, but for lists."""
+    """The ids of the newest messages that a user sent or got. Except for lists, only indexes are read."""
     earlier = {"_id": _earlier(before)}
 
     def newest(wanted: dict[str, Any]) -> Iterator[str]:
@@ -77,10 +77,10 @@ def _newest_of_all(collection: Any, viewer: str, before: str | None, count: int)
 
 
 def _covering(collection: Any, viewer: str, before: str | None, count: int) -> Iterator[tuple[str, str, str]]:
-    """Messages that stand for some of the viewer's, newest first: id, the oldest id, the conversation.
+    """Messages that cover some of the viewer's, newest first: id, the oldest id, the conversation.
 
-    Each of them is one of the viewer's, so as many as messages are wanted will do, and before them those
-    that are not wanted but may stand for some that are.
+    Each cover is a message of the viewer's, so `count` of them are enough. Covers that are newer than the
+    page come first, since they may cover messages that belong to it.
     """
     wanted: dict[str, Any] = {
         "participants": viewer,

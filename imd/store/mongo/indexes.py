@@ -1,4 +1,4 @@
-"""The indexes that history is read by: which are there, and making the others. Blocks."""
+"""The indexes that history is read by: finds the missing ones, and makes them. Blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Keys = list[tuple[str, int]]
 
 
 class Index(NamedTuple):
-    """`only`: the fields that a document must have to be in it; None for all documents."""
+    """`only`: the index holds the documents that have this field; None: all documents."""
 
     keys: Keys
     name: str
@@ -27,21 +27,21 @@ INDEXES = (
     Index([("userId", 1), ("_id", 1)], "userId_1__id_1"),
     Index([("to", 1), ("_id", 1)], "to_1__id_1"),
     Index([("conversation", 1), ("_id", 1)], "conversation_1__id_1"),
-    # Whom userId and to do not name: members of lists, and visitors' agents.
+    # The participants that userId and to do not name: members of lists, and visitors' agents.
     Index([("participants", 1), ("_id", 1)], "participants_covers", "covers"),
 )
-# What an index may have besides its keys and still give the same answers.
+# Options that do not change an index's answers.
 _HARMLESS = frozenset({"v", "key", "ns", "name", "background", "unique"})
 
-# With one of these an index is not told apart from one without.
+# MongoDB does not tell an index with one of these options from one without.
 _NOT_BESIDE = frozenset({"hidden", "expireAfterSeconds"})
 
 Information = Mapping[str, Mapping[str, Any]]
-"""what `index_information` gives"""
+"""as from `index_information`: name → keys and options"""
 
 
 def serving(index: Index, information: Information) -> str | None:
-    """The name of an index that does what `index` is for, whatever it is called; None if there is none."""
+    """The name of an index that serves for `index`; None if there is none."""
     for name, found in information.items():
         if list(found["key"]) == index.keys and _obstacle(index, found) is None:
             return name
@@ -53,7 +53,7 @@ def missing_indexes(information: Information) -> list[Index]:
 
 
 def conflict(index: Index, information: Information) -> str | None:
-    """What is in the way of making `index`, as far as it shows: one of the same keys that does not serve."""
+    """The existing index that keeps `index` from being made, in words; None if there is none."""
     for name, found in information.items():
         if list(found["key"]) == index.keys:
             option = _obstacle(index, found)
@@ -63,7 +63,7 @@ def conflict(index: Index, information: Information) -> str | None:
 
 
 def make_indexes(collection: Any) -> list[str]:
-    """Make those that nothing serves for, each for itself. Gives why any could not be made, in words.
+    """Make the missing indexes, each for itself. Gives the reasons of those that could not be made.
 
     Raises PyMongoError when the server cannot be asked.
     """
@@ -72,7 +72,7 @@ def make_indexes(collection: Any) -> list[str]:
     for index in missing_indexes(information):
         name = index.name
         if name in information:
-            # Other keys have it, or a variant that does not serve.
+            # An index that does not serve has the name.
             name = _own_name(index)
         options: dict[str, Any] = {"name": name}
         if index.only is not None:
@@ -98,11 +98,11 @@ def _same_filter(index: Index, found: Mapping[str, Any]) -> bool:
 
 
 def _obstacle(index: Index, found: Mapping[str, Any]) -> str | None:
-    """What keeps an index of the same keys from serving: the option's name; None if nothing does."""
+    """The option that keeps an index of the same keys from serving; None if it serves."""
     for option, value in found.items():
         if option in _HARMLESS or not value:
             continue
-        # An index of all documents has those of a part as well.
+        # A partial index serves only for the same part. An index of all documents serves for any part.
         if option == "partialFilterExpression" and index.only is not None and _same_filter(index, found):
             continue
         return option

@@ -1,7 +1,8 @@
 """The ledger in MongoDB: which batches were confirmed, which were written, which are missing. Blocks.
 
-A document for each block of a publisher's numbers, as words of 64 bits: `c0` and on for confirmed, `w0` for
-written, `m0` for missing. Bits are only ever added: nodes need not agree, and to tell twice does no harm.
+Each block of a publisher's numbers is a document, with words of 64 bits: `c0`, `c1`… for confirmed, `w0`… for
+written, `m0`… for missing. Bits are only ever added, so nodes need no agreement, and repeating an update does
+no harm.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from imd.store.batch_numbers import BLOCK, Bits
 
 LEDGER = "im_archive_ledger"
 FRESH_SECONDS = 20.0
-"""A writer that has not said anything for so long may hold whatever it likes."""
+"""a writer whose list is older counts as a stranger"""
 KEEP_DAYS = 7
-"""a block that is over"""
+"""for a closed block"""
 KEEP_MISSING_DAYS = 90
-"""a block that lacks something, so that an operator finds it"""
+"""for a closed block with missing numbers, so that an operator finds it"""
 _FORGET_WRITERS = timedelta(days=1)
 _WORD = 64
 _WORDS = BLOCK // _WORD
@@ -41,27 +42,27 @@ class Block(NamedTuple):
 
 
 class Ledger(NamedTuple):
-    """All that is not over yet."""
+    """All blocks that are not closed yet."""
 
     blocks: list[Block]
     holding: list[list[str]]
-    """of each writer that has been heard of lately: `<publisher>:<number>` of what it has not acknowledged"""
+    """for each writer with a fresh list: `<publisher>:<number>` of the batches that it holds"""
 
 
 def ledger_of(collection: Any) -> Any:
-    """The ledger beside the archive's collection, written as safely as that."""
+    """The ledger beside the archive's collection, with the same write concern."""
     return collection.database.get_collection(LEDGER, write_concern=collection.write_concern)
 
 
 def make_ledger(collection: Any) -> None:
-    """The index by which MongoDB removes blocks that are over."""
+    """Make the index by which MongoDB removes closed blocks."""
     ledger_of(collection).create_index("expires", expireAfterSeconds=0)
 
 
 def note(collection: Any, confirmed: Bits, written: Bits, *, own: bool = False) -> bool:
-    """Add bits. `own`: by the publisher itself, whose blocks are not over then.
+    """Add bits. `own`: called by the publisher itself, whose blocks are reopened.
 
-    Gives False if the user may not write there. Raises PyMongoError: some may be added; add all again.
+    Gives False if MongoDB permits no writing there. Raises PyMongoError: some may be added; add all again.
     """
     operations = []
     for key in {**confirmed, **written}:
@@ -86,7 +87,7 @@ def note(collection: Any, confirmed: Bits, written: Bits, *, own: bool = False) 
 
 
 def say_held(collection: Any, writer: str, holding: list[str]) -> None:
-    """What a writer has not acknowledged; and that it is there."""
+    """List the batches that a writer has not acknowledged; the list is fresh for FRESH_SECONDS."""
     update = {"$set": {"holding": holding}, "$currentDate": {"at": True}}
     ledger_of(collection).update_one({"_id": f"writer/{writer}"}, update, upsert=True)
 
@@ -97,7 +98,7 @@ def say_gone(collection: Any, writer: str) -> None:
 
 def read_ledger(collection: Any) -> Ledger:
     ledger = ledger_of(collection)
-    # One clock: the server's, which wrote the dates as well.
+    # The server's clock, which wrote the dates as well.
     now = _now(collection)
     holding = []
     for writer in ledger.find({"_id": {"$gte": "writer/", "$lt": "writer0"}}):
@@ -105,7 +106,7 @@ def read_ledger(collection: Any) -> Ledger:
             holding.append(writer.get("holding", []))
         elif now - writer["at"] > _FORGET_WRITERS:
             ledger.delete_one({"_id": writer["_id"]})
-    # After what is held: what was written meanwhile is in neither, and what is taken meanwhile in both.
+    # Blocks are read after the lists: a batch that is written in between is listed, and counts as held.
     wanted = {"expires": None, "publisher": {"$exists": True}}
     blocks = [
         Block(
@@ -122,7 +123,7 @@ def read_ledger(collection: Any) -> Ledger:
 
 
 def mark_missing(collection: Any, missing: Bits) -> Bits:
-    """Those of them that nobody has marked before, and that were not written meanwhile."""
+    """Mark numbers. Gives the ones that were not marked before, and were not written meanwhile."""
     ledger = ledger_of(collection)
     newly: Bits = {}
     for key, bits in missing.items():
@@ -134,7 +135,7 @@ def mark_missing(collection: Any, missing: Bits) -> Bits:
 
 
 def close_blocks(collection: Any, blocks: Iterable[Block]) -> None:
-    """MongoDB removes them after a while."""
+    """Let MongoDB remove them after KEEP_DAYS, or KEEP_MISSING_DAYS."""
     ledger = ledger_of(collection)
     now = _now(collection)
     for block in blocks:
@@ -144,7 +145,7 @@ def close_blocks(collection: Any, blocks: Iterable[Block]) -> None:
 
 
 def count_missing(database: Any) -> dict[str, int]:
-    """How many batches of which publisher are missing, for the doctor."""
+    """publisher → how many of its batches are missing. For the doctor."""
     counted: dict[str, int] = {}
     some = {"$or": [{f"m{word}": {"$exists": True}} for word in range(_WORDS)]}
     for one in database[LEDGER].find(some):
@@ -164,7 +165,7 @@ def _id(key: tuple[str, int]) -> str:
 
 
 def _words(kind: str, bits: int) -> dict[str, Int64]:
-    """The words that are not zero, by their fields; signed, as MongoDB has them."""
+    """field → word, for words that are not zero; signed, as in MongoDB."""
     words = {}
     for index in range(_WORDS):
         if word := bits >> index * _WORD & _WORD_BITS:

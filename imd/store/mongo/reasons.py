@@ -20,7 +20,7 @@ def describe(error: BaseException) -> str:
 
 
 def plain_reason(described: str) -> str:
-    """What `describe` gave, behind a word for it."""
+    """The text of `describe`, behind a word for it."""
     if "SSL: " in described or "certificate" in described:
         word = "tls"
     elif described.startswith("OperationFailure"):

@@ -1,4 +1,4 @@
-"""Writing a batch of messages to MongoDB, and telling whose fault it is when it fails. Blocks."""
+"""Writing messages to MongoDB, and finding the documents that it refuses. Blocks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from imd.protocol.errors import Unavailable
 from imd.store.mongo.cover import cover_lists, covered_by
 from imd.store.mongo.document import Document, Unfit, to_document
 
-# One insert command: the driver does not divide commands, and the server takes 48 MB.
+# In one insert command. The driver does not divide commands, and the server accepts 48 MB.
 INSERT_BYTES = 16 << 20
 
 _DUPLICATE_KEY = 11000
-# What the server says of one document, whatever state it is in itself.
+# Error codes that are about one document, and not about the server's state.
 _REFUSALS = frozenset(
     {2, 9, 14, 22, 52, 53, 55, 56, 57, 58, 66, 121, 171, 10334, 16755, 17280, 17419, 17420, _DUPLICATE_KEY}
 )
-# What it says of its own state, a full disk and lacking rights among them.
+# Error codes about the server's state, a full disk and missing permissions among them.
 _PASSING = frozenset(
     {6, 7, 13, 18, 24, 46, 50, 63, 64, 89, 91, 100, 112, 133, 134, 150, 189, 202, 234, 246, 249, 262}
     | {8000, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
@@ -39,7 +39,7 @@ class Refused(NamedTuple):
 
 
 class Inserted(NamedTuple):
-    """A batch is durable in MongoDB, except for what was refused."""
+    """A batch is durable in MongoDB, except for the refused documents."""
 
     written: int
     duplicates: int
@@ -49,7 +49,7 @@ class Inserted(NamedTuple):
 def write_messages(
     collection: Any, bodies: Sequence[bytes | msgspec.Raw], timeout_seconds: float
 ) -> Inserted:
-    """Write messages, in any order, each once however often it is given.
+    """Write messages, in any order. A message that is given again is not written twice.
 
     Raises Unavailable or PyMongoError: some may be written; give all of them again.
     """
@@ -78,7 +78,7 @@ def write_messages(
     bad = {index: one for index, one in errors.items() if not _is_duplicate(one)}
     for index, one in bad.items():
         code = one.get("code")
-        # A code that is in neither list tells of the document only if another one got through.
+        # A code in neither list is about the document only if another document was written.
         if code in _PASSING or (code not in _REFUSALS and len(bad) == len(documents)):
             raise Unavailable(f"MongoDB: writes fail with code {code}")
         reason = f"code {code}: {one.get('errmsg', '')}"
@@ -89,7 +89,7 @@ def write_messages(
 def _write(collection: Any, documents: list[bytes]) -> dict[int, dict[str, Any]]:
     """Write errors by index. Raises PyMongoError when the batch as a whole is not known to be durable.
 
-    A command of its own: bulk writes of the driver cost twice as much for each document.
+    Sends the insert command itself, since the driver's bulk writes cost twice as much for each document.
     """
     errors: dict[int, dict[str, Any]] = {}
     for first, part in _parts(documents):
@@ -109,7 +109,7 @@ def _write(collection: Any, documents: list[bytes]) -> dict[int, dict[str, Any]]
 
 
 def _parts(documents: list[bytes]) -> Iterator[tuple[int, list[RawBSONDocument]]]:
-    """Documents in portions of at most INSERT_BYTES, or of one; with the index of the first."""
+    """Documents in parts of at most INSERT_BYTES, or of one; with the index of the first."""
     part: list[RawBSONDocument] = []
     first = size = 0
     for index, document in enumerate(documents):
@@ -124,7 +124,7 @@ def _parts(documents: list[bytes]) -> Iterator[tuple[int, list[RawBSONDocument]]
 def _write_one_by_one(
     collection: Any, documents: list[bytes], error: OperationFailure
 ) -> dict[int, dict[str, Any]]:
-    """As `_write`. When no single one can be written either, it is not theirs: raises `error`."""
+    """As `_write`. Raises `error` if no document can be written alone either: then it is not about them."""
     if error.code not in _REFUSALS or len(documents) == 1:
         raise error
     errors: dict[int, dict[str, Any]] = {}
@@ -144,10 +144,10 @@ def _write_one_by_one(
 def _mend(
     collection: Any, documents: list[Document], errors: dict[int, dict[str, Any]], covered: dict[str, str]
 ) -> None:
-    """What is there already may have to say more now.
+    """Update documents that MongoDB has already, or whose cover was refused.
 
-    A visitor's message comes again when another agent gets it, who then takes part as well. One to a list
-    may stand for others this time, which came in with it; if it was refused, they stand for themselves.
+    A visitor's message comes again when another agent gets it: the agent becomes a participant. A message to
+    a list that comes again may cover others this time. If a cover is refused, its messages cover themselves.
     """
     updates: list[tuple[str, dict[str, Any]]] = []
     for index, one in errors.items():
@@ -168,5 +168,5 @@ def _mend(
 
 
 def _is_duplicate(error: dict[str, Any]) -> bool:
-    """It is there already. Another unique index, which an operator may have made, means something else."""
+    """True if the document's id is there already; not for a unique index that an operator has made."""
     return error.get("code") == _DUPLICATE_KEY and error.get("keyPattern", {"_id": 1}) == {"_id": 1}

@@ -1,4 +1,4 @@
-"""The way into the archive: one confirmed, persistent AMQP message per batch, into a durable quorum queue."""
+"""The archive queue's publisher: one persistent AMQP message a batch, confirmed, into a quorum queue."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ DEAD_QUEUE = "imd.archive.dead"
 IN_FLIGHT_BATCHES = 64
 IN_FLIGHT_BYTES = 16 << 20
 PROBE_SECONDS = 1.0
-# Without a confirm for so long, a look has an empty batch confirmed.
+# A probe publishes an empty batch if the last confirm is older.
 IDLE_SECONDS = 5.0
-# The confirm of what a stopping node publishes last.
+# For the confirm of a stopping node's last batch.
 LAST_SECONDS = 1.0
 _UNANSWERED = 512
 _PRECONDITION_FAILED = 406
@@ -48,7 +48,7 @@ _warned: set[str] = set()
 
 
 def encode_records(records: Sequence[Record]) -> bytes:
-    """A JSON array of the records' bodies, `agent` put last into those that have one."""
+    """A JSON array of the records' bodies. `agent`, if there is one, becomes a body's last member."""
     bodies = [record if type(record) is bytes else _with_agent(record) for record in records]
     return b"[%b]" % b",".join(bodies)
 
@@ -69,17 +69,18 @@ async def declare_archive_queues(link: Link, queue_bytes: int) -> None:
 
 
 def archive_arguments(server_version: tuple[int, ...], queue_bytes: int) -> dict[str, Any]:
-    """What `imd.archive` is declared with, if it is not there yet."""
+    """The arguments that a new `imd.archive` is declared with."""
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-overflow": "reject-publish",
         "x-max-length-bytes": queue_bytes,
     }
     if server_version >= (4,):
-        # From 4.0 on quorum queues drop what was delivered 20 times; nodes that die often are no reason to.
+        # From 4.0 on quorum queues drop messages that were delivered 20 times. Nodes that die often must not
+        # lose batches by it.
         arguments["x-delivery-limit"] = -1
     if server_version >= (3, 10):
-        # What a policy takes out goes to the dead queue, and not before it is confirmed there.
+        # Batches that a policy removes go to the dead queue, and are removed once they are confirmed there.
         arguments["x-dead-letter-exchange"] = ""
         arguments["x-dead-letter-routing-key"] = DEAD_QUEUE
         arguments["x-dead-letter-strategy"] = "at-least-once"
@@ -87,20 +88,20 @@ def archive_arguments(server_version: tuple[int, ...], queue_bytes: int) -> dict
 
 
 def without_dead_letters(arguments: dict[str, Any]) -> dict[str, Any]:
-    """What `imd.archive` was declared with before it had them."""
+    """The arguments that older versions declared `imd.archive` with."""
     return {name: value for name, value in arguments.items() if not name.startswith("x-dead-letter-")}
 
 
 def dead_arguments() -> dict[str, Any]:
-    """What `imd.archive.dead` is declared with."""
+    """The arguments that `imd.archive.dead` is declared with."""
     return {"x-queue-type": "quorum"}
 
 
 async def _declare(link: Link, queue: str, *alternatives: dict[str, Any]) -> None:
-    """Declare it with the first arguments that the broker takes; if it is there with others, use it."""
+    """Declare a queue with the first arguments that the broker accepts. One with others is used as it is."""
     refused: ChannelClosedByBroker | None = None
     for arguments in alternatives:
-        # A channel to spare: a declaration that is refused closes it.
+        # On a channel of its own, since a refused declaration closes the channel.
         channel = await link.channel(vital=False)
         try:
             await link.call(channel.queue_declare(queue, durable=True, arguments=arguments), "queue.declare")
@@ -120,7 +121,7 @@ async def _declare(link: Link, queue: str, *alternatives: dict[str, Any]) -> Non
 
 
 class _Batch:
-    """One AMQP message that waits for its confirm."""
+    """An AMQP message without a confirm yet."""
 
     __slots__ = ("deadline", "done", "number", "sent_at", "size")
 
@@ -133,10 +134,10 @@ class _Batch:
 
 
 class RabbitArchiveQueue:
-    """The ArchiveQueue. After a failure nothing is taken until the broker has confirmed a probe.
+    """The ArchiveQueue, with a breaker: after a failure it takes no batch until the broker confirms a probe.
 
-    The probe is an empty batch; each new connection begins with one, so that a queue that is full, gone
-    or without a quorum shows before somebody's message has to find out.
+    The probe is an empty batch. Each new connection begins with one, so that a queue that is full, deleted or
+    without a quorum is found by the probe, and not by a message.
     """
 
     log = Logger()
@@ -150,7 +151,7 @@ class RabbitArchiveQueue:
         queue_bytes: int = 1 << 30,
         numbers: Numbers | None = None,
     ) -> None:
-        """`numbers`: what the batches carry, so that it is noticed when some go missing; None for none."""
+        """`numbers`: the marks of batches, by which missing ones are noticed; None for no marks."""
         self._clock = clock
         self._publisher = publisher
         self._confirm_seconds = confirm_seconds
@@ -180,12 +181,12 @@ class RabbitArchiveQueue:
         return self._ready
 
     def stop(self) -> Deferred[None]:
-        """What is not confirmed by now fails: whoever waits for it was given its time."""
+        """Fails all batches that are not confirmed by now. The node has waited for them before."""
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
         if self._numbers is not None and self.problem() is None and len(self._in_flight) < IN_FLIGHT_BATCHES:
-            # Carries which of the last batches were confirmed, should MongoDB not know yet.
+            # Its mark tells which of the last batches were confirmed, in case the ledger lacks them.
             last = self._send(b"[]", self._numbers)
             last.addTimeout(LAST_SECONDS, self._clock).addErrback(lambda _: None)
             await last
@@ -215,7 +216,7 @@ class RabbitArchiveQueue:
         return self._send(body, self._numbers if records else None)
 
     def probe(self) -> Deferred[None]:
-        """What is under way, or was confirmed of late, is as good as an empty batch that is confirmed now."""
+        """Publishes an empty batch, unless a batch is in flight or was confirmed within IDLE_SECONDS."""
         problem = self.problem()
         if problem is not None:
             return fail(Unavailable(problem))
@@ -266,11 +267,11 @@ class RabbitArchiveQueue:
             self._fail(batch, "lost", reason_of(failure))
 
     def _returned(self, _: object) -> None:
-        # Which of those in flight came back cannot be told: pika blames the first.
+        # pika blames the first batch in flight, so it is unknown which one was returned.
         reason = "gone, returned by the broker"
         self._fail_all("returned", reason)
         if self._link is not None:
-            # The next connection declares it again.
+            # The next connection declares the queue again.
             self._link.drop(f"{ARCHIVE_QUEUE}: {reason}")
 
     def _too_late(self, batch: _Batch) -> None:
@@ -285,7 +286,7 @@ class RabbitArchiveQueue:
     def _fail(self, batch: _Batch, label: str, reason: str) -> None:
         if self._take_out(batch):
             FAILURES.labels(label).inc()
-            # The breaker first: whoever is told now may publish again at once.
+            # The breaker opens first: the errback may publish again at once.
             self._break(reason)
             batch.done.errback(Unavailable(f"RabbitMQ ({ARCHIVE_QUEUE}): {reason}"))
 

@@ -1,4 +1,4 @@
-"""Hints between nodes over RabbitMQ: a fanout that searches, and each node's own queue."""
+"""Hints between nodes over RabbitMQ: a fanout exchange for searches, and a queue for each node."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ DROPPED = Counter(
     "imd_bus_dropped_total", "Hints and answers that were not published or not understood.", ["reason"]
 )
 
-# ---- what is on the wire: MessagePack arrays, the first element names the kind
+# ---- messages: MessagePack arrays whose first element names the kind
 
 _Seq = Annotated[int, msgspec.Meta(ge=0)]
 _Group = tuple[bytes | None, list[tuple[str, str, _Seq]]]
-"""a message's body, once, and the channel, epoch and seq of each hint that has it"""
+"""a message's body, and the channel, epoch and seq of each hint for it"""
 
 
 class Hints(msgspec.Struct, array_like=True, tag="hints"):
@@ -62,7 +62,7 @@ class Replaced(msgspec.Struct, array_like=True, tag="replaced"):
 
 
 class Back(msgspec.Struct, array_like=True, tag="back"):
-    """The sender hears again: what was asked meanwhile, and got no answer, may be asked again."""
+    """The sender hears again: searches that it did not answer may be repeated."""
 
     sender: str
 
@@ -74,11 +74,11 @@ _decode = msgspec.msgpack.Decoder(BusMessage).decode
 
 
 class Malformed(Exception):
-    """Bytes on the bus that no node would send."""
+    """Bytes on the bus that no node sends."""
 
 
 def decode(body: bytes) -> BusMessage:
-    """What a node sent. Raises Malformed for anything else."""
+    """A node's message. Raises Malformed for other bytes."""
     try:
         return _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -86,7 +86,7 @@ def decode(body: bytes) -> BusMessage:
 
 
 def group_hints(hints: Sequence[Hint]) -> list[_Group]:
-    """The hints in their order, with a body that neighbours share written once."""
+    """The hints in their order; neighbours with the same body share one group."""
     return [
         (body, [(hint.channel, hint.epoch, hint.seq) for hint in same])
         for body, same in groupby(hints, key=lambda hint: hint.body)
@@ -94,12 +94,12 @@ def group_hints(hints: Sequence[Hint]) -> list[_Group]:
 
 
 def ungroup_hints(groups: Sequence[_Group]) -> list[Hint]:
-    """What `group_hints` was given."""
+    """The hints of groups, in their order."""
     return [Hint(channel, epoch, seq, body) for body, same in groups for channel, epoch, seq in same]
 
 
 def split_hints(hints: list[Hint]) -> Iterator[list[Hint]]:
-    """Runs of at most about MESSAGE_BYTES, at least one hint each; nearly always the whole list."""
+    """Parts of about MESSAGE_BYTES at most, with one hint at least. Nearly always there is one part."""
     start = size = 0
     body: bytes | None = None
     for index, hint in enumerate(hints):
@@ -123,14 +123,14 @@ def _split_channels(channels: list[str]) -> Iterator[list[str]]:
 
 
 class RabbitBus:
-    """The Bus over two connections: what is published under an alarm does not hold up what is heard."""
+    """The Bus over two connections: under an alarm the broker blocks only the one that publishes."""
 
     log = Logger()
 
     def __init__(
         self, clock: Any, publisher: RabbitConnection, consumer: RabbitConnection, name: str, boot: str
     ) -> None:
-        """`name` and the boot id `boot` make this node's address, the key of its queue."""
+        """`name` and the boot id `boot` form this node's address, the routing key of its queue."""
         self.address = f"{name}.{boot}"
         if len(self.address.encode()) > 200:
             raise ConfigurationError("[node] name: at most about 180 bytes are expected")
@@ -149,7 +149,7 @@ class RabbitBus:
         self._back: Callable[[], None] = _ignore
         self._hearing = False
         publisher.add_user(self._set_up_publisher, self._publisher_lost)
-        # While blocked we answered no search.
+        # A blocked connection answers no searches.
         publisher.when_freed(self._say_back)
         consumer.add_user(self._set_up_consumer, self._consumer_lost)
 
@@ -213,7 +213,7 @@ class RabbitBus:
             try:
                 channel.basic_publish(exchange, key, encode(message), self._properties)
             except AMQPError:
-                # The connection is on its way down, and its owner is about to say so.
+                # The connection is being lost; `_publisher_lost` follows.
                 DROPPED.labels("down").inc(count)
             else:
                 PUBLISHED.labels(kind).inc()
@@ -233,7 +233,7 @@ class RabbitBus:
         self._hearing = False
 
     def _say_back(self) -> None:
-        """Once both connections are there: others look for our channels again, and we for theirs."""
+        """Once both connections are set up, other nodes search for our channels again, and we for theirs."""
         if self._hearing and self._channel is not None:
             self._publish("back", SEARCH_EXCHANGE, "", Back(self.address), 1)
             self._back()
@@ -254,11 +254,11 @@ class RabbitBus:
             await link.call(channel.exchange_declare(exchange, kind, durable=True), "exchange.declare")
 
     async def _declare_queue(self, link: Link) -> str:
-        """This node's queue. While the broker holds that of a connection that died, another name serves."""
+        """Declare this node's queue; under another name while a dead connection's queue is still locked."""
         arguments = {"x-max-length": QUEUE_LENGTH, "x-overflow": "drop-head"}
         while True:
             name = f"imd.node.{self.address}" + (f".{self._queue_number}" if self._queue_number else "")
-            # A channel to spare: a declaration that is refused closes it.
+            # On a channel of its own, since a refused declaration closes the channel.
             channel = await link.channel(vital=False)
             declared = channel.queue_declare(name, exclusive=True, auto_delete=True, arguments=arguments)
             try:
@@ -279,14 +279,14 @@ class RabbitBus:
             self._received(message.body)
 
     def _consumer_gone(self, failure: Failure, link: Link, channel: TwistedChannel) -> None:
-        # When the channel closed, the link knows. A queue that was deleted leaves it open.
+        # A closed channel is reported by the link. After the queue was deleted the channel stays open.
         if failure.check(ConsumerCancelled):
             link.drop(f"the broker cancelled the consumer of imd.node.{self.address}")
         elif not failure.check(AMQPError):
             link.drop(failure)
 
     def _received(self, body: bytes) -> None:
-        """Never raises: one bad message must not end the connection."""
+        """Never raises, so that a bad message does not end the connection."""
         if self._stopped:
             return
         try:
@@ -320,4 +320,4 @@ class RabbitBus:
 
 
 def _ignore(*_: object) -> None:
-    """Nobody listens yet."""
+    """Used until `listen` is called."""

@@ -1,4 +1,4 @@
-"""Messages as the scripts accept.lua and desk.lua take them, and what comes back for each."""
+"""Items and outcomes of the scripts accept.lua and desk.lua, and ids as they stand in keys."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _sent_prefix(user: str, device: str) -> str:
 
 
 def sent_name(user: str, device: str, client_msg_id: str) -> str:
-    """What a clientMsgId is remembered under. The first two colons end user and device, whatever follows."""
+    """The name that a clientMsgId is remembered under. User and device hold no colon; a clientMsgId may."""
     return _sent_prefix(user, device) + client_msg_id
 
 
@@ -67,7 +67,7 @@ def _one_recipient(user: str) -> str:
 
 
 def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) -> list[str] | int:
-    """Of a message from or to a visitor, or to several; the place of an earlier one, if that has the same."""
+    """Recipients of a message from or to a visitor, or to a list; the place of an equal list before it."""
     if not s.recipients:
         return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
     if len(s.recipients) == 1:
@@ -81,7 +81,7 @@ def _read_delivery(reply: Any) -> Delivery:
     return Delivery(unquote(user), epoch, seq, channels.split(), body.encode())
 
 
-# By the first element of an outcome in which nothing was placed, or at the desk.
+# By the first element of an outcome; 0, 6 and 7 are those of messages to lists.
 _OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
     1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3])),
     2: lambda reply: Conflict(),
@@ -93,18 +93,18 @@ _OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
 }
 
 
-def read_served(content: list[Any]) -> list[Delivery]:
-    deliveries, waiting, overflown = content
+def read_served(parts: list[Any]) -> list[Delivery]:
+    deliveries, waiting, overflown = parts
     VISITORS_WAITING.set(waiting)
     OVERFLOWN.inc(overflown)
     return [_read_delivery(delivery) for delivery in deliveries]
 
 
-def read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outcome]:
-    inboxes, placed, others, overflown, opened = content
+def read_outcomes(parts: list[Any], batch: Sequence[Submission]) -> list[Outcome]:
+    inboxes, placed, others, overflown, opened = parts
     OVERFLOWN.inc(overflown)
     OPENED.inc(opened)
-    # By the place of its epoch, counted from 1: every other one.
+    # Epochs and channels alternate. The place of an epoch, counted from 1, is the index of its channels.
     channels_of = [channels.split() for channels in inboxes]
     outcomes: list[Outcome] = []
     lists: dict[int, tuple[list[int], list[int]]] = {}
@@ -132,7 +132,7 @@ def read_outcomes(content: list[Any], batch: Sequence[Submission]) -> list[Outco
 def _in_list(
     s: Submission, inboxes: list[str], channels_of: list[list[str]], places: list[int], seqs: list[int]
 ) -> Placed:
-    """A message to several: the inboxes that it is in, and its number in each."""
+    """A message to a list: the places of its inboxes, and its number in each."""
     body = s.body
     return Placed(
         [

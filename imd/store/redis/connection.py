@@ -1,4 +1,4 @@
-"""One connection to Redis that comes back by itself, runs the project's scripts, and never waits for ever."""
+"""A connection to Redis: it reconnects by itself, runs the scripts, and has a deadline for each command."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ from imd.store.twisted_internals import QuietClientService
 
 RECONNECTS = Counter("imd_redis_connects_total", "Connections made to Redis.", ["connection"])
 
-# Between two looks at settings that an operator may change while Redis runs.
+# An operator may change settings while Redis runs.
 SETTINGS_SECONDS = 60.0
 
-# repl-backlog-ttl, in seconds, where it may not be asked for.
+# repl-backlog-ttl in seconds, if the user may not read it.
 UNKNOWN_BACKLOG_TTL = b"10"
 _ASK_SETTINGS = ("INFO", "memory", "replication")
 _ASK_BACKLOG_TTL = ("CONFIG", "GET", "repl-backlog-ttl")
 
-# Not long: both of a pair have to come back before either is used.
+# Short: neither connection of a pair is used before both are back.
 _backoff = backoffPolicy(0.1, 3.0, 1.5)
 
 NO_CLUSTER = "this is a Redis Cluster: a batch touches many users, so one primary is needed"
 
-# Answers that mean: this server will not do, look for another (or wait for this one to change).
-_PLAIN = (ConfigurationError, Unavailable, ResponseError)  # errors that say themselves what they are
+# Errors whose text says enough without their kind.
+_PLAIN = (ConfigurationError, Unavailable, ResponseError)
+# Answers of a server that cannot be used as it is: reconnecting may lead to another one.
 _DROP_ON = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
 
 
@@ -50,7 +51,7 @@ class _Protocol(HiredisProtocol):
     factory: _RedisFactory
 
     def connectionLost(self, why: Any) -> None:
-        # Before the driver tells of it: its errors do not say why.
+        # Before the driver reports the loss, since its errors do not say why.
         self.factory.lost_because = why
         super().connectionLost(why)
 
@@ -72,24 +73,24 @@ class _RedisFactory(Factory):
 
 
 class Owner:
-    """Has connections, and a say in their lives. This one lets them be."""
+    """Owner of connections: decides whether they are used. This one always agrees."""
 
     def admit(self, connection: RedisConnection) -> Deferred[None]:
-        """May this new connection be used? Fires then, or fails if it is to be dropped."""
+        """Fires when this new connection may be used; fails if it is to be dropped."""
         return succeed(None)
 
     def gone(self, connection: RedisConnection) -> None:
-        """A connection that was to be admitted, or in use, is lost or dropped."""
+        """A connection was lost or dropped, whether it was admitted or not."""
 
     def looked(self, info: Mapping[bytes, bytes]) -> None:
-        """What INFO says of memory and replication: of a new connection, and now and then."""
+        """INFO memory and replication, for each new connection and every SETTINGS_SECONDS."""
 
 
 class RedisConnection:
     """`url` is redis[s]://[user:password@]host[:port][/db].
 
-    Commands fail at once while there is no connection, and after `timeout_seconds` without an answer,
-    which also drops the connection: an answer that comes late must not be taken for another's.
+    Without a connection commands fail at once. After `timeout_seconds` without an answer a command fails, and
+    the connection is dropped, so that a late answer is not taken for the next command's.
     """
 
     log = Logger()
@@ -116,18 +117,18 @@ class RedisConnection:
         self._hashes = {name: sha1(text).hexdigest() for name, text in self._scripts.items()}
         self._owner = owner or Owner()
         self._prepared: Any = None
-        """the protocol of a connection that is made ready"""
+        """the protocol of a connection that is being prepared, or waits to be admitted"""
         self._protocol: Any = None
         """the same once it is admitted"""
         self._problem = "not connected yet"
         self._ready: Deferred[None] = Deferred()
         self._stopping = False
         self.lost_because = ""
-        """why the last connection that was used went, until somebody who has read it empties this"""
+        """why the last connection was lost; the reader empties it"""
         self._unprepared = 0
-        """how many connections on end were made and then of no use"""
+        """consecutive connections that were made and could not be prepared"""
         self.run_id = b""
-        """of the Redis process that this connection talks to; another one after a restart or failover"""
+        """of the Redis process at the other end; it changes with a restart or failover"""
         self.backlog_ttl = UNKNOWN_BACKLOG_TTL
         """its repl-backlog-ttl, in seconds"""
         endpoint: Any = HostnameEndpoint(reactor, self._host, self._port, timeout=timeout_seconds)
@@ -171,14 +172,14 @@ class RedisConnection:
 
     @property
     def why(self) -> str:
-        """Why it cannot be used, as Redis or the driver said it; empty when it can."""
+        """Why it cannot be used, in the words of Redis or the driver; empty when it can."""
         return self._problem
 
     def problem(self) -> str | None:
         return f"redis: {plain_reason(self._problem)}" if self._problem else None
 
     def _begin(self, protocol: IProtocol) -> None:
-        """Gives nothing to wait for: the service cannot bear to lose a connection meanwhile."""
+        """Returns nothing to wait for: a ClientService fails if the connection is lost while it prepares."""
         self._prepare(protocol)
 
     def _retry_seconds(self, attempt: int) -> float:
@@ -186,7 +187,7 @@ class RedisConnection:
 
     @inlineCallbacks
     def _prepare(self, redis: Any) -> Any:
-        """Make a new connection ready, or drop it: log in, learn whom we talk to, load the scripts."""
+        """Log in, learn which process this is, and load the scripts; drop the connection if that fails."""
         try:
             redis.transport.setTcpNoDelay(True)
             if self._password:
@@ -207,7 +208,7 @@ class RedisConnection:
             if not self.run_id:
                 raise Unavailable("INFO has no run_id, so nothing tells one process from another")
             self._prepared = redis
-            # The service hands out a proxy; the protocol itself would not be known again.
+            # `redis` is the service's proxy. whenDisconnected gives the protocol, which is not the same.
             redis.whenDisconnected().addCallback(lambda _: self._lost(redis))
             yield self._owner.admit(self)
         except Exception as error:
@@ -231,7 +232,7 @@ class RedisConnection:
             self._ready.callback(None)
 
     def _judge(self, info: Mapping[bytes, bytes]) -> None:
-        """Whether this Redis, connected and well, may be used."""
+        """Note whether the settings of this Redis allow its use."""
         self._owner.looked(info)
         policy = info.get(b"maxmemory_policy", b"noeviction").decode()
         if policy != "noeviction":
@@ -250,7 +251,7 @@ class RedisConnection:
             if self._protocol is protocol:
                 self._judge(_parse_info(reply))
 
-        # What failed says so by itself, and the next look will tell.
+        # A lost connection is noted elsewhere, and the next look comes soon.
         self.command(*_ASK_BACKLOG_TTL).addCallback(self._note_backlog_ttl).addErrback(
             lambda f: f.trap(Unavailable)
         )
@@ -264,7 +265,7 @@ class RedisConnection:
             self._let_go("the connection was lost")
 
     def drop(self, why: str) -> None:
-        """End the connection, if there is one; the next comes by itself."""
+        """End the connection, if there is one; the service makes the next."""
         protocol = self._prepared
         if protocol is not None:
             self._let_go(why)
@@ -294,11 +295,11 @@ class RedisConnection:
         return done.addErrback(self._command_failed, protocol)
 
     def run_script(self, name: str, *arguments: bytes) -> Deferred[bytes]:
-        """Run a script by its file's name; its keys are made inside. Fails with Unavailable."""
+        """Run a script, by its file's name; it makes its keys itself. Fails with Unavailable."""
         return self.command("EVALSHA", self._hashes[name], 0, *arguments)
 
     def run_script_first(self, name: str, *arguments: bytes) -> Deferred[bytes]:
-        """The same on a connection that waits to be admitted. Fails with what Redis or the driver says."""
+        """`run_script` on a connection that waits to be admitted. Fails with Redis' or the driver's error."""
         done: Deferred[bytes] = self._prepared.execute_command("EVALSHA", self._hashes[name], 0, *arguments)
         return done
 

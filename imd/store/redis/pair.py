@@ -1,4 +1,4 @@
-"""Two connections to one Redis that come and go together, and the run of Redis that they found there."""
+"""Two connections to one Redis that are used together or not at all, and the run of Redis behind them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _unpack_run = msgspec.msgpack.Decoder(tuple[int, int]).decode
 
 
 class _Write(NamedTuple):
-    """An answer that said that messages are in inboxes. `at` is when it came, in monotonic seconds."""
+    """The last reply to a call that placed messages. `at`: when it came, in monotonic seconds."""
 
     run_id: bytes
     run: int
@@ -30,11 +30,10 @@ class _Write(NamedTuple):
 
 
 class RedisPair(Owner):
-    """Messages on their way in have a connection of their own, so that a large page that somebody pulls is
-    never parsed in front of their answer.
+    """Placing messages has a connection of its own, so that no reply waits while a large page is parsed.
 
-    Neither is used before both are connected to the same process, and a first script has said which run of
-    Redis this is; if one goes, both go. So nothing is accepted by one primary after the node has learned
+    Both are used only once they are connected to the same process, and a first script has told the run of
+    Redis. If one is lost, both are dropped. So no message is placed on one primary after the node has learned
     from another that messages may be missing.
     """
 
@@ -50,7 +49,7 @@ class RedisPair(Owner):
         lossless: bool,
         timeout_seconds: float,
     ) -> None:
-        """`nothing` is a script's request without items."""
+        """`nothing`: a script's request without items."""
         self._clock = clock
         self._nothing = nothing
         self._lossless = b"1" if lossless else b""
@@ -59,7 +58,7 @@ class RedisPair(Owner):
         )
         self._waiting: dict[RedisConnection, Deferred[None]] = {}
         self.run = 0
-        """the highest number of a run that an answer named"""
+        """the highest run number of any reply"""
         self._wrote: _Write | None = None
         self._has_replicas = False
 
@@ -73,7 +72,7 @@ class RedisPair(Owner):
         return both.addCallback(lambda _: None)
 
     def problem(self) -> str | None:
-        # One that only waits for the other cannot say why.
+        # A connection that waits for the other one does not know the cause.
         waiting = self._waiting
         for connection in sorted((self.accepting, self.general), key=lambda one: one in waiting):
             if connection.problem() is not None:
@@ -81,18 +80,18 @@ class RedisPair(Owner):
         return None
 
     def lost_since_asked(self) -> str:
-        """Why connections were lost since this was last asked; empty if none was."""
+        """Why a connection was lost since the last call; empty if none was."""
         why = self.accepting.lost_because or self.general.lost_because
         self.accepting.lost_because = self.general.lost_because = ""
         return why
 
     def run_script(self, name: str, request: bytes) -> Deferred[bytes]:
-        """Run a script on the connection that it belongs to. Fails with Unavailable."""
+        """Run a script on its connection. Fails with Unavailable."""
         connection = self.accepting if name == "accept" else self.general
         return connection.run_script(name, *self._arguments(connection, request))
 
     def answered(self, run: int, *, placed: bool) -> None:
-        """A script has answered from this run; `placed`: and put messages into inboxes."""
+        """Note that a script has answered from this run; `placed`: it has put messages into inboxes."""
         if run > self.run:
             if self.run:
                 RUNS.inc()
@@ -131,7 +130,7 @@ class RedisPair(Owner):
         if admitted is not None:
             admitted.errback(Failure(Unavailable("the connection was lost")))
         other = self.general if connection is self.accepting else self.accepting
-        # For the same reason: both go together.
+        # Both go together, for the same reason.
         other.drop(connection.why)
 
     def looked(self, info: Mapping[bytes, bytes]) -> None:
@@ -163,14 +162,14 @@ class RedisPair(Owner):
 
     def _met(self, reply: bytes, asked_at: float) -> None:
         now_ms, run = _unpack_run(reply)
-        # Before the first message: this machine's own clock may be wrong.
+        # Before the first message, since this machine's clock may be wrong.
         self._clock.correct(now_ms, asked_at)
         self.answered(run, placed=False)
         if self._wrote is not None and self._wrote.run_id != self.general.run_id:
-            # The script has seen to what another process accepted.
+            # The script has taken the write on another process into account.
             self._wrote = None
         waiting, self._waiting = self._waiting, {}
-        # One that was lost meanwhile has taken the other with it.
+        # Empty if one was lost meanwhile: `gone` has dropped both.
         for admitted in waiting.values():
             admitted.callback(None)
 
@@ -181,6 +180,6 @@ class RedisPair(Owner):
 
 
 def _own_error(failure: Failure) -> Failure:
-    """Of two starts: the error of the one that failed."""
+    """The error of the start that failed first."""
     first = failure.value
     return first.subFailure if isinstance(first, FirstError) else failure

@@ -1,4 +1,4 @@
-"""A certificate that is not accepted: the reason is said, whichever server shows it."""
+"""A certificate that is not accepted: the reason is reported for each kind of server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def whole_chain(folder: Path) -> str:
 
 
 class TlsReasonTests(unittest.TestCase):
-    """The servers speak no protocol: they only show a certificate."""
+    """The servers speak no protocol; they only present a certificate."""
 
     timeout = 60
 
@@ -44,7 +44,7 @@ class TlsReasonTests(unittest.TestCase):
         return int(port.getHost().port)
 
     async def problems(self, port: int, expected: str, host: str = "localhost") -> None:
-        """Every kind of connection says so."""
+        """Each kind of connection reports this reason."""
         rabbit = RabbitConnection(reactor, f"amqps://guest:guest@{host}:{port}/", "publisher")
         rabbit.start()
         redis = RedisConnection(reactor, f"rediss://{host}:{port}/", "script", 2)
@@ -57,7 +57,7 @@ class TlsReasonTests(unittest.TestCase):
             self.assertIn(f"tls, the certificate of {host} is not accepted: {expected}", problem() or "")
 
     def trusted(self, path: Path) -> None:
-        """Trust this, and nothing else, as an operator does it."""
+        """Trust only this certificate, as an operator configures it."""
         before = os.environ.get("SSL_CERT_FILE")
         os.environ["SSL_CERT_FILE"] = str(path)
         if before is None:
@@ -88,7 +88,7 @@ class TlsReasonTests(unittest.TestCase):
         await self.problems(port, "it is for another name", "127.0.0.1")
 
     async def test_good(self) -> None:
-        """A certificate that is trusted and for this name is accepted: what fails then is something else."""
+        """A trusted certificate for this name is accepted; the connection then fails for another reason."""
         folder = Path(self.mktemp())
         write_chain(folder)
         self.trusted(folder / "root.pem")
@@ -100,7 +100,7 @@ class TlsReasonTests(unittest.TestCase):
         self.assertIn("slow", redis.problem() or "")
 
     async def test_mongodb(self) -> None:
-        """The driver says it itself."""
+        """MongoDB's driver reports the reason itself."""
         port = await self.shows(tls_endpoint(Path(self.mktemp()), 0))
         url = f"mongodb://localhost:{port}/?tls=true&serverSelectionTimeoutMS=500"
         archive = MongoArchive(reactor, url)
@@ -111,7 +111,7 @@ class TlsReasonTests(unittest.TestCase):
         self.assertIn("certificate verify failed", archive.problem() or "")
 
     def test_other_errors(self) -> None:
-        """What is not about TLS is left to others."""
+        """An error that is no TLS error has no TLS reason."""
         tls = ServerTls("localhost")
         self.assertIsNone(tls.reason(ConnectionRefusedError()))
         self.assertIsNone(tls.reason(None))

@@ -13,7 +13,7 @@ local AGENT_KEPT_S = 86400 -- a silent visitor keeps its agent so long; keep_s i
 local UNANSWERED = 50 -- messages
 local UNREAD = 500 -- unread messages of an agent that are searched for a visitor without 'given'
 
--- What this call may still move out of the two lists. The node publishes all of it as one batch.
+-- The rest that this call may move out of the two lists. The node publishes all of it as one batch.
 local messages_left, bytes_left = 1000, 1048576
 
 local function is_waiting(visitor)

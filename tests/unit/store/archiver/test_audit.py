@@ -1,4 +1,4 @@
-"""Batches that were confirmed and are taken out behind imd's back are noticed; nothing else is."""
+"""The audit reports confirmed batches that somebody removed from the queue, and nothing else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.unit.store.archiver.test_writer import records
 
 class NumbersTests(unittest.TestCase):
     def test_marks(self) -> None:
-        """A batch tells its number and which before it were confirmed; what was not is told by nobody."""
+        """A mark has the batch's number and the confirmed ones before it; unconfirmed ones are in no mark."""
         numbers = Numbers("eäst.1")
         first, _ = numbers.next()
         second, _ = numbers.next()
@@ -64,7 +64,7 @@ class NumbersTests(unittest.TestCase):
         self.assertEqual(list(numbers_of(0, numbers.take_untold()["e_st.1", 0])), [1, 2, 3])
 
     def test_long_window(self) -> None:
-        """However many are published: the last WINDOW are told of, over the edge of a block, too."""
+        """A mark tells of the last WINDOW numbers, over the edge of a block as well."""
         numbers = Numbers("n")
         for _ in range(BLOCK + 10):
             numbers.confirmed(numbers.next()[0])
@@ -78,7 +78,7 @@ class NumbersTests(unittest.TestCase):
         )
 
     def test_bound(self) -> None:
-        """What cannot be told for long is forgotten, the oldest first."""
+        """Numbers that cannot be noted for long are forgotten, the oldest first."""
         numbers = Numbers("n")
         numbers._last = (MAX_UNTOLD_BLOCKS + 1) * BLOCK
         for block in range(MAX_UNTOLD_BLOCKS + 1):
@@ -87,7 +87,7 @@ class NumbersTests(unittest.TestCase):
         self.assertEqual((len(untold), ("n", 0) in untold), (MAX_UNTOLD_BLOCKS, False))
 
     def test_others_ids(self) -> None:
-        """A message id that somebody else chose is no mark."""
+        """A message id of another publisher is no mark."""
         others = (None, 7, "", "imd:n:1", "imd:n:x:0", "imd:n:1:0 ", "imd::1:0", "imd:n:1:" + "f" * 33)
         for message_id in others:
             self.assertIsNone(read_mark(message_id))
@@ -105,28 +105,28 @@ def block(confirmed: list[int], written: list[int], missing: list[int] = [], idl
 
 class SuspicionsTests(unittest.TestCase):
     def overdue(self, blocks: list[Block], held: Bits | None = None, *, empty: bool) -> list[int]:
-        """What is missing after having looked for more than a minute."""
+        """The numbers that are missing after more than a minute of looks."""
         suspicions = Suspicions()
         for seconds in range(0, 59, 3):
             self.assertEqual(suspicions.look(seconds, blocks, held or {}, empty=empty), {})
         return [*numbers_of(0, suspicions.look(60, blocks, held or {}, empty=empty).get(("n", 0), 0))]
 
     def test_before_a_written_one(self) -> None:
-        """With more in the queue, only what a later one has passed is missing."""
+        """While the queue holds batches, only numbers before the last written one are missing."""
         self.assertEqual(self.overdue([block([1, 2, 3, 4], [1, 3])], empty=False), [2])
 
     def test_empty_queue(self) -> None:
-        """With nothing in the queue, the last ones are missing as well; what was never confirmed is not."""
+        """With an empty queue the last numbers are missing as well; unconfirmed ones are not."""
         self.assertEqual(self.overdue([block([1, 2, 4, 6], [1])], empty=True), [2, 4, 6])
 
     def test_held(self) -> None:
-        """What a consumer has is not missing."""
+        """A batch that a consumer holds is not missing."""
         held: Bits = {}
         add_number(held, "n", 2)
         self.assertEqual(self.overdue([block([1, 2, 3, 4], [4])], held, empty=True), [1, 3])
 
     def test_known(self) -> None:
-        """Nothing is found twice."""
+        """A number that is marked as missing is not found again."""
         self.assertEqual(self.overdue([block([1, 2, 3], [3], [1, 2])], empty=True), [])
 
     def test_each_from_its_own_time(self) -> None:
@@ -142,13 +142,13 @@ class SuspicionsTests(unittest.TestCase):
         self.assertEqual({number: times[0] for number, times in found.items()}, {1: 60, 3: 90})
 
     def test_stood_still(self) -> None:
-        """Time in which this process did not look does not count: others may have stood still as well."""
+        """A pause of this process does not count: consumers may have paused as well."""
         suspicions = Suspicions()
         suspicions.look(0, [block([1], [])], {}, empty=True)
         self.assertEqual(suspicions.look(3600, [block([1], [])], {}, empty=True), {})
 
     def test_cleared(self) -> None:
-        """After a look that failed it begins anew."""
+        """After a failed look it begins anew."""
         suspicions = Suspicions()
         for seconds in range(0, 57, 3):
             suspicions.look(seconds, [block([1], [])], {}, empty=True)
@@ -156,7 +156,7 @@ class SuspicionsTests(unittest.TestCase):
         self.assertEqual(suspicions.look(60, [block([1], [])], {}, empty=True), {})
 
     def test_over(self) -> None:
-        """A block is over when its publisher is two blocks ahead, or silent for a day with all quiet."""
+        """A block is over when its publisher is two blocks ahead, or when all has been quiet for a day."""
         past, ahead = block([1], [1]), Block("n", 2, 0, 0, 0, 0)
         self.assertEqual(over_blocks([past, ahead], quiet=False), [past])
         self.assertEqual(over_blocks([block([1, 2], [1]), ahead], quiet=True), [])
@@ -221,7 +221,7 @@ class ArchiveAuditTests(unittest.TestCase):
             await side.queue.publish(records([number]))
 
     async def full_of_batches(self, side: Side, ttl_on: str = "") -> None:
-        """MongoDB stands still; the writer holds what it may, and 40 more wait in the queue.
+        """MongoDB hangs; the writer holds PREFETCH batches, and 40 more wait in the queue.
 
         `ttl_on`: a pattern of queues in which what comes from then on lives for a moment only.
         """
@@ -249,7 +249,7 @@ class ArchiveAuditTests(unittest.TestCase):
         await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 0, "they are taken out", 30)
 
     async def found(self, side: Side, count: int, batches_left: int) -> None:
-        """So many are missing, everybody is told, and once."""
+        """So many batches are missing; metric, log and doctor tell of them once."""
         with capturedLogs() as captured:
             self.server.resume()
             await until(lambda: self.missing() >= count, "it is noticed", 60)
@@ -272,7 +272,7 @@ class ArchiveAuditTests(unittest.TestCase):
         await self.found(side, 40, PREFETCH + 1)
 
     async def test_message_ttl_on_the_archive_queue(self) -> None:
-        """If the dead queue is spared, what the policy takes out of a new queue is there."""
+        """If the policy spares the dead queue, batches that it removes from a new queue are there."""
         side = await self.side()
         await self.full_of_batches(side, r"^imd\.archive$")
         await self.emptied()
@@ -285,7 +285,7 @@ class ArchiveAuditTests(unittest.TestCase):
         self.assertEqual(self.archived(), PREFETCH + 44)
 
     async def test_drop_head(self) -> None:
-        """`max-length` with `drop-head`: the oldest go."""
+        """`max-length` with `drop-head` removes the oldest batches."""
         side = await self.side()
         await self.full_of_batches(side)
         await self.set_policy("^imd", '{"max-length": 10, "overflow": "drop-head"}')
@@ -302,7 +302,7 @@ class ArchiveAuditTests(unittest.TestCase):
         await self.found(side, 40, PREFETCH + 1)
 
     async def test_deleted(self) -> None:
-        """Somebody deletes the queue: nodes make it again, and what was in it is missing."""
+        """Somebody deletes the queue: nodes declare it again, and its batches are missing."""
         side = await self.side()
         await self.publish(side, 0, 1)
         await until(lambda: self.archived() == 1, "it works")
@@ -319,7 +319,7 @@ class ArchiveAuditTests(unittest.TestCase):
         self.assertEqual(count_missing(self.database), {"east": 5})
 
     async def test_taken_by_another(self) -> None:
-        """Somebody else takes batches out, and acknowledges them."""
+        """Another consumer takes batches out, and acknowledges them."""
         side = await self.side()
         await self.full_of_batches(side)
         for _ in range(7):
@@ -351,7 +351,7 @@ class ArchiveAuditTests(unittest.TestCase):
         self.assertEqual(self.broker.length(DEAD_QUEUE), 1)
 
     async def quiet(self, side: Side) -> None:
-        """Until it would have been noticed: a number that is missing by design is found meanwhile."""
+        """Waits until the audit would have noticed: a number that is missing on purpose is found by then."""
         number, _ = side.numbers.next()
         side.numbers.confirmed(number)
         before = self.missing()
@@ -361,7 +361,7 @@ class ArchiveAuditTests(unittest.TestCase):
         self.database[LEDGER].update_many({"publisher": side.numbers.publisher}, {"$unset": {"c0": ""}})
 
     async def test_hung_consumer(self) -> None:
-        """What a consumer holds that says nothing is not missing; once it is gone, it comes to another."""
+        """Batches of a consumer without a list are not missing; when it goes, another one gets them."""
         side = await self.side()
         hung = Broker(self.amqp_url)
         self.addCleanup(hung.close)
@@ -391,7 +391,7 @@ class ArchiveAuditTests(unittest.TestCase):
         self.assertEqual(self.missing(), 0)
 
     async def test_after_the_stop(self) -> None:
-        """What a node that stopped while MongoDB was away had confirmed is missed by the others."""
+        """A node stops while MongoDB is away: the others notice if its confirmed batches are missing."""
         side = await self.side()
         await self.full_of_batches(side)
         self.assertIsNotNone(self.broker.take(ARCHIVE_QUEUE))
@@ -415,7 +415,7 @@ class ArchiveAuditTests(unittest.TestCase):
         self.assertEqual(rabbit_archive_queue._warned, set())
 
     async def test_ledger_is_bounded(self) -> None:
-        """Bits are kept as they are told, in any order; MongoDB removes what is over, and only that."""
+        """Bits are added in any order; MongoDB removes blocks that are over, and no others."""
         side = await self.side()
         every = {("x", 0): (1 << BLOCK) - 1}
         await side.archive.run(note, every, {("x", 0): 1 << 63 | 1 << 64})

@@ -1,4 +1,4 @@
-"""From the queue into MongoDB, on real servers: nothing lost, nothing twice, whatever dies in between."""
+"""The archive writer on real servers: nothing is lost or doubled, whichever server dies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def records(numbers: Sequence[int]) -> list[ArchiveRecord]:
 
 
 class WatchedArchive(MongoArchive):
-    """A MongoArchive that can be told to do something between a write and its acknowledgement."""
+    """A MongoArchive with a hook between a write and its acknowledgement."""
 
     inserts = 0
 
@@ -63,7 +63,7 @@ class ArchiveWriterTests(unittest.TestCase):
     timeout = 90
 
     async def publisher(self) -> RabbitArchiveQueue:
-        """The other end of the queue, on a virtual host of its own, and a look into both."""
+        """A publisher on a virtual host of its own, and a Broker to inspect the queues."""
         self.amqp_url = shared().amqp_url()
         queue = RabbitArchiveQueue(reactor, RabbitConnection(reactor, self.amqp_url, "other"))
         self.addCleanup(queue.stop)
@@ -96,12 +96,12 @@ class ArchiveWriterTests(unittest.TestCase):
         return int(self.collection.count_documents({}))
 
     async def everything_acknowledged(self, writer: ArchiveWriter) -> None:
-        """Nothing is left in the queue, nor comes back to it when the writer goes."""
+        """The queue is empty, and stays so when the writer stops."""
         await writer.stop()
         self.assertEqual(self.broker.length(ARCHIVE_QUEUE), 0)
 
     async def test_writes(self) -> None:
-        """What is published is in MongoDB once, and is acknowledged; several messages go in one write."""
+        """Batches are in MongoDB once, and acknowledged; one write takes several of them."""
         queue = await self.publisher()
         for start in range(0, 100, 10):
             await queue.publish(records(range(start, start + 10)))
@@ -110,7 +110,7 @@ class ArchiveWriterTests(unittest.TestCase):
         writer, archive = await self.writer()
         await writer.start()
         await until(lambda: self.count() == 101, "all are written")
-        # Eleven came, and on a busy machine not all of them at once.
+        # There were eleven batches, and on a busy machine they do not arrive at once.
         self.assertLess(archive.inserts, 11)
         self.assertEqual(
             self.collection.find_one({"agent": "carol"})["participants"], ["alice", "bob", "carol"]
@@ -120,7 +120,7 @@ class ArchiveWriterTests(unittest.TestCase):
         self.assertEqual(self.broker.length(DEAD_QUEUE), 0)
 
     async def test_large_message(self) -> None:
-        """A message of more documents than a batch holds is written in slices."""
+        """A batch of more documents than a write takes is written in slices."""
         queue = await self.publisher()
         writer, archive = await self.writer(batch=30)
         await writer.start()
@@ -130,7 +130,7 @@ class ArchiveWriterTests(unittest.TestCase):
         await self.everything_acknowledged(writer)
 
     async def test_gathers_under_load(self) -> None:
-        """The first message is written at once; what comes right behind waits until it is worth a write."""
+        """The first batch is written at once; later ones wait until a write is worth it."""
         self.patch(archive_writer, "GATHER_SECONDS", 600)
         queue = await self.publisher()
         writer, archive = await self.writer()
@@ -151,7 +151,7 @@ class ArchiveWriterTests(unittest.TestCase):
         await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 1, "it goes back to the queue")
 
     async def held_writes(self) -> tuple[ArchiveWriter, WatchedArchive, dict[int, Deferred[None]]]:
-        """A writer whose first two writes are durable, but whose archive has not said so yet; 12 messages."""
+        """A writer with 12 messages, whose first two writes are durable but not yet reported."""
         queue = await self.publisher()
         writer, archive = await self.writer(batch=4)
         held: dict[int, Deferred[None]] = {}
@@ -164,16 +164,16 @@ class ArchiveWriterTests(unittest.TestCase):
         for start in range(0, 12, 4):
             await queue.publish(records(range(start, start + 4)))
         await writer.start()
-        await until(lambda: len(held) == 2, "two writes are under way")
+        await until(lambda: len(held) == 2, "two writes are in flight")
         await until(lambda: WAITING._value.get() == 1, "the rest waits")
         self.assertEqual((archive.inserts, self.count()), (2, 8))
         return writer, archive, held
 
     async def test_two_writes(self) -> None:
-        """Few are under way at a time; the later one is acknowledged with the earlier one."""
+        """Few writes are in flight; a later one is acknowledged with the earlier one."""
         writer, archive, held = await self.held_writes()
         held[2].callback(None)
-        await until(lambda: len(held) == 3, "the third is under way")
+        await until(lambda: len(held) == 3, "the third is in flight")
         assert writer.consumer.held is not None
         self.assertEqual(len(writer.consumer.held.writes), 3)
         held[3].callback(None)
@@ -182,18 +182,18 @@ class ArchiveWriterTests(unittest.TestCase):
         await self.everything_acknowledged(writer)
 
     async def test_later_write_is_no_ack_of_the_earlier(self) -> None:
-        """What is durable behind something that is not stays in the queue with it."""
+        """A durable write stays unacknowledged while an earlier one is not durable."""
         self.patch(archive_writer, "STOP_SECONDS", 0.1)
         writer, _, held = await self.held_writes()
         held[2].callback(None)
-        await until(lambda: len(held) == 3, "the third is under way")
+        await until(lambda: len(held) == 3, "the third is in flight")
         await writer.stop()
         await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 3, "all are back in the queue")
         held[1].callback(None)
         held[3].callback(None)
 
     async def test_lost_between_write_and_ack(self) -> None:
-        """A batch that was written but not acknowledged comes again, and stays once."""
+        """A batch that was written but not acknowledged is redelivered, and stored once."""
         queue = await self.publisher()
         writer, archive = await self.writer()
 
@@ -212,7 +212,7 @@ class ArchiveWriterTests(unittest.TestCase):
         await self.everything_acknowledged(writer)
 
     async def test_two_writers(self) -> None:
-        """Competing consumers share the work; one that is cut off loses nothing."""
+        """Competing consumers share the work; losing a connection loses no batch."""
         queue = await self.publisher()
         mongo_url = shared().mongo_url()
         one, _ = await self.writer(mongo_url, batch=5)
@@ -248,7 +248,7 @@ class ArchiveWriterTests(unittest.TestCase):
         await self.everything_acknowledged(writer)
 
     async def test_poison(self) -> None:
-        """What can never be written goes to the dead-letter queue with a reason; its neighbours stay."""
+        """Documents that can never be written become dead letters with a reason; others are written."""
         queue = await self.publisher()
         writer, archive = await self.writer()
         await until(lambda: archive._indexed, "the collection is there")
@@ -274,7 +274,7 @@ class ArchiveWriterTests(unittest.TestCase):
         return [found["_id"] for found in self.collection.find({}, {"_id": 1})]
 
     async def test_dead_letters_wait(self) -> None:
-        """While the dead cannot be moved they are not acknowledged."""
+        """While dead letters cannot be published, their batch is not acknowledged."""
         queue = await self.publisher()
         writer, _ = await self.writer()
         await writer.start()
@@ -288,7 +288,7 @@ class ArchiveWriterTests(unittest.TestCase):
         await self.everything_acknowledged(writer)
 
     async def test_stop_while_mongodb_is_down(self) -> None:
-        """A stop does not wait for MongoDB; what was held goes back to the queue."""
+        """A stop does not wait for MongoDB; held batches go back to the queue."""
         self.patch(archive_writer, "STOP_SECONDS", 8.0)
         server = own_mongo(self)
         queue = await self.publisher()

@@ -1,4 +1,4 @@
-"""The archive on a real MongoDB: what a message becomes, what is refused, and pages of history."""
+"""The archive on a real MongoDB: documents, refusals and pages of history."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def document(plain: bytes) -> dict[str, Any]:
 
 class DocumentTests(unittest.TestCase):
     def test_fields(self) -> None:
-        """The seed's fields, and those by which history is found."""
+        """A document has the seed's fields, and the fields that history is found by."""
         found = document(body(5, to="bob", client_msg_id="c-1", content_type="text/plain"))
         self.assertEqual(
             found,
@@ -78,7 +78,7 @@ class DocumentTests(unittest.TestCase):
         )
 
     def test_group(self) -> None:
-        """A list is kept as it was sent; who takes part is a set."""
+        """The list is kept as it was sent; participants are a set."""
         found = document(body(5, group=["carol", "bob", "carol"], from_user_type="CUSTOMER_TYPE"))
         self.assertEqual(found["to"], "")
         self.assertEqual(found["group"], ["carol", "bob", "carol"])
@@ -87,7 +87,7 @@ class DocumentTests(unittest.TestCase):
         self.assertEqual(found["loginType"], "CUSTOMER_TYPE")
 
     def test_visitor(self) -> None:
-        """A visitor's message belongs to the visitor's conversation, and its agent takes part."""
+        """A visitor's message belongs to the visitor's conversation, and its agent is a participant."""
         plain = body(5, "visitor-1", from_user_type="VISITOR_TYPE", is_visitor=True)
         found = document(with_agent(plain, "alice"))
         self.assertEqual(found["participants"], ["alice", "visitor-1"])
@@ -113,18 +113,18 @@ class DocumentTests(unittest.TestCase):
     )
     @settings(deadline=None)
     def test_round_trip(self, sent: IMessage) -> None:
-        """Out of the archive comes, byte for byte, the JSON that went in."""
+        """The archive returns the JSON that it was given, byte for byte."""
         self.assertEqual(to_json(document(encode_message(sent))), encode_message(sent))
 
     @given(st.binary(max_size=50))
     @settings(deadline=None)
     def test_any_bytes(self, plain: bytes) -> None:
-        """What is no message is Unfit, never another exception."""
+        """Bytes that are no message raise Unfit, and no other exception."""
         with self.assertRaises(Unfit):
             to_document(plain, NOW_MS)
 
     def test_unfit(self) -> None:
-        """What can be decoded but never be stored is Unfit, and the reason does not show it."""
+        """A message that can be decoded but never stored is Unfit, and the reason does not show it."""
         self.patch(archive_document, "MAX_DOCUMENT_BYTES", 2000)
         unfit = [
             body(1, to="bob", from_user_type="KING"),
@@ -155,7 +155,7 @@ class MongoArchiveTests(unittest.TestCase):
         return archive
 
     async def test_insert(self) -> None:
-        """A batch is written once however often it is given."""
+        """A batch that is given several times is written once."""
         archive = await self.started()
         self.assertIsNone(archive.problem())
         batch = [body(number, to="bob") for number in range(50)]
@@ -169,7 +169,7 @@ class MongoArchiveTests(unittest.TestCase):
         self.assertLess(datetime.now(UTC) - found["createTime"], timedelta(minutes=5))
 
     async def test_odd_strings(self) -> None:
-        """NUL and anything else that a string may hold comes back as it was."""
+        """A text comes back as it was, NUL included."""
         archive = await self.started()
         odd = body(1, to="bob", msg="\x00 \U0001f600 $ne . \x7f", client_msg_id="\x00")
         self.assertEqual((await archive.insert([odd])).refused, [])
@@ -191,7 +191,7 @@ class MongoArchiveTests(unittest.TestCase):
         self.assertEqual(set(partial.values()), {None})
 
     async def test_pages_are_read_by_indexes(self) -> None:
-        """No page sorts in memory or looks at more than what it gives, however much there is."""
+        """No page sorts in memory, or reads more documents than it returns."""
         archive = await self.started()
         await until(lambda: archive._indexed, "the indexes")
         batch = []
@@ -219,7 +219,7 @@ class MongoArchiveTests(unittest.TestCase):
             self.assertLessEqual(one["docsExamined"], 60, one["command"])
 
     async def test_lists_in_any_order(self) -> None:
-        """Whatever is written together, again, or late: each page of everything is what the ids say."""
+        """Pages of all conversations follow the ids, even if messages are written together, again or late."""
         chance = random.Random(3)
         archive = await self.started()
         await until(lambda: archive._indexed, "the indexes")
@@ -244,7 +244,7 @@ class MongoArchiveTests(unittest.TestCase):
             batch, waiting = waiting[:size], waiting[size:]
             chance.shuffle(batch)
             if chance.random() < 0.5:
-                # A write that was cut off: some of it is there, and all of it comes again, in other company.
+                # An interrupted write: some documents are there, and all come again, in other batches.
                 self.write_some(batch, chance.random())
                 size = len(batch) // 2
                 batch, waiting[:0] = batch[:size], batch[size:]
@@ -264,14 +264,14 @@ class MongoArchiveTests(unittest.TestCase):
                     self.assertEqual(page.more, len(earlier) > limit)
 
     def write_some(self, batch: list[bytes], part: float) -> None:
-        """The beginning of what would be written for a batch, and no more."""
+        """Write only the first documents of a batch."""
         documents = [to_document(plain, NOW_MS) for plain in batch]
         cover_lists(documents)
         some = documents[: 1 + int(part * len(documents))]
         mongo_write._write(self.collection, [one.encoded for one in some])
 
     async def test_refused_newest_of_a_list(self) -> None:
-        """Those that it was to stand for are found all the same."""
+        """If a cover is refused, the messages that it was to cover are found all the same."""
         archive = await self.started()
         await until(lambda: archive._indexed, "the collection is there")
         self.collection.database.command("collMod", "im_message", validator={"msg": {"$ne": "bad"}})
@@ -282,7 +282,7 @@ class MongoArchiveTests(unittest.TestCase):
             self.assertEqual((await archive.history(HistoryQuery(viewer, None))).messages, good)
 
     async def test_large_batch_is_divided(self) -> None:
-        """A batch of more bytes than one command may have is written all the same, its errors told apart."""
+        """A batch too large for one command is written, and its errors belong to the right documents."""
         self.patch(mongo_write, "INSERT_BYTES", 3000)
         archive = await self.started()
         await archive.insert([body(7, to="bob")])
@@ -292,7 +292,7 @@ class MongoArchiveTests(unittest.TestCase):
         self.assertEqual(self.collection.count_documents({}), 19)
 
     async def test_refused(self) -> None:
-        """What MongoDB refuses is told apart from its neighbours, which are written."""
+        """Refused documents are reported, and their neighbours are written."""
         archive = await self.started()
         rule = {"msg": {"$not": {"$regex": "^bad"}}}
         self.collection.database.create_collection("other")
@@ -316,7 +316,7 @@ class MongoArchiveTests(unittest.TestCase):
         self.assertEqual((await archive.insert([batch[1]])).written, 0, "on its own as well")
 
     async def test_history(self) -> None:
-        """Pages of a conversation, of all one's conversations, and of what one took part in."""
+        """Pages of a conversation, of all conversations of a user, and of the messages of a participant."""
         archive = await self.started()
         sent = [
             body(number, to="bob") if number % 2 else body(number, "bob", to="alice") for number in range(9)

@@ -22,7 +22,7 @@ from tests.support.servers import shared
 
 class ServingTests(unittest.TestCase):
     def test_equal(self) -> None:
-        """The same keys under any name serve, unique or not; of a part, an index of all as well."""
+        """The same keys serve under any name, unique or not; a full index serves for a partial one."""
         user, *_, participants = INDEXES
         keys = list(participants.keys)
         for index, found in (
@@ -34,7 +34,7 @@ class ServingTests(unittest.TestCase):
             self.assertEqual(serving(index, {"mine": found}), "mine", found)
 
     def test_other(self) -> None:
-        """Other keys, another order, what leaves documents out or compares differently do not serve."""
+        """Other keys, another order, a filter or a collation do not serve."""
         user, *_, participants = INDEXES
         for index, found in (
             (user, {"key": [("_id", 1), ("userId", 1)]}),
@@ -73,14 +73,14 @@ class MakeIndexesTests(unittest.TestCase):
         self.assertEqual(make_indexes(self.collection), [])
 
     def test_taken_name(self) -> None:
-        """An index of other keys has the name: ours gets another one."""
+        """If an index of other keys has the name, ours gets another name."""
         self.collection.create_index([("msg", 1)], name="to_1__id_1")
         self.collection.create_index([("userId", 1), ("_id", 1)], sparse=True)
         self.assertEqual(make_indexes(self.collection), [])
         self.assertEqual(missing_indexes(self.collection.index_information()), [])
 
     async def test_conflict(self) -> None:
-        """What cannot be made is named once in the log, and by the doctor; all others are made."""
+        """An index that cannot be made is named once in the log, and by the doctor; all others are made."""
         self.patch(mongo_archive, "INDEX_SECONDS", 0.0)
         self.patch(mongo_archive, "PING_SECONDS", 0.05)
         self.collection.create_index([("to", 1), ("_id", 1)], name="aside", hidden=True)

@@ -1,4 +1,4 @@
-"""The way into the archive, on a real RabbitMQ: confirmed or Unavailable, and never stuck."""
+"""The archive queue's publisher on a real RabbitMQ: each batch is confirmed or Unavailable in time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def record(number: int, padding: int = 0) -> ArchiveRecord:
 
 class EncodingTests(unittest.TestCase):
     def test_array(self) -> None:
-        """The bodies as they are, in one array; an agent is put into its own record, whatever its name."""
+        """The bodies are unchanged, in one array; an agent goes into its own record, and is escaped."""
         body = encode_records([record(1), ArchiveRecord(b'{"id":"2"}', 'a"gent\u00e9'), record(3)])
         self.assertEqual(
             json.loads(body),
@@ -50,7 +50,7 @@ class ArchiveQueueTests(unittest.TestCase):
         return broker
 
     async def started(self, **options: float) -> tuple[RabbitArchiveQueue, Broker]:
-        """A queue on a virtual host of its own, whose first probe has been taken out."""
+        """A queue on a virtual host of its own, with the first probe removed."""
         url = shared().amqp_url()
         queue = self.make(url, **options)
         await queue.start()
@@ -77,7 +77,7 @@ class ArchiveQueueTests(unittest.TestCase):
         self.assertEqual(broker.length(DEAD_QUEUE), 0)
 
     async def test_many_in_flight(self) -> None:
-        """Batches overlap; past the bound they are refused, which harms none of the others."""
+        """Batches overlap; beyond the bound they are refused, and the others are confirmed."""
         queue, broker = await self.started()
         sent = [queue.publish([record(number)]) for number in range(rabbit_archive_queue.IN_FLIGHT_BATCHES)]
         await self.fails(queue, "too much is not confirmed")
@@ -106,7 +106,7 @@ class ArchiveQueueTests(unittest.TestCase):
         self.assertIn("full", str(refused.exception))
         self.assertIsNotNone(queue.problem())
         self.assertGreater(kept, 3)
-        # The first may have been removed by nobody: what was confirmed is all there.
+        # Every confirmed batch is there.
         bodies = []
         while (taken := broker.take(ARCHIVE_QUEUE)) is not None:
             bodies += json.loads(taken[1])
@@ -115,7 +115,7 @@ class ArchiveQueueTests(unittest.TestCase):
         await queue.publish([record(1)])
 
     async def test_looks(self) -> None:
-        """A look has an empty batch confirmed now and then: a queue that is gone shows without traffic."""
+        """A probe publishes an empty batch now and then, so that a deleted queue is found without traffic."""
         self.patch(rabbit_archive_queue, "IDLE_SECONDS", 1000)
         queue, broker = await self.started()
         begun = broker.length(ARCHIVE_QUEUE)
@@ -134,7 +134,7 @@ class ArchiveQueueTests(unittest.TestCase):
         await queue.probe()
 
     async def test_deleted(self) -> None:
-        """When somebody deletes the queue, what is in flight fails, and it is declared again."""
+        """When somebody deletes the queue, batches in flight fail, and the queue is declared again."""
         queue, broker = await self.started()
         broker.channel.queue_delete(ARCHIVE_QUEUE)
         sent = [queue.publish([record(number)]) for number in range(3)]
@@ -146,7 +146,7 @@ class ArchiveQueueTests(unittest.TestCase):
         await queue.publish([record(1)])
 
     async def test_other_arguments(self) -> None:
-        """A queue that an operator has made differently is used as it is."""
+        """A queue that an operator has declared with other arguments is used as it is."""
         url = shared().amqp_url()
         broker = self.broker(url)
         broker.channel.queue_declare(ARCHIVE_QUEUE, durable=True)
@@ -158,7 +158,7 @@ class ArchiveQueueTests(unittest.TestCase):
         self.assertEqual(broker.length(ARCHIVE_QUEUE), 2)
 
     async def test_connection_lost(self) -> None:
-        """What is in flight when the connection is lost fails at once; afterwards it works again."""
+        """Batches in flight fail at once when the connection is lost; later batches are confirmed."""
         queue, _ = await self.started()
         sent = queue.publish([record(1)])
         assert queue._link is not None
@@ -170,7 +170,7 @@ class ArchiveQueueTests(unittest.TestCase):
         await queue.publish([record(1)])
 
     async def test_stop(self) -> None:
-        """Nobody is left waiting by a stop."""
+        """A stop fails batches in flight."""
         queue, _ = await self.started()
         sent = queue.publish([record(1)])
         stopped = queue.stop()
@@ -224,7 +224,7 @@ class ArchiveQueueTests(unittest.TestCase):
         method, _, _ = consumer.channel.basic_get(ARCHIVE_QUEUE)
         self.addCleanup(server.rabbitctl, "set_vm_memory_high_watermark", "absolute", "1GB")
         server.rabbitctl("set_vm_memory_high_watermark", "0.00001")
-        # The broker tells a connection when that next publishes; what it has read by then may be confirmed.
+        # The broker blocks a connection at its next publish. Batches read by then may be confirmed.
         with contextlib.suppress(Unavailable):
             await queue.publish([record(2)])
         await until(lambda: "memory or disk alarm" in (queue.problem() or ""), "it is noticed")

@@ -48,14 +48,14 @@ class WireTests(unittest.TestCase):
     @given(st.binary(max_size=200))
     @settings(deadline=None)
     def test_any_bytes(self, body: bytes) -> None:
-        """Whatever lies on the bus is a message or Malformed, never another exception."""
+        """Any bytes are a message or raise Malformed, and no other exception."""
         try:
             self.assertIsInstance(decode(body), BusMessage)
         except Malformed:
             pass
 
     def test_deeply_nested(self) -> None:
-        """Nesting without end is malformed like anything else."""
+        """Deep nesting is malformed."""
         with self.assertRaises(Malformed):
             decode(b"\x93\xa5hints\xa1a" + b"\x91" * 100_000)
 
@@ -67,7 +67,7 @@ class WireTests(unittest.TestCase):
     @given(HINTS)
     @settings(deadline=None)
     def test_round_trip(self, hints: list[Hint]) -> None:
-        """Hints come out as they went in, in order."""
+        """Decoded hints equal the encoded ones, in their order."""
         message = decode(encode(Hints("a.1", group_hints(hints))))
         assert isinstance(message, Hints)
         self.assertEqual(ungroup_hints(message.groups), hints)
@@ -143,7 +143,7 @@ class BusTests(unittest.TestCase):
         return one, ear_one, two, ear_two
 
     async def test_all_kinds(self) -> None:
-        """Hints go to one node, a search to all others, the answer to who asked, in one message each."""
+        """Hints go to one node, a search to all others, the answer to the asker; each in one message."""
         one, ear_one, two, ear_two = await self.two()
         before = {kind: published(kind) for kind in ("hints", "search", "found", "replaced")}
         hints = [
@@ -186,7 +186,7 @@ class BusTests(unittest.TestCase):
         self.assertEqual(published("hints") + published("search"), before)
 
     async def test_malformed(self) -> None:
-        """What no node would send is counted and ignored; a listener that fails harms nobody either."""
+        """Malformed bytes are counted and ignored; a listener that raises does not end the connection."""
         one, _, two, ear_two = await self.two()
         broker = Broker(self.url)
         self.addCleanup(broker.close)
@@ -216,7 +216,7 @@ class BusTests(unittest.TestCase):
         await until(lambda: ear_two.heard, "it hears")
 
     async def test_locked_queue(self) -> None:
-        """A queue that the broker still holds for a dead connection is not in the way."""
+        """A queue that is still locked by a dead connection does not keep the node from hearing."""
         url = shared().amqp_url()
         dead = Broker(url)
         self.addCleanup(dead.close)
@@ -243,7 +243,7 @@ class BusTests(unittest.TestCase):
         backs = (ear_one.back, ear_two.back)
         server.start()
         await until(lambda: not one.problem() and not two.problem(), "they are back", 40)
-        # Each hears of itself; whoever is back first hears of the other, too.
+        # Each node calls back for itself; the first one back also hears the other.
         await until(lambda: ear_one.back + ear_two.back >= sum(backs) + 3, "they tell that they hear again")
         one.send_hints(two.address, [Hint("c", "e", 2, None)])
         two.search([Hint("d", "e", 3, None)])
@@ -252,7 +252,7 @@ class BusTests(unittest.TestCase):
         self.assertEqual(ear_two.heard, [("hints", "one.b1", [Hint("c", "e", 2, None)])])
 
     async def test_broker_reads_too_slowly(self) -> None:
-        """What a hanging broker does not read is bounded: hints are dropped, counted, and it is told."""
+        """Unsent bytes to a hanging broker are bounded: hints are dropped, counted, and a problem."""
         self.patch(rabbit_connection, "CONGESTED_BYTES", 1 << 20)
         server = breakable()
         one, _ = make_bus(self, server.url, "one")
@@ -264,7 +264,7 @@ class BusTests(unittest.TestCase):
         before = dropped("congested")
         for number in range(200):
             one.send_hints(two.address, [Hint("c", "e", number, b"x" * 100_000)])
-            # The transport tells of its buffer's state between turns.
+            # The transport pauses its producer between turns.
             await pause(0)
         self.assertGreater(dropped("congested"), before)
         self.assertIn("too slowly", one.problem() or "")
@@ -280,7 +280,7 @@ class ConnectionTests(unittest.TestCase):
     timeout = 60
 
     async def test_wrong_password(self) -> None:
-        """The broker's word on it is told; the password is not."""
+        """The reason has the broker's words, and no password."""
         url = shared().amqp_url("/").replace("guest:guest", "guest:s3cret")
         connection = RabbitConnection(reactor, url, "test")
         self.addCleanup(connection.stop)
@@ -297,7 +297,7 @@ class ConnectionTests(unittest.TestCase):
         await connection.stop()
 
     async def test_silence(self) -> None:
-        """A peer that accepts and never says a word is left after the deadline."""
+        """A peer that accepts and stays silent is dropped after the deadline."""
         self.patch(rabbit_link, "RPC_SECONDS", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             connection = RabbitConnection(reactor, f"amqp://127.0.0.1:{listener.getsockname()[1]}/", "test")
@@ -315,7 +315,7 @@ class ConnectionTests(unittest.TestCase):
             await connection.stop()
 
     async def test_setup_fails(self) -> None:
-        """A setup that fails drops the connection; the next one is set up, and only then it is usable."""
+        """A setup that fails drops the connection; the next one is usable once it is set up."""
         connection = RabbitConnection(reactor, shared().amqp_url("/"), "test")
         self.addCleanup(connection.stop)
         seen: list[str] = []
@@ -331,7 +331,7 @@ class ConnectionTests(unittest.TestCase):
         self.assertIsNone(connection.problem())
 
     async def test_channel_closes(self) -> None:
-        """A channel that the broker closes takes its connection with it, and all is set up anew."""
+        """If the broker closes a channel, its connection is dropped, and all is set up anew."""
         connection = RabbitConnection(reactor, shared().amqp_url("/"), "test")
         self.addCleanup(connection.stop)
         channels: list[Any] = []

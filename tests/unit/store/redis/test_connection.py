@@ -1,4 +1,4 @@
-"""A Redis that takes connections and is of no use yet: while it loads, or when it dies in between."""
+"""A Redis that accepts connections and cannot be used: it loads its file, or dies meanwhile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.rabbit import until
 
 
 class UselessRedis(Protocol):
-    """Counts its connections, and what comes on them."""
+    """Counts its connections and their requests."""
 
     factory: UselessFactory
 
@@ -34,7 +34,7 @@ class UselessFactory(Factory):
 
 
 class UselessRedisTests(unittest.TestCase):
-    """That nothing is logged as an error is what trial itself looks after."""
+    """Trial fails a test that logs an error, so no test asserts that."""
 
     timeout = 60
 
