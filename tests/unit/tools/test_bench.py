@@ -23,7 +23,7 @@ from tests.tools.bench.chart import svg
 from tests.tools.bench.clients import Wrong
 from tests.tools.bench.compare import COMPARED
 from tests.tools.bench.document import update
-from tests.tools.bench.profile import PATHS, Samples
+from tests.tools.bench.profile import PATHS, Samples, stage
 from tests.tools.bench.report import Row, markdown, ratio_at_least, ratio_at_most, within
 from tests.tools.bench.tree import check_code, commit, worktree
 
@@ -212,6 +212,11 @@ class ProfileTests(unittest.TestCase):
         self.assertEqual(stages["decode"], 6.0)
         self.assertEqual(stages["archive"], 5.0)
         self.assertEqual(sum(stages.values()), 13.0)
+
+    def test_every_room(self) -> None:
+        """A module that is new in a room on a message's path belongs to some stage."""
+        for room in ("chat", "wire", "store/redis", "store/rabbit", "store/mongo", "store/embedded"):
+            self.assertNotEqual(stage(f"main (twistd);call (imd/{room}/new_module.py)"), "other", room)
 
     def test_paths(self) -> None:
         """Each path that decides a stage is a module or a folder, with a function of that name in it."""
