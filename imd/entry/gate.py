@@ -185,7 +185,7 @@ class Gate:
         try:
             work()
         except Exception:
-            self.log.failure("a handshake")
+            self.log.failure("a handshake has failed")
         self._spent += self._seconds() - began
 
     def _next_turn(self) -> None:

@@ -1,4 +1,4 @@
-"""The parts of Autobahn's WebSocket protocol that its documentation does not name.
+"""The undocumented parts of Autobahn's WebSocket protocol that a node depends on.
 
 A node needs them for three reasons. A text frame is taken from the buffer before the parser sees it, which
 is most of a node's speed. The parser's buffers are counted and kept short, which bounds what clients can make

@@ -77,13 +77,13 @@ class Heartbeat:
         try:
             peer.ping()
         except Exception:
-            self.log.failure("a ping")
+            self.log.failure("a ping has failed")
 
     def _asks_for_time(self, peer: Peer) -> bool:
         try:
             return peer.pong_overdue()
         except Exception:
-            self.log.failure("an overdue pong")
+            self.log.failure("the end of a connection with an overdue pong has failed")
             return False
 
     def _expect(self, peer: Peer, now: float) -> None:

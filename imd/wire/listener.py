@@ -126,7 +126,7 @@ class ChannelFactory(WebSocketServerFactory):
                 outgoing.flush()
             except Exception:
                 # A failed write must not cost other connections their frames.
-                self._log.failure("a write")
+                self._log.failure("a write has failed")
 
     def emptied(self) -> Deferred[None]:
         """Fires when no connection is left."""

@@ -143,7 +143,7 @@ class GateTests(unittest.TestCase):
         self.gate.leave()
         self.successResultOf(second)
 
-    def test_a_long_line_of_those_who_have_gone(self) -> None:
+    def test_many_that_leave_at_once(self) -> None:
         """Many admitted logins that leave synchronously cause no recursion."""
         self.full()
 
@@ -176,7 +176,7 @@ class GateTests(unittest.TestCase):
         self.failureResultOf(late, Closing)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_door(self) -> None:
+    def test_shut(self) -> None:
         """The listener is shut while too many wait."""
         self.full()
         waiting: list[Deferred[None]] = [self.gate.enter() for _ in range(gate.MAX_WAITING)]

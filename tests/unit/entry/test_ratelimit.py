@@ -38,7 +38,7 @@ class TokenBucketTests(unittest.TestCase):
         bucket = self.make(0, 1)
         self.assertEqual({bucket.take(50) for _ in range(1000)}, {0.0})
 
-    def test_dear(self) -> None:
+    def test_cost_above_the_burst(self) -> None:
         """A cost above the burst passes with a full bucket, and later costs wait no longer for it."""
         bucket = self.make(10, 5)
         self.assertEqual(bucket.take(50), 0.0)
