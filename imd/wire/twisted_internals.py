@@ -1,8 +1,8 @@
 """The undocumented parts of Twisted that connections and timers depend on.
 
-There are three. A node writes to a socket at once if no earlier write waits in the transport, which saves most
-of a write's cost. It bounds how many connections a listener accepts in one turn of the reactor. It runs timers
-on the monotonic clock, as Twisted's follow the wall clock, which may be set.
+There are three. A node writes to a socket at once if no earlier write waits in the transport, which saves
+most of a write's cost. It bounds how many connections a listener accepts in one turn of the reactor. It runs
+timers on the monotonic clock, as Twisted's follow the wall clock, which may be set.
 
 A new version of Twisted may lose any of these parts: tests/unit/wire/test_twisted_internals.py names the ones
 that are gone.
