@@ -73,7 +73,7 @@ MAX_BYTES_IN_FLIGHT = 12 << 20
 
 
 class Sender(Protocol):
-    """Who gets the answer."""
+    """The receiver of the answer."""
 
     def message_accepted(self, client_msg_id: str | None, message_id: str, send_time: int) -> None: ...
 
@@ -213,7 +213,7 @@ class Acceptor:
         self._start()
 
     def _start(self) -> None:
-        """Place what waits, as far as may be. What is refused at once makes room: until nothing moves."""
+        """Place waiting messages, as far as may be. Refused ones make room, so repeat until nothing moves."""
         if self._starting:
             return
         self._starting = True
@@ -264,7 +264,7 @@ class Acceptor:
     def _place(self, batch: _Batch) -> None:
         problem = self._inbox.problem() or self._queue.problem()
         if problem is not None:
-            # What cannot be archived is not delivered over and over.
+            # A message that cannot be archived is not delivered over and over.
             batch.refuse_all(problem)
         if problem is not None or not batch.submissions:
             batch.done = True

@@ -15,7 +15,7 @@ MAX_BYTES = 64 << 20
 
 
 class HintBuffer:
-    """Messages of one session, without a hole. What has no room is in the inbox all the same."""
+    """Messages of one session, without a hole. Messages without room are in the inbox all the same."""
 
     __slots__ = ("_messages", "_size")
 

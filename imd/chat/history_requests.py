@@ -19,7 +19,7 @@ MAX_REQUESTS = 4
 
 
 class Asker(Protocol):
-    """What history requests need of their connection."""
+    """The part of a connection that history requests need."""
 
     @property
     def is_open(self) -> bool:

@@ -236,6 +236,6 @@ class Router:
                 session.replaced()
 
     def _somebody_back(self) -> None:
-        # Whoever has a channel that nobody had may not have heard us. It finds what it missed by itself.
+        # The node of an unfound channel may not have heard us. It finds its missed messages by itself.
         self._searching.clear()
         self._unfound.clear()

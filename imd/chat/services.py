@@ -1,4 +1,4 @@
-"""What all connections of a node share."""
+"""Shared by all connections of a node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from imd.protocol.ids import MessageIds, ServerClock
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all connections of a node share."""
+    """Shared by all connections of a node."""
 
     settings: Settings
     clock: ServerClock

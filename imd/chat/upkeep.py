@@ -1,4 +1,4 @@
-"""What has to be done now and then for all sessions: leases renewed, lost hints found, the desk served."""
+"""Periodic work for all sessions: renewing leases, finding lost hints, serving the desk."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class PathTests(AcceptorTestCase):
         self.assertEqual(self.alice.accepted, {"c-1": (sent.message_id, sent.send_time)})
 
     def test_lost_script_answer(self) -> None:
-        """What may or may not be in the inboxes is unavailable; it is neither archived nor tried again."""
+        """A message that may be in the inboxes is unavailable; it is neither archived nor tried again."""
         self.alice.send("c-1")
         self.turn()
         self.inbox.perform()
@@ -161,7 +161,7 @@ class PathTests(AcceptorTestCase):
         self.assertEqual((self.queue.published, self.delivered, self.batches()), ([], [], [1]))
 
     def test_lost_confirm(self) -> None:
-        """What is in the inboxes and may not be archived is unavailable."""
+        """A message that is in the inboxes and may not be archived is unavailable."""
         self.alice.send("c-1")
         self.turn()
         self.place()
@@ -188,7 +188,7 @@ class PathTests(AcceptorTestCase):
         self.assertEqual(len(self.delivered), 1)
 
     def test_refused_one_by_one(self) -> None:
-        """What is wrong with one message is that one's only; what is in no inbox is not archived."""
+        """A bad message fails alone; a message that is in no inbox is not archived."""
         self.inbox.refusals = {"nobody": NotAllowed("not yours"), "broken": Failed("wrong type")}
         self.alice.send("c-1")
         self.turn()
@@ -216,7 +216,7 @@ class PathTests(AcceptorTestCase):
 
 class BatchTests(AcceptorTestCase):
     def test_together(self) -> None:
-        """What arrives in one turn goes in as one call, and to the archive as one batch."""
+        """Messages of one turn go in as one call, and to the archive as one batch."""
         bob = Writer(self.acceptor, self.ids, "bob")
         for number in range(10):
             self.alice.send(f"a-{number}")
@@ -347,7 +347,7 @@ class OrderTests(AcceptorTestCase):
         self.assertEqual(self.alice.answers, [("c-0", "accepted"), ("c-1", UNAVAILABLE), ("c-2", "accepted")])
 
     def test_refused_in_turn(self) -> None:
-        """What was refused before is told in its turn, between the others; alone it asks nobody."""
+        """An earlier refusal is answered in its turn, between the others; alone it makes no call."""
         self.alice.send("c-1")
         self.alice.send_refused("c-2")
         self.alice.send("c-3")

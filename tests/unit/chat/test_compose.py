@@ -75,7 +75,7 @@ class ComposeTests(unittest.TestCase):
             self.assert_refused(FORBIDDEN, to="bob", msg="hi", user_id=other)
 
     def test_the_seeds_rules(self) -> None:
-        """What fails isMsgOK is refused: no text, nobody to get it."""
+        """A message without text or without a recipient is refused."""
         for fields in ({}, {"msg": "hi"}, {"to": "bob"}, {"to": "bob", "msg": ""}, {"msg": "hi", "to": ""},
                        {"msg": "hi", "group": []}, {"msg": "hi", "group": [], "to": ""}):  # fmt: skip
             self.assert_refused(INVALID_MESSAGE, **fields)

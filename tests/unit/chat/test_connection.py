@@ -184,7 +184,7 @@ class AckTests(ConnectionTestCase):
         self.assertEqual([leave.seq for leave in self.leaves], [0, 2])
 
     def test_seed_client_going(self) -> None:
-        """What comes between a client's close frame and the end of its connection was not sent to it."""
+        """Messages between a client's close frame and the end of its connection were not sent to it."""
         client = self.connected(ack=None)
         self.services.router.deliver([self.inbox.place("alice")])
         client.connection.peer_leaves()

@@ -48,7 +48,7 @@ class LoginTests(ConnectionTestCase):
         self.assertEqual(self.desk_changes, 1)
 
     def test_cursor(self) -> None:
-        """What is in the inbox after the cursor follows at once; what cannot be continued is told."""
+        """Messages after the cursor follow at once; a cursor that cannot be continued is told."""
         for _ in range(5):
             self.inbox.place("alice")
         client = Client(self.services)
@@ -65,7 +65,7 @@ class LoginTests(ConnectionTestCase):
             self.assertFalse(client.take()[0]["recovered"], cursor)
 
     def test_before_connect(self) -> None:
-        """Whatever comes before the connect signal is forbidden, and the client may still connect."""
+        """Any frame before the connect signal is forbidden, and the client may still connect."""
         client = Client(self.services)
         client.send(to="bob", msg="hi", clientMsgId="c-1")
         self.assert_error(client, "forbidden", "c-1")

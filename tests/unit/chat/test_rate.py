@@ -46,7 +46,7 @@ class RateTests(ConnectionTestCase):
         self.assertEqual(client.brief(), [("accepted", "1", None), ("error", "2", "rate_limited")])
 
     def test_never(self) -> None:
-        """What can never be accepted is told so; its size costs nothing."""
+        """A message that can never be accepted is refused for good; its size costs nothing."""
         client = self.connected()
         lists = [[f"u{n}" for n in range(5000)], [*(f"u{n}" for n in range(99)), ""]]
         client.send(clientMsgId="1", group=lists[0], msg="hi")

@@ -52,7 +52,7 @@ class RouterTestCase(unittest.TestCase):
         return placed
 
     def kinds(self) -> list[str]:
-        """What went over the bus, as `sender kind`."""
+        """The messages on the bus, as `sender kind`."""
         return [f"{sender} {kind}" for sender, kind, _ in self.network.carried]
 
 
@@ -99,7 +99,7 @@ class SearchTests(RouterTestCase):
         self.assertEqual(self.inbox.names(), [])
 
     def test_each_node_learns_for_itself(self) -> None:
-        """What one node has learned another still has to ask for."""
+        """One node's knowledge is not another's: that one still has to ask."""
         self.b.connect("bob")
         for node in (self.a, self.c, self.a, self.c):
             self.write(at=node)
@@ -167,7 +167,7 @@ class SearchTests(RouterTestCase):
         self.assertEqual(self.b.wires[channel].seqs(), list(range(1, 9)))
 
     def test_somebody_back(self) -> None:
-        """What nobody answered is asked again as soon as a node is back on the bus."""
+        """An unanswered search is repeated as soon as a node is back on the bus."""
         channel = self.b.connect("bob")
         self.write()
         self.network.under_way.clear()
@@ -261,7 +261,7 @@ class LossTests(RouterTestCase):
         self.assertEqual(wire.seqs(), [1])
 
     def test_reordered(self) -> None:
-        """Whatever the bus does to the order of hints, the device gets its inbox in order."""
+        """The device gets its inbox in order, in any order of hints."""
         channel = self.b.connect("bob")
         self.write(5)
         self.network.carry()

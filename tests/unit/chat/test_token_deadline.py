@@ -56,7 +56,7 @@ class TokenDeadlineTests(TokenTestCase):
         self.assertEqual(client.closed, 4001)
 
     def test_no_timer_left(self) -> None:
-        """What is gone, or closed, does not expire any more."""
+        """A connection that is gone, or closed, does not expire any more."""
         self.with_token(60).connection.lost(clean=True)
         self.with_token(60).connection.close(4200, "")
         self.assertEqual(self.clock.getDelayedCalls(), [])

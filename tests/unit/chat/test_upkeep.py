@@ -1,4 +1,4 @@
-"""What is done now and then: reconciling, renewing leases, serving the desk."""
+"""Periodic work: reconciling, renewing leases, serving the desk."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class DeskTests(UpkeepTestCase):
         self.assertEqual((self.delivered, self.desk_calls()), (given, 3))
 
     def test_asked_meanwhile(self) -> None:
-        """Who asks while it is served has it served once more, not twice at a time."""
+        """A call while the desk is served has it served once more, not twice at a time."""
         for _ in range(5):
             self.upkeep.serve_desk()
         self.assertEqual(self.desk_calls(), 1)

@@ -64,7 +64,7 @@ class HandedOverTests(unittest.TestCase):
         self.assertTrue(self.told.drained().called)
 
     def test_more_meanwhile(self) -> None:
-        """What comes while a piece is under way, or is to be tried again, waits for its turn."""
+        """Records that come while a piece is in flight, or is to be tried again, wait for their turn."""
         first, second = records(1), records(1, size=50)
         self.told.add(first)
         self.told.add(second)
