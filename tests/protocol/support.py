@@ -50,7 +50,8 @@ KINDS: dict[str, Ini] = {
     },
     "flow": {"limits": {"messages_per_second": 0, "ack_window": 100}},
     "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET, "leeway_seconds": LEEWAY_SECONDS}},
-    "desk": {},
+    # A long grace period: visitors of a test that has ended are not given to the agents of later tests.
+    "desk": {"desk": {"grace_seconds": 3600}},
     "grace": {
         "desk": {"grace_seconds": 1},
         "inbox": {"reconcile_seconds": 1, "unopened_messages": 3},
