@@ -1,4 +1,4 @@
-"""A client of the protocol: one core without I/O, and a shell around it for asyncio and for Twisted.
+"""A client of the protocol: a core without I/O, in one shell for asyncio and another for Twisted.
 
 Take `Client` from `imd.client.asyncio` or from `imd.client.twisted`. Nothing here imports the daemon.
 """

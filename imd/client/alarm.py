@@ -1,6 +1,7 @@
-"""Timers for a reactor whose own follow the time of day: set back an hour, those stand still for an hour.
+"""Timers by the monotonic clock, for a reactor whose own timers follow the time of day.
 
-One thread for all clients of a process waits by the monotonic clock, and has the reactor call what is due.
+When the time of day is set back an hour, such a reactor's timers stand still for an hour. Here one thread for
+all clients of a process waits, and has the reactor make the calls.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 
 class Alarm:
-    """One call to come. Made by `call_later`; `cancel` belongs to the reactor's thread, as the call does."""
+    """One call to come, made by `call_later`. `cancel` is for the reactor's thread, which makes the call."""
 
     def __init__(self, reactor: Any, call: Callable[[], None]) -> None:
         self._reactor = reactor
@@ -28,7 +29,7 @@ class Alarm:
         return self._call is None
 
     def ring(self) -> None:
-        """Its time has come: from the waiting thread."""
+        """The time has come. Called in the waiting thread."""
         self._reactor.callFromThread(self._fire)
 
     def _fire(self) -> None:
@@ -38,7 +39,7 @@ class Alarm:
 
 
 class _Waiting:
-    """The alarms of a process, and the thread that waits for the first of them."""
+    """The alarms of a process, and the thread that waits for the first one."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -71,7 +72,10 @@ _WAITING = _Waiting()
 
 
 def call_later(reactor: Any, seconds: float, call: Callable[[], None]) -> Any:
-    """Have a reactor call something, so many seconds of the monotonic clock from now; `cancel` ends that."""
+    """Call in the reactor's thread, so many seconds of the monotonic clock from now.
+
+    Gives an object whose `cancel` prevents the call.
+    """
     if reactor.seconds is time.monotonic:
         return reactor.callLater(seconds, call)
     alarm = Alarm(reactor, call)

@@ -21,7 +21,7 @@ from websockets.uri import parse_uri
 from imd.client.driver import Driver, Token
 
 MAX_FRAME_BYTES = 16 << 20
-"""of what a node sends; a page of history may be long"""
+"""for frames of a node; a page of history may be long"""
 
 
 class Client(Driver):
@@ -55,7 +55,7 @@ class Client(Driver):
             return
         if isinstance(value, BaseException):
             promise.set_exception(value)
-            # Whoever asked may have stopped listening.
+            # Marked as seen: asyncio logs an exception that nobody awaits.
             promise.exception()
         else:
             promise.set_result(value)
@@ -110,7 +110,7 @@ class Client(Driver):
 
 
 class _Socket(asyncio.Protocol):
-    """One WebSocket: bytes in and out of `websockets`' protocol."""
+    """One WebSocket: moves bytes between the transport and the protocol of `websockets`."""
 
     def __init__(self, client: Client, connection: int, protocol: ClientProtocol) -> None:
         self._client = client
@@ -172,7 +172,7 @@ class _Socket(asyncio.Protocol):
                     self._client._received(self._connection, payload)
         self._write()
         if self._protocol.close_expected() and self._transport is not None:
-            # The handshake of closing is over, or there was none.
+            # The closing handshake is over, or there was none.
             self._transport.close()
 
     def _write(self) -> None:

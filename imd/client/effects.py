@@ -1,4 +1,4 @@
-"""What the core has a shell do. No I/O."""
+"""Effects: the core's orders to a shell. No I/O."""
 
 from __future__ import annotations
 
@@ -9,46 +9,50 @@ from imd.client.events import ClientError, Event, Message, Page
 
 @dataclass(frozen=True, slots=True)
 class AskToken:
-    """Get a token, then `token_given` or `token_failed`."""
+    """Get a token, then call `token_given` or `token_failed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open a WebSocket; what is said of it names `connection`."""
+    """Open a WebSocket. All inputs about it carry the number `connection`."""
 
     connection: int
 
 
 @dataclass(frozen=True, slots=True)
 class Transmit:
+    """Send a text frame."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """Close in good order, with 1000."""
+    """Close with code 1000."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Give the connection up at once, open or not. Nothing needs to be said of it any more."""
+    """Give the connection up at once, open or not. Inputs about it are ignored from now on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Emit:
+    """Tell the program of an event."""
+
     event: Event
 
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """A message for the program; `handled` when it is done with it."""
+    """Give a message to the program. Call `handled` when the program is done with it."""
 
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To `ask_history`."""
+    """Answer the `ask_history` that gave this ref."""
 
     ref: str
     result: Page | ClientError

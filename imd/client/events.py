@@ -1,4 +1,4 @@
-"""The client's words: messages, what happens, and what can go wrong. No I/O."""
+"""Messages, events and errors, as programs see them. No I/O."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that was received, or that is in the archive (then without `seq`). Times in milliseconds."""
+    """A received message, or one of the archive (without `seq`). Times are milliseconds since the epoch."""
 
     id: str
     user_id: str
-    """who sent it"""
+    """the sender"""
     msg: str
     send_time: int
     to: str = ""
@@ -39,7 +39,7 @@ class Message:
 
     @classmethod
     def of(cls, frame: Mapping[str, Any]) -> Message:
-        """From a frame's JSON. Fields that are not known are left out; raises KeyError without an id."""
+        """From a decoded frame. Unknown fields are left out. Raises KeyError without an id."""
         return cls(
             id=frame["id"],
             user_id=frame.get("userId") or "",
@@ -57,7 +57,7 @@ class Message:
 
 @dataclass(slots=True)
 class Outgoing:
-    """A message in the outbox. `state`: waiting, sent (not answered yet), accepted or failed."""
+    """A message of the outbox. `state`: waiting, sent (without an answer yet), accepted or failed."""
 
     client_msg_id: str
     msg: str
@@ -65,16 +65,16 @@ class Outgoing:
     group: tuple[str, ...] = ()
     content_type: str | None = None
     queued_at: int = 0
-    """milliseconds, by the client's clock"""
+    """milliseconds since the epoch, by the client's clock"""
     sent_at: int | None = None
-    """since when it may be in an inbox, though not accepted, by the node's clock; None: it cannot be"""
+    """the first time that it was sent and not refused unseen, in milliseconds of the node's clock"""
     state: str = "waiting"
     error: Refusal | None = None
     """why it failed"""
     id: str = ""
-    """of the message, once it is accepted"""
+    """the message's id, once it is accepted"""
     send_time: int = 0
-    """milliseconds, by the servers' clock, once it is accepted"""
+    """milliseconds since the epoch, by the servers' clock, once it is accepted"""
 
     def frame(self) -> dict[str, Any]:
         frame: dict[str, Any] = {"clientMsgId": self.client_msg_id, "msg": self.msg}
@@ -89,14 +89,14 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Of the archive, oldest first."""
+    """A page of the archive, oldest message first."""
 
     messages: list[Message]
     more: bool
-    """there are older ones"""
+    """there are older messages"""
 
 
-# ---- what happens
+# ---- events
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,9 @@ class StateChanged:
     """the close code, if there was one"""
     reason: str = ""
     retry_seconds: float | None = None
-    """waiting: until the next attempt"""
+    """in the state `waiting`: time until the next attempt"""
     permanent: bool = False
-    """closed: coming back unchanged would be of no use"""
+    """in the state `closed`: the client must not come back unchanged"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,12 @@ class Connected:
     user_id: str
     recovered: bool
     frame: Mapping[str, Any] = field(default_factory=dict)
-    """all that the node said"""
+    """the whole `connected` frame"""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The message is in every recipient's inbox, for good."""
+    """The message is in every recipient's inbox and in the archive queue: it cannot be lost any more."""
 
     outgoing: Outgoing
     id: str
@@ -130,7 +130,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The node said no: an error code of the protocol, and words for people."""
+    """An error of the protocol: its code, and words for people."""
 
     code: str
     reason: str
@@ -138,7 +138,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A message was refused for good. It stays in the outbox until it is cancelled or tried again."""
+    """A message was refused for good. It stays in the outbox until it is cancelled or retried."""
 
     outgoing: Outgoing
     refusal: Refusal
@@ -146,7 +146,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The inbox could not go on where this device stopped: the history has what may be missing."""
+    """The inbox could not be continued where this device stopped. Read the history for missing messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +157,18 @@ class Leaving:
 
 
 Event = StateChanged | Connected | Accepted | Failed | Gap | Leaving | Refusal
-"""a Refusal by itself answers nothing in particular"""
+"""A Refusal as an event is an error that answers no message and no request."""
 
 
-# ---- what can go wrong
+# ---- errors
 
 
 class ClientError(Exception):
-    """The base of what a client raises."""
+    """The base of the errors that a client raises."""
 
 
 class OutboxFull(ClientError):
-    """There is no room for another message; wait for `drained`, or for some to be accepted."""
+    """There is no room for another message. Wait for `drained`, or until some are accepted."""
 
 
 class Unanswered(ClientError):
@@ -176,7 +176,7 @@ class Unanswered(ClientError):
 
 
 class Refused(ClientError):
-    """The node refused it. `refusal` says why."""
+    """The node refused a message or a request; `refusal` has the reason."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(f"{refusal.code}: {refusal.reason}")
@@ -184,7 +184,7 @@ class Refused(ClientError):
 
 
 class Ended(ClientError):
-    """The client was stopped, or (`permanent`) is not to come back unchanged."""
+    """The client was stopped, or must not come back unchanged (`permanent`)."""
 
     def __init__(self, code: int | None, reason: str, permanent: bool = False) -> None:
         super().__init__(f"{code}: {reason}" if code else reason)

@@ -1,4 +1,4 @@
-"""How a client is to behave."""
+"""The options of a client."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of one client. Times in seconds."""
+    """Options of one client; times in seconds. Raises ValueError for options that contradict each other."""
 
     user_id: str | None = None
-    """may be left out with a token, and is given by the node to a visitor"""
+    """may be None with a token, and for a visitor, which is named by the node"""
     device: str | None = None
     """None: the store's own name for this device"""
     login_type: str = "USER_TYPE"
-    """or CUSTOMER_TYPE; with a token, the token's counts"""
+    """or CUSTOMER_TYPE; a token's claim takes precedence"""
     customer_service: bool = False
-    """an agent: gets visitors"""
+    """an agent, who answers visitors"""
     visitor: bool = False
     """an anonymous visitor"""
     ephemeral: bool = False
     """the node forgets the device when its connection ends"""
     has_token: bool = False
-    """a token is asked for at each connect, and before the old one expires"""
+    """ask for a token at each connect, and before the present one expires"""
     max_outbox: int = 1000
-    """messages that wait to be accepted"""
+    """most messages that are neither accepted nor failed"""
     dedup_seconds: float = 3600.0
-    """how long the nodes know a clientMsgId; what is unanswered for longer fails, as nobody knows its fate"""
+    """how long the nodes know a clientMsgId; a message that has no answer for nine tenths of it fails"""
     min_backoff: float = 1.0
     max_backoff: float = 30.0
     connect_seconds: float = 20.0
-    """until the node must have said `connected`, the token included"""
+    """deadline of `connected`, from the request for a token on"""
     ping_seconds: float | None = None
-    """of silence until the client asks whether the node is there; None: as often as the node pings"""
+    """silence of the node before the client pings it; None: the node's own interval"""
     pong_seconds: float = 10.0
     history_seconds: float = 30.0
-    """deadline of a page of history, over as many connections as it takes"""
+    """deadline of a page of history, across reconnects"""
 
     def __post_init__(self) -> None:
         if self.visitor and self.customer_service:

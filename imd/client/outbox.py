@@ -1,4 +1,4 @@
-"""What waits to be accepted: in order, kept until the node has answered for good."""
+"""Messages in order, kept until the node has accepted them or refused them for good."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from imd.client.events import OutboxFull, Outgoing, Refusal
 from imd.client.store import Store
 
 MAX_CONVERSATIONS = 32
-"""that wait for an answer at the same time"""
+"""most conversations with a message that has no answer yet"""
 MAX_FAILED = 100
-"""messages that were refused for good and that nobody has cancelled; past it the oldest are forgotten"""
+"""most failed messages; past it the oldest are forgotten"""
 
 
 class Outbox:
-    """At most `most` messages wait. Of each conversation one is sent and not answered yet: a second behind it
-    would come before it if the first were refused for the moment."""
+    """At most `most` messages that have not failed; one of each conversation is unanswered at a time.
+
+    With two on their way, a temporary refusal of the first would put it behind the second.
+    """
 
     def __init__(self, store: Store, saved: list[Outgoing], most: int) -> None:
         self._store = store
@@ -29,11 +31,11 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """How many are not answered for good."""
+        """The number of messages that have not failed."""
         return sum(outgoing.state != "failed" for outgoing in self._all.values())
 
     def add(self, outgoing: Outgoing) -> Outgoing:
-        """The message as it is kept: one with the same clientMsgId that waits already stands for both."""
+        """Gives the message that is kept: an earlier one with its clientMsgId, or it. Raises OutboxFull."""
         there = self._all.get(outgoing.client_msg_id)
         if there is not None:
             return there
@@ -71,7 +73,7 @@ class Outbox:
         return min((until for until in self._held.values() if until > now), default=None)
 
     def note_sent(self, outgoing: Outgoing, now_ms: int) -> None:
-        """Kept before it is sent: from now on it may be in an inbox. The first time counts."""
+        """Call before sending: from now on the message may be in an inbox. The first time is stored."""
         if outgoing.sent_at is None:
             outgoing.sent_at = now_ms
             self._sent_once.add(outgoing.client_msg_id)
@@ -80,14 +82,14 @@ class Outbox:
             self._sent_once.discard(outgoing.client_msg_id)
 
     def never_placed(self, outgoing: Outgoing) -> None:
-        """The node has refused to look at it. Only of use if it was sent just once."""
+        """The node has refused the message unseen. If that was its only sending, it is in no inbox."""
         if outgoing.client_msg_id in self._sent_once:
             self._sent_once.discard(outgoing.client_msg_id)
             outgoing.sent_at = None
             self._store.put_outgoing(outgoing)
 
     def fail_all(self, refusal: Refusal, but_unsent: bool) -> list[Outgoing]:
-        """All that waits has failed; `but_unsent`: not what was never sent."""
+        """Make every message fail; `but_unsent`: except those that were never sent."""
         waiting = [
             outgoing
             for outgoing in self._all.values()
@@ -99,7 +101,7 @@ class Outbox:
         return waiting
 
     def accepted(self, client_msg_id: str) -> Outgoing | None:
-        """The message that this answers, no longer kept; None for an answer to nothing that is here."""
+        """Remove the accepted message and give it; None if it is not here."""
         outgoing = self._all.get(client_msg_id)
         if outgoing is None:
             return None
@@ -108,7 +110,7 @@ class Outbox:
         return outgoing
 
     def refused(self, client_msg_id: str, refusal: Refusal, temporary: bool) -> Outgoing | None:
-        """What the node has refused, to be sent again if that was for the moment only."""
+        """Gives the refused message, which fails unless that is temporary; None if it was not sent."""
         outgoing = self._all.get(client_msg_id)
         if outgoing is None or outgoing.state != "sent":
             return None
@@ -123,13 +125,13 @@ class Outbox:
         return outgoing
 
     def lost(self) -> None:
-        """The connection is gone: what was not answered is sent again, in its order."""
+        """The connection is gone: messages without an answer wait again, in their order."""
         for outgoing in self._all.values():
             if outgoing.state == "sent":
                 outgoing.state = "waiting"
 
     def cancel(self, client_msg_id: str) -> bool:
-        """Forget one that has failed, or that was never sent. False for one that may be in an inbox."""
+        """Forget a message that has failed or was never sent. False for one that may be in an inbox."""
         outgoing = self._all.get(client_msg_id)
         if outgoing is None or (outgoing.state != "failed" and outgoing.sent_at is not None):
             return False
@@ -137,7 +139,7 @@ class Outbox:
         return True
 
     def retry(self, client_msg_id: str) -> bool:
-        """Put one that has failed at the end again. False if there is none."""
+        """Put a failed message at the end again. False if there is no such message."""
         outgoing = self._all.get(client_msg_id)
         if outgoing is None or outgoing.state != "failed":
             return False

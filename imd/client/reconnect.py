@@ -1,4 +1,4 @@
-"""When to come back: by the close code's range, and with a random pause that grows."""
+"""When to come back: by the range of the close code, after a random pause that grows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Verdict(Enum):
 
 
 def judge(code: int | None) -> Verdict:
-    """What a close code asks for. A connection that broke without one is like 4101."""
+    """The reaction to a close code. A connection that broke without one is like 4101."""
     if code == CLOSE_UNAUTHORIZED:
         return Verdict.NEW_TOKEN
     if code is not None and 4000 <= code < 4100:
@@ -27,7 +27,7 @@ def judge(code: int | None) -> Verdict:
 
 
 class Backoff:
-    """Full jitter: a random time between 0 and a limit that doubles with each failure. Seconds."""
+    """Full jitter: a random pause between 0 and a limit that doubles with each failure, in seconds."""
 
     def __init__(self, least: float, most: float, chance: Callable[[], float]) -> None:
         self._least = least

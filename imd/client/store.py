@@ -1,4 +1,4 @@
-"""What a client keeps: its cursor, its outbox, its device's name. In memory, or in a SQLite file."""
+"""The state that a client keeps, such as cursor and outbox: in memory, or in a SQLite file."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from typing import Protocol
 from imd.client.events import Outgoing, Refusal
 
 SEEN = 1024
-"""ids of messages that are remembered, to know them again under other numbers"""
+"""ids of handled messages in the file, which are recognised under other numbers"""
 
 
 @dataclass(slots=True)
 class Saved:
-    """All that a store holds when a client begins."""
+    """The whole content of a store, when a client begins."""
 
     device: str
     epoch: str | None = None
-    """of the cursor; None: there is none"""
+    """the cursor's epoch; None: there is no cursor"""
     seq: int = 0
     user_id: str | None = None
-    """whose cursor and outbox these are; None: nobody's yet"""
+    """the user of cursor and outbox; None: nobody yet"""
     visitor_token: str | None = None
     seen: list[str] = field(default_factory=list)
-    """oldest first"""
+    """ids of handled messages, oldest first"""
     outbox: list[Outgoing] = field(default_factory=list)
-    """in their order"""
+    """in the order of sending"""
     attempt: int = 0
-    """of the last connect; 0: none"""
+    """the number of the last connect signal; 0: there was none"""
 
 
 class Store(Protocol):
-    """Calls return when it is kept. A store belongs to one client at a time."""
+    """A call returns when its data is stored. A store belongs to one client at a time."""
 
     def load(self) -> Saved: ...
 
     def put_cursor(self, epoch: str, seq: int, handled: Sequence[str]) -> None:
-        """The cursor, and the ids of the messages that moved it, in one step."""
+        """Store the cursor and the ids of the messages that moved it, atomically."""
 
     def put_attempt(self, attempt: int) -> None:
-        """The next one is higher, even if the clock has been set back."""
+        """Store the last attempt, so that the next is higher even if the clock is set back."""
 
     def put_outgoing(self, outgoing: Outgoing) -> None:
-        """A new message at the end, or what has become of one that is there."""
+        """Add a message at the end, or replace one with the same clientMsgId in its place."""
 
     def drop_outgoing(self, client_msg_id: str) -> None: ...
 
     def put_user(self, user_id: str | None, visitor_token: str | None) -> None:
-        """Another user than before has another inbox: cursor and ids go with the old one."""
+        """Store the user. Cursor and ids are deleted: another user has another inbox."""
 
     def close(self) -> None: ...
 
 
 class MemoryStore:
-    """Forgets with the process. The node's own cursor for the device then says where to go on."""
+    """Keeps nothing across processes. The node's own cursor for the device says where to continue."""
 
     def load(self) -> Saved:
         return Saved(device="default")
@@ -85,10 +85,10 @@ CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY, client_msg_id TEX
 
 
 class SqliteStore:
-    """One file for one client; it survives a kill of the process. Each call takes a small write.
+    """One file for one client, which survives a kill of the process. Each call is a small write.
 
-    Not synchronised with the disk at each step: a machine that loses its power may lose the last of them.
-    A message then comes twice to the program, or one that the node had not accepted is forgotten.
+    Writes are not synchronised with the disk, so a power failure may undo the last ones. Then the program may
+    get a message twice, and a message that the node had not accepted may be forgotten.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:

@@ -18,13 +18,13 @@ from imd.client.alarm import call_later
 from imd.client.driver import Driver, Token
 
 MAX_FRAME_BYTES = 16 << 20
-"""of what a node sends; a page of history may be long"""
+"""for frames of a node; a page of history may be long"""
 
 
 class Client(Driver):
-    """Its methods give Deferreds. `reactor`: the global one if none is given.
+    """A client whose methods give Deferreds. `reactor`: the global one if none is given.
 
-    `async for message in client.messages()` works in any coroutine that Deferred runs.
+    `async for message in client.messages()` works in a coroutine that `ensureDeferred` runs.
     """
 
     _chance = staticmethod(random.random)
@@ -112,8 +112,8 @@ class _Socket(WebSocketClientProtocol):
         client = self.factory.client
         if client._socket is self:
             client._socket = None
-        # What Autobahn makes up for itself, as 1006, is no code of the node's. Why a handshake failed is of
-        # use; of a connection that broke later it only says so, at length.
+        # The argument may be a code of Autobahn's own, such as 1006; `remoteCloseCode` is the node's.
+        # The reason of a failed handshake is useful, that of a connection that broke later is not.
         if self._opened and self.remoteCloseCode is None:
             reason = None
         client._closed_socket(

@@ -1,4 +1,4 @@
-"""The web pages: the files of `imd/web`, each under a fixed path; and where a page finds its node."""
+"""The web pages: the files of `imd/web` under fixed paths, and the settings that they ask for."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PAGE_POLICY = b"; ".join(
         b"base-uri 'none'",
         b"form-action 'none'",
         b"frame-ancestors 'none'",
-        # No string becomes markup or a script, whatever a page's own code does.
+        # The browser refuses to make markup or a script from a string.
         b"require-trusted-types-for 'script'",
         b"trusted-types 'none'",
     )
@@ -50,7 +50,7 @@ _PAGE_POLICY = b"; ".join(
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What is answered under one path."""
+    """The answer under one path."""
 
     body: bytes
     etag: bytes
@@ -71,7 +71,7 @@ def read_files(folder: Path = FOLDER) -> dict[bytes, File]:
 def _file(suffix: str, body: bytes) -> File:
     headers = [
         (b"content-type", _TYPES[suffix]),
-        # Kept, but asked for each time: a newer node's pages are there at once.
+        # Cached, but revalidated each time: a newer node's pages show at once.
         (b"cache-control", b"no-cache"),
     ]
     if suffix == ".html":
@@ -88,7 +88,7 @@ def _file(suffix: str, body: bytes) -> File:
 
 
 def client_settings(settings: Settings, websocket_port: int | None, headers: Mapping[str, str]) -> bytes:
-    """What a page must know of its node, as JSON.
+    """The settings that a page needs to reach its node, as JSON.
 
     `ws` is a port on the page's own host, a path on its own origin, or a whole URL. `headers` are the
     request's, names in lower case: through a proxy, the WebSocket is behind the same proxy.

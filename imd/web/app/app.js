@@ -1,4 +1,4 @@
-// The chat and the agents' desk: signing in, the conversations, the one that is open, the link to the node.
+// The chat and the agents' desk: signing in, the open conversation, the link to the node.
 import { batched, h, icon } from "../lib/dom.js";
 import { initial, tint } from "../lib/format.js";
 import { addressOf, List, othersOf } from "./list.js";
@@ -9,9 +9,9 @@ import { Session } from "./session.js";
 import { t } from "../lib/text.js";
 import { Thread } from "./thread.js";
 
-const QUIET_MS = 1500; // a connection that is back by then is not spoken of
+const QUIET_MS = 1500; // a shorter break of the connection is not shown
 const BACK_MS = 2500;
-const CLOCK_MS = 5000; // until a token that only time speaks against is tried again
+const CLOCK_MS = 5000; // before a token is retried that is refused for its times alone
 
 const mode = document.documentElement.dataset.mode;
 
@@ -32,7 +32,7 @@ class App {
     this.onKey = (event) => this.#key(event);
     window.addEventListener("hashchange", this.onHash);
     document.addEventListener("keydown", this.onKey);
-    // Before the first conversation is shown: its history is asked for then.
+    // Before the first conversation is shown, as that reads its history.
     session.start();
     this.#build();
   }
@@ -113,7 +113,7 @@ class App {
     );
   }
 
-  /** An agent on a break is not connected: visitors are given to others, or wait. */
+  /** An agent on a break is not connected: other agents get the visitors, or they wait. */
   #break() {
     const { session } = this;
     const toggle = h("input", {
@@ -171,7 +171,7 @@ class App {
     if (conversation) {
       this.thread = new Thread(session, conversation, { back: () => this.#back(), announce: (text) => this.#announce(text) });
       this.main.replaceChildren(this.thread.element);
-      // On a phone the keyboard would cover what one wants to read.
+      // On a phone the keyboard would cover the messages.
       this.thread.begin(byHand && matchMedia("(hover: hover)").matches);
     } else {
       const hint = mode === "desk" ? t("thread.none.agent") : t("thread.none.hint");
@@ -208,7 +208,7 @@ class App {
     }
   }
 
-  // ---- what happens
+  // ---- events
 
   #changed() {
     if (this.over) return;
@@ -249,7 +249,7 @@ class App {
       const again = h("button", { class: "button-link", type: "button", onclick: () => session.start() }, t(code === 4003 ? "link.use" : "link.again"));
       return this.#showLink(code === 4003 ? t("link.replaced") : t("link.ended", { reason: reason || String(code ?? "") }), again);
     }
-    // What is shown already changes at once; a short break is not spoken of, and several tries are one break.
+    // A notice that is shown changes at once. A new one waits QUIET_MS from the first of several attempts on.
     if (this.troubled) this.#showTrouble();
     else this.quiet ??= setTimeout(() => this.#showTrouble(), QUIET_MS);
   }
@@ -260,7 +260,7 @@ class App {
     this.#showLink(t(this.wrongClock ? "link.clock" : away ? "link.waiting" : "link.connecting"));
   }
 
-  /** Nothing is to be shown or tried later. */
+  /** Cancel what was to be shown or tried later. */
   #calm() {
     for (const timer of [this.quiet, this.hiding, this.again]) clearTimeout(timer);
     this.quiet = this.hiding = this.again = null;
@@ -332,7 +332,7 @@ async function main() {
     focus();
   };
   const who = remembered.get(mode);
-  // What was kept under another mode of the node is of no use.
+  // A sign-in that was kept under another mode of the node does not serve.
   if (who && Boolean(who.token) === (settings.authMode === "jwt")) enter(who);
   else signIn(false);
 }

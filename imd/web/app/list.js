@@ -1,16 +1,16 @@
-// The conversations: names, the last message, what is unread; at the desk, who waits.
+// The list of conversations: names, last messages, unread counts; at the desk, waiting visitors.
 import { batched, h, icon } from "../lib/dom.js";
 import { duration, fullTime, shortTime } from "../lib/format.js";
 import { language, t } from "../lib/text.js";
 import { avatar, shownName, titleOf } from "./thread.js";
 
 const TICK_MS = 15_000;
-const MOST = 200; // drawn at first, and added each time
+const MOST = 200; // rows drawn at first, and added each time
 
 /** The address of a conversation: #alice, or #alice,bob for a group. */
 export const addressOf = (others) => `#${others.map(encodeURIComponent).join(",")}`;
 
-/** Whom an address names; null if nobody. */
+/** The users that an address names; null if there are none. */
 export function othersOf(address, me) {
   try {
     const names = address.replace(/^#/, "").split(",").filter(Boolean).map(decodeURIComponent);
@@ -22,7 +22,7 @@ export function othersOf(address, me) {
 }
 
 export class List {
-  /** `begin` lets one start a conversation. */
+  /** `begin`: whether there is a field to start a conversation. */
   constructor(session, begin) {
     this.session = session;
     this.begin = begin;
@@ -46,7 +46,7 @@ export class List {
   #entries() {
     const { session } = this;
     const { store } = session;
-    // The last of each conversation in the outbox, in one pass.
+    // The last message of each conversation in the outbox, in one pass.
     const waiting = new Map();
     for (const entry of session.client.outbox) waiting.set(session.keyOfOutgoing(entry), entry);
     const entries = [];
@@ -89,7 +89,7 @@ export class List {
     return [h("div", { class: "list-empty" }, h("p", { class: "strong" }, t("list.empty")), h("p", {}, t("list.empty.hint")), begin)];
   }
 
-  /** Who waits, the one that waits longest first; then the others. */
+  /** Waiting visitors first, the longest wait at the top; then the others. */
   #desk(entries) {
     const isWaiting = ({ conversation, last }) => conversation.isVisitors && last.userId === conversation.others[0];
     const waiting = entries.filter(isWaiting);
@@ -166,7 +166,7 @@ export class List {
   }
 }
 
-/** When a visitor wrote the first message that nobody has answered. */
+/** The time of a visitor's first unanswered message. */
 function waitsSince(conversation, now) {
   let since = now;
   for (let i = conversation.messages.length - 1; i >= 0; i--) {

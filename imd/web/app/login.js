@@ -1,11 +1,11 @@
-// Who one is: a name in open mode, a token in jwt mode; and what is kept of it.
+// Signing in: with a name in open mode, with a token in jwt mode. The browser keeps it.
 import { h, icon, kept } from "../lib/dom.js";
 import { initial, tint } from "../lib/format.js";
 import { t } from "../lib/text.js";
 
 const RECENT = 4;
 
-/** The claims of a JWT; none if it cannot be read. The node checks it, not the page. */
+/** The claims of a JWT; none if it cannot be read. The page checks nothing: the node does. */
 function claimsOf(token) {
   try {
     const claims = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
@@ -16,19 +16,19 @@ function claimsOf(token) {
   }
 }
 
-/** The user that a JWT names; null if it is none. */
+/** The user that a JWT names; null without one. */
 export function userOf(token) {
   const { sub } = claimsOf(token);
   return typeof sub === "string" && sub ? sub : null;
 }
 
-/** Whether a node that refused a token blames the time alone, and this browser's clock does not: one of them is wrong. */
+/** Whether the node refused a token for its times alone, while it is valid by this browser's clock: one clock is wrong. */
 export function onlyTime(token, reason) {
   if (/not valid yet/.test(reason)) return true;
   return /expired/.test(reason) && claimsOf(token ?? "").exp * 1000 > Date.now();
 }
 
-/** A name belongs to its tab, so that two tabs can be two people; a token to the browser. */
+/** A name is kept by its tab, so that two tabs can be two people; a token by the browser. */
 export const remembered = {
   get(mode) {
     return kept.get(`imd.${mode}.login`, null, "sessionStorage") ?? kept.get(`imd.${mode}.login`);
@@ -48,7 +48,7 @@ export const remembered = {
   },
 };
 
-/** The form. `done` gets {mode, userId, token}. */
+/** The form. `done` is called with {mode, userId, token}. */
 export function loginView(mode, settings, refused, done) {
   const withToken = settings.authMode === "jwt";
   const problem = h("p", { class: "login-problem", role: "alert" }, refused ? t("login.refused") : "");

@@ -1,16 +1,16 @@
-// The look and the language: chosen in the menu, kept in the browser, the same on all pages.
+// Look and language: chosen in the menu, kept in the browser, the same on all pages.
 import { h } from "../lib/dom.js";
 import { language, LANGUAGES, setLanguage, t } from "../lib/text.js";
 
 const root = document.documentElement;
 
-// theme.js reads both before the page is drawn, and so as plain text.
+// Plain text, not JSON: theme.js reads both before the page is drawn.
 function keepText(key, text) {
   try {
     if (text === null) localStorage.removeItem(key);
     else localStorage.setItem(key, text);
   } catch {
-    // Then for this time only.
+    // The storage is blocked: the choice lasts as long as the page.
   }
 }
 
@@ -34,7 +34,7 @@ function choice(name, legend, options, chosen, choose) {
   );
 }
 
-/** The two choices, as fieldsets. `redraw` is called after the language has changed. */
+/** Both choices, as fieldsets. `redraw` is called when the language has changed. */
 export function lookAndLanguage(redraw) {
   const looks = { auto: t("theme.auto"), light: t("theme.light"), dark: t("theme.dark") };
   return [

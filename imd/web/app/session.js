@@ -1,4 +1,4 @@
-// One signed-in user: the client, the conversations, and what joins them.
+// One signed-in user: joins the client and the store of conversations.
 import { channelOf } from "../lib/dom.js";
 import { Client } from "../client/imd.js";
 import { websocketUrl } from "../lib/node.js";
@@ -13,17 +13,17 @@ export class Session extends EventTarget {
   store;
   state = { state: "idle" };
   paused = false;
-  kind = null; // the node's word for what this user is
+  kind = null; // the user's type, as the node gives it
   older = false; // there are conversations older than those in the list
-  #ahead = null; // of the node's clock before performance.now(), in ms
+  #ahead = null; // the node's time minus performance.now(), in ms
   #channel;
   #reading = false;
-  #again = false; // asked for while it is being read
+  #again = false; // read once more when the present reading ends
   #gap = false; // messages may be missing
-  #pages = new Map(); // key → a page of it that is being read
+  #pages = new Map(); // key → promise of the page that is being read
   #prefix;
 
-  /** `who`: {mode: "chat" or "desk", userId, token}; without a token the name counts. */
+  /** `who`: {mode: "chat" or "desk", userId, token}. `userId` only counts without a token. */
   constructor(settings, who) {
     super();
     this.who = who;
@@ -43,7 +43,7 @@ export class Session extends EventTarget {
     this.store.addEventListener("change", () => this.#fire("change"));
     this.client.on("state", (state) => {
       this.state = state;
-      if (state.state !== "open") this.#fire("state", state); // that has to wait for what one is
+      if (state.state !== "open") this.#fire("state", state); // `open` waits for the user's type
     });
     this.client.on("connected", (connected) => {
       this.kind = connected.fromUserType;
@@ -64,7 +64,7 @@ export class Session extends EventTarget {
     this.client.start();
   }
 
-  /** By the node's clock, as the times of messages are; this browser's may be wrong. */
+  /** The time by the node's clock, as messages carry it. This browser's may be wrong. */
   now() {
     return this.#ahead === null ? Date.now() : performance.now() + this.#ahead;
   }
@@ -82,7 +82,7 @@ export class Session extends EventTarget {
     await this.client.stop();
   }
 
-  /** Sign out: nothing stays in this browser but what is still to be sent. With a token, in all its tabs. */
+  /** Sign out: of this user, only unsent messages stay in the browser. With a token, all tabs sign out. */
   async leave() {
     if (this.who.token) this.#channel.postMessage({ left: true });
     await this.#forget();
@@ -100,14 +100,14 @@ export class Session extends EventTarget {
 
   // ---- sending
 
-  /** Into the outbox. Throws ImdError. */
+  /** Put a message into the outbox. Throws ImdError. */
   send(conversation, text) {
     const { others } = conversation;
     const to = others.length > 1 ? { group: others } : { to: others[0] ?? this.me };
     return this.client.send({ ...to, msg: text });
   }
 
-  /** What is in the outbox for a conversation, and not among its messages. */
+  /** The entries of the outbox for a conversation that are not among its messages. */
   outgoing(conversation) {
     return this.client.outbox.filter((entry) => this.keyOfOutgoing(entry) === conversation.key);
   }
@@ -124,7 +124,7 @@ export class Session extends EventTarget {
     const { clientMsgId, to, group, msg, contentType } = message;
     const accepted = { id, clientMsgId, userId: this.me, to, group, msg, contentType, sendTime };
     this.store.add([accepted]);
-    // The node gives the sender's other devices no copy; the other tabs get theirs from here.
+    // The node sends no copy to the sender's other devices: the other tabs get one from here.
     this.#channel.postMessage({ accepted });
   }
 
@@ -138,7 +138,7 @@ export class Session extends EventTarget {
 
   // ---- reading
 
-  /** The newest messages of all conversations: after each connect, for those sent from other devices. */
+  /** Read the newest messages of all conversations: after each connect, as other devices may have sent some. */
   async #readRecent(gap = false) {
     this.#gap ||= gap;
     this.#again = true;
@@ -150,7 +150,7 @@ export class Session extends EventTarget {
         this.#take(await this.client.history({ all: true, limit: RECENT }));
       }
     } catch {
-      // Without a connection; the next one asks again.
+      // No connection. The next one reads again.
     } finally {
       this.#reading = false;
     }
@@ -159,7 +159,7 @@ export class Session extends EventTarget {
   }
 
   #take({ messages, more }) {
-    // What is kept from earlier joins on only if it overlaps, and nothing was missed in between.
+    // Earlier messages are kept if the page overlaps them: then nothing is missing in between.
     if (more && messages.length && (this.#gap || !this.store.has(messages[0]))) this.store.dropUpTo(messages.at(-1).id);
     this.#gap = false;
     this.older = more;
@@ -168,7 +168,7 @@ export class Session extends EventTarget {
     this.#fire("change");
   }
 
-  /** More conversations: the page of all messages before the oldest that is there. */
+  /** Find more conversations: read the page of all messages before the oldest one. */
   async readOlderConversations() {
     const oldest = [...this.store.conversations.values()].map(({ messages }) => messages[0]?.id).filter(Boolean).sort()[0];
     const { messages, more } = await this.client.history({ all: true, limit: RECENT, before: oldest });
@@ -183,7 +183,7 @@ export class Session extends EventTarget {
     return this.readOlder(conversation);
   }
 
-  /** The page before the oldest message that is there. Rejects with ImdError. */
+  /** Read the page before a conversation's oldest message. Rejects with ImdError. */
   readOlder(conversation) {
     const { key, others, messages } = conversation;
     if (conversation.complete) return Promise.resolve();

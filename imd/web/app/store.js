@@ -1,13 +1,13 @@
-// The conversations of one user: messages in order, each once; what is unread; drafts. No network, no elements.
+// The conversations of one user: messages in order, each once; unread counts; drafts. No network, no elements.
 import { kept } from "../lib/dom.js";
 import { isVisitor } from "../lib/format.js";
 
 const KEPT_MESSAGES = 200;
 const KEPT_CHARS = 300_000;
-const MOST_IN_MEMORY = 1000; // of a conversation that is not open
+const MOST_IN_MEMORY = 1000; // messages of a conversation that is not open
 const SAVE_MS = 500;
 
-/** Those whom a conversation is with. A visitor's is one, whoever answers. */
+/** The other users of a conversation. A visitor has a single conversation, whichever agent answers. */
 export function othersIn(message, me) {
   const all = message.to !== undefined ? [message.userId, message.to] : [message.userId, ...(message.group ?? [])];
   const visitor = all.find(isVisitor);
@@ -19,8 +19,8 @@ export const keyOf = (others) => JSON.stringify(others);
 
 class Conversation {
   messages = [];
-  complete = false; // there is nothing older
-  asked = false; // its newest page was read
+  complete = false; // the oldest message is here
+  asked = false; // its newest page has been read
 
   constructor(others) {
     this.others = others;
@@ -33,7 +33,7 @@ class Conversation {
     return this.messages.at(-1);
   }
 
-  /** Put a message in its place; false if it is there. */
+  /** Insert a message in its place; false if it is there already. */
   insert(message) {
     const { messages } = this;
     let place = messages.length;
@@ -44,11 +44,11 @@ class Conversation {
   }
 }
 
-/** Fires `change`. `prefix` is what its keys in the storage begin with. */
+/** Fires `change`. `prefix` begins its keys in the storage. */
 export class Store extends EventTarget {
   conversations = new Map();
   open = null; // the key of the conversation on the screen
-  #marks; // key → {read, unread}: ids of the newest message that was read, of the first that was not
+  #marks; // key → {read, unread}: ids of the newest read message and of the first unread one
   #drafts;
   #saving = null;
   #forgotten = false;
@@ -69,7 +69,7 @@ export class Store extends EventTarget {
     if (this.#saving !== null) this.#save();
   }
 
-  /** Forget what this browser keeps of the conversations. */
+  /** Remove the conversations from this browser's storage. */
   forget() {
     window.removeEventListener("storage", this.onStorage);
     clearTimeout(this.#saving);
@@ -83,7 +83,7 @@ export class Store extends EventTarget {
     return this.conversations.get(key);
   }
 
-  /** Add messages in any order. `arrived`: they are news, not history. Gives those that were not there. */
+  /** Add messages in any order. `arrived`: they are new, not history. Returns the ones that were not there. */
   add(messages, arrived = false) {
     const added = messages.filter((message) => this.#insert(message) !== null);
     if (arrived) this.#note(messages.filter((message) => message.userId !== this.me));
@@ -101,7 +101,7 @@ export class Store extends EventTarget {
     return conversation;
   }
 
-  /** Drop what is no newer than an id: there may be a hole between that and what follows. */
+  /** Drop messages up to an id: between them and the later ones some may be missing. */
   dropUpTo(id) {
     for (const conversation of this.conversations.values()) {
       conversation.messages = conversation.messages.filter((message) => message.id > id);
@@ -131,7 +131,7 @@ export class Store extends EventTarget {
     return total;
   }
 
-  /** All that is there of a conversation has been seen. */
+  /** Mark all messages of a conversation as read. */
   markRead(conversation) {
     const { key, last } = conversation;
     const mark = this.#marks[key];
@@ -146,14 +146,14 @@ export class Store extends EventTarget {
       for (const message of news) {
         const key = keyOf(othersIn(message, this.me));
         const { read = "", unread } = marks[key] ?? {};
-        // Another tab, or this one before a reload, may have shown it already.
+        // Another tab, or this one before a reload, may have marked it as read.
         if (message.id <= read || (unread !== undefined && unread <= message.id)) continue;
         marks[key] = { read, unread: message.id };
       }
     });
   }
 
-  /** On what other tabs have written up to now. */
+  /** Change the marks as other tabs have left them. */
   #mark(change) {
     this.#marks = kept.get(`${this.prefix}.marks`, this.#marks);
     change(this.#marks);
@@ -186,7 +186,7 @@ export class Store extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** The newest messages of all conversations: what a page shows before it hears from the node. */
+  /** Store the newest messages of all conversations, to be shown before the node answers. */
   #save() {
     clearTimeout(this.#saving);
     this.#saving = null;

@@ -1,4 +1,4 @@
-// One conversation on the screen: its messages, and where one writes.
+// One conversation on the screen: its messages, and the field to write in.
 import { batched, h, icon } from "../lib/dom.js";
 import { clockTime, dayName, dayNumber, fullTime, initial, isVisitor, linked, tint } from "../lib/format.js";
 import { language, t } from "../lib/text.js";
@@ -9,7 +9,7 @@ const NEAR_TOP = 250;
 const RUN_MS = 5 * 60_000; // messages of one sender within that time belong together
 const DRAFT_MS = 300;
 
-/** What people see for a name. */
+/** The name that people see. */
 export const shownName = (name) => (isVisitor(name) ? t("name.visitor", { id: name.slice(8, 12).toUpperCase() }) : name);
 
 export function titleOf(conversation) {
@@ -23,16 +23,16 @@ export function avatar(conversation) {
   return h("span", { class: `avatar tint-${tint(isGroup ? key : (others[0] ?? ""))}`, "aria-hidden": "true" }, face);
 }
 
-/** The view of a conversation. `actions`: {back, announce}. Call `close` when it goes. */
+/** The view of a conversation. `actions`: {back, announce}. Call `close` when it is removed. */
 export class Thread {
   constructor(session, conversation, actions) {
     this.session = session;
     this.conversation = conversation;
     this.actions = actions;
     this.shown = FIRST;
-    this.stick = true; // to the newest message
-    this.below = 0; // messages that came while one reads further up
-    this.failed = false; // reading older messages
+    this.stick = true; // stay at the newest message
+    this.below = 0; // messages that arrived below the visible part
+    this.failed = false; // reading older messages has failed
     this.unreadFrom = session.store.firstUnread(conversation.key);
     this.drawSoon = batched(() => this.draw());
     this.#build();
@@ -110,7 +110,7 @@ export class Thread {
     this.element = h("section", { class: "thread", "aria-label": name }, header, h("div", { class: "thread-body" }, this.scroller, this.jump), form);
   }
 
-  /** After it has been put on the page. */
+  /** Call when the view is on the page. */
   begin(focus) {
     this.draw();
     const line = this.list.querySelector(".unread-line");
@@ -168,7 +168,7 @@ export class Thread {
     } else top.textContent = reading ? t("thread.loading") : start ? t(any ? "thread.start" : "thread.empty") : "";
   }
 
-  /** What the list is to hold: {key, look, make}; `look` changes when the element must. */
+  /** The items of the list: {key, look, make}. A new `look` means a new element. */
   #items() {
     const { session, conversation } = this;
     const messages = conversation.messages.slice(-this.shown);
@@ -253,7 +253,7 @@ export class Thread {
     this.#seen();
   }
 
-  /** The first message in sight, and where it is. */
+  /** The first visible message and its position. */
   #anchor() {
     const edge = this.scroller.getBoundingClientRect().top;
     for (const element of this.list.children) {
@@ -263,7 +263,7 @@ export class Thread {
     return null;
   }
 
-  /** Put a message back to where it was. Its element may be another by now. */
+  /** Scroll a message back to its position. Its element may have been replaced. */
   #hold({ key, top }) {
     const element = [...this.list.children].find((one) => one.dataset.key === key);
     if (element) this.scroller.scrollTop += element.getBoundingClientRect().top - top;
@@ -276,7 +276,7 @@ export class Thread {
     if (this.scroller.scrollTop < NEAR_TOP && !this.failed) this.#more();
   }
 
-  /** More messages at the top: those that are here, else the archive's. */
+  /** Show more messages at the top: from the store, else from the archive. */
   #more() {
     const { conversation, session } = this;
     if (this.shown < conversation.messages.length) {
@@ -300,7 +300,7 @@ export class Thread {
     this.drawSoon();
   }
 
-  /** The node is there again: what could not be read is asked for once more. */
+  /** The node is back: read again where that has failed. */
   linkBack() {
     if (this.failed) this.#older(() => this.session.readOlder(this.conversation));
   }
@@ -311,14 +311,14 @@ export class Thread {
     this.jump.lastElementChild.textContent = this.below ? String(this.below) : "";
   }
 
-  /** A message came, or another of one's own tabs sent one. */
+  /** A message arrived, or another tab of this user sent one. */
   arrived(message) {
     if (!this.stick) this.below++;
     const name = shownName(message.userId);
     if (!document.hidden) this.actions.announce(`${name}: ${message.msg.slice(0, 500)}`);
   }
 
-  /** What is in sight of somebody who looks is read. */
+  /** Mark the conversation as read if its end is visible and the page has the focus. */
   #seen() {
     if (this.closed || document.hidden || !document.hasFocus() || !this.stick) return;
     this.session.store.markRead(this.conversation);
@@ -327,7 +327,7 @@ export class Thread {
   // ---- writing
 
   #key(event) {
-    // Enter also ends the spelling of a Chinese word.
+    // In an input method for Chinese, Enter ends a word.
     if (event.isComposing || event.keyCode === 229) return;
     if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.altKey) {
       event.preventDefault();

@@ -1,9 +1,9 @@
-/** The JavaScript client of imd. docs/clients.md explains it. */
+/** The JavaScript client of imd. docs/clients.md is its manual. */
 
-/** `waiting`: between two attempts. `closed`: stopped, or not to come back by itself. */
+/** `waiting`: between two attempts. `closed`: stopped, or ended by the node for good. */
 export type State = "idle" | "connecting" | "open" | "waiting" | "closed";
 
-/** A message as it is delivered, or read from the history (without `seq` then). */
+/** A received message, or one of the history, which has no `seq`. */
 export interface Message {
   seq?: number;
   id: string;
@@ -19,7 +19,7 @@ export interface Message {
   isVisitor?: boolean;
 }
 
-/** A message in the outbox. Fields change as it goes its way. */
+/** A message in the outbox. Its `state` and `error` change. */
 export interface Outgoing {
   readonly clientMsgId: string;
   readonly to?: string;
@@ -39,7 +39,7 @@ export interface Limits {
   messagesPerSecond: number;
 }
 
-/** What localStorage is; getItem must answer at once. */
+/** The synchronous interface of localStorage. */
 export interface StorageLike {
   getItem(key: string): string | null;
   setItem(key: string, value: string): void;
@@ -47,32 +47,32 @@ export interface StorageLike {
 }
 
 export interface Options {
-  /** Such as `wss://example.com/ws`. A function is asked at each attempt. */
+  /** Such as `wss://example.com/ws`. A function is called at each attempt. */
   url: string | (() => string);
   userId?: string;
-  /** Left out: one that is kept in the storage; each tab has its own. */
+  /** Default: a name from the storage; each tab has its own. */
   device?: string;
   loginType?: "USER_TYPE" | "CUSTOMER_TYPE";
   isCustomerService?: boolean;
   isVisitor?: boolean;
-  /** Asked at each attempt, and for a newer one before the old one expires. When the node refuses what it gave (4001), it is asked
-   *  again, backing off, until the node takes one. One that was refused before, since the last `connected`, ends it: `closed`. */
+  /** Called at each attempt, and before the present token expires. If the node refuses a token (4001), it is called again, with
+   *  backoff, until the node accepts one. A token that was refused since the last `connected` ends the client: `closed`. */
   token?: () => string | null | Promise<string | null>;
   /** Default: a page's localStorage, else memory. null: memory. */
   storage?: StorageLike | null;
-  /** What the keys in the storage begin with; `imd` if left out. */
+  /** Prefix of the keys in the storage: `imd`. */
   storageKey?: string;
   /** A class like the browser's WebSocket. Needed in Node 20. */
   WebSocket?: any;
   /** True: the node forgets the device when it disconnects. */
   ephemeral?: boolean;
-  /** Silence after which the node is asked for a sign of life. Default: what the node says. */
+  /** Silence of the node before the client pings it. Default: the node's interval. */
   pingSeconds?: number;
-  /** How long that sign may take: 10. */
+  /** Deadline of the pong: 10. */
   pongSeconds?: number;
   /** From the beginning of an attempt to `connected`: 15. */
   connectSeconds?: number;
-  /** Until a `history()` is given up: 20. */
+  /** Deadline of a `history()`: 20. */
   historySeconds?: number;
   /** 1000 */
   minBackoffMs?: number;
@@ -109,11 +109,11 @@ export interface Connected {
 export interface Events {
   state: { state: State; code?: number; reason?: string; retryInMs?: number; permanent?: boolean };
   connected: Connected;
-  /** In order, once. If a listener of `on` answers a promise, the message counts as had when it is settled. */
+  /** In order, once. If a listener of `on` returns a promise, the message is handled when that is settled. */
   message: Message;
   accepted: { clientMsgId: string; id: string; sendTime: number; message: Outgoing };
   failed: { clientMsgId: string; code: string; reason: string; message: Outgoing };
-  /** Messages may be missing: read `history({all: true})`, and drop by `id` what is there. */
+  /** Messages may be missing: read `history({all: true})`, and drop known ones by `id`. */
   gap: Record<string, never>;
   error: { code: string; reason: string };
   leaving: { reconnectMs: number };
@@ -121,7 +121,7 @@ export interface Events {
   outbox: Record<string, never>;
 }
 
-/** What `send` throws and `history` rejects with. */
+/** The error that `send` throws and `history` rejects with. */
 export class ImdError extends Error {
   readonly code: string;
   readonly reason: string;
@@ -132,21 +132,21 @@ export class Client extends EventTarget {
   constructor(options: Options);
   /** Connect, and stay connected. Also after `stop`, and after `closed` with `permanent`. */
   start(): void;
-  /** Disconnect. Nothing of the client runs after it; what is in the outbox stays there. */
+  /** Disconnect. No timer runs afterwards; the outbox stays as it is. */
   stop(): Promise<void>;
   readonly state: State;
-  /** Who the node says this is; before the first `connected`, the option. */
+  /** The user as the node named it; before the first `connected`, the option. */
   readonly userId: string | null;
-  /** Empty until `start` has found which one is free. */
+  /** Empty until `start` has found a free slot. */
   readonly device: string;
   readonly limits: Limits | null;
   /** Oldest first; accepted ones are no longer in it. */
   readonly outbox: readonly Outgoing[];
-  /** Into the outbox, connected or not. Throws ImdError: `invalid_message`, or `outbox_full`. */
+  /** Put a message into the outbox, connected or not. Throws ImdError: `invalid_message`, or `outbox_full`. */
   send(what: { to?: string; group?: string[]; msg: string; contentType?: string }): Outgoing;
-  /** Take a failed one, or one that was never sent, out of the outbox. */
+  /** Remove a message that has failed, or was never sent, from the outbox. False for any other. */
   cancel(clientMsgId: string): boolean;
-  /** Put a failed one at the end of the outbox again, under the same clientMsgId. */
+  /** Put a failed message at the end of the outbox again, under the same clientMsgId. */
   retry(clientMsgId: string): boolean;
   /** A page of the archive, oldest first. Waits for a connection. Rejects with ImdError. */
   history(what: {
@@ -156,6 +156,6 @@ export class Client extends EventTarget {
     before?: string;
     limit?: number;
   }): Promise<{ messages: Message[]; more: boolean }>;
-  /** `listener` gets the event's detail. The answer takes it off again. */
+  /** Call `listener` with each event's detail. Returns a function that ends this. */
   on<T extends keyof Events>(type: T, listener: (detail: Events[T]) => unknown): () => void;
 }

@@ -1,33 +1,33 @@
-// The JavaScript client of imd: connects, comes back, resends, acknowledges and drops repeats, so that an
-// app only sends and listens. For browsers and Node 20 or newer. docs/clients.md says how to use it, and
-// docs/protocol.md what goes over the wire.
+// The JavaScript client of imd, for browsers and Node 20 or newer. It connects, comes back, resends,
+// acknowledges and drops repeats; an app only sends and listens. docs/clients.md is its manual,
+// docs/protocol.md describes the frames.
 
 const SECOND = 1000;
 const CONNECT_MS = 15 * SECOND;
 const TOKEN_MS = 30 * SECOND; // for the app's token()
-const TOKEN_AGAIN_MS = 5 * SECOND; // until a newer one is asked for once more
-const MAX_REFUSED_TOKENS = 16; // that are known again
-const HURRY_MS = SECOND; // for an attempt, once something says that the network is back
-const LOCK_MS = 10 * SECOND; // for the browser's answer, which takes none
+const TOKEN_AGAIN_MS = 5 * SECOND; // before a newer one is asked for again
+const MAX_REFUSED_TOKENS = 16; // most that are remembered
+const HURRY_MS = SECOND; // for an attempt that is running when the network comes back
+const LOCK_MS = 10 * SECOND; // for the browser to grant or refuse a lock, which is immediate if it works
 const PONG_MS = 10 * SECOND;
-const OFFLINE_PONG_MS = 2 * SECOND; // when the browser says that there is no network: a node on this machine answers yet
+const OFFLINE_PONG_MS = 2 * SECOND; // when the browser says `offline`: a node on this machine still answers
 const LONG_PAUSE_MS = 10 * SECOND; // a longer one of `rate_limited` is about the recipients, not about the pace
-const ANSWER_MS = 60 * SECOND; // for a message on a connection that is alive
+const ANSWER_MS = 60 * SECOND; // for the answer to a message, on a connection that is alive
 const HISTORY_MS = 20 * SECOND;
 const ACK_MS = 200;
-const STEADY_MS = 5 * SECOND; // a connection that lived so long was no failure
-const COURIER_MS = 30 * SECOND; // between two looks for the outboxes of tabs that are gone
+const STEADY_MS = 5 * SECOND; // a connection that lasted so long resets the backoff
+const COURIER_MS = 30 * SECOND; // between two searches for the outboxes of closed tabs
 const CLOSE_MS = SECOND;
-const LEASE_MS = 150 * SECOND; // hidden tabs have their timers run once a minute only
+const LEASE_MS = 150 * SECOND; // long, as browsers run the timers of hidden tabs once a minute
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
-const MAX_HISTORY = 4; // unanswered ones; the node refuses more
+const MAX_HISTORY = 4; // unanswered requests; the node refuses more
 const MAX_HISTORY_WAITING = 100;
-const BLOCK = 64; // ids of messages that were had, to a block
-const BLOCKS = 64; // blocks that are kept
+const BLOCK = 64; // ids of handled messages in one block
+const BLOCKS = 64; // full blocks in the storage
 
 const UNSURE = "the connection ended before the answer; it may have been delivered";
 
-/** What history() rejects with, and send() throws; `code` is what programs decide by. */
+/** The error that history() rejects with, and send() throws. Programs decide by `code`. */
 export class ImdError extends Error {
   constructor(code, reason) {
     super(`${code}: ${reason}`);
@@ -37,16 +37,16 @@ export class ImdError extends Error {
   }
 }
 
-// ---- small things
+// ---- helpers
 
 function uuid() {
   if (globalThis.crypto?.randomUUID) return crypto.randomUUID();
-  // randomUUID is missing from pages that came over plain http.
+  // Pages from plain http have no randomUUID.
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Milliseconds that rise evenly, whatever the time of day is set to. */
+/** Milliseconds of a monotonic clock. */
 const clock = () => performance.now();
 
 const encoder = new TextEncoder();
@@ -62,7 +62,7 @@ function parsed(text) {
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** Timers by name: one of each, and none after `clear()`. */
+/** Timers by name. Setting one replaces the one of the same name. */
 class Timers {
   #running = new Map();
 
@@ -92,10 +92,10 @@ class Timers {
 
 // ---- storage
 
-/** A storage that never throws: what it does not take is kept in memory and offered again with the next write. */
+/** A storage that never throws: a refused write is kept in memory and repeated with the next one. */
 class Store {
   #storage;
-  #refused = new Map(); // key → text, or null to be removed
+  #refused = new Map(); // key → text; null: to be removed
   #onError;
 
   constructor(storage, onError) {
@@ -165,7 +165,7 @@ class MemoryStorage {
 
 function defaultStorage() {
   try {
-    // Only a page's: that of newer versions of Node is one for all programs.
+    // Pages only: in newer versions of Node all programs share one localStorage.
     if (typeof document !== "undefined" && globalThis.localStorage) return globalThis.localStorage;
   } catch {
     // The browser forbids it.
@@ -173,9 +173,9 @@ function defaultStorage() {
   return new MemoryStorage();
 }
 
-// ---- locks: which client holds which slot
+// ---- locks: each slot has one holder
 
-/** Among the tabs of a browser. Where storage is blocked it refuses them, and `others` makes what serves instead. */
+/** Locks among the tabs of a browser. A browser that blocks storage refuses them: then `others` makes other locks. */
 class WebLocks {
   #others;
   #instead = null;
@@ -188,7 +188,7 @@ class WebLocks {
     try {
       if (!this.#instead) return await this.#request(name);
     } catch (error) {
-      // A page that goes, or sleeps, has none for the moment only.
+      // The page is being closed or is suspended: a temporary refusal.
       if (error?.name === "InvalidStateError") throw error;
       this.#instead = this.#others();
     }
@@ -216,7 +216,7 @@ class WebLocks {
 
 const heldHere = new WeakMap(); // storage → names
 
-/** Among the clients of this page or process that share a storage. */
+/** Locks among the clients of this page or process that share a storage. */
 class LocalLocks {
   #held;
 
@@ -232,11 +232,11 @@ class LocalLocks {
   }
 }
 
-/** Among the tabs of a browser that gives no locks, as to pages from plain http: a time in the storage. */
+/** Locks among tabs without Web Locks, such as pages from plain http: leases with a time, in the storage. */
 class LeaseLocks {
   #store;
   #me = uuid();
-  #watched = new Map(); // key → a lease from the future, and since when it has been there
+  #watched = new Map(); // key → a lease with a time in the future, and when it was first seen
 
   constructor(store) {
     this.#store = store;
@@ -249,7 +249,7 @@ class LeaseLocks {
     const lease = holder();
     if (lease && lease.by !== this.#me && this.#lives(key, lease)) return null;
     write();
-    // Whoever wrote last has it; the others see that when they look again.
+    // Several tabs may write at once. The last writer holds the lease; the others see it after a pause.
     await new Promise((resolve) => setTimeout(resolve, 50));
     if (holder()?.by !== this.#me) return null;
     const renewing = setInterval(() => holder()?.by === this.#me && write(), LEASE_MS / 15);
@@ -263,7 +263,7 @@ class LeaseLocks {
     return leave;
   }
 
-  /** Tabs share no clock but the time of day. After it was set back, a lease counts for as long as it changes. */
+  /** Leases carry the time of day, the only clock that tabs share. One from the future (the clock was set back) lives while it changes. */
   #lives(key, { by, at }) {
     const age = Date.now() - at;
     if (age >= 0) return age < LEASE_MS;
@@ -288,7 +288,7 @@ function locksOf(storage, store) {
   return hasWebLocks() ? new WebLocks(others) : others();
 }
 
-// ---- the slot: what one device keeps
+// ---- the slot: the stored state of one device
 
 /** "3-5,9" for [3, 4, 5, 9]. */
 function runs(numbers) {
@@ -312,10 +312,10 @@ function numbersOf(text) {
 }
 
 /**
- * A device with its cursor, the ids that it has had and its outbox, under keys of its own:
+ * A device with its cursor, the ids of handled messages and its outbox, under keys of its own:
  *   base:name        {owner, epoch, seq, attempt, ids, block}: one write moves the cursor and adds ids
- *   base:name:idsN   a full block of ids; the oldest block is written over
- *   base:name:out    which entries there are; base:name:outN the entry itself
+ *   base:name:idsN   a full block of ids; a new one replaces the oldest
+ *   base:name:out    the numbers of the entries; base:name:outN an entry
  */
 class Slot {
   owner = null;
@@ -343,7 +343,7 @@ class Slot {
       this.#ids = record.ids ?? [];
       this.#block = record.block ?? 0;
     }
-    // The oldest first, as the set forgets in the order of its entries.
+    // Oldest first: the set forgets in the order of insertion.
     for (let i = 0; i < BLOCKS; i++) {
       const ids = store.read(`${this.#key}:ids${(this.#block + i) % BLOCKS}`);
       if (Array.isArray(ids)) ids.forEach((id) => this.#seen.add(id));
@@ -356,7 +356,7 @@ class Slot {
     }
   }
 
-  /** True if the id was not there yet; it is now, though not stored before `had`. */
+  /** True for an id that was not known. It is now; `had` stores it. */
   isNew(id) {
     if (this.#seen.has(id)) return false;
     this.#seen.add(id);
@@ -364,7 +364,7 @@ class Slot {
     return true;
   }
 
-  /** The app has had this message. Stored with the next `save`. */
+  /** The app has handled this message. Stored with the next `save`. */
   had(seq, id) {
     this.seq = seq;
     if (id === undefined) return;
@@ -401,7 +401,7 @@ class Slot {
   }
 
   #remember(entry, n, since) {
-    // `since`, by the node's clock: when it was first sent without an answer that says it was not taken; null: it is in no inbox.
+    // `since`: the first sending that was not refused unseen, by the node's clock; null: it is in no inbox.
     const item = { entry, n, since, sends: since === null ? 0 : 2, inFlight: false, sentAt: 0, heldUntil: 0, bytes: 0 };
     item.conversation = JSON.stringify(entry.to ?? (entry.group ? [...entry.group].sort() : null));
     this.items.set(entry.clientMsgId, item);
@@ -415,7 +415,7 @@ class Slot {
 
 // ---- pace
 
-/** How much may be sent now: `perSecond` on average, and at most that at once. 0: no limit. */
+/** A token bucket: `perSecond` on average, and at most that at once. 0: no limit. */
 class Pace {
   #perSecond;
   #left;
@@ -426,7 +426,7 @@ class Pace {
     this.#left = perSecond;
   }
 
-  /** Milliseconds until `cost` may be taken. */
+  /** Milliseconds until `cost` can be taken. */
   wait(cost) {
     if (!this.#perSecond) return 0;
     const now = clock();
@@ -444,7 +444,7 @@ class Pace {
 
 // ---- checks
 
-/** What the node could not even answer: it throws here, where the app sees its mistake. */
+/** The fields of a message to send. Throws `invalid_message` for a wrong one, so that the app sees its mistake. */
 function checked({ to, group, msg, contentType }) {
   const text = (value) => typeof value === "string" && value !== "" && !/\p{Surrogate}/u.test(value);
   const no = (reason) => {
@@ -469,7 +469,7 @@ const atOnceCode = (code) => code >= 4200 && code <= 4299;
 
 // ---- the client
 
-/** Events, options and methods: imd.d.ts. */
+/** imd.d.ts documents events, options and methods. */
 export class Client extends EventTarget {
   #options;
   #storage;
@@ -480,43 +480,43 @@ export class Client extends EventTarget {
   #state = "idle";
   #running = false;
   #stopping = null;
-  #turn = 0; // rises with each attempt and stop: what was awaited before has no effect after
+  #turn = 0; // rises with each attempt and stop; after an `await`, another turn means: give up
   #storageFailed = false;
   #unlisten = [];
 
   #slot = null;
   #release = null;
-  #early = []; // what was sent before a slot was found
-  #shelf = []; // what was in the outbox when it stopped, to be looked at
+  #early = []; // entries that were sent before a slot was found
+  #shelf = []; // a copy of the outbox for a stopped client
 
   #ws = null;
-  #connected = null; // the frame, while connected
+  #connected = null; // the frame `connected`, while connected
   #userId;
   #limits = null;
   #heardAt = 0;
   #pingMs = 25 * SECOND;
-  #serverAhead = 0; // of clock()
+  #serverAhead = 0; // the node's time minus clock()
   #triedAt = 0; // the beginning of this attempt
   #openedAt = 0;
   #failures = 0;
   #leavingMs = null;
   #refusal = null; // an error before `connected`
   #asNewVisitor = false; // the stored token was refused
-  #token = null; // of this connection, or attempt
+  #token = null; // the token of this connection or attempt
   #exp = 0;
-  #offered = null; // a newer token that the node has not answered
+  #offered = null; // a newer token, until the node answers
   #refusedTokens = new Set(); // since the last `connected`
   #refusedWhy = "";
   #asks = 0;
   #mayHurry = true;
 
-  #era = {}; // another object with each break in the numbers
-  #received = 0; // given to the app
-  #linkSeq = 0; // sent on this connection
+  #era = {}; // replaced at each break in the numbers, so that late calls are recognised
+  #received = 0; // last number given to the app
+  #linkSeq = 0; // last number on this connection
   #acked = 0;
   #savedSeq = 0;
-  #hole = null; // the number that a hole was seen after, in this epoch
-  #returned = null; // promises of the listeners of one message
+  #hole = null; // the number before the last hole, in this epoch
+  #returned = null; // collects the promises of one message's listeners
   #chain = Promise.resolve();
   #pending = 0;
 
@@ -551,7 +551,7 @@ export class Client extends EventTarget {
     this.#userId = userId ?? null;
   }
 
-  // -- what apps see
+  // -- for apps
 
   get state() {
     return this.#state;
@@ -597,7 +597,7 @@ export class Client extends EventTarget {
 
   stop() {
     if (this.#stopping) {
-      // A `start` that waits for the end of this has no effect any more.
+      // Cancel a `start` that waits for the end of this stop.
       this.#running = false;
       this.#turn++;
     }
@@ -696,13 +696,13 @@ export class Client extends EventTarget {
     hear(page, "visibilitychange", () => page.visibilityState === "visible" && this.#hurry());
   }
 
-  /** Something says that the network is back. */
+  /** An event says that the network is back. */
   #hurry() {
     if (this.#connected) this.#doubt();
     else if (!this.#mayHurry) return;
     else if (this.#timers.has("retry")) this.#connect();
     else if (this.#state === "connecting" && this.#slot) {
-      // What was begun without a network may hang until its deadline; what was begun just now may be through yet.
+      // An attempt from before may hang until its deadline. A recent one may still succeed: give it HURRY_MS.
       this.#timers.set("hurry", HURRY_MS - (clock() - this.#triedAt), () => {
         this.#hangUp();
         this.#connect();
@@ -710,7 +710,7 @@ export class Client extends EventTarget {
     }
   }
 
-  /** Something says that the connection may be gone. */
+  /** An event says that the connection may be gone. */
   #doubt(withinMs) {
     if (this.#connected) this.#ping(withinMs);
   }
@@ -751,7 +751,7 @@ export class Client extends EventTarget {
       const release = await hold(device);
       return release && { name: device, release };
     }
-    // Those with something to send go first, then the one that was used last.
+    // First the slots with messages to send, then the one that was used last.
     const names = this.#slotNames().sort((one, other) => this.#rank(other) - this.#rank(one));
     for (const name of names) {
       const release = await hold(name);
@@ -815,7 +815,7 @@ export class Client extends EventTarget {
     if (!token) return null;
     let expired;
     const deadline = new Promise((_, reject) => (expired = reject));
-    const timer = `asking ${++this.#asks}`; // an attempt that was given up may have one running yet
+    const timer = `asking ${++this.#asks}`; // one of an abandoned attempt may still run
     this.#timers.set(timer, TOKEN_MS, () => expired(new Error("token() did not answer in time")));
     try {
       return (await Promise.race([token(), deadline])) ?? null;
@@ -873,11 +873,11 @@ export class Client extends EventTarget {
     const broken = frame.recovered === false || (claimed && frame.epoch !== slot.epoch);
     const gap = broken && sameUser && !this.#options[SLOT];
     if (this.#options[SLOT]) {
-      // A courier takes no part in what arrives: the cursor stays as it is.
+      // A courier receives nothing: its cursor stays as it is.
     } else if (!claimed || !sameUser || gap) {
       this.#breakAt(frame);
     } else {
-      // What the node knows better: an acknowledgement that outlived the stored cursor.
+      // The node may be ahead: it got an acknowledgement, and the stored cursor was lost.
       if (frame.seq > slot.seq) slot.seq = this.#savedSeq = frame.seq;
       this.#received = Math.max(this.#received, frame.seq);
     }
@@ -896,7 +896,7 @@ export class Client extends EventTarget {
     this.#timers.set("courier", SECOND, () => this.#lookForOrphans());
   }
 
-  /** The stored numbers mean nothing any more: go on from those of `connected` or `reset`. */
+  /** The stored numbers are void: continue from those of `connected` or `reset`. */
   #breakAt({ epoch, seq }) {
     this.#era = {};
     this.#hole = null;
@@ -906,7 +906,7 @@ export class Client extends EventTarget {
     this.#timers.cancel("ack");
   }
 
-  /** The outbox is another user's. A visitor that was forgotten takes along what nobody has seen. */
+  /** The outbox is another user's. A new visitor takes over the unsent messages of the forgotten one. */
   #changedOwner() {
     for (const item of [...this.#slot.items.values()]) {
       if (item.entry.state === "failed" || (this.#options.isVisitor && item.since === null)) continue;
@@ -948,18 +948,18 @@ export class Client extends EventTarget {
 
   #mayAskAgain() {
     if (this.#options.isVisitor && this.#visitorToken !== null && !this.#asNewVisitor) {
-      // Forgotten by the node. The token is kept until there is another: it may be that no visitor is let in now.
+      // The node has forgotten the visitor. Keep the token until there is another: the node may admit no visitors now.
       this.#asNewVisitor = true;
       return true;
     }
     if (!this.#options.token) return false;
-    // Expired, most likely, or clocks differ: another one may be good, the very same would be of no use.
+    // Most likely the token has expired, or clocks differ. Another may serve; the same one would not.
     this.#refusedTokens.add(this.#token);
     if (this.#refusedTokens.size > MAX_REFUSED_TOKENS) this.#refusedTokens.delete(this.#refusedTokens.values().next().value);
     return true;
   }
 
-  /** For good, until the app calls `start` again. */
+  /** End; only the app's `start` begins again. */
   #close(code, reason) {
     this.#running = false;
     this.#turn++;
@@ -971,7 +971,7 @@ export class Client extends EventTarget {
     this.#setState("closed", code === undefined ? detail : { code, ...detail });
   }
 
-  /** Leave the socket to itself; nothing is heard of it any more. */
+  /** Abandon the socket: its events are ignored from now on. */
   #hangUp() {
     this.#turn++;
     const ws = this.#ws;
@@ -1056,7 +1056,7 @@ export class Client extends EventTarget {
     else if (type === "reset") this.#onReset(frame);
     else if (type === "leaving") this.#onLeaving(frame);
     else if (type === "token") this.#onToken(frame);
-    // `pong` was heard, and that is all; types that nobody knows yet are skipped.
+    // `pong` is only a sign of life. Unknown types are skipped.
   }
 
   #onNumbered(message) {
@@ -1070,23 +1070,23 @@ export class Client extends EventTarget {
         this.#error("hole", `${seq} came after ${this.#linkSeq}`);
         return this.#lost(undefined, "a hole in the numbers");
       }
-      // It was there the last time, too.
+      // The second time at the same place: go on after the hole.
       this.#emit("gap", {});
       if (!this.#connected) return;
     }
     if (this.#hole === this.#linkSeq) this.#hole = null;
     this.#linkSeq = seq;
-    if (seq <= this.#received) return this.#planAck(); // the app has it since the connection before
+    if (seq <= this.#received) return this.#planAck(); // the app got it on an earlier connection
     this.#received = seq;
     const era = this.#era;
     const known = kind !== undefined || (typeof id === "string" && !this.#slot.isNew(id));
     const returned = known ? [] : this.#tell(message);
-    if (known) id = undefined; // not to be remembered
+    if (known) id = undefined; // not to be stored again
     if (returned.length === 0 && this.#pending === 0) this.#had(era, seq, id);
     else this.#hadLater(era, seq, id, returned);
   }
 
-  /** Give it to the listeners; what promises they answered with. */
+  /** Call the listeners; returns the promises that they returned. */
   #tell(message) {
     this.#returned = [];
     this.#emit("message", message);
@@ -1095,7 +1095,7 @@ export class Client extends EventTarget {
     return returned;
   }
 
-  /** Once the listeners' promises, and those of earlier messages, are settled. */
+  /** Count a message as handled once its listeners' promises, and those of earlier messages, are settled. */
   #hadLater(era, seq, id, returned) {
     this.#pending++;
     const before = this.#chain;
@@ -1117,7 +1117,7 @@ export class Client extends EventTarget {
     if (!this.#timers.has("save")) this.#timers.set("save", 0, () => this.#save());
   }
 
-  /** The cursor, then the acknowledgement: never the other way round. */
+  /** Store the cursor, then acknowledge: never the other way round. */
   #save() {
     const slot = this.#slot;
     this.#timers.cancel("save");
@@ -1155,7 +1155,7 @@ export class Client extends EventTarget {
     this.#ackBreak(frame.seq);
   }
 
-  /** Says that the break was seen: until then the node would tell of it at each connect. */
+  /** Confirm the break. The node would report it at each connect until then. */
   #ackBreak(seq) {
     this.#write({ type: "ack", seq, epoch: this.#slot.epoch });
   }
@@ -1172,12 +1172,12 @@ export class Client extends EventTarget {
     if (!this.#connected) {
       this.#refusal = frame;
       this.#error(code, reason);
-      // What was wrong with the signal will be wrong again. Other refusals are followed by a close.
+      // The signal is wrong, and the next one would be the same. After other refusals the node closes.
       if (!frame.temporary && code !== "forbidden") this.#lost(undefined, reason);
     } else if (item?.inFlight) {
       this.#answered(item);
       if (!frame.temporary) return this.#fail(item, code, reason);
-      // Refused before anybody looked at it, and never sent before: so it is nowhere.
+      // Refused unseen, and never sent before: it is in no inbox.
       if (code === "rate_limited" && item.sends === 1) item.since = null;
       item.entry.state = "waiting";
       this.#slot.keep(item);
@@ -1196,7 +1196,7 @@ export class Client extends EventTarget {
       this.#askHistory();
     } else {
       if (this.#offered !== null && clientMsgId == null && ref == null) {
-        // It answers nothing else: most likely the newer token. Clocks may differ; the old one stands.
+        // Nothing else is unanswered: most likely this answers the newer token. The old one stands.
         this.#offered = null;
         this.#planToken(Math.max(TOKEN_AGAIN_MS, retryMs));
       }
@@ -1210,7 +1210,7 @@ export class Client extends EventTarget {
     return Math.max(Number(retryAfterMs) || 0, growing);
   }
 
-  // -- is the node there?
+  // -- keeping watch on the node
 
   #watch() {
     this.#timers.set("ping", this.#heardAt + this.#pingMs - clock(), () => {
@@ -1235,7 +1235,7 @@ export class Client extends EventTarget {
   #planToken(leastMs = 0) {
     if (!this.#options.token) return;
     const left = this.#exp - this.#serverNow();
-    // It may be over: a node has a leeway.
+    // The token may be past its expiry, as a node has a leeway.
     const due = left > SECOND ? Math.max(left - 60 * SECOND, left / 2) : TOKEN_AGAIN_MS;
     const turn = this.#turn;
     this.#timers.set("token", Math.max(leastMs, due), async () => {
@@ -1262,14 +1262,14 @@ export class Client extends EventTarget {
 
   // -- the outbox
 
-  /** Send what may be sent now: in order, one at a time in each conversation, at the node's pace. */
+  /** Send every message that may be sent now: in order, one of each conversation, at the node's pace. */
   #pump() {
     if (!this.#connected || this.#leavingMs !== null || !this.#slot) return;
     const { maxInFlight, ordered } = this.#options;
     const paused = this.#pausedUntil - clock();
     if (paused > 0) return this.#pumpIn(paused);
     const busy = new Set();
-    let released = Infinity; // after so many milliseconds
+    let released = Infinity; // milliseconds until the first held message may be sent
     for (const item of [...this.#slot.items.values()]) {
       if (this.#inFlight >= maxInFlight) return;
       if (item.entry.state === "failed") continue;
@@ -1294,13 +1294,13 @@ export class Client extends EventTarget {
     if (!this.#timers.has("pump")) this.#timers.set("pump", ms, () => this.#pump());
   }
 
-  /** False: it cannot be sent, and has failed. */
+  /** False for a message that cannot be sent: it has failed now. */
   #fits(item) {
     const { entry, since } = item;
     const { messageBytes = Infinity, groupMembers = Infinity } = this.#limits ?? {};
     const oldest = this.#serverNow() - this.#options.dedupSeconds * 0.9 * SECOND;
     item.bytes ||= bytesOf(JSON.stringify(entry));
-    // A frame that is too large would end the connection, each time again.
+    // A frame that is too large would end the connection, at each resend.
     if (entry.msg.length > messageBytes || bytesOf(entry.msg) > messageBytes || item.bytes > 6 * messageBytes + 60_000) {
       this.#fail(item, "too_large", `more than ${messageBytes} bytes`);
     } else if (entry.group?.length > groupMembers && entry.to === undefined) {
@@ -1316,9 +1316,9 @@ export class Client extends EventTarget {
   #sendItem(item) {
     const { clientMsgId, to, group, msg, contentType } = item.entry;
     if (item.since === null) {
-      item.since = Math.round(this.#serverNow()); // the clock of those who are to know it again
+      item.since = Math.round(this.#serverNow()); // it is the nodes that forget a clientMsgId, by their clock
       item.sends = 0;
-      this.#slot.keep(item); // before it goes out: after a crash it counts as sent
+      this.#slot.keep(item); // stored first: after a crash it counts as sent
     }
     item.sends++;
     item.inFlight = true;
@@ -1363,7 +1363,7 @@ export class Client extends EventTarget {
     if (!this.#timers.has("pump")) this.#pumpIn(0);
   }
 
-  /** Something on the way takes only smaller frames: without this, the same one would end each connection. */
+  /** After 1009, fail the largest frame: it would end each connection. */
   #failLargest() {
     const sent = [...this.#slot.items.values()].filter((item) => item.inFlight);
     const largest = sent.sort((one, other) => other.bytes - one.bytes)[0];
@@ -1404,9 +1404,9 @@ export class Client extends EventTarget {
     for (const request of [...this.#requests.values()]) request.reject(new ImdError(code, reason || code));
   }
 
-  // -- the outboxes of tabs that are gone
+  // -- the outboxes of closed tabs
 
-  /** One at a time: a client that is the other device sends what is left, and ends. */
+  /** Adopt one slot with an outbox: a courier, a client as that device, sends the messages and stops. */
   async #lookForOrphans() {
     if (this.#options[SLOT] || this.#options.device != null) return;
     const turn = this.#turn;
@@ -1444,7 +1444,7 @@ export class Client extends EventTarget {
     courier.start();
   }
 
-  /** What failed for good goes to the outbox that the app sees. */
+  /** Move failed messages to the outbox that the app sees. */
   #handOver(other) {
     if (!other.#slot || !this.#slot) return;
     for (const item of [...this.#slot.items.values()]) {

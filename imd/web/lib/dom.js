@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element. `props`: onclick and the like are listeners, strings are attributes, the rest properties. */
+/** Make an element. In `props`, onclick and the like are listeners, strings are attributes, others are properties. */
 export function h(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -44,7 +44,7 @@ export function icon(name) {
   return svg;
 }
 
-/** Web storage, or nothing: it may be forbidden, full, or hold what is no JSON. */
+/** JSON in web storage. Where that is forbidden, full or damaged, it reads as empty. */
 export const kept = {
   get(key, otherwise = null, storage = "localStorage") {
     try {
@@ -64,7 +64,7 @@ export const kept = {
   },
 };
 
-/** A way to the browser's other tabs; one that leads nowhere where it may not be. */
+/** A channel to the browser's other tabs; a silent one where the browser forbids it. */
 export function channelOf(name) {
   try {
     return new BroadcastChannel(name);
@@ -75,7 +75,7 @@ export function channelOf(name) {
 
 const FRAME_MS = 200;
 
-/** Call `run` soon, once for many calls: with the next frame, or by the clock where none is drawn. */
+/** Call `run` once for many calls: with the next frame, or by a timer where no frames are drawn. */
 export function batched(run) {
   let timer = null;
   let frame = null;

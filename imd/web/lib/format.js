@@ -1,4 +1,4 @@
-// Times, names and links, as people read them.
+// Times, names and links for people.
 import { h } from "./dom.js";
 
 const formats = new Map();
@@ -50,14 +50,14 @@ export function duration(ms, language) {
 const LINK = /\bhttps?:\/\/[^\s<>"“”]+/gi;
 const AFTER_A_LINK = /[.,;:!?'’)\]}>。，；：！？）】》]+$/;
 
-/** Text as nodes: whatever is in it stays text, and addresses of the web become links. */
+/** Text as nodes: web addresses become links, everything else stays text. */
 export function linked(text) {
   const nodes = [];
   let from = 0;
   for (const match of text.matchAll(LINK)) {
     let address = match[0];
     const tail = AFTER_A_LINK.exec(address)?.[0] ?? "";
-    // A bracket that closes one of the address belongs to it.
+    // A closing bracket belongs to the address if the address has the opening one.
     const keep = tail.startsWith(")") && address.includes("(") ? 1 : 0;
     address = address.slice(0, address.length - tail.length + keep);
     if (!URL.canParse(address)) continue;

@@ -203,7 +203,7 @@ const ZH = {
 export const LANGUAGES = { en: "English", zh: "中文" };
 const WORDS = { en: EN, zh: ZH };
 
-/** The language that a tag such as zh-CN means here. */
+/** The language for a tag such as zh-CN. */
 export function languageOf(tag) {
   return /^zh\b/i.test(tag ?? "") ? "zh" : "en";
 }

@@ -1,4 +1,4 @@
-// Before anything is drawn: the chosen look and language. Not a module, as those run too late for that.
+// Sets the chosen look and language before anything is drawn. Not a module, as modules run later.
 "use strict";
 {
   const get = (key) => {

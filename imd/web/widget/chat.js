@@ -1,4 +1,4 @@
-// The chat of a visitor: a bubble on the site, a panel when it is opened. In a shadow root of its own.
+// The chat of a visitor, in a shadow root: a bubble on the site, and a panel when it is opened.
 import { batched, channelOf, h, icon, kept } from "../lib/dom.js";
 import { clockTime, dayName, dayNumber, fullTime, linked } from "../lib/format.js";
 import { Client } from "../client/imd.js";
@@ -35,7 +35,7 @@ export class Widget {
     this.language = languageOf(lang ?? (document.documentElement.lang || navigator.language));
     this.t = translator(this.language);
     this.title = title || this.t("widget.title");
-    this.messages = []; // by id
+    this.messages = []; // in the order of their ids
     this.ids = new Set();
     this.complete = false;
     this.stick = true;
@@ -46,7 +46,7 @@ export class Widget {
     this.drawSoon = batched(() => this.#draw());
     this.#listen();
     this.#build(color);
-    // Who has been here before may have an answer waiting; nobody else becomes a visitor by looking.
+    // A known visitor may have an answer waiting. Others become visitors with their first message.
     const known = kept.get(`${KEY}.known`, false);
     if (known) this.#start();
     this.#show(kept.get(`${KEY}.open`, false, "sessionStorage") === true, false);
@@ -95,12 +95,12 @@ export class Widget {
     this.reading = true;
     try {
       const { messages, more } = await this.client.history({ all: true, before, limit: PAGE });
-      // A newest page that does not join on to what is here takes its place.
+      // A newest page that does not overlap the messages here replaces them.
       if (!before && more && !messages.some(({ id }) => this.ids.has(id))) this.#dropUpTo(messages.at(-1).id);
       if (before || !this.messages.length || messages[0]?.id <= this.messages[0].id) this.complete = !more;
       this.#add(messages);
     } catch {
-      // The next connection, or the next scroll, asks again.
+      // The next connection, or the next scroll, reads again.
     }
     this.reading = false;
     if (!this.again) return;
@@ -131,7 +131,7 @@ export class Widget {
       enterkeyhint: "send",
       oninput: () => this.#edited(),
       onkeydown: (event) => {
-        // Enter also ends the spelling of a Chinese word.
+        // In an input method for Chinese, Enter ends a word.
         if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
         event.preventDefault();
         this.#send();
@@ -173,7 +173,7 @@ export class Widget {
       host.style.setProperty("--imd-accent", color);
       host.style.setProperty("--imd-on-accent", inkOn(color));
     }
-    // What is typed here is not the site's.
+    // The site's own shortcuts must not react to keys typed here.
     for (const type of ["keydown", "keyup", "keypress"]) host.addEventListener(type, (event) => event.stopPropagation());
     document.body.append(host);
   }
@@ -230,7 +230,7 @@ export class Widget {
     );
   }
 
-  /** How many answers nobody has seen. */
+  /** The number of unseen answers. */
   #drawBadge() {
     const { messages, t } = this;
     const last = messages.at(-1)?.id;
@@ -259,7 +259,7 @@ export class Widget {
       this.quiet = null;
       this.link.hidden = true;
     } else if (!this.link.hidden) show();
-    else this.quiet ??= setTimeout(show, QUIET_MS); // from the first of several tries on
+    else this.quiet ??= setTimeout(show, QUIET_MS); // counted from the first of several attempts
   }
 
   // ---- writing

@@ -1,4 +1,4 @@
-// The widget's own styles: nothing of the site's gets in, nothing of these gets out.
+// The widget's styles, for its shadow root: they and the site's do not affect each other.
 
 export const STYLE = `
 :host {
@@ -12,7 +12,7 @@ export const STYLE = `
   --danger: #b3261e;
   --warn: #fff4d6;
   --on-warn: #5b4300;
-  /* A rule of the site that meets the host would win over these otherwise. */
+  /* Without `!important` a rule of the site for the host element would win. */
   all: initial !important;
   position: fixed !important;
   right: 20px !important;
