@@ -1,4 +1,4 @@
-// imd.js while the time of day is set, and while a connect hangs.
+// imd.js when the time of day is set, and when a connect hangs.
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { accept, asPage, client, fakeNode, numbers, Storage, until, usual } from "./kit.mjs";

@@ -1,4 +1,4 @@
-// imd.js and a node that does what real ones rarely, or never, do.
+// imd.js with a fake node, for answers that real nodes give rarely or never.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
@@ -27,18 +27,18 @@ test("acknowledgements: the cursor first, many in one, none before the listener'
   await until(() => b.of("message").length === 11);
   await pause(300);
   assert.equal(fake.link.of("ack").at(-1).seq, 9);
-  // The connection breaks meanwhile: 10 and 11 come again, are not told again, and are acknowledged after all.
+  // The connection breaks: 10 and 11 come again, are not delivered again, and are acknowledged in the end.
   fake.link.cut();
   await until(() => fake.links.length === 2 && b.state === "open");
   assert.deepEqual(fake.link.frames[0].cursor, { epoch: "E", seq: 9 });
   assert.ok(fake.link.frames[0].attempt > fake.links[0].frames[0].attempt);
   release();
   await pause(10);
-  assert.deepEqual(fake.link.of("ack"), [], "never what this connection has not brought");
+  assert.deepEqual(fake.link.of("ack"), [], "never more than this connection has brought");
   fake.link.send({ type: "reset", epoch: "E", seq: 9, recovered: true });
 });
 
-test("across epochs, what was had is dropped by its id, after a reload too", async () => {
+test("across epochs, known messages are dropped by their ids, after a reload too", async () => {
   const storage = new Storage();
   const fake = await fakeNode();
   let b = join(fake, { storage });
@@ -65,7 +65,7 @@ test("across epochs, what was had is dropped by its id, after a reload too", asy
   assert.equal(b.of("gap").length, 1);
 });
 
-test("a temporary error: sent again when it may be, with those behind it still behind", async () => {
+test("a temporary error: the message is sent again after the pause, and the order stays", async () => {
   let refused = 0;
   const taken = [];
   const fake = await fakeNode((frame, link) => {
@@ -85,7 +85,7 @@ test("a temporary error: sent again when it may be, with those behind it still b
   assert.ok(refused >= 7);
 });
 
-// The Python client passes the same ones.
+// The Python client runs through the same scenarios.
 const scenarios = JSON.parse(readFileSync(new URL("../unit/client/refusals.json", import.meta.url)));
 test("the pause of a refusal is for all messages, or, if it is long, for the refused one's recipients", { concurrency: true }, async (t) => {
   const run = async ({ sends, refused, cut, taken }) => {
@@ -112,11 +112,11 @@ test("the pause of a refusal is for all messages, or, if it is long, for the ref
     await until(() => a.outbox.length === 0);
     assert.deepEqual(found, taken);
   };
-  // Side by side, as a long pause is more than ten seconds.
+  // Concurrently, as each long pause takes 15 seconds.
   await Promise.all(scenarios.map((scenario) => t.test(scenario.name, () => run(scenario))));
 });
 
-test("no more than so many unanswered, one to a conversation", async () => {
+test("maxInFlight messages are unanswered at most, one of each conversation", async () => {
   const fake = await fakeNode((frame, link) => frame.isConnect && link.welcome());
   const a = join(fake, { maxInFlight: 3 });
   numbers(10).forEach((msg, i) => a.send({ to: `user-${i >> 1}`, msg }));
@@ -130,7 +130,7 @@ test("no more than so many unanswered, one to a conversation", async () => {
   assert.equal(messages()[3].msg, "1");
 });
 
-test("what may be in the inbox is not sent again when the node may have forgotten it", async () => {
+test("a message that may be in an inbox is not sent again when the node may have forgotten it", async () => {
   const storage = new Storage();
   const fake = await fakeNode((frame, link) => frame.isConnect && link.welcome());
   const a = join(fake, { storage, dedupSeconds: 0.5 });

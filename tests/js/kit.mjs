@@ -1,4 +1,4 @@
-// Shared by the tests of imd.js: real nodes by way of the trial process, clients, waits, a proxy, a fake node.
+// Support for the tests of imd.js: real nodes (made by the trial process), clients, waits, a proxy, a fake node.
 import { createHash, createHmac, randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import { connect, createServer as createTcpServer } from "node:net";
@@ -24,7 +24,7 @@ export async function until(condition, what = condition.toString()) {
   }
 }
 
-/** Run something as in a page: with these globals, and events of the window (the argument) and of `document`. */
+/** Call `run` as in a page: with these globals, a `document`, and a window, which is its argument. */
 export async function asPage(globals, run) {
   const page = new EventTarget();
   const stubs = {
@@ -48,7 +48,7 @@ export async function asPage(globals, run) {
   }
 }
 
-/** For `asPage`: a global that cannot be looked at. */
+/** For `asPage`: a global whose reading throws. */
 export function forbidden() {
   throw new DOMException("Access is denied for this document.", "SecurityError");
 }
@@ -78,7 +78,7 @@ export function jwt(secret, claims) {
 
 // ---- clients
 
-/** A storage that can be looked into, and that can be made to fail. */
+/** A storage that tests can inspect, and can make fail. */
 export class Storage {
   items = new Map();
   full = false;
@@ -98,7 +98,7 @@ export class Storage {
 
 export const name = (word) => `${word}-${randomUUID().slice(0, 8)}`;
 
-/** A started client with what happened to it: `events`, and of each type `of("message")`. */
+/** A started client that records its events: all in `events`, one type by `of("message")`. */
 export function client(options, { start = true } = {}) {
   const made = new Client({
     WebSocket,
@@ -121,9 +121,9 @@ export function client(options, { start = true } = {}) {
 
 export const numbers = (count, from = 0) => Array.from({ length: count }, (_, i) => `${from + i}`);
 
-// ---- a way to a node that can be cut
+// ---- a proxy whose connections can be cut
 
-/** `mute`: what the node says gets lost. `cut()` ends all connections, without a close frame. */
+/** `mute`: the node's bytes are dropped. `cut()` ends all connections without a close frame. */
 export async function proxy(target) {
   const { port, hostname } = new URL(target);
   const pairs = new Set();
@@ -155,10 +155,10 @@ export async function proxy(target) {
   return made;
 }
 
-// ---- a node that does what the test says
+// ---- a node that the test controls
 
 class Link {
-  frames = []; // what the client sent
+  frames = []; // from the client
   closed = false;
   #socket;
   #fake;
@@ -180,7 +180,7 @@ class Link {
     this.raw(1, Buffer.from(typeof frame === "string" ? frame : JSON.stringify(frame)));
   }
 
-  /** The first answer; `fields` replace those of a usual one. */
+  /** Answer `connected`; `fields` replace those of a usual answer. */
   welcome(fields = {}) {
     const limits = { messageBytes: 1000, groupMembers: 5, ackWindow: 8, messagesPerSecond: 0 };
     const usual = { v: 1, userId: "bob", device: "d", epoch: "E", seq: 0, recovered: true, pingSeconds: 25 };
@@ -231,7 +231,7 @@ class Link {
   }
 }
 
-/** `links` are its connections, the last is `link`. `onFrame` answers; a usual one welcomes and accepts. */
+/** `links` are its connections, `link` is the last one. `onFrame` answers frames; by default it welcomes and accepts. */
 export async function fakeNode(onFrame) {
   const fake = { links: [], asked: 0, onFrame: onFrame ?? usual };
   Object.defineProperty(fake, "link", { get: () => fake.links.at(-1) });

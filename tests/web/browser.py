@@ -1,4 +1,4 @@
-"""One headless browser for all tests of a process, in a thread of its own, and people who use the pages."""
+"""A headless browser, shared by the tests of a process in its own thread; and people who use the pages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _VIEWPORT: ViewportSize = {"width": 1280, "height": 800}
 
 
 class BrowserThread:
-    """Playwright's calls block, and belong to the thread that began with them."""
+    """A thread for Playwright, whose calls block and must all come from one thread."""
 
     def __init__(self) -> None:
         self._jobs: queue.Queue[Callable[[Browser], None] | None] = queue.Queue()
@@ -45,7 +45,7 @@ class BrowserThread:
         atexit.register(self._stop)
 
     def run(self, function: Callable[[Browser], None]) -> Deferred[None]:
-        """Call it there; fires when it has returned, or with what it raised."""
+        """Call a function in the thread. The Deferred fires with its result, or its exception."""
         done: Deferred[None] = Deferred()
 
         def job(browser: Browser) -> None:
@@ -74,12 +74,12 @@ class BrowserThread:
 
 @cache
 def browser_thread() -> BrowserThread:
-    """Started when first asked for."""
+    """The browser's thread, started by the first call."""
     return BrowserThread()
 
 
 class Visitors:
-    """The browser profiles of one test, and what their pages complained of."""
+    """The browser profiles of one test, and the errors that their pages logged."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
@@ -88,11 +88,11 @@ class Visitors:
         self.complaints: list[str] = []
 
     def context(self, **options: Any) -> BrowserContext:
-        """A profile of its own."""
+        """A new profile."""
         return self._made(self._browser.new_context(**{"viewport": _VIEWPORT, **options}))
 
     def locked(self, **profile: Any) -> BrowserContext:
-        """A browser of its own whose profile has these preferences, such as what it keeps from pages."""
+        """A new browser whose profile has these preferences, such as blocked storage."""
         folder = Path(tempfile.mkdtemp(prefix="imd-profile-"))
         self._folders.append(folder)
         (folder / "Default").mkdir()
@@ -122,7 +122,7 @@ class Visitors:
 
 
 class Person:
-    """Somebody at a page of the chat or the desk."""
+    """A person at a page of the chat or the desk."""
 
     def __init__(self, page: Page, name: str) -> None:
         self.page = page
@@ -130,7 +130,7 @@ class Person:
 
     @classmethod
     def sign_in(cls, context: BrowserContext, url: str, name: str) -> Person:
-        """In open mode."""
+        """Sign in with a name, in open mode."""
         page = context.new_page()
         page.goto(url)
         page.fill("#who", name)
@@ -143,7 +143,7 @@ class Person:
         expect(self.page.locator("[data-link=open]")).to_be_visible()
 
     def open(self, *others: str) -> None:
-        """A conversation, by its address."""
+        """Open a conversation by its address."""
         self.page.evaluate("(hash) => { location.hash = hash; }", "#" + ",".join(others))
         title = ", ".join(sorted(others))
         expect(self.page.locator(".thread .bar-title")).to_have_text(title)
@@ -153,20 +153,20 @@ class Person:
         self.page.press(".compose-text", "Enter")
 
     def say(self, text: str) -> None:
-        """Write, and see it accepted."""
+        """Write a message, and wait until the page shows it as accepted."""
         self.write(text)
         expect(self.message(text, ".mine.accepted")).to_be_visible()
 
     def message(self, text: str, kind: str = "") -> Locator:
-        """The messages on the screen that have exactly this text."""
+        """The messages on the screen with exactly this text."""
         exactly = re.compile(f"^{re.escape(text)}$")
         return self.page.locator(f".message{kind}", has=self.page.locator(".text", has_text=exactly))
 
     def hears(self, text: str) -> None:
-        """It is there, once."""
+        """Wait until a message is on the screen, once."""
         expect(self.message(text, ".theirs")).to_have_count(1)
 
     def row(self, title: str) -> Locator:
-        """A conversation in the list."""
+        """The row of a conversation in the list."""
         exactly = re.compile(f"^{re.escape(title)}$")
         return self.page.locator("a.row", has=self.page.locator(".row-title", has_text=exactly))

@@ -1,4 +1,4 @@
-"""What the tests of the pages share: nodes, names, tokens, sites of others, and the way into the browser."""
+"""Support for the tests of the pages: nodes, names, tokens, foreign sites, and the browser's thread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 
 @cache
 def node(kind: str) -> NodeServer:
-    """Shared by the tests of this process."""
+    """A node with these settings, shared by the tests of this process."""
     ini: Ini = {
         "open": {},
         "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET, "leeway_seconds": 1}},
@@ -34,7 +34,7 @@ def node(kind: str) -> NodeServer:
 
 
 def name(who: str) -> str:
-    """A name that no other test of this process has."""
+    """A name that no other test of this process uses."""
     return f"{who}{next(_numbers)}"
 
 
@@ -44,7 +44,7 @@ def token(sub: str, seconds: int = 600, **claims: Any) -> str:
 
 
 class Site:
-    """Somebody else's site, at another host name than the node: path → content type and text."""
+    """A foreign site, at another host name than the node. `files`: path → content type and text."""
 
     def __init__(self, files: Mapping[str, tuple[str, str]], policy: str, host: str = "localhost") -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -71,7 +71,7 @@ class Site:
 
 
 def in_browser(test: Callable[..., None]) -> Callable[[unittest.TestCase], Deferred[None]]:
-    """Run a test in the browser's thread. Its pages must not complain of anything: errors, policies."""
+    """Run a test in the browser's thread. It fails if a page logs an error or a violated policy."""
 
     @wraps(test)
     def run(self: unittest.TestCase) -> Deferred[None]:

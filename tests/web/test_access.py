@@ -1,4 +1,4 @@
-"""The pages as axe sees them: for keyboards and screen readers, in every state, look and language."""
+"""The pages checked by axe: for keyboards and screen readers, in every state, look and language."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.web.support import in_browser, name, node, token
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 
-# Throws somebody's page out by connecting as its device.
+# Replaces a page's connection by connecting as its device.
 _REPLACE = """async ([url, userId]) => {
   const key = Object.keys(localStorage).find((key) => key.endsWith(":slots") && key.includes(userId));
   const { Client } = await import("/imd.js");
@@ -27,13 +27,13 @@ _REPLACE = """async ([url, userId]) => {
   new Client({ url, userId, loginType: "USER_TYPE", device, storage: null }).start();
 }"""
 
-# What was drawn just now may have scrolled down again.
+# Scrolls up, and says whether it worked: new messages may have scrolled the list down again.
 _SCROLL_UP = """() => {
   document.querySelector(".thread .scroller").scrollTop = 0;
   return !document.querySelector(".jump").hidden;
 }"""
 
-# Those of the highest level (AAA) left out.
+# All rules but those of the highest level (AAA).
 _LOOK = """async () => {
   const values = axe.getRules().filter(({ tags }) => !tags.includes("wcag2aaa")).map(({ ruleId }) => ruleId);
   const options = { runOnly: { type: "rule", values }, resultTypes: ["violations"] };
@@ -56,7 +56,7 @@ class AccessTests(unittest.TestCase):
         self.addCleanup(self.node.kill)
 
     def look(self, page: Page, state: str) -> None:
-        """Note what axe finds wrong with a page as it is now."""
+        """Note the violations that axe finds in the page as it is now."""
         if not page.evaluate("'axe' in window"):
             page.evaluate(axe())
         violations: list[dict[str, Any]] = page.evaluate(_LOOK)
@@ -66,7 +66,7 @@ class AccessTests(unittest.TestCase):
                 self.wrong.append(f"{where}: {spot['html'][:150]} {spot['failureSummary'][:200]}")
 
     def context(self, visitors: Visitors, scheme: Any, locale: str) -> BrowserContext:
-        """axe is no script of the page's; and colours that are on their way are none that anybody reads."""
+        """A page that lets axe in. It has no transitions, as axe would measure half changed colours."""
         return visitors.context(color_scheme=scheme, locale=locale, bypass_csp=True, reduced_motion="reduce")
 
     def all_well(self) -> None:

@@ -1,4 +1,4 @@
-"""imd.js against real nodes: Node's own test runner, and a control by which its tests have their nodes."""
+"""imd.js against real nodes: runs the tests of tests/js, and starts nodes for them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def find_node() -> str | None:
 
 
 class Control:
-    """POST /new with an INI file's sections makes a node; /<name>/<start|stop|kill|pause|resume> acts."""
+    """An http server for the tests in JavaScript.
+
+    POST /new with an INI file's sections starts a node; /<name>/<start|stop|kill|pause|resume> acts on it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,7 +66,7 @@ class Control:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def act(self, path: str, body: dict[str, dict[str, object]]) -> dict[str, str]:
-        """What a request wants, and its answer. Raises ServerError, or KeyError for what is not there."""
+        """Perform a request; gives its answer. Raises ServerError, or KeyError for an unknown name."""
         if path == "new":
             with self._lock:
                 name = f"node-{len(self.nodes)}"
@@ -83,7 +86,7 @@ class Control:
         return {}
 
     def close(self) -> None:
-        """End the control and every node that is left."""
+        """End the server and all nodes."""
         self._server.shutdown()
         self._server.server_close()
         for node in self.nodes.values():
@@ -102,8 +105,8 @@ class JavaScriptClientTests(unittest.TestCase):
         self.addCleanup(shutil.rmtree, folder)
         control = Control(folder)
         self.addCleanup(deferToThread, control.close)
-        # A file that failed may leave clients running: it is not waited for. What may not be left
-        # running after stop() has a test of its own.
+        # A file that failed may leave clients running: do not wait for it. Another test checks that nothing
+        # runs after stop().
         options = ["--test-concurrency=4", "--test-timeout=60000", "--test-force-exit"]
         done = await deferToThread(
             subprocess.run,

@@ -1,4 +1,4 @@
-"""The pages in browsers that keep storage from them, whose network hangs, or whose clock is wrong."""
+"""The pages in browsers that block storage, whose network hangs, or whose clock is wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.web.browser import Person, Visitors
 from tests.web.support import Site, in_browser, name, node, token
 
 BLOCKED = {"default_content_setting_values": {"cookies": 2}}
-"""the profile's preference "block all site data": a content setting of 2 blocks"""
+"""the preference "block all site data" of a profile; 2 means to block"""
 
 _NO = "throw new DOMException('no', 'SecurityError')"
 
@@ -32,7 +32,7 @@ TAKEN_AWAY = {
     "channels": f"BroadcastChannel = class {{ constructor() {{ {_NO}; }} }}",
 }
 
-# What a page is kept from.
+# The storage that a page cannot use.
 _ACCESS = """async () => {
   const tried = {};
   for (const [what, look] of Object.entries({
@@ -58,12 +58,12 @@ _ACCESS = """async () => {
 
 
 def in_pages(script: str) -> str:
-    """For a context: run it in pages that came over the network only."""
+    """A script for a context that runs only in pages from the network."""
     return f"if (location.protocol === 'http:') {{ {script}; }}"
 
 
 def visitor_asks(page: Page, text: str) -> None:
-    """Through the widget; until it is accepted."""
+    """Write through the widget, and wait until the message is accepted."""
     page.get_by_role("button", name="Open the chat").click()
     chat = page.get_by_role("dialog", name="Chat with us")
     chat.get_by_role("textbox").fill(text)
@@ -75,7 +75,7 @@ class BlockedTests(unittest.TestCase):
     timeout = 400
 
     def everything(self, own: NodeServer, browsers: list[BrowserContext]) -> None:
-        """Two people chat, a visitor asks, an agent answers: each in a browser of these."""
+        """Two people chat, a visitor asks, an agent answers: each in such a browser."""
         url = own.http_url
         alice = Person.sign_in(browsers[0], url, name("alice"))
         bob = Person.sign_in(browsers[-1], url, name("bob"))
@@ -117,7 +117,7 @@ class BlockedTests(unittest.TestCase):
 
     @in_browser
     def test_parts(self, visitors: Visitors) -> None:
-        """So they do where just one thing is blocked, whichever it is."""
+        """The pages work where a single kind of storage is blocked, for each kind."""
         for script in TAKEN_AWAY.values():
             own = started(NodeServer(new_folder(), {}))
             try:
@@ -129,7 +129,7 @@ class BlockedTests(unittest.TestCase):
 
     @in_browser
     def test_frame_of_another_site(self, visitors: Visitors) -> None:
-        """The widget in a page that is a frame of somebody else's, without cookies of third parties."""
+        """The widget works in a frame of a foreign page, without third-party cookies."""
         url, socket = node("sites").http_url, node("sites").url
         inner = Site(
             {
@@ -163,7 +163,7 @@ class BlockedTests(unittest.TestCase):
 
 
 class Way:
-    """A port where connections hang unanswered; from `goes_to` on, new ones go to that port."""
+    """A port where connections hang; after `goes_to`, new ones are forwarded to that port."""
 
     def __init__(self) -> None:
         self.goes_to: int | None = None
@@ -192,7 +192,7 @@ class Way:
             other.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        # A thread that waits in `accept` wakes up by this, not by `close`.
+        # `shutdown` wakes a thread that waits in `accept`; `close` does not.
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         for each in self._open:
@@ -204,7 +204,7 @@ class TroubleTests(unittest.TestCase):
 
     @in_browser
     def test_told(self, visitors: Visitors) -> None:
-        """However often the client tries: after a moment the page says that there is no connection."""
+        """After a moment the page says that there is no connection, while the client goes on trying."""
         url = node("open").http_url
         home = visitors.context()
         fails = "throw new DOMException('The document is not active.', 'InvalidStateError')"
@@ -226,7 +226,7 @@ class TroubleTests(unittest.TestCase):
 
     @in_browser
     def test_phone_comes_back(self, visitors: Visitors) -> None:
-        """A connect that hangs is begun anew when there is a network again, not when its time is over."""
+        """A connect that hangs is restarted when the network is back, and not at its deadline."""
         way = Way()
         self.addCleanup(way.close)
         own = started(NodeServer(new_folder(), {"http": {"websocket_url": way.url}}))
@@ -253,7 +253,7 @@ class TroubleTests(unittest.TestCase):
 
     @in_browser
     def test_clocks_differ(self, visitors: Visitors) -> None:
-        """A token that is refused for its times alone is not forgotten: it is tried again, and gets in."""
+        """A token that is refused for its times alone is kept, tried again and accepted in the end."""
         url = node("jwt").http_url
         page = visitors.context().new_page()
         page.goto(url)
@@ -267,7 +267,7 @@ class TroubleTests(unittest.TestCase):
 
     @in_browser
     def test_wrong_clock_at_the_desk(self, visitors: Visitors) -> None:
-        """How long somebody waits is no matter of the agent's own clock, which may be hours off."""
+        """A visitor's waiting time does not depend on the agent's clock, which may be hours off."""
         own = started(NodeServer(new_folder(), {}))
         try:
             for hours in (-5, 5):

@@ -33,7 +33,7 @@ class ChatTests(unittest.TestCase):
 
     @in_browser
     def test_two_people(self, visitors: Visitors) -> None:
-        """Both see what both write; the list, the title and the unread count follow."""
+        """Two people see each other's messages; the list, the title and the unread count follow."""
         url = node("open").http_url
         alice = Person.sign_in(visitors.context(), url, name("alice"))
         bob = Person.sign_in(visitors.context(), url, name("bob"))
@@ -70,7 +70,7 @@ class ChatTests(unittest.TestCase):
         expect(bob.page.locator(".compose-text")).to_have_value("not yet")
         bob.hears("hi bob")
 
-        # What the node refuses for good can be thrown away.
+        # A message that the node refuses for good can be removed.
         bob.page.evaluate("location.hash = 'x'.repeat(129)")
         bob.write("to nobody")
         expect(bob.message("to nobody", ".failed")).to_be_visible()
@@ -81,7 +81,7 @@ class ChatTests(unittest.TestCase):
 
     @in_browser
     def test_away(self, visitors: Visitors) -> None:
-        """What comes while somebody's page is closed is there, as unread, when it opens again."""
+        """Messages that come while a page is closed are there, as unread, when it opens again."""
         url = node("open").http_url
         alice = Person.sign_in(visitors.context(), url, name("alice"))
         home = visitors.context()
@@ -103,7 +103,7 @@ class ChatTests(unittest.TestCase):
 
     @in_browser
     def test_killed_node(self, visitors: Visitors) -> None:
-        """A node is killed under open pages: what was written meanwhile arrives when it is back, once."""
+        """A node is killed under open pages: messages written meanwhile arrive once when it is back."""
         own = NodeServer(new_folder(), {})
         started(own)
         try:
@@ -133,7 +133,7 @@ class ChatTests(unittest.TestCase):
 
     @in_browser
     def test_reload_with_messages_unsent(self, visitors: Visitors) -> None:
-        """A message that could not be sent survives a reload, and is sent once the way is free."""
+        """A message that could not be sent survives a reload, and is sent when the node is back."""
         url = node("open").http_url
         blocked = False
         home = visitors.context()
@@ -167,7 +167,7 @@ class ChatTests(unittest.TestCase):
 
     @in_browser
     def test_two_tabs(self, visitors: Visitors) -> None:
-        """Two tabs of one user: both are connected, both see everything, reading in one is reading."""
+        """Two tabs of one user: both are connected and see everything; reading in one counts for both."""
         url = node("open").http_url
         home = visitors.context()
         alice, bob = name("alice"), Person.sign_in(visitors.context(), url, name("bob"))
@@ -192,7 +192,7 @@ class ChatTests(unittest.TestCase):
 
     @in_browser
     def test_group(self, visitors: Visitors) -> None:
-        """A group's messages are one conversation to all its members, with the senders' names."""
+        """A group is one conversation for all its members, with the senders' names."""
         url = node("open").http_url
         alice, bob, carol = (
             Person.sign_in(visitors.context(), url, name(who)) for who in ("alice", "bob", "carol")
@@ -210,7 +210,7 @@ class ChatTests(unittest.TestCase):
 
     @in_browser
     def test_history(self, visitors: Visitors) -> None:
-        """Scrolling up reads older messages, and what one was reading stays where it was."""
+        """Scrolling up reads older messages, and the visible ones stay in place."""
         server = node("open")
         alice, bob = name("alice"), name("bob")
         reader = Person.sign_in(visitors.context(), server.http_url, bob)
@@ -251,7 +251,7 @@ class ChatTests(unittest.TestCase):
 
     @in_browser
     def test_keyboard(self, visitors: Visitors) -> None:
-        """All of it without a mouse."""
+        """The chat works without a mouse."""
         url = node("open").http_url
         alice, bob = name("alice"), name("bob")
         page = visitors.context().new_page()
@@ -289,7 +289,7 @@ class ChatTests(unittest.TestCase):
 
     @in_browser
     def test_language_and_look(self, visitors: Visitors) -> None:
-        """The browser's language and look, until others are chosen; on a phone, one half at a time."""
+        """Language and look are the browser's until others are chosen. A phone shows one half at a time."""
         url = node("open").http_url
         phone = visitors.context(
             locale="zh-CN", color_scheme="dark", viewport={"width": 390, "height": 844}, has_touch=True
@@ -318,7 +318,7 @@ class TokenTests(unittest.TestCase):
 
     @in_browser
     def test_tokens(self, visitors: Visitors) -> None:
-        """In mode jwt one signs in with a token: for all tabs of the browser, until one signs out."""
+        """In jwt mode a token signs in all tabs of the browser, until one signs out."""
         url = node("jwt").http_url
         home = visitors.context()
         page = home.new_page()
@@ -357,7 +357,7 @@ class DeskTests(unittest.TestCase):
 
     @in_browser
     def test_visitor_and_agent(self, visitors: Visitors) -> None:
-        """A visitor writes through the widget, an agent answers; the visitor finds it after a reload."""
+        """A visitor writes through the widget, an agent answers; the answer is there after a reload."""
         own = started(NodeServer(new_folder(), {}))
         url = own.http_url
         try:
@@ -395,7 +395,7 @@ class DeskTests(unittest.TestCase):
             page.get_by_role("button", name=re.compile("Open the chat")).click()
             expect(chat.locator(".text")).to_have_text(["is <b>anyone</b> there?", "I am", "still here"])
 
-            # On a break, nobody is given to the agent; back from it, who waits.
+            # An agent on a break gets no visitors; after it, the agent gets the waiting ones.
             agent.page.get_by_role("switch").uncheck(force=True)
             expect(agent.page.locator("[data-link=closed]")).to_be_visible()
             agent.page.get_by_role("switch").check(force=True)
@@ -408,7 +408,7 @@ class DeskTests(unittest.TestCase):
 
     @in_browser
     def test_widget_on_another_site(self, visitors: Visitors) -> None:
-        """One script tag is enough, whatever the site's own styles and scripts are, and what it lets in."""
+        """One script tag is enough on a site with hostile styles and a strict policy."""
         url = node("sites").http_url
         socket = node("sites").url
         home = visitors.context(viewport={"width": 390, "height": 844})

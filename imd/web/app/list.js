@@ -22,7 +22,7 @@ export function othersOf(address, me) {
 }
 
 export class List {
-  /** `begin`: whether there is a field to start a conversation. */
+  /** `begin` is called to start a conversation. */
   constructor(session, begin) {
     this.session = session;
     this.begin = begin;

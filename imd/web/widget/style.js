@@ -12,7 +12,7 @@ export const STYLE = `
   --danger: #b3261e;
   --warn: #fff4d6;
   --on-warn: #5b4300;
-  /* Without `!important` a rule of the site for the host element would win. */
+  /* Without "important" a rule of the site for the host element would win. */
   all: initial !important;
   position: fixed !important;
   right: 20px !important;

@@ -25,7 +25,7 @@ class Clock:
 
 
 class Pipe:
-    """A core and what it does, by hand."""
+    """A core with the test as its shell. The lists hold the effects that were performed."""
 
     def __init__(self, clock: Clock | None = None, store: Store | None = None, **options: Any) -> None:
         self.clock = clock or Clock()
@@ -49,7 +49,7 @@ class Pipe:
                     self.happened.append(event)
 
     def take(self) -> list[dict[str, Any]]:
-        """What was sent since it was asked last."""
+        """The frames that were sent since the last call."""
         self.run()
         sent, self.sent = self.sent, []
         return sent
@@ -63,7 +63,7 @@ class Pipe:
         self.run()
 
     def open(self, **fields: Any) -> None:
-        """Through the connect signal."""
+        """Start, open the socket and answer `connected`; `fields` replace those of a usual answer."""
         if self.core.state is State.IDLE:
             self.core.start()
         self.core.opened(self.core.connection)

@@ -29,7 +29,7 @@ QUICK = {"min_backoff": 0.05, "max_backoff": 0.5}
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
-# A program whose time of day is set back as soon as it is connected. It prints what becomes of its client.
+# A program that sets its time of day back as soon as its client is connected, and prints the client's states.
 SET_BACK = """
 import asyncio, sys, time
 from imd.client import State, StateChanged
@@ -66,7 +66,7 @@ else:
 
 
 async def take(client: Any, count: int) -> list[Message]:
-    """The next messages, handled."""
+    """Take the next messages and handle them."""
     found = []
     async for message in client.messages():
         found.append(message)
@@ -77,7 +77,7 @@ async def take(client: Any, count: int) -> list[Message]:
 
 
 async def nothing_lost(make: Any, node: NodeServer, in_thread: InThread, name: str) -> None:
-    """Two clients and a node that is killed: all arrives, once and in order, and is in the history."""
+    """Two clients and a node that is killed: every message arrives once, in order, and is in the history."""
     store = SqliteStore(node.folder / f"{name}.db")
     bobs = f"bob-{name}"
     alice = make(node.url, user_id=f"alice-{name}", store=store, **QUICK)
@@ -100,7 +100,7 @@ async def nothing_lost(make: Any, node: NodeServer, in_thread: InThread, name: s
     await alice.stop()
     store.close()
 
-    # Others of the same users go on from where they stopped.
+    # New clients of the same users continue where the first ones stopped.
     alice = make(node.url, user_id=f"alice-{name}", **QUICK)
     bob = make(node.url, user_id=bobs, **QUICK)
     alice.start()
@@ -117,7 +117,7 @@ async def nothing_lost(make: Any, node: NodeServer, in_thread: InThread, name: s
 
 
 async def refusals(make: Any, node: NodeServer) -> None:
-    """What the node refuses, and the end by a newer channel of the device."""
+    """Refused messages, and the end of a client by a newer connection of its device."""
     alice = make(node.url, user_id="alice", **QUICK)
     failed: list[Failed] = []
     alice.on(Failed, failed.append)
@@ -125,7 +125,7 @@ async def refusals(make: Any, node: NodeServer) -> None:
     zoe = make(node.url, user_id=f"zoe-{make.__module__}", **QUICK)
     zoe.start()
     await zoe.connected()
-    # JSON writes each of these characters as six bytes, both ways.
+    # JSON escapes each of these characters as six bytes, in both directions.
     await alice.accepted(alice.send("\x01" * 65_536, to=zoe.user_id))
     [escaped] = await take(zoe, 1)
     assert escaped.msg == "\x01" * 65_536
@@ -184,7 +184,7 @@ async def desk(make: Any, node: NodeServer) -> None:
 
 
 async def tokens(make: Any, node: NodeServer, user: str) -> None:
-    """Renewed on the open connection before they expire; asked for anew after 4001."""
+    """Tokens are renewed on the open connection before they expire, and asked for after 4001."""
     asked: list[float] = []
 
     def token() -> str:
@@ -198,7 +198,7 @@ async def tokens(make: Any, node: NodeServer, user: str) -> None:
     await alice.connected()
     assert (alice.user_id, len(asked)) == (user, 2)
     connection = alice._core.connection
-    # As if its time had come: a new one is handed in, and the node says until when that one is good.
+    # As if its time had come: a new token is sent, and the node answers with its expiry.
     agenda = alice._core._agenda
     agenda.later("token", 0.0, alice._core._ask_token)
     alice._pump()
@@ -212,7 +212,7 @@ async def tokens(make: Any, node: NodeServer, user: str) -> None:
 
 
 async def clocks(make: Any, node: NodeServer, user: str) -> None:
-    """Tokens from a clock that is ahead: others are asked for until one is good; the same is the end."""
+    """Tokens of an issuer whose clock is ahead: new ones are asked for; a refused one ends the client."""
     now, tokens = time.time(), []
 
     def token() -> str:
@@ -286,7 +286,7 @@ class ClockTests(unittest.TestCase):
     timeout = 3 * SECONDS
 
     async def test_set_back(self) -> None:
-        """The time of day is set back an hour: a node that hangs is found out, left and met again."""
+        """The time of day is set back an hour: a node that hangs is noticed, left and found again."""
         node = NodeServer(Path.cwd() / self.mktemp(), {})
         self.addCleanup(deferToThread, node.kill)
         await deferToThread(node.start)
@@ -319,7 +319,7 @@ class ExampleTests(unittest.TestCase):
         await self.faq()
 
     def start(self, name: str) -> None:
-        """The example as a program that talks to the node."""
+        """Run an example as a program that talks to the node."""
         source = (ROOT / "examples" / name).read_text()
         self.assertIn("ws://127.0.0.1:9000/ws", source)
         self.program = self.node.folder / name
@@ -332,7 +332,7 @@ class ExampleTests(unittest.TestCase):
         self.addCleanup(self.bot.kill)
 
     async def echo(self) -> None:
-        """Each message is answered once, though the bot is killed between them; README shows this program."""
+        """A bot that is killed answers each message once all the same. README shows this program."""
         self.start("echo_bot.py")
         alice = TwistedClient(self.node.url, user_id="alice", **QUICK)
         alice.start()

@@ -26,7 +26,7 @@ class ConnectTests(unittest.TestCase):
         self.assertGreater(second["attempt"], first["attempt"])
 
     def test_clock_set_back_between_processes(self) -> None:
-        """With a store the attempt rises all the same: a node must not take the client for an older one."""
+        """With a store the attempt rises all the same, or the node would prefer an older connection."""
         clock, store, attempts = Clock(), SqliteStore(":memory:"), []
         for _ in range(3):
             pipe = Pipe(clock, store)
@@ -36,7 +36,7 @@ class ConnectTests(unittest.TestCase):
         self.assertEqual(attempts, [1_764_000_000_000 + n for n in range(3)])
 
     def test_close_codes(self) -> None:
-        """By their ranges; a connection that breaks backs off."""
+        """Codes are judged by their ranges; after a connection that breaks the client backs off."""
         never, token, off, once = Verdict.NEVER, Verdict.NEW_TOKEN, Verdict.BACK_OFF, Verdict.AT_ONCE
         found = [judge(code) for code in (4000, 4001, 4003, 4099, 4100, 4101, 4200, 4250, None, 1006, 1009)]
         self.assertEqual(found, [never, token, never, never, off, off, once, once, off, off, off])
@@ -67,7 +67,7 @@ class ConnectTests(unittest.TestCase):
         self.assertEqual(pipe.events(events.StateChanged)[-1].retry_seconds, 1)
 
     def test_leaving(self) -> None:
-        """Nothing is sent to a node that leaves; the client comes back when it was told to."""
+        """Nothing is sent to a node that leaves; the client comes back after `reconnectMs`."""
         pipe = Pipe()
         pipe.open()
         pipe.gets(type="leaving", reconnectMs=700)
@@ -81,7 +81,7 @@ class ConnectTests(unittest.TestCase):
         self.assertEqual(pipe.take()[-1]["msg"], "hi")
 
     def test_silence(self) -> None:
-        """A node that says nothing is asked, then given up."""
+        """A silent node is sent a ping, and left without an answer."""
         pipe = Pipe()
         pipe.open()
         pipe.take()
@@ -95,7 +95,7 @@ class ConnectTests(unittest.TestCase):
         self.assertEqual(pipe.core.state, State.WAITING)
 
     def test_no_answer_to_connect(self) -> None:
-        """A socket that opens and then says nothing is given up."""
+        """A connection without `connected` in time is given up."""
         pipe = Pipe()
         pipe.core.start()
         pipe.core.opened(pipe.core.connection)
@@ -104,7 +104,7 @@ class ConnectTests(unittest.TestCase):
         self.assertEqual(pipe.core.state, State.WAITING)
 
     def test_signal_refused(self) -> None:
-        """A connect signal that is wrong in form would be wrong again."""
+        """A connect signal that is refused as invalid ends the client: the next one would be the same."""
         pipe = Pipe(login_type="WIZARD")
         pipe.core.start()
         pipe.core.opened(pipe.core.connection)
@@ -112,7 +112,7 @@ class ConnectTests(unittest.TestCase):
         self.assertEqual(pipe.core.state, State.CLOSED)
 
     def test_old_connection(self) -> None:
-        """What is said of an earlier connection counts nothing."""
+        """Inputs about an earlier connection are ignored."""
         pipe = Pipe()
         pipe.open()
         old = pipe.core.connection
@@ -123,7 +123,7 @@ class ConnectTests(unittest.TestCase):
         self.assertEqual(pipe.core.state, State.CONNECTING)
 
     def test_nonsense(self) -> None:
-        """A node that makes no sense is left, and come back to."""
+        """After a frame that makes no sense the client reconnects."""
         for text in (
             "{",
             "[]",
@@ -157,7 +157,7 @@ class TokenTests(unittest.TestCase):
         return pipe
 
     def test_asked_at_each_connect(self) -> None:
-        """Before it dials; and a new one after 4001."""
+        """A token is asked for before each dial, also after 4001."""
         pipe = self.pipe()
         self.assertNotIn(effects.Dial(1), pipe.done)
         pipe.core.token_given("one")
@@ -171,7 +171,7 @@ class TokenTests(unittest.TestCase):
         self.assertEqual(pipe.take()[0]["token"], "two")
 
     def refuse(self, pipe: Pipe, token: str) -> float:
-        """The node does not take it; how long the client waits before it asks for another."""
+        """Refuse a token with 4001; gives the pause before the client asks for another."""
         pipe.core.token_given(token)
         pipe.core.opened(pipe.core.connection)
         pipe.lose(4001)
@@ -181,7 +181,7 @@ class TokenTests(unittest.TestCase):
         return pause
 
     def test_refused(self) -> None:
-        """Others are tried for ever, at once and then backing off; one that was tried before is the end."""
+        """New tokens are tried without end, at once and then with backoff; a refused one ends the client."""
         pipe = self.pipe()
         pauses = [self.refuse(pipe, f"t{n}") for n in range(60)]
         self.assertEqual(pauses[:7], [0, 2, 4, 8, 16, 30, 30])
@@ -193,14 +193,14 @@ class TokenTests(unittest.TestCase):
         end = pipe.events(events.StateChanged)[-1]
         self.assertEqual((end.state, end.code, end.reason, end.permanent), (State.CLOSED, 4001, "gone", True))
         self.assertIsNone(pipe.core.deadline())
-        # The program may begin anew with any of them, as a clock may have been set right.
+        # The program may start again with any of them: a clock may have been corrected.
         pipe.core.start()
         pipe.core.token_given("good")
         pipe.open()
         self.assertEqual(pipe.core.state, State.OPEN)
 
     def test_renewal_refused(self) -> None:
-        """The old one stands, and a newer one is asked for again: the same may be good by then."""
+        """The old token stands, and a newer one is asked for again. The same one may be valid by then."""
         pipe = self.pipe()
         pipe.core.token_given("one")
         pipe.open(exp=5_020_000, pingSeconds=1000)
@@ -208,7 +208,7 @@ class TokenTests(unittest.TestCase):
         pipe.core.token_given("two")
         pipe.gets(type="error", code="forbidden", reason="unauthorized: token not valid yet")
         pipe.take()
-        # It is over, and the node has a leeway.
+        # The token is past its expiry, and the node has a leeway.
         for token, sent in (("two", 1), ("two", 1), ("one", 0), ("two", 1)):
             asked = pipe.done.count(effects.AskToken())
             pipe.wait(5)
@@ -223,7 +223,7 @@ class TokenTests(unittest.TestCase):
         self.assertEqual(pipe.core.state, State.OPEN)
 
     def test_renewed(self) -> None:
-        """Before it expires, a new one is handed in on the open connection."""
+        """Before a token expires, a new one is sent on the open connection."""
         pipe = self.pipe()
         pipe.core.token_given("one")
         pipe.open(serverTime=5_000_000, exp=5_100_000, pingSeconds=1000)
@@ -238,7 +238,7 @@ class TokenTests(unittest.TestCase):
         self.assertEqual(pipe.take(), [{"type": "token", "token": "two"}])
 
     def test_none_to_be_had(self) -> None:
-        """Without a token it tries again later."""
+        """Without a token the client tries again later."""
         pipe = self.pipe()
         pipe.core.token_failed("busy")
         self.assertEqual(pipe.core.state, State.WAITING)
@@ -246,7 +246,7 @@ class TokenTests(unittest.TestCase):
         self.assertEqual(pipe.core.state, State.CONNECTING)
 
     def test_visitor(self) -> None:
-        """A visitor keeps its token; when that is not known any more, it is a new visitor."""
+        """A visitor keeps its token; when the node has forgotten it, the client is a new visitor."""
         store = SqliteStore(":memory:")
         self.addCleanup(store.close)
         pipe = Pipe(store=store, visitor=True, user_id=None)

@@ -10,7 +10,7 @@ from tests.unit.client.support import Pipe
 
 class HistoryTests(unittest.TestCase):
     def test_page(self) -> None:
-        """Asked when open, four at a time, again after a broken connection."""
+        """Requests are sent when open, four at a time, and again after a broken connection."""
         pipe = Pipe()
         refs = [pipe.core.ask_history(with_="bob", before=f"m{n}") for n in range(5)]
         pipe.open()
@@ -29,7 +29,7 @@ class HistoryTests(unittest.TestCase):
         self.assertEqual((answer.result.messages[0].msg, answer.result.more), ("hi", True))
 
     def test_refused_and_late(self) -> None:
-        """A refusal is the answer; no answer in time is one too; the end answers the rest."""
+        """A refusal is an answer; a request without an answer in time ends with Unanswered."""
         pipe = Pipe()
         pipe.open()
         refs = [pipe.core.ask_history(everything=True) for _ in range(3)]

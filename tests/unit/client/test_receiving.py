@@ -27,7 +27,7 @@ class ReceivingTests(unittest.TestCase):
         self.assertEqual(pipe.take(), [{"type": "ack", "seq": 3, "epoch": "e"}])
 
     def test_stop_acknowledges(self) -> None:
-        """What was handled is said before the end; a node that does not close is not waited for."""
+        """`stop` acknowledges handled messages, and does not wait for a node that does not close."""
         pipe = Pipe()
         pipe.open()
         pipe.message(1)
@@ -40,7 +40,7 @@ class ReceivingTests(unittest.TestCase):
         self.assertEqual((pipe.core.state, pipe.done[-2]), (State.CLOSED, effects.Drop()))
 
     def test_again(self) -> None:
-        """What comes again while the program has it is not given twice, in whatever epoch."""
+        """A message that comes again while the program has it is not given twice, in any epoch."""
         pipe = Pipe()
         pipe.open()
         pipe.message(1)

@@ -65,7 +65,7 @@ class OutboxTests(unittest.TestCase):
         self.assertEqual([frame["msg"] for frame in pipe.take()], ["2", "3"])
 
     def test_in_order(self) -> None:
-        """One of a conversation at a time, each when the one before is answered."""
+        """One message of each conversation is unanswered at a time."""
         pipe = Pipe()
         first = pipe.core.send("1", "bob")
         pipe.core.send("2", "bob")
@@ -77,7 +77,7 @@ class OutboxTests(unittest.TestCase):
         self.assertEqual((accepted.outgoing.state, accepted.id), ("accepted", "a"))
 
     def test_sent_again(self) -> None:
-        """What was not answered goes out again under its id, after the next connect."""
+        """After the next connect, messages without an answer are sent again, under the same clientMsgId."""
         pipe = Pipe()
         pipe.open()
         for text, to in (("1", "bob"), ("2", "carol"), ("3", "bob")):
@@ -90,7 +90,7 @@ class OutboxTests(unittest.TestCase):
         self.assertEqual([frame for frame in pipe.take() if "msg" in frame], before)
 
     def test_refused(self) -> None:
-        """For the moment: again after the pause, and nothing in between. For good: failed, till retried."""
+        """A temporary refusal: nothing until the pause is over. A final one: failed, until it is retried."""
         pipe = Pipe()
         pipe.open()
         one, _ = pipe.core.send("1", "bob"), pipe.core.send("2", "bob")
@@ -112,13 +112,13 @@ class OutboxTests(unittest.TestCase):
         self.assertFalse(pipe.core.cancel(one.client_msg_id))
 
     def test_bound(self) -> None:
-        """A full outbox says so; failed ones do not count."""
+        """`send` raises OutboxFull when the outbox is full."""
         pipe = Pipe(max_outbox=1)
         pipe.core.send("1", "bob")
         self.assertRaises(OutboxFull, pipe.core.send, "2", "bob")
 
     def test_unsendable(self) -> None:
-        """What no node would take is refused where it is said; a frame too large is never sent."""
+        """`send` refuses a message that no node would take; too large a frame is never sent."""
         pipe = Pipe()
         pipe.open(limits={"messageBytes": 1000})
         pipe.take()
@@ -130,7 +130,7 @@ class OutboxTests(unittest.TestCase):
         self.assertEqual(pipe.events(events.Failed)[0].refusal.code, "too_large")
 
     def test_survives(self) -> None:
-        """Waiting and failed messages are there again in a new process."""
+        """A new process finds waiting and failed messages in the store."""
         path = self.mktemp()
         store = SqliteStore(path)
         pipe = Pipe(store=store)
@@ -149,7 +149,7 @@ class OutboxTests(unittest.TestCase):
         self.assertEqual(good.state, "sent")
 
     def test_reply(self) -> None:
-        """To the sender or the group; under the same id each time until the message has been handled."""
+        """A reply goes to the sender or the group; its clientMsgId derives from an unhandled message."""
         pipe = Pipe()
         pipe.open()
         pipe.message(1)
@@ -163,14 +163,14 @@ class OutboxTests(unittest.TestCase):
         self.assertEqual(len(pipe.core.reply(one, "d").client_msg_id), 32)
 
     def test_expired(self) -> None:
-        """What was sent so long ago that a node may have forgotten it fails; what never was can wait."""
+        """A message sent so long ago that the nodes may have forgotten it fails; an unsent one can wait."""
         pipe = Pipe(dedup_seconds=100)
         pipe.open()
         sent, limited = pipe.core.send("1", "bob"), pipe.core.send("2", "carol")
         pipe.core.send("3", "bob")
         refused = {"clientMsgId": limited.client_msg_id, "reason": "…", "temporary": True}
         pipe.gets(type="error", code="rate_limited", **refused)
-        # The time of day here is no matter: it is the nodes that forget, by their clock.
+        # The time of day does not matter: it is the nodes that forget, by their clock.
         for hours in (-1, 1):
             pipe.clock.wall_now += 3600 * hours
             pipe.lose()
@@ -186,7 +186,7 @@ class OutboxTests(unittest.TestCase):
         self.assertEqual((failed.outgoing, failed.refusal.code), (sent, "expired"))
 
     def test_other_user(self) -> None:
-        """The outbox of one user is not sent as another, nor is the cursor used."""
+        """Another user's outbox is not sent, and its cursor is not used."""
         store = SqliteStore(":memory:")
         self.addCleanup(store.close)
         pipe = Pipe(store=store)
@@ -201,7 +201,7 @@ class OutboxTests(unittest.TestCase):
         self.assertEqual((store.load().user_id, store.load().epoch), ("mallory", "m"))
 
     def test_new_visitor(self) -> None:
-        """A visitor that was forgotten takes along what it had not sent yet."""
+        """A new visitor sends the unsent messages of the forgotten one."""
         pipe = Pipe(visitor=True, user_id=None)
         pipe.open(userId="visitor-1", visitorToken="t1")
         pipe.core.send("sent")

@@ -1,4 +1,4 @@
-"""A client and a node by chance: nothing is lost, nothing comes twice."""
+"""Random steps of a client and a node: nothing is lost, nothing comes twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.client.support import WINDOW, Clock, Pipe
 
 @dataclass
 class FakeNode:
-    """One user's inbox, and connections that lose what is under way when they break."""
+    """One user's inbox, and a connection that loses its frames on the way when it breaks."""
 
     epoch: str = "e1"
     low: int = 0
@@ -30,7 +30,7 @@ class FakeNode:
     on: bool = False
     sent: int = 0
     stumbles: int = 0
-    """so many messages are answered `unavailable`, every other one although it was placed"""
+    """so many messages are answered `unavailable`; every other one is placed all the same"""
 
     @property
     def head(self) -> int:
@@ -40,7 +40,7 @@ class FakeNode:
         self.up, self.down, self.on = [], [], False
 
     def forget(self) -> None:
-        """A new epoch: what was not acknowledged has other numbers now."""
+        """A new epoch: unacknowledged messages get other numbers."""
         rest = self.messages[self.cursor - self.low :]
         self.epoch = f"e{int(self.epoch[1:]) + 1}"
         self.low, self.messages = 100 * int(self.epoch[1:]), rest
@@ -109,14 +109,14 @@ class Story:
         self.begin()
 
     def begin(self) -> None:
-        """A process: all that it knows is in the store."""
+        """Start a process that knows what is in the store."""
         self.pipe = Pipe(self.clock, self.store)
         self.given = 0
         self.pipe.core.start()
         self.dial()
 
     def dial(self) -> None:
-        """Do what the core wants of the network."""
+        """Perform the core's effects."""
         while todo := self.pipe.core.effects():
             for effect in todo:
                 if isinstance(effect, effects.Dial):
@@ -182,7 +182,7 @@ class StoryTests(unittest.TestCase):
     @example(["arrive", "up", "down", "down", "break", "handle", "forget", "wait", "up", "down", "restart"])
     @settings(deadline=None, max_examples=150)
     def test_nothing_lost_nothing_twice(self, names: list[str]) -> None:
-        """Whatever breaks: what is said is accepted once, what arrives is handled once, in order."""
+        """All sent messages are accepted once, and all arriving ones are handled once, in order."""
         story = Story()
         try:
             for name in names:
