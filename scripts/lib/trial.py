@@ -36,6 +36,13 @@ SLOW = [
     "tests.hostile",
     "tests.command",
     "tests.unit.store.rabbit",
+    "tests.cluster.test_cluster",
+    "tests.cluster.test_readiness",
+    "tests.unit.store.archiver.test_audit",
+    "tests.unit.support.test_servers",
+    "tests.unit.store.archiver.test_writer",
+    "tests.unit.tools.test_bench",
+    "tests.unit.client.test_clients",
     "tests.web.test_js_client",
 ]
 # As many groups are named with their times when all is done: they show whether SLOW is right.
