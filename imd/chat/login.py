@@ -27,7 +27,7 @@ from imd.protocol.errors import (
 
 
 class Caller(Outlet, Protocol):
-    """What a login needs of its connection."""
+    """The part of a connection that a login needs."""
 
     session: Session | None
 

@@ -43,7 +43,7 @@ UNACKED_PING = 64
 
 
 class Outlet(Protocol):
-    """What a session needs of the connection to its device."""
+    """The part of a connection that its session needs."""
 
     @property
     def writable(self) -> bool:
@@ -179,7 +179,7 @@ class Session:
             self.pull_if_behind()
 
     def ping_mark(self) -> bytes:
-        """What a ping carries: the answer tells that everything up to here has arrived."""
+        """The payload of a ping: its answer tells that everything up to here has arrived."""
         return b"%d:%d" % (self._starts, self.sent)
 
     def ponged(self, mark: bytes) -> None:
@@ -244,7 +244,7 @@ class Session:
         return Lease(self.user, self.device, self.channel, self.answers_visitors, renew)
 
     def head_seen(self, head: Head) -> None:
-        """What the inbox said when it was asked or told something."""
+        """The inbox's head, as an answer of the inbox had it."""
         if self.ended or not self.epoch:
             return
         if not head.held or head.epoch != self.epoch:
@@ -384,7 +384,7 @@ class Session:
         self._inbox.connect(request).addCallback(self._registered_again).addErrback(self._pull_failed)
 
     def _registered_again(self, outcome: ConnectOutcome) -> None:
-        # What came meanwhile may be of an epoch that is over.
+        # Hints that came meanwhile may be of an epoch that is over.
         self._answered()
         if self.ended:
             if self._left and isinstance(outcome, Registered):
@@ -426,8 +426,8 @@ class Session:
         self._storing_ack = False
         if starts == self._starts and head.held and head.epoch == ack.epoch:
             self.stored = max(self.stored, ack.seq)
-            # The hints of what came since the last acknowledgement may still be under way. What was there by
-            # then and is not here is not.
+            # Hints of messages since the last acknowledgement may still be in flight. A message that was there by
+            # then and is not here lost its hint.
             before, self._head_at_ack = self._head_at_ack, head.seq
             head = head._replace(seq=before)
         self.head_seen(head)

@@ -79,7 +79,7 @@ class HintTests(SessionTestCase):
         self.assertEqual(self.wire.seqs(), [1])
 
     def test_while_pulling(self) -> None:
-        """What comes while a page is read is not pushed past it, but behind it; it is not read again."""
+        """Messages that come while a page is read are pushed behind it, and not read again."""
         replayed: list[int] = []
         self.patch(hint_buffer.REPLAYED, "inc", replayed.append)
         session = self.begin()
@@ -97,7 +97,7 @@ class HintTests(SessionTestCase):
         self.assertEqual(HintBuffer.total_bytes, 0)
 
     def test_while_pulling_with_a_hole(self) -> None:
-        """What does not follow what was read is read again, and nothing is left behind."""
+        """Messages that do not follow the page are read again, and nothing is left behind."""
         session = self.begin()
         hints = self.place(2)
         session.hint(*hints[1])
@@ -124,7 +124,7 @@ class HintTests(SessionTestCase):
         self.assertEqual(self.wire.seqs(), [1, 2, 3, 4, 5])
 
     def test_while_pulling_more_than_is_kept(self) -> None:
-        """What there is no room for comes from the inbox."""
+        """Messages without room come from the inbox."""
         self.patch(hint_buffer, "MAX_MESSAGES", 4)
         session = self.begin(window=1000)
         session.hint(*self.place(2)[1])
@@ -144,7 +144,7 @@ class HintTests(SessionTestCase):
         self.assertEqual(self.wire.seqs(), [*range(1, 16)])
 
     def test_hint_later_than_an_acknowledgement(self) -> None:
-        """What the inbox got since the last acknowledgement is on its way; what it had by then is lost."""
+        """Hints of messages since the last acknowledgement are on their way; earlier ones are lost."""
         session = self.begin()
         first, second, _ = self.place(3)
         session.hint(*first)
@@ -212,7 +212,7 @@ class BeginningTests(SessionTestCase):
         self.assertEqual([frame.get("type", frame["seq"]) for frame in self.wire.frames], ["reset", 1])
 
     def test_from_the_cursor_on(self) -> None:
-        """What waits in the inbox follows at once, from the first page; the rest is pulled."""
+        """Waiting messages follow at once, from the first page; the rest is pulled."""
         self.place(PAGE_MESSAGES + 20)
         self.begin(window=1000)
         self.assertEqual(self.wire.seqs(), list(range(1, PAGE_MESSAGES + 21)))
@@ -507,7 +507,7 @@ class ResetTests(SessionTestCase):
         self.assertEqual([frame.get("type", frame["seq"]) for frame in self.wire.frames], ["reset", 1, 2])
 
     def test_trimmed(self) -> None:
-        """What left the inbox before the device got it is skipped with a `reset`, in the same epoch."""
+        """Messages that left the inbox unseen are skipped with a `reset`, in the same epoch."""
         self.inbox.max_messages = 4
         session = self.begin(window=2)
         for hint in self.place(10):
@@ -545,7 +545,7 @@ class ToldTests(SessionTestCase):
     """A device that is to be told of a hole is told again each time, until it shows that it has read it."""
 
     def again(self, seq: int, recovered: bool) -> None:
-        """What the device's next connect would be told."""
+        """The answer that the device's next connect would get."""
         again = self.register(self.make(channel="c2"))
         self.assertEqual((again.seq, again.recovered), (seq, recovered))
 
@@ -622,7 +622,7 @@ class ToldTests(SessionTestCase):
         self.again(2, recovered=False)
 
     def test_reset_of_a_slow_device(self) -> None:
-        """What left the inbox under a connected device is told again, too."""
+        """A hole under a connected device is told again, too."""
         session = self.begin()
         self.place(3)
         self.inbox.of("bob").trim(2)
@@ -711,7 +711,7 @@ class HoldingTests(SessionTestCase):
         self.assertEqual((self.wire.payloads, self.inbox.names(), self.wire.closed), ([], [], None))
 
     def test_left_before_it_was_registered_again(self) -> None:
-        """Whichever of the two the inbox does first, nothing stays registered."""
+        """Nothing stays registered, in either order."""
         for overtaken in (False, True):
             session = self.begin()
             session.resynchronise()
@@ -733,7 +733,7 @@ class HoldingTests(SessionTestCase):
         self.assertEqual(self.inbox.of("bob").channels["phone"][0], "c1")
 
     def test_lease(self) -> None:
-        """What the upkeep asks the inbox with."""
+        """The upkeep's question to the inbox."""
         session = self.begin()
         lease = session.lease(renew=True)
         self.assertEqual((lease.user, lease.device, lease.channel, lease.renew), ("bob", "phone", "c1", True))

@@ -23,7 +23,7 @@ USER = "bob"
 class Link:
     """One connection of a client, both ends: the session's outlet, and what the client makes of it.
 
-    What was sent stays in flight until the client reads it. A ping is in flight like everything else.
+    A frame that was sent stays in flight until the client reads it. A ping is in flight like everything else.
     """
 
     def __init__(self, story: Story, client: Client) -> None:
@@ -435,7 +435,7 @@ class SessionStoryTests(unittest.TestCase):
         self.tell(StormyStory)
 
     def test_ack_crosses_a_reset(self) -> None:
-        """What chance seldom finds: an ack of the old epoch while a reset is on its way, and then the end."""
+        """Chance seldom finds it: an ack of the old epoch while a reset is on its way, then the end."""
         for who in (0, 1):
             story = StormyStory()
             story.place(count=5)
