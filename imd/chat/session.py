@@ -426,8 +426,8 @@ class Session:
         self._storing_ack = False
         if starts == self._starts and head.held and head.epoch == ack.epoch:
             self.stored = max(self.stored, ack.seq)
-            # Hints of messages since the last acknowledgement may still be in flight. A message that was there by
-            # then and is not here lost its hint.
+            # Hints of messages since the last acknowledgement may still be in flight.
+            # A message that was there by then and is not here lost its hint.
             before, self._head_at_ack = self._head_at_ack, head.seq
             head = head._replace(seq=before)
         self.head_seen(head)

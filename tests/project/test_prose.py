@@ -1,4 +1,4 @@
-"""The finder of sentences that begin with "What", "Who" or "Those"."""
+"""No sentence of the project begins with "What", "Who" or "Those", and the finder of such sentences works."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ from pathlib import Path
 from twisted.trial import unittest
 
 from tests.project.prose import Finding, is_prose, openings
+from tests.support.paths import ROOT
+
+PROJECT = (
+    "imd",
+    "tests",
+    "docs",
+    "scripts",
+    "etc",
+    "examples",
+    "twisted",
+    "README.md",
+    "NEWS.md",
+    "setup.cfg",
+)
 
 
 class FinderTests(unittest.TestCase):
@@ -91,3 +105,19 @@ class A:
         """Pictures, and folders that are no part of the project."""
         for name in ("a.png", ".venv/lib/a.py", "_trial_temp/a.py", "tests/js/node_modules/a.js"):
             self.assertFalse(is_prose(Path(name)), name)
+
+
+class ProjectTests(unittest.TestCase):
+    def test_no_openings(self) -> None:
+        """Subject first, in all files of the project."""
+        found = []
+        read = 0
+        for name in PROJECT:
+            start = ROOT / name
+            for path in sorted(start.rglob("*")) if start.is_dir() else [start]:
+                relative = path.relative_to(ROOT)
+                if path.is_file() and is_prose(relative):
+                    read += 1
+                    found += [f"{relative}:{line}: {sentence}" for line, sentence in openings(path)]
+        self.assertEqual(found, [])
+        self.assertGreater(read, 300)
