@@ -22,7 +22,7 @@ from imd.store.embedded.channels import Channel
 from imd.store.embedded.state import Device, State, User
 
 PAGE_BYTES = 256 * 1024
-UNTOLD = "-"
+UNCONFIRMED = "-"
 """the epoch of a cursor whose device has not yet acknowledged anything after `recovered: false`"""
 
 _read_page = msgspec.json.Decoder(list[tuple[int, str]]).decode
@@ -60,8 +60,8 @@ class Devices:
             user.opened = 1
             state.changed(user)
         # A channel that registers again may not have read yet that it was not recovered.
-        untold = not recovered or (request.resume and device is not None and device.epoch == UNTOLD)
-        epoch = UNTOLD if untold else user.epoch
+        unconfirmed = not recovered or (request.resume and device is not None and device.epoch == UNCONFIRMED)
+        epoch = UNCONFIRMED if unconfirmed else user.epoch
         state.put_device(user, request.device, Device(epoch, start, now, attempt, request.ephemeral))
         self._make_room(user, request.device, set(live), now)
         channel = Channel(request.channel, now + state.lease_ms, request.answers_visitors)
@@ -134,7 +134,7 @@ class Devices:
         state = self._state
         now = state.clock.now_ms()
         old = state.devices(user).get(device)
-        before = old.seq if old is not None and old.epoch in (user.epoch, UNTOLD) else 0
+        before = old.seq if old is not None and old.epoch in (user.epoch, UNCONFIRMED) else 0
         seq = max(before, min(seq, user.seq))
         attempt, ephemeral = (old.attempt, old.ephemeral) if old is not None else (None, False)
         state.put_device(user, device, Device(user.epoch, seq, now, attempt, ephemeral))
@@ -148,7 +148,7 @@ class Devices:
         live = state.channels.live_devices(user.name, now)
         for name in [name for name, d in devices.items() if d.seen < unseen_since and name not in live]:
             state.drop_device(user, name)
-        cursors = [device.seq for device in devices.values() if device.epoch in (user.epoch, UNTOLD)]
+        cursors = [device.seq for device in devices.values() if device.epoch in (user.epoch, UNCONFIRMED)]
         if cursors:
             state.trim(user, min(cursors))
 

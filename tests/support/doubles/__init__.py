@@ -5,11 +5,11 @@ Nothing answers by itself: a test says when a call is done, when its answer arri
 
 from tests.support.doubles.archive import ArchiveDouble, QueueDouble
 from tests.support.doubles.bus import BusDouble, Network
-from tests.support.doubles.inbox import UNTOLD, Held, InboxDouble
+from tests.support.doubles.inbox import UNCONFIRMED, Held, InboxDouble
 from tests.support.doubles.wire import WireDouble
 
 __all__ = [
-    "UNTOLD",
+    "UNCONFIRMED",
     "ArchiveDouble",
     "BusDouble",
     "Held",

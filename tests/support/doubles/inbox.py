@@ -30,7 +30,7 @@ from imd.contracts.inbox import (
 from imd.protocol.errors import Unavailable
 from tests.support.doubles.backend import Backed
 
-UNTOLD = "-"
+UNCONFIRMED = "-"
 """in place of a cursor's epoch: the device has not shown that it read `recovered: false`"""
 
 
@@ -221,8 +221,9 @@ class InboxDouble(Backed):
         if request.device not in held.channels and len(held.channels) >= self.channels_per_user:
             return TooManyChannels()
         start, recovered = self._start(held, request)
-        untold = not recovered or (request.resume and held.cursors.get(request.device, ("",))[0] == UNTOLD)
-        held.cursors[request.device] = (UNTOLD if untold else held.epoch, start)
+        epoch = held.cursors.get(request.device, ("",))[0]
+        unconfirmed = not recovered or (request.resume and epoch == UNCONFIRMED)
+        held.cursors[request.device] = (UNCONFIRMED if unconfirmed else held.epoch, start)
         held.channels[request.device] = (request.channel, request.attempt)
         page = self._page(request.user, held.epoch, start, request.page)
         return Registered(start, recovered, old if old != request.channel else "", page)
@@ -258,11 +259,11 @@ class InboxDouble(Backed):
         held = self.of(one.user)
         if self._holds(one) and one.epoch == held.epoch:
             epoch, seq = held.cursors.get(one.device, (held.epoch, 0))
-            before = seq if epoch in (held.epoch, UNTOLD) else 0
-            confirmed = epoch != UNTOLD or isinstance(one, Leave) or one.start_confirmed
+            before = seq if epoch in (held.epoch, UNCONFIRMED) else 0
+            confirmed = epoch != UNCONFIRMED or isinstance(one, Leave) or one.start_confirmed
             cursor = max(before, min(one.seq, held.head))
-            held.cursors[one.device] = (held.epoch if confirmed else UNTOLD, cursor)
-            held.trim(min(seq for epoch, seq in held.cursors.values() if epoch in (held.epoch, UNTOLD)))
+            held.cursors[one.device] = (held.epoch if confirmed else UNCONFIRMED, cursor)
+            held.trim(min(seq for epoch, seq in held.cursors.values() if epoch in (held.epoch, UNCONFIRMED)))
 
     def _ack(self, ack: Ack) -> Head:
         self._move_cursor(ack)

@@ -3,7 +3,7 @@
 --
 -- Items: four arrays, with an element for each message:
 --   names: the name that its clientMsgId is remembered under, or '';
---   records: the text that is remembered, "id time content";
+--   records: the text that is remembered, "id time checksum";
 --   recipients: the recipient | {recipients} | the place of an earlier message with the same list
 --     | {'', visitor, its `to` or ''} for a message from a visitor | {'<', visitor, sender} for one to a visitor;
 --   bodies.

@@ -77,8 +77,8 @@ local function connect(item)
   local start, recovered = start_of(user, device, info_epoch, epoch, seq, item[5], item[6])
   redis.call('HSET', key(user, 'cursors'), device, start)
   -- A channel that registers again may not have read yet that it was not recovered.
-  local told = recovered and not (item[10] and info_epoch == UNTOLD)
-  set_device_info(user, device, told and epoch or UNTOLD, attempt ~= '-' and attempt or last_attempt,
+  local confirmed = recovered and not (item[10] and info_epoch == UNCONFIRMED)
+  set_device_info(user, device, confirmed and epoch or UNCONFIRMED, attempt ~= '-' and attempt or last_attempt,
     (ephemeral and 'e' or '') .. (answers and 'a' or ''))
   redis.call('HSET', channels, device, channel .. ' ' .. (now_s + lease_s))
   drop_surplus_devices(user, device)

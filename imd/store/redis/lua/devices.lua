@@ -19,8 +19,8 @@ local function live_channels(user)
 end
 
 -- Returns when the device was last seen, its cursor's epoch, its last attempt ('-' for none) and its flags:
--- e(phemeral), a(nswers visitors). The epoch is UNTOLD until the device has read that it was not recovered.
-local UNTOLD = '-'
+-- e(phemeral), a(nswers visitors). The epoch is UNCONFIRMED until the device has read that it was not recovered.
+local UNCONFIRMED = '-'
 local function device_info(value)
   if not value then return now_s, '', '-', '' end
   local seen, epoch, attempt, flags = string.match(value, '^(%d+) (%S+) (%S+) (%S*)$')

@@ -20,8 +20,8 @@ return reply(each(function(item)
   local held = split_channel(redis.call('HGET', channels, device)) == item[3]
   if held then
     local epoch, seq = head(user)
-    local told = epoch == item[4]
-    if told then acknowledge(user, device, item[5], seq) end
+    local confirmed = epoch == item[4]
+    if confirmed then acknowledge(user, device, item[5], seq) end
     redis.call('HDEL', channels, device)
     local _, cursor_epoch, attempt, flags = device_info(redis.call('HGET', key(user, 'devices'), device))
     if item[6] then
@@ -29,7 +29,7 @@ return reply(each(function(item)
       redis.call('HDEL', key(user, 'devices'), device)
       trim(user, cursors_of(user))
     else
-      set_device_info(user, device, (told or cursor_epoch == '') and epoch or cursor_epoch, attempt, flags)
+      set_device_info(user, device, (confirmed or cursor_epoch == '') and epoch or cursor_epoch, attempt, flags)
     end
     if string.find(flags, 'a', 1, true) then agent_online_until(user, answers_until(user)) end
   end

@@ -1,6 +1,6 @@
 -- Recognising resends: the clientMsgIds that were used within dedup_s.
 --
--- 'imd:sent:<turn>' is a hash: sender, device and clientMsgId -> "id time content", and the time of the last use if
+-- 'imd:sent:<turn>' is a hash: sender, device and clientMsgId -> "id time checksum", and the time of the last use if
 -- there was a second one, both in ms; '' -> when the turn began, and the dedup_s that it is kept for, in s. A turn lasts
 -- dedup_s, so every use that counts is in the present turn or the one before. 'imd:sent' is the present turn. For a batch
 -- this is a handful of commands and a few bytes a message. A key with an expiry for each would cost more than all else.
@@ -74,10 +74,10 @@ local function sent_before(name, record, visitor)
   if not all_known then return failed(known) end
   local first = known[name]
   if not first then return nil end
-  local id, at, content, used = string.match(first, '^(%S+) (%S+) (%S+) ?(%S*)$')
+  local id, at, checksum, used = string.match(first, '^(%S+) (%S+) (%S+) ?(%S*)$')
   if not id then return failed('not as it was remembered: ' .. name) end
   if tonumber(used ~= '' and used or at) + 1000 * dedup_s <= now_ms then return nil end
-  if content ~= string.match(record, '%S+$') then return {2} end
-  remember(name, format('%s %s %s %.0f', id, at, content, now_ms))
+  if checksum ~= string.match(record, '%S+$') then return {2} end
+  remember(name, format('%s %s %s %.0f', id, at, checksum, now_ms))
   return {1, id, tonumber(at), visitor and present_agent(visitor) or ''}
 end
