@@ -46,8 +46,9 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
     to = frame.to or ""
     group = frame.group if frame.group and not to else None
     client_msg_id = frame.client_msg_id
+    message_id, now_ms = ids.next()
     message = IMessage(
-        "",
+        message_id,
         client_msg_id,
         user,
         author.type_name,
@@ -55,17 +56,15 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
         group,
         frame.msg or "",
         frame.content_type,
-        0,
+        now_ms,
         author.is_visitor,
     )
-    message.id, now_ms = ids.next()
-    message.set_now_as_send_time(now_ms)
     return Submission(
         user,
         author.device,
         client_msg_id,
         message.checksum() if client_msg_id is not None else "-",
-        message.id,
+        message_id,
         now_ms,
         message.recipients(),
         encode_message(message),

@@ -298,9 +298,9 @@ class Connection:
     def _ack(self, frame: frames.AckFrame) -> None:
         session = self.session
         if session is not None:
-            before = session.acked
+            before = session.cursor.acked
             session.acknowledge(frame.seq, frame.epoch)
-            if session.acked == before:
+            if session.cursor.acked == before:
                 self.spend(IDLE_ACK)
 
     def _ping(self, frame: frames.PingFrame) -> None:

@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.chat.outlet import Outlet
 from imd.chat.services import Services
-from imd.chat.session import Outlet, Session
+from imd.chat.session import Session
 from imd.config.settings import Settings
 from imd.contracts.inbox import Registered, TooManyChannels
 from imd.entry.admission import Admission, check_visitor, connect_request
@@ -105,7 +106,6 @@ class Login:
             # The client left while its channel was being registered.
             services.sessions.pop(session.channel, None)
             caller.session = None
-            session.epoch, session.acked = outcome.page.epoch, outcome.seq
             services.leave(session.leave(clean=False))
             return
         caller.opened(outcome, session)

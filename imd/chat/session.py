@@ -8,13 +8,14 @@ within an epoch, so order, no holes and no repeats follow from one counter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from prometheus_client import Counter
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.chat.cursor import Cursor
 from imd.chat.hint_buffer import REPLAYED, HintBuffer
+from imd.chat.outlet import Outlet
 from imd.contracts.inbox import (
     Ack,
     ConnectOutcome,
@@ -42,28 +43,11 @@ LARGE_BYTES = 1024
 UNACKED_PING = 64
 
 
-class Outlet(Protocol):
-    """The part of a connection that its session needs."""
-
-    @property
-    def writable(self) -> bool:
-        """False while what was sent last is still waiting for the socket."""
-
-    def send(self, payload: bytes, rest: memoryview | None = None) -> None:
-        """Send a frame: `payload`, and what follows it, if that is kept apart."""
-
-    def ping(self) -> None:
-        """Send a WebSocket ping that carries `Session.ping_mark()`."""
-
-    def close(self, code: int, reason: str) -> None: ...
-
-
 class Session:
     """`acknowledges` is False for seed clients, who never do: pongs and clean closes count instead."""
 
     __slots__ = (
         "_early",
-        "_head_at_ack",
         "_hint_buffer",
         "_inbox",
         "_left",
@@ -73,21 +57,18 @@ class Session:
         "_pulling",
         "_reset_unread",
         "_starts",
-        "_storing_ack",
-        "acked",
         "acknowledges",
         "answers_visitors",
         "attempt",
         "ceiling",
         "channel",
+        "cursor",
         "device",
         "ended",
         "ephemeral",
         "epoch",
         "known",
         "sent",
-        "start_confirmed",
-        "stored",
         "user",
         "window",
     )
@@ -116,12 +97,6 @@ class Session:
         self.epoch = ""
         self.sent = 0
         """the last number written to the device"""
-        self.acked = 0
-        """the last number that the device is known to have"""
-        self.stored = 0
-        """the last number that the inbox knows the device to have; -1: nor that it was told of a hole"""
-        self.start_confirmed = False
-        """the device is known to have read where it starts; until then its cursor is not moved"""
         self.known = 0
         """the highest number heard of, from anything"""
         self.ceiling = 0
@@ -136,9 +111,7 @@ class Session:
         self._pulling = False
         self._hint_buffer: HintBuffer | None = None
         """what came since the inbox was asked"""
-        self._storing_ack = False
-        self._head_at_ack = 0
-        """how far the inbox reached when it last took an acknowledgement"""
+        self.cursor = Cursor()
         self._early: tuple[str, int] | None = None
         """the highest number heard of before the session began"""
         self._other_epoch = False
@@ -150,7 +123,7 @@ class Session:
         """The channel is registered; the caller has told the device where it starts."""
         page = registered.page
         self._start_at(page.epoch, registered.seq, page.head, start_confirmed=registered.recovered)
-        if not self.start_confirmed and not self.acknowledges:
+        if not self.cursor.start_confirmed and not self.acknowledges:
             self._outlet.ping()
         if self._early is not None:
             epoch, seq = self._early
@@ -174,7 +147,8 @@ class Session:
             raise Refused(INVALID_MESSAGE, f"ack: {seq} was never sent to this channel")
         if epoch is None and self._reset_unread:
             return
-        if self.acked < seq <= self.sent or (seq == self.acked and not self.start_confirmed):
+        cursor = self.cursor
+        if cursor.acked < seq <= self.sent or (seq == cursor.acked and not cursor.start_confirmed):
             self._has(seq)
             self.pull_if_behind()
 
@@ -189,7 +163,7 @@ class Session:
             return
         self._reset_unread = False
         number = int(seq)
-        if not self.acknowledges and self.acked <= number <= self.sent:
+        if not self.acknowledges and self.cursor.acked <= number <= self.sent:
             self._has(number)
 
     def writable_again(self) -> None:
@@ -202,12 +176,12 @@ class Session:
         """
         self.ended = self._left = True
         if clean and not self.acknowledges:
-            self.acked, self.start_confirmed = self.sent, True
+            self.cursor.confirm(self.sent)
         if TRACE.on:
-            TRACE.acked(self, self.acked)
+            TRACE.acked(self, self.cursor.acked)
             TRACE.left(self)
-        epoch = self.epoch if self.start_confirmed else ""
-        return Leave(self.user, self.device, self.channel, epoch, self.acked, self.ephemeral)
+        epoch = self.epoch if self.cursor.start_confirmed else ""
+        return Leave(self.user, self.device, self.channel, epoch, self.cursor.acked, self.ephemeral)
 
     # from the bus and from reconciling
 
@@ -269,11 +243,9 @@ class Session:
     def _start_at(self, epoch: str, seq: int, head: int, *, start_confirmed: bool) -> None:
         heard_of = self.known if epoch == self.epoch else 0
         self.epoch = epoch
-        self.sent = self.acked = self._pinged = seq
-        self.start_confirmed = start_confirmed
-        self.stored = seq if start_confirmed else -1
+        self.sent = self._pinged = seq
+        self.cursor.restart(seq, start_confirmed=start_confirmed)
         self._starts += 1
-        self._head_at_ack = 0
         self.known = max(seq, head, heard_of)
         self.ceiling = max(self.ceiling, seq)
 
@@ -283,7 +255,7 @@ class Session:
             return 0
         if not self.acknowledges:
             return PAGE_MESSAGES
-        return self.window - (self.sent - self.acked)
+        return self.window - (self.sent - self.cursor.acked)
 
     def _send(self, seq: int, body: bytes) -> None:
         self.sent = seq
@@ -343,7 +315,7 @@ class Session:
     def _push(self, messages: Sequence[tuple[int, bytes]]) -> None:
         pushed = 0
         for seq, body in messages:
-            if seq == self.sent + 1 and (not self.acknowledges or seq - self.acked <= self.window):
+            if seq == self.sent + 1 and (not self.acknowledges or seq - self.cursor.acked <= self.window):
                 self._send(seq, body)
                 pushed += 1
                 if TRACE.on:
@@ -375,7 +347,7 @@ class Session:
             self.channel,
             attempt=self.attempt,
             epoch=self.epoch,
-            seq=self.acked,
+            seq=self.cursor.acked,
             ephemeral=self.ephemeral,
             answers_visitors=self.answers_visitors,
             page=PAGE_MESSAGES,
@@ -406,36 +378,23 @@ class Session:
         self.pull_if_behind()
 
     def _has(self, seq: int) -> None:
-        self.acked = seq
-        self.start_confirmed = True
+        self.cursor.confirm(seq)
         if TRACE.on:
             TRACE.acked(self, seq)
         self._store_ack()
 
     def _store_ack(self) -> None:
         """Tell the inbox, one call at a time: what is acknowledged meanwhile goes with the next."""
-        if self._storing_ack or not self.start_confirmed or self.stored >= self.acked or self.ended:
+        if self.ended:
             return
-        self._storing_ack = True
-        first = self.stored < 0
-        ack = Ack(self.user, self.device, self.channel, self.epoch, self.acked, start_confirmed=first)
-        stored = self._inbox.ack(ack)
-        stored.addCallback(self._ack_stored, ack, self._starts).addErrback(self._ack_failed)
+        ack = self.cursor.begin_to_store(self.user, self.device, self.channel, self.epoch)
+        if ack is not None:
+            self._inbox.ack(ack).addCallback(self._ack_stored, ack).addErrback(self._ack_failed)
 
-    def _ack_stored(self, head: Head, ack: Ack, starts: int) -> None:
-        self._storing_ack = False
-        if starts == self._starts and head.held and head.epoch == ack.epoch:
-            self.stored = max(self.stored, ack.seq)
-            # Hints of messages since the last acknowledgement may still be in flight.
-            # A message that was there by then and is not here lost its hint.
-            before, self._head_at_ack = self._head_at_ack, head.seq
-            head = head._replace(seq=before)
-        self.head_seen(head)
+    def _ack_stored(self, head: Head, ack: Ack) -> None:
+        self.head_seen(self.cursor.stored_up_to(ack, head))
 
     def _ack_failed(self, failure: Failure) -> None:
-        # The next acknowledgement, or leaving, tells it again.
-        self._storing_ack = False
+        self.cursor.store_failed()
         if failure.check(Unavailable) is None:
             self.log.failure("ack for {user}", failure, user=self.user)
-
-

@@ -154,7 +154,8 @@ class _Unreset:
 
 
 def _no_reset(seams: Seams) -> None:
-    from imd.chat.session import Outlet, Session
+    from imd.chat.outlet import Outlet
+    from imd.chat.session import Session
     from imd.contracts.inbox import Registered
     from imd.store.redis.inbox import RedisInbox
 

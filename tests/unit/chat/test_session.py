@@ -250,7 +250,7 @@ class WindowTests(SessionTestCase):
         self.assertEqual(self.inbox.names(), ["ack"])
         self.inbox.settle()
         acks = [argument.seq for name, argument in self.inbox.asked if name == "ack"]
-        self.assertEqual((acks, session.stored), ([1, 4], 4))
+        self.assertEqual((acks, session.cursor.stored), ([1, 4], 4))
         self.assertEqual(self.inbox.of("bob").low, 4)
 
     def test_lost_acknowledgement(self) -> None:
@@ -260,10 +260,10 @@ class WindowTests(SessionTestCase):
         session.hint(epoch, seq, body)
         session.acknowledge(1)
         self.inbox.refuse()
-        self.assertEqual((session.acked, session.stored, self.inbox.names()), (1, 0, []))
+        self.assertEqual((session.cursor.acked, session.cursor.stored, self.inbox.names()), (1, 0, []))
         session.head_seen(Head(True, epoch, 1))
         self.inbox.settle()
-        self.assertEqual(session.stored, 1)
+        self.assertEqual(session.cursor.stored, 1)
 
     def test_older(self) -> None:
         """An older number, and the same again, change nothing."""
@@ -275,7 +275,7 @@ class WindowTests(SessionTestCase):
         asked = len(self.inbox.asked)
         for seq in (3, 2, 0):
             session.acknowledge(seq)
-        self.assertEqual((session.acked, len(self.inbox.asked)), (3, asked))
+        self.assertEqual((session.cursor.acked, len(self.inbox.asked)), (3, asked))
 
     def test_never_sent(self) -> None:
         """A number that was never sent to this channel, and a negative one, are refused."""
@@ -285,7 +285,7 @@ class WindowTests(SessionTestCase):
         for seq in (2, -1, 10**400):
             refused = self.assertRaises(Refused, session.acknowledge, seq)
             self.assertEqual(refused.code, INVALID_MESSAGE)
-        self.assertEqual(session.acked, 0)
+        self.assertEqual(session.cursor.acked, 0)
 
 
 class SlowSocketTests(SessionTestCase):
@@ -324,24 +324,24 @@ class SeedClientTests(SessionTestCase):
         session.hint(*self.place()[0])
         session.ponged(mark)
         self.inbox.settle()
-        self.assertEqual((session.acked, session.stored), (2, 2))
+        self.assertEqual((session.cursor.acked, session.cursor.stored), (2, 2))
 
     def test_pongs_that_tell_nothing(self) -> None:
         """Another epoch's mark, an older one, one ahead of what was sent and nonsense are passed over."""
         session = self.seed_client()
         for mark in (b"0:2", b"2:2", b"1:4", b"1:-1", b"1:", b"", b"imd", b"\xff\xfe:1", b"1:" + b"1" * 50):
             session.ponged(mark)
-        self.assertEqual(session.acked, 0)
+        self.assertEqual(session.cursor.acked, 0)
         session.ponged(b"1:3")
         session.ponged(b"1:1")
-        self.assertEqual(session.acked, 3)
+        self.assertEqual(session.cursor.acked, 3)
 
     def test_pong_of_one_that_acknowledges(self) -> None:
         """For a client that acknowledges, a pong says nothing about its messages."""
         session = self.begin()
         session.hint(*self.place()[0])
         session.ponged(session.ping_mark())
-        self.assertEqual(session.acked, 0)
+        self.assertEqual(session.cursor.acked, 0)
 
     def test_pinged_when_much_waits(self) -> None:
         """Every so many messages a ping goes along, so that a busy client's cursor moves."""
@@ -395,7 +395,7 @@ class ResetTests(SessionTestCase):
         session.head_seen(Head(True, "e2", 0))
         self.inbox.settle()
         session.acknowledge(5)
-        self.assertEqual((session.epoch, session.sent, session.acked), ("e2", 0, 0))
+        self.assertEqual((session.epoch, session.sent, session.cursor.acked), ("e2", 0, 0))
         self.assertRaises(Refused, session.acknowledge, 6)
 
     def reset(self, *, kept: int = 0, **options: Any) -> Session:
@@ -417,20 +417,21 @@ class ResetTests(SessionTestCase):
         session.acknowledge(3)
         session.ponged(b"1:5")
         session.acknowledge(3)
-        self.assertEqual((session.acked, session.start_confirmed, self.inbox.names()), (0, False, []))
+        cursor = session.cursor
+        self.assertEqual((cursor.acked, cursor.start_confirmed, self.inbox.names()), (0, False, []))
         session.ponged(mark)
         session.acknowledge(3)
         self.inbox.settle()
-        self.assertEqual((session.acked, self.inbox.of("bob").cursors["phone"]), (3, ("e2", 3)))
+        self.assertEqual((session.cursor.acked, self.inbox.of("bob").cursors["phone"]), (3, ("e2", 3)))
 
     def test_ack_that_names_its_epoch(self) -> None:
         """With an epoch there is no need to wait, and what is of another one is no error whatever it is."""
         session = self.reset(kept=4)
         for seq in (3, 99, -1):
             session.acknowledge(seq, "e1")
-        self.assertEqual(session.acked, 0)
+        self.assertEqual(session.cursor.acked, 0)
         session.acknowledge(2, "e2")
-        self.assertEqual(session.acked, 2)
+        self.assertEqual(session.cursor.acked, 2)
         self.assertRaises(Refused, session.acknowledge, 99, "e2")
 
     def test_only_the_last_reset_counts(self) -> None:
@@ -442,10 +443,10 @@ class ResetTests(SessionTestCase):
         self.inbox.settle()
         session.ponged(first)
         session.acknowledge(2)
-        self.assertEqual((session.epoch, session.acked), ("e3", 0))
+        self.assertEqual((session.epoch, session.cursor.acked), ("e3", 0))
         session.ponged(session.ping_mark())
         session.acknowledge(2)
-        self.assertEqual(session.acked, 2)
+        self.assertEqual(session.cursor.acked, 2)
 
     def test_acknowledged_meanwhile(self) -> None:
         """An acknowledgement under way while the epoch changes does not count in the new one."""
@@ -455,7 +456,7 @@ class ResetTests(SessionTestCase):
         session.acknowledge(4)
         self.inbox.go_back("bob", 4)
         self.inbox.settle()
-        self.assertEqual((session.epoch, session.acked, session.stored), ("e2", 0, -1))
+        self.assertEqual((session.epoch, session.cursor.acked, session.cursor.stored), ("e2", 0, -1))
         self.assertEqual(self.wire.last()["type"], "reset")
 
     def test_late_hint_of_the_old_epoch(self) -> None:
@@ -557,7 +558,7 @@ class ToldTests(SessionTestCase):
         self.place(4)
         self.inbox.of("bob").trim(2)
         session = self.begin(**options)
-        self.assertEqual((session.epoch, session.sent, session.start_confirmed), ("e1", 4, False))
+        self.assertEqual((session.epoch, session.sent, session.cursor.start_confirmed), ("e1", 4, False))
         return session
 
     def test_gone_without_a_sign(self) -> None:
@@ -571,10 +572,10 @@ class ToldTests(SessionTestCase):
         for seq in (2, 3):
             session = self.behind()
             session.acknowledge(1)
-            self.assertFalse(session.start_confirmed)
+            self.assertFalse(session.cursor.start_confirmed)
             session.acknowledge(seq)
             self.inbox.settle()
-            self.assertEqual(session.stored, seq)
+            self.assertEqual(session.cursor.stored, seq)
             self.inbox.leave(session.leave(clean=False))
             self.again(seq, recovered=True)
 
@@ -610,7 +611,7 @@ class ToldTests(SessionTestCase):
         session.head_seen(Head(True, "e2", 3))
         self.inbox.settle()
         session.ponged(before)
-        self.assertFalse(session.start_confirmed)
+        self.assertFalse(session.cursor.start_confirmed)
 
     def test_registered_again(self) -> None:
         """That its channel registers again takes nothing back, and proves nothing."""

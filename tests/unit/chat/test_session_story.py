@@ -64,7 +64,6 @@ class Link:
             self.end(clean=False)
             return
         if self.session.ended:
-            self.session.epoch, self.session.acked = outcome.page.epoch, outcome.seq
             self.story.leave(self.session.leave(clean=False))
             return
         start = {"epoch": outcome.page.epoch, "seq": outcome.seq, "recovered": outcome.recovered}
@@ -87,7 +86,8 @@ class Link:
             assert frame["seq"] == self.sent_seq + 1, (frame, self.sent_seq)
             self.sent_seq = frame["seq"]
             if self.client.acknowledges:
-                assert self.session.sent - self.session.acked <= WINDOW, "more than a window is in flight"
+                unacked = self.session.sent - self.session.cursor.acked
+                assert unacked <= WINDOW, "more than a window is in flight"
         self.in_flight.append(payload)
 
     def ping(self) -> None:
