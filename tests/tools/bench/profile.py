@@ -41,6 +41,7 @@ _STAGES = [
     ("imd/chat/accept.py", "answer", "frame out"),
     ("imd/chat/accept.py", "", "accept"),
     ("imd/chat/router.py", "", "hint"),
+    ("imd/chat/cursor.py", "", "ack"),
     ("imd/chat/session.py", "ack", "ack"),
     ("imd/chat/session.py", "", "hint"),
     ("imd/chat/connection.py", "ack", "ack"),
