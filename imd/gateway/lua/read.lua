@@ -1,0 +1,3 @@
+#!lua flags=no-writes
+-- Reply: {age, name, row, name, row, …}.
+return live(age_ms())

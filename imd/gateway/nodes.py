@@ -1,0 +1,123 @@
+"""One row of the table of nodes: what a node says of itself, and how it is written."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+MAX_NAME_CHARS = 100
+EXPECTED_NAME = "1 to 100 letters, digits and _ . : -"
+EXPECTED_ADDRESS = "HOST:PORT, a name or an address that others reach"
+_NAME = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_NAME_CHARS}}}")
+_ADDRESS = re.compile(r"(?:([A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)|\[([0-9A-Fa-f:.]+)\]):([0-9]{1,5})")
+_UNSPECIFIED = re.compile(r"0\.0\.0\.0|[0:]+|")
+_WRAPPER = "haproxy:"
+
+
+class Address(NamedTuple):
+    """Where a TCP port is reached: a name or an IP address without brackets, and the port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Listening(NamedTuple):
+    """Where clients reach a node, and what its listener expects of them."""
+
+    address: Address
+    tls: bool
+    proxy: bool
+    """the listener takes the PROXY protocol"""
+
+
+_Name = Annotated[str, msgspec.Meta(pattern=rf"\A{_NAME.pattern}\Z")]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Row(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
+    """A node, as it announces itself. Equal rows describe the same state."""
+
+    name: _Name
+    bus: str
+    """its address on the bus: name and boot id, another one after each start"""
+    websocket: str
+    """HOST:PORT where clients, or the gateway for them, connect"""
+    tls: bool
+    proxy: bool
+    http: str
+    """HOST:PORT of its health answers"""
+    version: str
+    started: _Count
+    """milliseconds since the epoch"""
+    connections: _Count
+    draining: bool
+
+    def serves(self) -> bool:
+        """It has slots: it is alive and does not drain."""
+        return not self.draining
+
+    def encode(self) -> bytes:
+        """JSON. `decode` is its reverse."""
+        return msgspec.json.encode(self)
+
+
+_decoder = msgspec.json.Decoder(Row)
+
+
+def decode(text: bytes) -> Row:
+    """A row from the table. Raises ValueError for anything that no node would write."""
+    try:
+        row = _decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    parse_address(row.websocket)
+    parse_address(row.http)
+    return row
+
+
+def check_name(name: str) -> str:
+    """The name of a node behind a gateway. Raises ValueError: HAProxy takes no other characters."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{EXPECTED_NAME} are expected")
+    return name
+
+
+def parse_address(text: str) -> Address:
+    """HOST:PORT or [IPV6]:PORT. Raises ValueError, for an address that stands for any as well."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 0 < int(match[3]) <= 65535:
+        raise ValueError(f"{EXPECTED_ADDRESS} is expected")
+    host = match[1] or match[2]
+    if _UNSPECIFIED.fullmatch(host):
+        raise ValueError(f"{host} stands for any address: {EXPECTED_ADDRESS} is expected")
+    return Address(host, int(match[3]))
+
+
+def listening(listen: str, advertise: str = "") -> Listening:
+    """What a Twisted endpoint (`tcp:`, `tcp6:`, `ssl:`, each also after `haproxy:`) comes to for others.
+
+    `advertise`, HOST:PORT, takes the place of its address where it is given. Raises ValueError if others
+    could not connect there: no TCP port, no interface, or one that stands for any.
+    """
+    proxy = listen.startswith(_WRAPPER)
+    kind, _, rest = listen.removeprefix(_WRAPPER).partition(":")
+    address = parse_address(advertise) if advertise else _own_address(kind, rest)
+    return Listening(address, kind == "ssl", proxy)
+
+
+def _own_address(kind: str, rest: str) -> Address:
+    if kind not in ("tcp", "tcp6", "ssl"):
+        raise ValueError(f"a {kind}: endpoint is no TCP port: {EXPECTED_ADDRESS} is expected")
+    # As Twisted reads it: parts are divided by colons, \: is a colon within one.
+    parts = [re.sub(r"\\(.)", r"\1", part) for part in re.findall(r"(?:[^:\\]|\\.)+", rest)]
+    named = dict(part.split("=", 1) for part in parts if "=" in part)
+    port = named.get("port") or next((part for part in parts if "=" not in part), "")
+    host = named.get("interface", "")
+    if not host:
+        raise ValueError(f"it listens on every interface: {EXPECTED_ADDRESS} is expected")
+    return parse_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
