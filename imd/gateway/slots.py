@@ -79,10 +79,10 @@ def name_at_home(slots: Slots, node: str, draw: Callable[[], str]) -> str:
 def hint_of(query: str) -> str | None:
     """The id that a URL's query hints at, read as HAProxy reads it; None if there is none that can be read.
 
-    HAProxy takes the first `user` parameter, does not turn `+` into a blank unless a bare `?` came
-    before it, and hashes nothing that is malformed.
+    HAProxy takes the first `user` parameter, ends it at `&`, `;` or `?`, leaves `+` a plus, and hashes
+    nothing whose encoding is malformed.
     """
-    for part in query.split("&"):
+    for part in re.split("[&;?]", query):
         name, equals, value = part.partition("=")
         if name == HINT and equals:
             return _decoded(value)
@@ -91,10 +91,9 @@ def hint_of(query: str) -> str | None:
 
 def _decoded(value: str) -> str | None:
     raw = value.encode("latin-1", "replace")
-    if not raw or _MALFORMED.search(raw):
+    if _MALFORMED.search(raw):
         return None
-    before, mark, after = raw.partition(b"?")
     try:
-        return unquote_to_bytes(before + mark + after.replace(b"+", b" ")).decode() or None
+        return unquote_to_bytes(raw).decode() or None
     except UnicodeDecodeError:
         return None

@@ -98,7 +98,7 @@ def leave(row: Row) -> Words:
 
 
 def wish(name: str, what: str) -> Words:
-    """Ask a live node to `drain`, or to `undo` that. The reply is its bus address, None if there is no such node.
+    """Ask a live node to `drain`, or to `undo` that. The reply is its bus address; None: no such node.
 
     The node hears it with its next announcement; the wish ends with this run of the node.
     """

@@ -54,7 +54,7 @@ class SlotTests(unittest.TestCase):
     @FEW
     @given(TABLES, st.data())
     def test_only_the_dead_nodes_users_move(self, names: set[str], data: st.DataObject) -> None:
-        """They move to their second choice, once; everybody else stays, and nobody's second is their first."""
+        """They move to their second choice, once; everybody else stays. First and second differ."""
         before = Slots(names)
         dead = data.draw(st.sampled_from(sorted(names)))
         after = Slots(names - {dead})
@@ -111,7 +111,8 @@ class HintTests(unittest.TestCase):
             self.assertIsNone(hint_of(query), query)
 
     def test_as_haproxy_reads(self) -> None:
-        """The first one counts; + is a plus, but after a bare question mark."""
+        """The first one counts; what divides parameters ends it; + is a plus. (test_haproxy asks HAProxy.)"""
         self.assertEqual(hint_of("user=a&user=b"), "a")
         self.assertEqual(hint_of("user=a+b"), "a+b")
-        self.assertEqual(hint_of("user=a?b+c"), "a?b c")
+        self.assertEqual(hint_of("user=a?b+c"), "a")
+        self.assertEqual(hint_of("x;user=a;b"), "a")

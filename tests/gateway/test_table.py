@@ -72,7 +72,7 @@ class TableTests(unittest.TestCase):
         self.assertEqual(self.redis("HLEN", table.KEY), 2)  # n1, and when the table began
 
     def test_taken(self) -> None:
-        """A second live node of a name is told so, and changes nothing; it gets the name when the first is gone."""
+        """A second live node of a name changes nothing; it gets the name when the first is gone."""
         self.short_leases()
         first, second = row(bus="n1.a"), row(bus="n1.b", port=9001)
         self.announce(first)
@@ -129,7 +129,7 @@ class TableTests(unittest.TestCase):
             self.assertRaises(ValueError, reading, reply)
 
     def test_another_run_of_redis(self) -> None:
-        """After a restart the rows may be there still, but the table is new; a full Redis takes rows all the same."""
+        """After a restart the table is new, whatever it holds; a full Redis takes rows all the same."""
         server = RedisServer(Path.cwd() / self.mktemp())
         self.addCleanup(server.kill)
         server.start()
