@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from urllib.parse import quote
 
 from twisted.trial import unittest
@@ -173,17 +172,17 @@ class TrafficTests(unittest.TestCase):
         until(lambda: self.proxy.states()["n2"] == "down", "HAProxy sees that n2 does not serve")
         self.assertNotIn("n2", {self.proxy.get(url(user)) for user in USERS})
 
-    def test_time_away(self) -> None:
-        """From the moment that a node stops, its users are served elsewhere within a few checks."""
+    def test_killed(self) -> None:
+        """No request of a dead node's users fails; all but the first few get to their second choice."""
         self.start()
-        slots = Slots(self.nodes)
-        user = next(user for user in USERS if slots.home(user) == "n2")
         until(lambda: set(self.proxy.states().values()) == {"up"}, "all are up")
+        slots, after = Slots(self.nodes), Slots(["n1", "n3"])
+        users = [user for user in map(str, range(200)) if slots.home(user) == "n2"]
         self.nodes["n2"].stop()
-        began = time.monotonic()
-        until(lambda: self.proxy.get(url(user)) in ("n1", "n3"), "somebody else answers", 10)
-        away = time.monotonic() - began
-        self.assertLess(away, 8.0)
+        got = [(user, self.proxy.get(url(user))) for user in users]
+        self.assertLessEqual({name for _, name in got}, {"n1", "n3"})
+        misplaced = [user for user, name in got if name != after.home(user)]
+        self.assertLessEqual(len(misplaced), 6, f"of {len(users)}")
 
     def test_unknown_server(self) -> None:
         """A map that names a server which HAProxy does not know: still one server for a user."""
