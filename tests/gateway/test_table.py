@@ -67,13 +67,16 @@ class TableTests(unittest.TestCase):
         self.short_leases()
         self.announce(row("n1"))
         self.announce(row("n2"))
-        until(lambda: list(self.announce(row("n1")).reading.rows) == ["n1"], "the end of n2's lease")
-        self.assertTrue(self.read().stands)
+
+        def alone() -> bool:
+            found = self.announce(row("n1")).reading
+            return list(found.rows) == ["n1"] and found.stands
+
+        until(alone, "the end of n2's lease, and a table that stands")
         self.assertEqual(self.redis("HLEN", table.KEY), 2)  # n1, and when the table began
 
     def test_taken(self) -> None:
         """A second live node of a name changes nothing; it gets the name when the first is gone."""
-        self.short_leases()
         first, second = row(bus="n1.a"), row(bus="n1.b", port=9001)
         self.announce(first)
         heard = self.announce(second)
@@ -81,16 +84,19 @@ class TableTests(unittest.TestCase):
         self.assertEqual(heard.reading.rows, {"n1": first})
         self.assertFalse(self.announce(first).taken)
         self.assertEqual(self.redis(*leave(second)), 0)
+        self.short_leases()
         until(lambda: not self.announce(second).taken, "the name")
-        self.assertEqual(self.read().rows, {"n1": second})
+        self.assertEqual(self.announce(second).reading.rows, {"n1": second})
 
     def test_taken_over(self) -> None:
         """After kill -9 the same node is back before its lease ends: nobody else can be at its address."""
-        self.short_leases(60_000)
-        self.patch(table, "_SILENT_MS", 200)
+        self.patch(table, "_LEASE_MS", 60_000)
+        self.patch(table, "_SILENT_MS", 50_000)
         self.announce(row(bus="n1.a"))
         self.assertTrue(self.announce(row(bus="n1.b")).taken)
+        self.patch(table, "_SILENT_MS", 200)
         until(lambda: not self.announce(row(bus="n1.b")).taken, "the name")
+        self.patch(table, "_SILENT_MS", 50_000)
         self.assertTrue(self.announce(row(bus="n1.a")).taken)
 
     def test_leave(self) -> None:
@@ -103,7 +109,6 @@ class TableTests(unittest.TestCase):
 
     def test_wishes(self) -> None:
         """A wish reaches this run of the node, and ends with it."""
-        self.short_leases()
         self.assertIsNone(self.redis(*wish("n1", "drain")))
         self.announce(row(bus="n1.a"))
         self.assertEqual(self.redis(*wish("n1", "drain")), b"n1.a")
@@ -111,6 +116,7 @@ class TableTests(unittest.TestCase):
         self.redis(*wish("n1", "undo"))
         self.assertEqual(self.announce(row(bus="n1.a")).wish, "undo")
         self.redis(*wish("n1", "drain"))
+        self.short_leases()
         until(lambda: not (heard := self.announce(row(bus="n1.b"))).taken and heard.wish == "", "a new run")
         self.assertEqual(self.redis("HLEN", f"{table.KEY}:wishes"), 0)
 
