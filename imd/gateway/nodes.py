@@ -106,6 +106,9 @@ def listening(listen: str, advertise: str = "") -> Listening:
     """
     proxy = listen.startswith(_WRAPPER)
     kind, _, rest = listen.removeprefix(_WRAPPER).partition(":")
+    if proxy and kind == "ssl":
+        # HAProxy sends the header in clear, before TLS; Twisted expects it within TLS.
+        raise ValueError("haproxy:ssl: does not work with HAProxy: haproxy:tcp: or ssl: is expected")
     address = parse_address(advertise) if advertise else _own_address(kind, rest)
     return Listening(address, kind == "ssl", proxy)
 

@@ -89,8 +89,10 @@ class ListeningTests(unittest.TestCase):
 
     def test_advertised(self) -> None:
         """The address is as advertised; TLS and PROXY are the listener's."""
-        found = listening("haproxy:ssl:9443:privateKey=/k.pem", "node1.example:443")
-        self.assertEqual(found, Listening(Address("node1.example", 443), True, True))
+        found = listening("ssl:9443:privateKey=/k.pem", "node1.example:443")
+        self.assertEqual(found, Listening(Address("node1.example", 443), True, False))
+        found = listening("haproxy:tcp:9000", "node1.example:9000")
+        self.assertEqual(found, Listening(Address("node1.example", 9000), False, True))
         self.assertRaises(ValueError, listening, "tcp:9000", "0.0.0.0:9000")
 
     def test_unspecified(self) -> None:
@@ -101,5 +103,6 @@ class ListeningTests(unittest.TestCase):
             (r"tcp6:9000:interface=\:\:", "any address"),
             ("tcp:0:interface=127.0.0.1", "HOST:PORT"),
             ("unix:/run/imd.sock", "no TCP port"),
+            ("haproxy:ssl:9443:interface=127.0.0.1:privateKey=/k.pem", "does not work with HAProxy"),
         ):
             self.assertRaisesRegex(ValueError, why, listening, listen)

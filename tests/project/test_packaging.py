@@ -69,7 +69,7 @@ class WheelTests(FolderTests):
         """The wheel holds modules, scripts, web pages and the plugin; `twistd imd` works from any folder."""
         wheel = self.build()
         inside = set(zipfile.ZipFile(wheel).namelist())
-        sources = [*(ROOT / "imd").rglob("*.py"), *(ROOT / "imd" / "store" / "redis" / "lua").glob("*.lua")]
+        sources = [*(ROOT / "imd").rglob("*.py"), *(ROOT / "imd").rglob("*.lua")]
         sources += (ROOT / "imd" / "web").glob("*/*")
         expected = {str(path.relative_to(ROOT)) for path in sources} | {"twisted/plugins/imd_plugin.py"}
         info = f"imd-{imd.__version__}.dist-info/"
