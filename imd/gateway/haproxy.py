@@ -196,14 +196,14 @@ defaults
     mode http
     timeout http-request 10s
     timeout connect 1s
-    timeout client 1m
-    timeout server 1m
-    # Of a WebSocket: nodes ping far more often.
+    # Until a WebSocket is open; from then on the next one counts, and nodes ping far more often.
+    timeout client 15s
+    timeout server 15s
     timeout tunnel 1h
     timeout client-fin 10s
     timeout server-fin 10s
     timeout queue 5s
-    timeout check 2s
+    timeout check 1s
     retries 3
     option redispatch 1
 
