@@ -7,13 +7,14 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from imd.endpoints import Place, place_of
+
 MAX_NAME_CHARS = 100
 EXPECTED_NAME = "1 to 100 letters, digits and _ . : -"
 EXPECTED_ADDRESS = "HOST:PORT, a name or an address that others reach"
 _NAME = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_NAME_CHARS}}}")
 _ADDRESS = re.compile(r"(?:([A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)|\[([0-9A-Fa-f:.]+)\]):([0-9]{1,5})")
 _UNSPECIFIED = re.compile(r"0\.0\.0\.0|[0:]+|")
-_WRAPPER = "haproxy:"
 
 
 class Address(NamedTuple):
@@ -104,23 +105,18 @@ def listening(listen: str, advertise: str = "") -> Listening:
     `advertise`, HOST:PORT, takes the place of its address where it is given. Raises ValueError if others
     could not connect there: no TCP port, no interface, or one that stands for any.
     """
-    proxy = listen.startswith(_WRAPPER)
-    kind, _, rest = listen.removeprefix(_WRAPPER).partition(":")
-    if proxy and kind == "ssl":
+    place = place_of(listen)
+    if place.behind_proxy and place.is_tls:
         # HAProxy sends the header in clear, before TLS; Twisted expects it within TLS.
         raise ValueError("haproxy:ssl: does not work with HAProxy: haproxy:tcp: or ssl: is expected")
-    address = parse_address(advertise) if advertise else _own_address(kind, rest)
-    return Listening(address, kind == "ssl", proxy)
+    address = parse_address(advertise) if advertise else _own_address(place)
+    return Listening(address, place.is_tls, place.behind_proxy)
 
 
-def _own_address(kind: str, rest: str) -> Address:
-    if kind not in ("tcp", "tcp6", "ssl"):
-        raise ValueError(f"a {kind}: endpoint is no TCP port: {EXPECTED_ADDRESS} is expected")
-    # As Twisted reads it: parts are divided by colons, \: is a colon within one.
-    parts = [re.sub(r"\\(.)", r"\1", part) for part in re.findall(r"(?:[^:\\]|\\.)+", rest)]
-    named = dict(part.split("=", 1) for part in parts if "=" in part)
-    port = named.get("port") or next((part for part in parts if "=" not in part), "")
-    host = named.get("interface", "")
-    if not host:
+def _own_address(place: Place) -> Address:
+    if place.port is None:
+        raise ValueError(f"a {place.kind}: endpoint is no TCP port: {EXPECTED_ADDRESS} is expected")
+    if not place.interface:
         raise ValueError(f"it listens on every interface: {EXPECTED_ADDRESS} is expected")
-    return parse_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    host = f"[{place.interface}]" if ":" in place.interface else place.interface
+    return parse_address(f"{host}:{place.port}")
