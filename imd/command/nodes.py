@@ -66,8 +66,8 @@ def show(found: Reading, now: float, output: Output) -> None:
 def _cells(row: Row, slots: int, now: float) -> tuple[object, ...]:
     where = row.websocket + (" TLS" if row.tls else "") + (" PROXY" if row.proxy else "")
     up = _duration(now - row.started / 1000)
-    state = "draining" if row.draining else "serving"
-    return row.name, where, row.http, row.version, up, row.connections, slots, state
+    state = "draining" if row.draining else "serving" if row.is_routable() else "serving, not for a gateway"
+    return row.name, where or "-", row.http or "-", row.version, up, row.connections, slots, state
 
 
 def _duration(seconds: float) -> str:

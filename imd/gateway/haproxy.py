@@ -47,7 +47,7 @@ class Server:
         return ((zlib.crc32(self.name.encode()) % (1 << _ID_BITS)) << 2) + 2 * self.tls + self.proxy + 1
 
     def options(self) -> str:
-        """What stands behind the name in a `server` line, and in the command `add server`."""
+        """The words behind the name in a `server` line, and in the command `add server`."""
         words = [
             f"{_bracketed(self.host)}:{self.port} id {self.number}",
             f"check addr {_bracketed(self.check_host)} port {self.check_port} inter 500ms fall 2 rise 2",
@@ -68,7 +68,7 @@ def _bracketed(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What HAProxy is to hold: servers by name, and slot → server for each of the two choices."""
+    """The state that HAProxy is to hold: servers by name, and slot → server for each of the two choices."""
 
     servers: Mapping[str, Server]
     first: Sequence[str]

@@ -36,7 +36,8 @@ class Listening(NamedTuple):
     """the listener takes the PROXY protocol"""
 
 
-_Name = Annotated[str, msgspec.Meta(pattern=rf"\A{_NAME.pattern}\Z")]
+# Nodes without a gateway may have an @ in their names.
+_Name = Annotated[str, msgspec.Meta(pattern=rf"\A[A-Za-z0-9_.:@-]{{1,{MAX_NAME_CHARS}}}\Z")]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -47,20 +48,20 @@ class Row(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
     bus: str
     """its address on the bus: name and boot id, another one after each start"""
     websocket: str
-    """HOST:PORT where clients, or the gateway for them, connect"""
+    """HOST:PORT where clients, or the gateway for them, connect; empty: others cannot"""
     tls: bool
     proxy: bool
     http: str
-    """HOST:PORT of its health answers"""
+    """HOST:PORT of its health answers; empty: others cannot ask"""
     version: str
     started: _Count
     """milliseconds since the epoch"""
     connections: _Count
     draining: bool
 
-    def serves(self) -> bool:
-        """It has slots: it is alive and does not drain."""
-        return not self.draining
+    def is_routable(self) -> bool:
+        """A gateway can send clients there: by a name that HAProxy takes, and with addresses."""
+        return bool(self.websocket and self.http and _NAME.fullmatch(self.name))
 
     def encode(self) -> bytes:
         """JSON. `decode` is its reverse."""
@@ -76,8 +77,8 @@ def decode(text: bytes) -> Row:
         row = _decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from None
-    parse_address(row.websocket)
-    parse_address(row.http)
+    for address in filter(None, (row.websocket, row.http)):
+        parse_address(address)
     return row
 
 
@@ -100,7 +101,7 @@ def parse_address(text: str) -> Address:
 
 
 def listening(listen: str, advertise: str = "") -> Listening:
-    """What a Twisted endpoint (`tcp:`, `tcp6:`, `ssl:`, each also after `haproxy:`) comes to for others.
+    """How others reach a Twisted endpoint: `tcp:`, `tcp6:`, `ssl:`, or `tcp:` and `tcp6:` after `haproxy:`.
 
     `advertise`, HOST:PORT, takes the place of its address where it is given. Raises ValueError if others
     could not connect there: no TCP port, no interface, or one that stands for any.

@@ -38,10 +38,10 @@ def resolve(host: str) -> str:
 def servers_of(
     rows: Iterable[Row], outcome: Outcome, find: Resolve = resolve, known: Iterable[Server] = ()
 ) -> list[Server]:
-    """The rows as servers. A host that cannot be looked up is a problem; `known` has its last address."""
+    """Routable rows as servers. A host that is not found is a problem; `known` has its last address."""
     before = {server.name: server for server in known}
     servers = []
-    for row in rows:
+    for row in filter(Row.is_routable, rows):
         websocket, http = parse_address(row.websocket), parse_address(row.http)
         try:
             host, check_host = find(websocket.host), find(http.host)
@@ -86,7 +86,7 @@ class Sync:
 
 
 class _Round:
-    """What one round does to a running HAProxy. One step that fails does not hold up the others."""
+    """The steps of one round on a running HAProxy. One that fails does not hold up the others."""
 
     def __init__(
         self, runtime: Runtime, folder: Folder, want: Wanted, held: dict[str, Held], outcome: Outcome

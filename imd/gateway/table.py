@@ -6,7 +6,7 @@ connection) and a command (over a blocking client) use the same functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ class Reading(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """What a node hears when it has announced itself."""
+    """The answer to a node that has announced itself."""
 
     taken: bool
     """another live node has the name; nothing was written"""
@@ -139,10 +139,10 @@ class LastTable:
         return now - self._changed_at if self.rows else 0.0
 
 
-def serving(rows: Sequence[Row] | Any) -> list[str]:
-    """Names of the rows that have slots: those that do not drain, or all if all drain.
+def serving(rows: Iterable[Row]) -> list[str]:
+    """Names of the rows that have slots: routable ones that do not drain, or if all drain, all of them.
 
-    Somebody has to be home, and while every node drains each still serves its newcomers.
+    Somebody has to be home, and a node that drains still serves until its socket is closed.
     """
-    all_rows = list(rows)
-    return [row.name for row in all_rows if row.serves()] or [row.name for row in all_rows]
+    routable = [row for row in rows if row.is_routable()]
+    return [row.name for row in routable if not row.draining] or [row.name for row in routable]

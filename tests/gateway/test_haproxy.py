@@ -74,7 +74,7 @@ class ConfigurationTests(unittest.TestCase):
         proxy.start()
 
     def test_edited_file(self) -> None:
-        """What stands outside the marks is the operator's; without marks nothing is written."""
+        """Text outside the marks is the operator's; without marks nothing is written."""
         one = Folder(str(self.path))
         one.create(":80", None, wanted([], []))
         edited = one.configuration.read_text().replace("retries 3", "retries 5")

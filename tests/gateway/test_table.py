@@ -11,7 +11,7 @@ from twisted.trial import unittest
 from imd.backends.redis_connection import RedisConnection
 from imd.command.redis_client import RedisClient
 from imd.gateway import table
-from imd.gateway.nodes import Row
+from imd.gateway.nodes import Row, decode
 from imd.gateway.table import Announced, LastTable, Reading, announce, announced, leave, read, reading, wish
 from tests.gateway.support import row, until
 from tests.servers import RedisServer, shared
@@ -187,3 +187,12 @@ class LastTableTests(unittest.TestCase):
         last = LastTable()
         last.take(Reading(10, {"n1": row("n1", draining=True)}), 0)
         self.assertEqual(last.members, frozenset({"n1"}))
+
+    def test_not_routable(self) -> None:
+        """A node that others cannot reach, or whose name HAProxy does not take, is known but has no slots."""
+        last = LastTable()
+        rows = [row("n1"), row("n2", websocket=""), row("n3", http=""), row("n@4")]
+        last.take(Reading(10, {one.name: one for one in rows}), 0)
+        self.assertEqual((len(last.rows), last.members), (4, frozenset({"n1"})))
+        for one in rows:
+            self.assertEqual(decode(one.encode()), one)
