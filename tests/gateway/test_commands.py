@@ -6,6 +6,8 @@ import argparse
 import io
 import json
 import shutil
+import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from imd.errors import ConfigurationError
 from imd.gateway import table
 from imd.gateway.haproxy import Folder
 from imd.gateway.nodes import Row
+from imd.gateway.runtime import RuntimeProblem
 from imd.gateway.slots import Slots
 from imd.gateway.sync import Sync
 from imd.gateway.table import announce, announced
@@ -28,7 +31,7 @@ from tests.command import write_ini
 from tests.gateway.haproxy import FakeNode, Haproxy, folder
 from tests.gateway.support import row, until
 from tests.gateway.test_haproxy import USERS, url
-from tests.servers import HOST, RedisServer, shared
+from tests.servers import HOST, RedisServer, end_group, shared, spawn
 
 
 class Announcer:
@@ -241,3 +244,45 @@ class CommandTests(unittest.TestCase):
         until(lambda: set(proxy.states().values()) == {"up"}, "both are up")
         self.assertIn("all is well again", said.getvalue()[len(told) :])
         self.at_home(proxy, "n1", "n2")
+
+    def test_sync_as_a_process(self) -> None:
+        """It follows the table by itself, outlives a killed HAProxy, and ends when it is told to."""
+        there = self.nodes("n1", "n2")
+        # A process of its own has the real lease: a table that is old enough from the beginning.
+        redis = RedisClient(self.redis_url, 10)
+        self.addCleanup(redis.__exit__)
+        announcer = self.announcer(there["n1"].row())
+        self.standing()
+        proxy = self.haproxy()
+        self.command(gateway, "config", "--bind", f"{HOST}:{proxy.port}", "--out", self.path, self.ini)
+        proxy.start()
+        born = redis("HGET", table.KEY, "").decode().split()
+        redis("HSET", table.KEY, "", f"{born[0]} {int(born[1]) - 60_000}")
+        program = (
+            "import argparse, sys; from imd.command import gateway; from imd.command.output import Output; "
+            "p = argparse.ArgumentParser(); gateway.add_arguments(p); "
+            "gateway.run(p.parse_args(sys.argv[1:]), Output())"
+        )
+        words = ["sync", "--every", "0.1", "--out", self.path, self.ini]
+        process = spawn([sys.executable, "-c", program, *words], self.path / "sync.log")
+        self.addCleanup(end_group, process, signal.SIGKILL, 10)
+        held = Folder(str(self.path)).first
+
+        def shared_out() -> set[str]:
+            try:
+                return set(proxy.runtime.map(held).values())
+            except RuntimeProblem:
+                return set()
+
+        announcer.rows["n2"] = there["n2"].row()
+        until(lambda: shared_out() == {"n1", "n2"}, "slots for both")
+        proxy.kill()
+        announcer.rows["n1"] = there["n1"].row(draining=True)
+        until(lambda: "n1" not in held.read_text(), "the files without n1's slots")
+        proxy.start()
+        until(lambda: shared_out() == {"n2"}, "HAProxy with the same")
+        process.terminate()
+        self.assertEqual(process.wait(10), -signal.SIGTERM)
+        log = (self.path / "sync.log").read_text()
+        self.assertIn("does not answer", log)
+        self.assertLess(len(log.splitlines()), 20, log)
