@@ -81,6 +81,11 @@ class Core:
 
     # ---- for the shell
 
+    @property
+    def hint(self) -> str | None:
+        """The user to put into the URL of the next connection; None: nobody."""
+        return self._identity.hint(self._tokens.current, self.user_id)
+
     def effects(self) -> list[Effect]:
         """Everything that is to be done now, in this order; given once."""
         return self._agenda.take()

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from imd.client import effects, events
 from imd.client.core import Core
 from imd.client.events import Event, Message, Outgoing, Page, State
+from imd.client.hint import with_hint
 from imd.client.inbound import Inbound, Messages
 from imd.client.options import Options
 from imd.client.store import MemoryStore, Store
@@ -202,7 +203,7 @@ class Driver(ABC):
         self._pump()
 
     def _place(self) -> str:
-        return self._url if isinstance(self._url, str) else self._url()
+        return with_hint(self._url if isinstance(self._url, str) else self._url(), self._core.hint)
 
     @abstractmethod
     def _seconds(self) -> float: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from imd.client.hint import user_of_token
 from imd.client.options import Options
 from imd.client.store import Saved, Store
 
@@ -49,6 +50,18 @@ class Identity:
         if epoch is not None:
             frame["cursor"] = {"epoch": epoch, "seq": seq}
         return frame
+
+    def hint(self, token: str | None, last: str | None) -> str | None:
+        """The user that the next connection will most likely be; None if nothing tells, or nobody may know.
+
+        `last`: the user of the connection before.
+        """
+        options = self._options
+        if not options.hint:
+            return None
+        if options.visitor:
+            return user_of_token(self._visitor_token)
+        return options.user_id or user_of_token(token) or last
 
     def confirmed(self, user_id: str, visitor_token: str | None) -> str | None:
         """Take the node's word for the user. Gives the user before, if that was another one."""

@@ -23,6 +23,8 @@ class Options:
     """the node forgets the device when its connection ends"""
     has_token: bool = False
     """ask for a token at each connect, and before the present one expires"""
+    hint: bool = True
+    """name the user in the WebSocket's URL, for a gateway"""
     max_outbox: int = 1000
     """most messages that are neither accepted nor failed"""
     dedup_seconds: float = 3600.0

@@ -231,9 +231,9 @@ class Link {
   }
 }
 
-/** `links` are its connections, `link` is the last one. `onFrame` answers frames; by default it welcomes and accepts. */
+/** `links` are its connections, `link` is the last one, `paths` are their paths with queries. `onFrame` answers frames; by default it welcomes and accepts. */
 export async function fakeNode(onFrame) {
-  const fake = { links: [], asked: 0, onFrame: onFrame ?? usual };
+  const fake = { links: [], paths: [], asked: 0, onFrame: onFrame ?? usual };
   Object.defineProperty(fake, "link", { get: () => fake.links.at(-1) });
   const server = createServer();
   server.on("upgrade", (request, socket) => {
@@ -243,6 +243,7 @@ export async function fakeNode(onFrame) {
       "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
         `Sec-WebSocket-Accept: ${accept}\r\n\r\n`,
     );
+    fake.paths.push(request.url);
     fake.links.push(new Link(socket, fake));
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));

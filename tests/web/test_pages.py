@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import WebSocketRoute, expect
+from playwright.sync_api import WebSocket, WebSocketRoute, expect
 from twisted.trial import unittest
 
 from tests.protocol.support import new_folder, started
@@ -144,7 +144,7 @@ class ChatTests(unittest.TestCase):
             else:
                 socket.connect_to_server()
 
-        home.route_web_socket(re.compile("/ws$"), through)
+        home.route_web_socket(re.compile(r"/ws\?user=alice"), through)
         bob = Person.sign_in(visitors.context(), url, name("bob"))
         alice = Person.sign_in(home, url, name("alice"))
         alice.open(bob.name)
@@ -322,6 +322,8 @@ class TokenTests(unittest.TestCase):
         url = node("jwt").http_url
         home = visitors.context()
         page = home.new_page()
+        sockets: list[WebSocket] = []
+        page.on("websocket", lambda socket: sockets.append(socket))
         page.goto(url)
         page.get_by_label("Your token").fill("no token at all")
         page.get_by_role("button", name="Sign in").click()
@@ -334,6 +336,7 @@ class TokenTests(unittest.TestCase):
         page.get_by_role("button", name="Sign in").click()
         first = Person(page, alice)
         first.connected()
+        self.assertRegex(sockets[-1].url, rf"/ws\?user={alice}$")
         first.open(bob)
         first.say("hi")
         page = home.new_page()
@@ -366,6 +369,8 @@ class DeskTests(unittest.TestCase):
             home = visitors.context()
             page = home.new_page()
             page.goto(url + "demo")
+            sockets: list[WebSocket] = []
+            page.on("websocket", lambda socket: sockets.append(socket))
             names = page.evaluate("Object.keys(window)")
             page.get_by_role("button", name="Open the chat").click()
             chat = page.get_by_role("dialog", name="Chat with us")
@@ -394,6 +399,9 @@ class DeskTests(unittest.TestCase):
             expect(page.locator("imd-chat .badge")).to_have_text("1")
             page.get_by_role("button", name=re.compile("Open the chat")).click()
             expect(chat.locator(".text")).to_have_text(["is <b>anyone</b> there?", "I am", "still here"])
+            # A new visitor has no name yet; one that comes back does.
+            self.assertRegex(sockets[0].url, "/ws$")
+            self.assertRegex(sockets[-1].url, r"/ws\?user=visitor-[^&]+$")
 
             # An agent on a break gets no visitors; after it, the agent gets the waiting ones.
             agent.page.get_by_role("switch").uncheck(force=True)

@@ -64,6 +64,8 @@ export interface Options {
   storageKey?: string;
   /** A class like the browser's WebSocket. Needed in Node 20. */
   WebSocket?: any;
+  /** False: the user does not stand in the WebSocket's URL, where a gateway looks for it. */
+  hint?: boolean;
   /** True: the node forgets the device when it disconnects. */
   ephemeral?: boolean;
   /** Silence of the node before the client pings it. Default: the node's interval. */

@@ -467,6 +467,31 @@ const permanentCode = (code) => code >= 4000 && code <= 4099;
 const busyCode = (code) => code >= 4100 && code <= 4199;
 const atOnceCode = (code) => code >= 4200 && code <= 4299;
 
+/** The URL with the user in it, for a gateway that leads each user to one node. Nobody believes it. */
+function hinted(url, user) {
+  const [, query = ""] = /\?(.*)$/.exec(url) ?? [];
+  if (!user || query.split("&").some((part) => part.split("=")[0] === "user")) return url;
+  try {
+    return `${url}${query ? "&" : String(url).endsWith("?") ? "" : "?"}user=${encodeURIComponent(user)}`;
+  } catch {
+    return url; // a lone surrogate: no node would take this user either
+  }
+}
+
+/** The user that a token names: `sub` of a JWT, or the visitor of a visitor's token. Nothing is verified. */
+function userOfToken(token) {
+  const [first, payload, ...rest] = `${token ?? ""}`.split(".");
+  if (rest.length === 0 && payload !== undefined && first.startsWith("visitor-")) return first;
+  if (rest.length !== 1) return null;
+  try {
+    const bytes = Uint8Array.from(atob(payload.replace(/-/g, "+").replace(/_/g, "/")), (char) => char.charCodeAt(0));
+    const { sub } = JSON.parse(new TextDecoder().decode(bytes));
+    return typeof sub === "string" && sub ? sub : null;
+  } catch {
+    return null;
+  }
+}
+
 // ---- the client
 
 /** imd.d.ts documents events, options and methods. */
@@ -798,7 +823,7 @@ export class Client extends EventTarget {
     const { url } = this.#options;
     let ws;
     try {
-      ws = this.#ws = new Socket(typeof url === "function" ? url() : url);
+      ws = this.#ws = new Socket(hinted(typeof url === "function" ? url() : url, this.#hint));
     } catch (error) {
       this.#error("url", error?.message ?? error);
       return this.#close(undefined, "the WebSocket could not be made");
@@ -808,6 +833,14 @@ export class Client extends EventTarget {
     ws.onmessage = (event) => this.#arrived(event.data);
     ws.onclose = (event) => this.#lost(event.code, event.reason);
     ws.onerror = () => {}; // a close follows
+  }
+
+  /** Who this connection will most likely be; null if nothing tells, or nobody may know. */
+  get #hint() {
+    const { hint, userId, isVisitor } = this.#options;
+    if (hint === false) return null;
+    if (isVisitor) return userOfToken(this.#asNewVisitor ? null : this.#visitorToken);
+    return userId ?? userOfToken(this.#token) ?? this.#userId;
   }
 
   async #askToken() {

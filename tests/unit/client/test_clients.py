@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,7 +23,7 @@ from imd.client.asyncio import Client as AsyncioClient
 from imd.client.twisted import Client as TwistedClient
 from tests.support.nodes import NodeServer
 from tests.support.paths import ROOT
-from tests.support.servers import spawn, wait_until
+from tests.support.servers import HOST, spawn, wait_until
 
 SECONDS = 60
 SECRET = "a secret that only this test knows of"
@@ -240,6 +243,70 @@ async def clocks(make: Any, node: NodeServer, user: str) -> None:
         assert ended.reason == "unauthorized: token not valid yet", ended
 
 
+async def hints(make: Any, heard: Heard, in_thread: InThread) -> None:
+    """The user stands in the URL, by name or by token; or not at all."""
+    token = jwt.encode({"sub": "小明"}, SECRET, "HS256")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"user_id": "alice"}, "&user=alice"),
+        ({"user_id": "a b/+&"}, "&user=a%20b%2F%2B%26"),
+        ({"token": lambda: token}, "&user=%E5%B0%8F%E6%98%8E"),
+        ({"token": lambda: "opaque"}, ""),
+        ({"visitor": True}, ""),
+        ({"user_id": "alice", "hint": False}, ""),
+    ]
+    for number, (options, hint) in enumerate(cases):
+        mark = f"/ws?n={make.__module__}{number}"
+        # A URL from a function is hinted as well.
+        client = make(lambda mark=mark: heard.url + mark, **QUICK, **options)
+        client.start()
+        await in_thread(lambda mark=mark: wait_until(lambda: heard.path(mark), SECONDS, mark))
+        await client.stop()
+        assert heard.path(mark) == mark + hint, options
+
+
+async def visitor_hints(make: Any, node: NodeServer) -> None:
+    """A visitor that comes back is named by its token; a new one by nothing."""
+    store = SqliteStore(node.folder / f"{make.__module__}.db")
+    client = make(node.url, visitor=True, store=store, **QUICK)
+    assert client._core.hint is None
+    client.start()
+    await client.connected()
+    visitor = client.user_id
+    await client.stop()
+    again = make(node.url, visitor=True, store=store, **QUICK)
+    assert again._core.hint == visitor
+    assert again._place() == f"{node.url}?user={visitor}"
+    store.close()
+
+
+class Heard:
+    """A server that reads the first line of each connection, and hangs up."""
+
+    def __init__(self) -> None:
+        self._paths: list[str] = []
+        self._listener = socket.create_server((HOST, 0))
+        self.url = f"ws://{HOST}:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, connection.makefile("rb") as lines, contextlib.suppress(ConnectionError):
+                    # Empty, if it was given up.
+                    self._paths += lines.readline().decode().split()[1:2]
+
+    def path(self, mark: str) -> str:
+        """The path that begins so; empty until somebody has asked for it."""
+        return next((path for path in self._paths if path.startswith(mark)), "")
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(SECONDS)
+
+
 class ShellTests(unittest.TestCase):
     """Each story with each kind of client, on one node: Twisted's here, asyncio's in a thread."""
 
@@ -280,6 +347,16 @@ class ShellTests(unittest.TestCase):
             asyncios = self.in_asyncio(story, node, "bob")
             await story(TwistedClient, node, "alice")
             await asyncios
+
+
+    async def test_hints(self) -> None:
+        heard = Heard()
+        self.addCleanup(heard.close)
+        await hints(TwistedClient, heard, deferToThread)
+        await self.in_asyncio(hints, heard, asyncio.to_thread)
+        node = await self.start_node()
+        await visitor_hints(TwistedClient, node)
+        await self.in_asyncio(visitor_hints, node)
 
 
 class ClockTests(unittest.TestCase):
