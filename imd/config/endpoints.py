@@ -13,7 +13,6 @@ from OpenSSL import SSL
 from OpenSSL import crypto as openssl
 from twisted.internet import ssl
 from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.filepath import FilePath
 
 # Clients wait in it while the gate is shut. The kernel may have a lower limit (net.core.somaxconn).
@@ -103,6 +102,8 @@ def _unquote(text: str) -> str:
 def check(description: str) -> None:
     """Raise ValueError if no node could listen on it. Nothing is bound; the files of `ssl:` are read."""
     place = place_of(description)
+    if place.behind_proxy and place.is_tls:
+        raise ValueError("HAProxy sends its header before TLS begins: haproxy:tcp: or ssl: is expected")
     if place.kind == "tls":
         raise ValueError("for TLS: ssl:9000:privateKey=KEY.pem:certKey=FULLCHAIN.pem")
     if place.kind == "systemd":
@@ -181,6 +182,8 @@ def read_chain(place: Place) -> list[bytes]:
 def make(reactor: Any, description: str) -> tuple[Any, Certificates | None]:
     """Return the endpoint to listen on, and its certificates if it has any.
 
+    Of a `haproxy:` endpoint it is the one behind that word: its connections begin with a PROXY header.
+
     Raises ValueError, OSError or LookupError for what `check` finds, and for what has changed since.
     """
     place = place_of(description)
@@ -188,7 +191,9 @@ def make(reactor: Any, description: str) -> tuple[Any, Certificates | None]:
         certificates = Certificates(place)
         backlog = int(place.options.get("backlog", LISTEN_BACKLOG))
         secure: Any = SSL4ServerEndpoint(reactor, place.port, certificates, backlog, place.interface)
-        return (proxyEndpoint(secure) if place.behind_proxy else secure), certificates
+        return secure, certificates
+    if place.behind_proxy:
+        description = description.partition(":")[2]
     if place.kind in _WITH_BACKLOG and "backlog" not in place.options:
         description += f":backlog={LISTEN_BACKLOG}"
     return serverFromString(reactor, description), None

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from imd.entry.forwarded import tells_of_a_proxy
+
 PATH = "/ws"
 
 _MAX_HEADER_CHARS = 512
@@ -31,12 +33,18 @@ class Denied(Exception):
 
 
 def check_request(
-    path: str, headers: Mapping[str, str], peer_host: str | None, open_mode: bool, origins: Sequence[str]
+    path: str,
+    headers: Mapping[str, str],
+    peer_host: str | None,
+    open_mode: bool,
+    origins: Sequence[str],
+    secure: bool | None = None,
 ) -> None:
     """Raise Denied unless this request may become a WebSocket.
 
     `path` is without the query. Names in `headers` are in lower case. `peer_host` is the peer's IP address,
     or None for a Unix socket. `origins` are patterns as `matches` takes them.
+    `secure`: whether the client speaks TLS, by the word of a trusted proxy; None: nobody says.
     """
     if path != PATH:
         raise Denied(404, f"there is a WebSocket at {PATH}")
@@ -46,14 +54,14 @@ def check_request(
             raise Denied(403, "open mode: only from this machine")
         if host is None or not _is_loopback_name(host):
             raise Denied(403, "open mode: the Host header must name this machine")
-        if any(map(_tells_of_a_proxy, headers)):
+        if tells_of_a_proxy(headers):
             raise Denied(403, "open mode: not through a proxy")
     origin = headers.get("origin")
-    if origin is not None and not _is_welcome(origin, host, origins):
+    if origin is not None and not _is_welcome(origin, host, origins, secure):
         raise Denied(403, "this origin may not connect")
 
 
-def _is_welcome(text: str, host: str | None, origins: Sequence[str]) -> bool:
+def _is_welcome(text: str, host: str | None, origins: Sequence[str], secure: bool | None) -> bool:
     if text == "null":
         return any(matches(text, pattern) for pattern in origins)
     origin = _parse_origin(text)
@@ -61,7 +69,8 @@ def _is_welcome(text: str, host: str | None, origins: Sequence[str]) -> bool:
         return False
     scheme, name, port = origin
     if not origins:
-        return scheme in _DEFAULT_PORTS and name == host
+        # A page without TLS is another site than a WebSocket with it.
+        return scheme in (("https",) if secure else _DEFAULT_PORTS) and name == host
     # Built anew from its parts, so that patterns never see a user, path or fragment.
     default = _DEFAULT_PORTS.get(scheme)
     spellings = [f"{scheme}://{name}" if port is None else f"{scheme}://{name}:{port}"]
@@ -131,7 +140,3 @@ def _is_loopback_name(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
     return _is_loopback_address(host.strip("[]"))
-
-
-def _tells_of_a_proxy(header: str) -> bool:
-    return header in ("forwarded", "x-real-ip", "via") or header.startswith("x-forwarded")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
-from imd.config.endpoints import Certificates
+from imd.config.endpoints import Certificates, place_of
 from imd.config.endpoints import make as make_endpoint
+from imd.entry.forwarded import parse_trusted
 from imd.protocol.errors import ConfigurationError
+from imd.wire.proxied import ProxiedFactory
 
 
 class Ports:
@@ -17,18 +20,22 @@ class Ports:
 
     log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, trusted_proxies: Sequence[str] = ()) -> None:
+        """`trusted_proxies`: those that `haproxy:` endpoints take connections from."""
         self.websocket: Any = None
         """for clients; None again as soon as the node stops"""
         self.http: Any = None
         self.control: Any = None
         self._reactor = reactor
+        self._trusted = parse_trusted(trusted_proxies)
         self._certificates: dict[str, Certificates] = {}
 
     async def open(self, description: str, factory: Any, key: str = "listen") -> Any:
         """Listen at an endpoint. Raises ConfigurationError, which names `key`, if that cannot be."""
         try:
             endpoint, certificates = make_endpoint(self._reactor, description)
+            if place_of(description).behind_proxy:
+                factory = ProxiedFactory(factory, self._trusted, self._reactor.seconds)
             port = await endpoint.listen(factory)
         except (CannotListenError, OSError, ValueError, LookupError) as error:
             raise ConfigurationError(f"{key} = {description}: {_why(error)}") from None

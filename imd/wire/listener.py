@@ -13,11 +13,13 @@ from twisted.logger import Logger
 
 from imd.config.settings import Settings
 from imd.contracts.timer import Cancellable
+from imd.entry.forwarded import parse_trusted
 from imd.entry.gate import Gate
 from imd.wire.autobahn_internals import with_shared_attributes
 from imd.wire.handler import Handler
 from imd.wire.heartbeat import Heartbeat
 from imd.wire.outgoing import Outgoing
+from imd.wire.proxied import address_of
 from imd.wire.twisted_internals import unwrapped
 from imd.wire.unfinished import Unfinished
 from imd.wire.websocket import CLOSE_HANDSHAKE_SECONDS, HANDSHAKES, ChannelProtocol
@@ -52,6 +54,8 @@ class ChannelFactory(WebSocketServerFactory):
         self.call_later: Callable[..., Cancellable] = reactor.callLater
         self.room = room
         self.open: set[ChannelProtocol] = set()
+        self.trusted = parse_trusted(websocket.trusted_proxies)
+        self._has_warned = False
         self.heartbeat = Heartbeat(reactor, websocket.ping_seconds, websocket.pong_seconds)
         self._per_address: Tally[str] = Tally()
         self._half_open: Tally[str] = Tally()
@@ -82,16 +86,29 @@ class ChannelFactory(WebSocketServerFactory):
     def accepted(self, protocol: ChannelProtocol) -> None:
         self.gate.accepted(protocol)
         most = self.settings.limits.connections_per_address
-        # Behind a proxy the client's address is not known yet.
         if not most or unwrapped(protocol.transport) is not protocol.transport:
             return
-        address = getattr(protocol.transport.getPeer(), "host", "") or ""
+        peer = address_of(protocol.transport.getPeer())
+        # Behind a proxy the client's address is not known yet.
+        if self.trusted.has(peer):
+            return
+        address = peer or ""
         if self._half_open[address] >= most:
             HANDSHAKES.labels("overloaded").inc()
             protocol.transport.abortConnection()
             return
         self._half_open[address] += 1
         self._counted_half_open[protocol] = address
+
+    def disbelieved(self, address: str) -> None:
+        # Open mode refuses proxies anyhow.
+        if not self._has_warned and self.settings.auth.mode != "open":
+            self._has_warned = True
+            self._log.warn(
+                "{address} sends forwarding headers, which nobody believes: if it is a proxy of yours, "
+                "name it in [websocket] trusted_proxies; until then all of its clients count as one address",
+                address=address or "a Unix socket's peer",
+            )
 
     def _no_longer_half_open(self, protocol: ChannelProtocol) -> None:
         """The connection has opened, or is gone."""

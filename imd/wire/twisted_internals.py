@@ -15,7 +15,8 @@ import time
 from typing import Any
 
 from twisted.internet.tcp import Connection
-from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
+
+from imd.wire.proxied import Proxied
 
 
 def use_monotonic_clock(reactor: Any) -> None:
@@ -25,7 +26,7 @@ def use_monotonic_clock(reactor: Any) -> None:
 
 def unwrapped(transport: Any) -> Any:
     """The transport below a `haproxy:` endpoint's wrapper, which does not change what is written."""
-    while isinstance(transport, HAProxyProtocolWrapper):
+    while isinstance(transport, Proxied):
         transport = transport.transport
     return transport
 

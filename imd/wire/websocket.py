@@ -12,6 +12,7 @@ from imd.config.settings import Settings
 from imd.contracts.timer import Cancellable
 from imd.entry.allowance import FRAGMENT, PING
 from imd.entry.auth import bearer_token
+from imd.entry.forwarded import Trusted
 from imd.entry.gate import Gate
 from imd.entry.handshake import Denied, check_request
 from imd.protocol.errors import CLOSE_OVERLOADED, CLOSE_PING_TIMEOUT
@@ -20,6 +21,7 @@ from imd.wire.flow import FlowControl
 from imd.wire.handler import Handler
 from imd.wire.heartbeat import Heartbeat
 from imd.wire.outgoing import Outgoing
+from imd.wire.proxied import address_of, client_behind
 from imd.wire.socket_drained import all_arrived
 from imd.wire.twisted_internals import unwrapped
 from imd.wire.unfinished import Unfinished
@@ -37,6 +39,7 @@ class Factory(Protocol):
     call_later: Callable[..., Cancellable]
     heartbeat: Heartbeat
     unfinished: Unfinished
+    trusted: Trusted
 
     def make_handler(self, protocol: ChannelProtocol, outgoing: Outgoing, bearer: str | None) -> Handler:
         """A WebSocket is open: make the handler of its frames.
@@ -46,6 +49,9 @@ class Factory(Protocol):
 
     def accepted(self, protocol: ChannelProtocol) -> None:
         """A socket was accepted."""
+
+    def disbelieved(self, address: str) -> None:
+        """A peer that is no trusted proxy has sent forwarding headers."""
 
     def opened(self, protocol: ChannelProtocol) -> str | None:
         """A handshake has succeeded. Return the reason if there is no room for the connection."""
@@ -65,7 +71,7 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
 
     pong_due = 0.0
     address = ""
-    """the peer's; empty for a Unix socket"""
+    """the client's, by what trusted proxies say; empty for a Unix socket"""
     _slot = -1
     _bearer: str | None = None
     _postponed_pong: bytes | None = None
@@ -83,16 +89,20 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
         self.factory.gate.run_handshake(self.answer_request)
 
     def onConnect(self, request: ConnectionRequest) -> None:
-        peer = self.transport.getPeer()
-        self.address = getattr(peer, "host", "") or ""
+        peer = address_of(self.transport.getPeer())
+        client = client_behind(self.transport, request.headers, self.factory.trusted)
+        self.address = client.address or ""
+        if client.disbelieved:
+            self.factory.disbelieved(self.address)
         settings = self.factory.settings
         try:
             check_request(
                 request.path,
                 request.headers,
-                self.address or None,
+                peer,
                 settings.auth.mode == "open",
                 settings.websocket.origins,
+                client.secure,
             )
         except Denied as denied:
             HANDSHAKES.labels("denied").inc()

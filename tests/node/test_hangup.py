@@ -174,7 +174,8 @@ class ProxyTests(NodeCase):
     def test_header_of_a_proxy(self) -> None:
         """Behind HAProxy's header a client chats as any other; without it, it is not heard."""
         port = free_port()
-        node = self.start({**JWT, "websocket": {"listen": f"haproxy:tcp:{port}:interface={HOST}"}}, port=port)
+        listen = {"listen": f"haproxy:tcp:{port}:interface={HOST}", "trusted_proxies": HOST}
+        node = self.start({**JWT, "websocket": listen}, port=port)
         token = jwt.encode(
             {"sub": "alice", "exp": time.time() + 600, "loginType": "USER_TYPE"}, SECRET, "HS256"
         )

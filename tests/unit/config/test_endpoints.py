@@ -19,6 +19,7 @@ from imd.command.look_tls import certificates
 from imd.config import endpoints
 from imd.config.endpoints import LISTEN_BACKLOG, place_of
 from imd.config.settings import Http, Settings, Websocket
+from imd.node.ports import Ports
 from imd.wire.outgoing import Outgoing
 from imd.wire.twisted_internals import unwrapped
 from tests.support.certificate import chain_endpoint, write_chain
@@ -101,7 +102,6 @@ class PlaceTests(unittest.SynchronousTestCase):
             ("haproxy:tcp:9000:backlog=7", 7),
             (chain_endpoint(folder, 9000), LISTEN_BACKLOG),
             (chain_endpoint(folder, 9000, more=":backlog=9"), 9),
-            ("haproxy:" + chain_endpoint(folder, 9000), LISTEN_BACKLOG),
             (f"unix:{folder}/socket", LISTEN_BACKLOG),
         ):
             memory = MemoryReactor()
@@ -171,8 +171,8 @@ class ProxiedWritingTests(unittest.TestCase):
             def dataReceived(self, data: bytes) -> None:
                 heard.callback(data)
 
-        endpoint, _ = endpoints.make(reactor, "haproxy:tcp:0:interface=127.0.0.1")
-        port = await endpoint.listen(Factory.forProtocol(Server))
+        ports = Ports(reactor, ["127.0.0.1"])
+        port = await ports.open("haproxy:tcp:0:interface=127.0.0.1", Factory.forProtocol(Server))
         self.addCleanup(port.stopListening)
         where = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         client = await where.connect(Factory.forProtocol(Client))

@@ -12,9 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.testing import StringTransport
-from twisted.protocols import haproxy
 from twisted.trial import unittest
 
+from imd.entry.forwarded import Trusted
+from imd.wire.proxied import ProxiedFactory
 from imd.wire.twisted_internals import (
     Listener,
     has_empty_buffers,
@@ -85,7 +86,7 @@ class OpenConnectionTests(unittest.TestCase):
         transport = await made
         self.addCleanup(transport.abortConnection)
         factory = Factory.forProtocol(Protocol)
-        wrapper: Any = haproxy._wrapper.HAProxyWrappingFactory(factory).buildProtocol(None)
+        wrapper: Any = ProxiedFactory(factory, Trusted(unix=True), lambda: 0.0).buildProtocol(None)
         wrapper.transport = transport
         self.assertIs(unwrapped(wrapper), transport)
         found = socket_of(wrapper)
