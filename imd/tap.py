@@ -92,6 +92,7 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.rabbit.bus import RabbitBus
     from imd.store.rabbit.connection import RabbitConnection
     from imd.store.redis.inbox import RedisInbox
+    from imd.store.redis.node_table import RedisNodeTable
 
     inbox = RedisInbox(
         reactor,
@@ -122,4 +123,5 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         writer = ArchiveWriter(reactor, consumer, publisher, archive, queue_bytes=queue_bytes, batch=batch)
     audit = ArchiveAudit(reactor, archive, numbers, writer)
     workers: list[Backend] = [audit] if writer is None else [writer, audit]
-    return Backends(inbox=inbox, queue=queue, archive=archive, bus=bus, workers=workers)
+    nodes = RedisNodeTable(reactor.callLater, inbox.command)
+    return Backends(inbox=inbox, queue=queue, archive=archive, bus=bus, nodes=nodes, workers=workers)

@@ -15,8 +15,8 @@ from typing import Any
 
 from imd.command.output import Output
 from imd.command.table_reader import LOOK_SECONDS, NoTable, TableReader, cluster_settings
-from imd.errors import ConfigurationError
 from imd.gateway.table import wish
+from imd.protocol.errors import ConfigurationError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

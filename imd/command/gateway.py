@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 
 from imd.command.output import Output
 from imd.command.table_reader import NoTable, TableReader, cluster_settings, why_not
-from imd.errors import ConfigurationError
 from imd.gateway.haproxy import Folder, wanted
 from imd.gateway.sync import Outcome, Sync, servers_of
 from imd.gateway.table import LastTable, serving
+from imd.protocol.errors import ConfigurationError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,10 +17,10 @@ import msgspec
 
 from imd.command.output import Output
 from imd.command.table_reader import NoTable, TableReader, cluster_settings, why_not
-from imd.errors import ConfigurationError
 from imd.gateway.nodes import Row
 from imd.gateway.slots import Slots
 from imd.gateway.table import Reading, serving
+from imd.protocol.errors import ConfigurationError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

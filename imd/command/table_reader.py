@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from imd.command.look import say
+from imd.command.findings import say
 from imd.command.redis_client import RedisClient, RedisError
-from imd.errors import ConfigurationError
+from imd.config.settings import Settings, load
 from imd.gateway.table import LEASE_SECONDS, Reading, Words, read, reading
-from imd.settings import Settings, load
+from imd.protocol.errors import ConfigurationError
 
 LOOK_SECONDS = 0.5
 """between two looks while a table is waited for"""

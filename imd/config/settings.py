@@ -18,7 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 from imd.config import ini, keys
 from imd.config import value_types as values
+from imd.config.endpoints import place_of
 from imd.config.ini import Ini
+from imd.config.reachable import EXPECTED_NAME, check_name, listening
 
 
 def _key(default: Any, kind: values.Kind, *, secret: bool = False) -> Any:
@@ -31,7 +33,7 @@ def _key(default: Any, kind: values.Kind, *, secret: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class Node:
-    name: str = _key("", values.text("1 to 100 letters, digits and . _ @ -", r"[A-Za-z0-9._@-]{0,100}"))
+    name: str = _key("", values.text("1 to 100 letters, digits and . _ : @ -", r"[A-Za-z0-9._:@-]{0,100}"))
     """the node's name on the bus; empty: see `node_name`"""
     backend: str = _key("embedded", values.choice("embedded", "cluster"))
     data: str = _key("var", values.text("a folder", r"[^\0\n]+"))
@@ -39,7 +41,9 @@ class Node:
     lease_seconds: float = _key(90.0, values.seconds(1))
     """how long a channel counts as live without renewal"""
     stop_seconds: float = _key(10.0, values.seconds())
-    """deadline of a stop"""
+    """deadline of a stop, after `drain_seconds`"""
+    drain_seconds: float = _key(0.0, values.pause())
+    """how long a node that is to stop still takes newcomers, while `/serving` says 503"""
     control: str = _key("", values.control())
     """unix: endpoint of the operator's socket; empty: none"""
 
@@ -56,6 +60,8 @@ class Websocket:
     """between two pings to a client"""
     pong_seconds: float = _key(10.0, values.seconds())
     """until a ping must be answered"""
+    trusted_proxies: tuple[str, ...] = _key((), values.proxies())
+    """addresses and networks of proxies whose word counts, and `unix`; none: nobody's does"""
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,16 @@ class Desk:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    routing: str = _key("search", values.choice("search", "gateway"))
+    """how clients come: to any node, or each user's to one node, by a gateway"""
+    advertise: str = _key("", values.reachable())
+    """HOST:PORT where clients or the gateway reach this node; empty: by `[websocket] listen`"""
+    advertise_http: str = _key("", values.reachable())
+    """HOST:PORT of its http port; empty: by `[http] listen`"""
+
+
+@dataclass(frozen=True)
 class Settings:
     """All sections. Neither `repr` nor `str` shows a secret."""
 
@@ -187,6 +203,7 @@ class Settings:
     mongodb: Mongodb = field(default_factory=Mongodb)
     archive: Archive = field(default_factory=Archive)
     desk: Desk = field(default_factory=Desk)
+    cluster: Cluster = field(default_factory=Cluster)
 
 
 _SECTIONS: dict[str, type] = get_type_hints(Settings)
@@ -221,6 +238,12 @@ def load(path: str) -> Settings:
         _check_loopback(file, "http", settings.http.listen)
     else:
         _check_keys(file, settings.auth)
+    for section, listen in (("websocket", settings.websocket.listen), ("http", settings.http.listen)):
+        if place_of(listen).behind_proxy and not settings.websocket.trusted_proxies:
+            expected = "[websocket] trusted_proxies as well: others get no connection to a haproxy: endpoint"
+            raise file.wrong(section, "listen", listen, expected)
+    if settings.cluster.routing == "gateway":
+        _check_gateway(file, settings)
     return settings
 
 
@@ -264,6 +287,30 @@ def _check_loopback(file: Ini, section: str, listen: str) -> None:
             "interface=127.0.0.1 or a unix: endpoint, because with [auth] mode = open whoever reaches this "
             "port may be anybody; for other machines set mode = jwt",
         )
+
+
+def _check_gateway(file: Ini, settings: Settings) -> None:
+    if settings.node.backend != "cluster":
+        expected = "search, because [node] backend = embedded: it is one node"
+        raise file.wrong("cluster", "routing", "gateway", expected)
+    try:
+        check_name(settings.node.name)
+    except ValueError:
+        expected = f"{EXPECTED_NAME}, because [cluster] routing = gateway"
+        raise file.wrong("node", "name", settings.node.name, expected) from None
+    places = (
+        ("websocket", settings.websocket.listen, "advertise", settings.cluster.advertise),
+        ("http", settings.http.listen, "advertise_http", settings.cluster.advertise_http),
+    )
+    for section, listen, key, advertise in places:
+        try:
+            found = listening(listen, advertise)
+        except ValueError as error:
+            expected = f"an endpoint that the gateway reaches, or [cluster] {key} = HOST:PORT ({error})"
+            raise file.wrong(section, "listen", listen, expected) from None
+        if section == "http" and (found.tls or found.proxy):
+            expected = "a tcp: endpoint, because with routing = gateway HAProxy asks for health in clear"
+            raise file.wrong(section, "listen", listen, expected)
 
 
 def _check_keys(file: Ini, auth: Auth) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from imd.config import endpoints
+from imd.config.reachable import EXPECTED_ADDRESS, parse_address
 
 
 class Kind(NamedTuple):
@@ -58,6 +59,16 @@ def number(unit: str, least: float, most: float) -> Kind:
     return Kind(parse, f"a number of {unit}, {f'{least:g} to' if least else 'above 0 and up to'} {most:g}")
 
 
+def pause(most: float = 86400) -> Kind:
+    """Seconds that may be none at all."""
+    above = seconds(0, most)
+
+    def parse(value: str) -> float:
+        return 0.0 if re.fullmatch(r"0(?:\.0{1,18})?", value) else above.parse(value)
+
+    return Kind(parse, f"a number of seconds, 0 to {most:g}")
+
+
 def seconds(least: float = 0, most: float = 86400) -> Kind:
     return number("seconds", least, most)
 
@@ -89,6 +100,28 @@ def origins() -> Kind:
     return Kind(
         parse, "origins such as https://*.example.com or http://localhost:*, split by commas or white space"
     )
+
+
+def proxies() -> Kind:
+    """A tuple of addresses, networks and `unix`, as imd.entry.forwarded takes them."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        words = tuple(filter(None, re.split(r"[\s,]+", value.lower())))
+        for word in words:
+            if word != "unix":
+                ipaddress.ip_network(word)
+        return words
+
+    return Kind(
+        parse,
+        "IP addresses and networks such as 10.0.0.1 or 10.0.0.0/8, and unix for the peers of a Unix socket, "
+        "split by commas or white space",
+    )
+
+
+def reachable() -> Kind:
+    """HOST:PORT that others reach, or nothing."""
+    return Kind(lambda value: str(parse_address(value)) if value else "", f"{EXPECTED_ADDRESS}, or nothing")
 
 
 # ---- where to listen

@@ -41,6 +41,16 @@ class Bus(Backend, Protocol):
         it may have missed something.
         """
 
+    def listen_health(self, asked: Callable[[str], None], well: Callable[[str], None]) -> None:
+        """`asked(address)`: that node asks who gets answers from the store of inboxes; `well(address)`: this
+        one does."""
+
+    def ask_who_is_well(self) -> None:
+        """All nodes: whether they get answers from the store of inboxes."""
+
+    def say_well(self, address: str) -> None:
+        """To the node that asked: this one does."""
+
     def send_hints(self, address: str, hints: list[Hint]) -> None:
         """Send hints to the node that has these channels."""
 

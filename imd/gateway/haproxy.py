@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imd.errors import ConfigurationError
 from imd.gateway.slots import HINT, SLOTS, Slots
+from imd.protocol.errors import ConfigurationError
 
 BACKEND = "imd"
 CONFIGURATION, FIRST, SECOND, SOCKET = "haproxy.cfg", "first.map", "second.map", "haproxy.sock"

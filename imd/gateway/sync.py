@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from imd.errors import ConfigurationError
+from imd.config.reachable import parse_address
 from imd.gateway.haproxy import BACKEND, Folder, Server, Wanted, wanted
-from imd.gateway.nodes import Row, parse_address
+from imd.gateway.nodes import Row
 from imd.gateway.runtime import Held, Runtime, RuntimeProblem
+from imd.protocol.errors import ConfigurationError
 
 
 @dataclass

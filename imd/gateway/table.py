@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
 
 from imd.gateway.nodes import Row, decode
 
@@ -56,6 +58,16 @@ class Announced(NamedTuple):
     wish: str
     """`drain` or `undo`, if an operator has asked this run of the node for it; else empty"""
     reading: Reading
+
+
+class NodeTable(Protocol):
+    """The table, for a node. Deferreds fail with imd.protocol.errors.Unavailable, within half a lease."""
+
+    def announce(self, row: Row) -> Deferred[Announced]:
+        """Write the row and renew its lease."""
+
+    def leave(self, row: Row) -> Deferred[None]:
+        """Remove the row, unless another run of the node has the name by now."""
 
 
 def announce(row: Row) -> Words:

@@ -9,6 +9,7 @@ from imd.contracts.archive import Archive, ArchiveQueue
 from imd.contracts.backend import Backend
 from imd.contracts.bus import Bus
 from imd.contracts.inbox import Inbox
+from imd.gateway.table import NodeTable
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Backends:
     queue: ArchiveQueue
     archive: Archive
     bus: Bus | None
+    nodes: NodeTable | None = None
     workers: Sequence[Backend] = ()
 
     def named(self) -> dict[str, Backend]:

@@ -27,8 +27,15 @@ class Node:
     def __init__(self, reactor: Any, settings: Settings, clock: ServerClock, backends: Backends) -> None:
         self._reactor = reactor
         self._settings = settings
-        self.parts = Parts(reactor, settings, clock, backends, self._own_problems)
-        self._ports = Ports(reactor)
+        self._ports = Ports(reactor, settings.websocket.trusted_proxies)
+        self.parts = Parts(
+            reactor,
+            settings,
+            clock,
+            backends,
+            self._own_problems,
+            lambda: self._ports.websocket is not None,
+        )
         self._start = Start(reactor, settings, self.parts, self._ports, self.problems, self._start_failed)
         self._starting: Deferred[None] | None = None
         self._failed = False
@@ -41,7 +48,7 @@ class Node:
         self._starting.addErrback(self._start_failed)
 
     def stop(self) -> Deferred[None]:
-        """Fires when all is let go of, `stop_seconds` later at most."""
+        """Fires when all is let go of, `drain_seconds` and `stop_seconds` later at most."""
         starting, self._starting = self._starting, None
         if starting is not None:
             starting.cancel()
@@ -67,7 +74,7 @@ class Node:
                 problems[name] = problem
         if self._ports.websocket is None:
             problems["listener"] = "stopping" if self._starting is None else "not listening yet"
-        return problems
+        return problems | self.parts.membership.problems()
 
     # from its start
 

@@ -25,6 +25,7 @@ from imd.node.backends import Backends
 from imd.node.departures import Departures
 from imd.observe.trace import TRACE
 from imd.ops.control import Switch
+from imd.ops.membership import Membership
 from imd.ops.readiness import Readiness
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.wire.listener import ChannelFactory
@@ -40,16 +41,21 @@ class Parts:
         clock: ServerClock,
         backends: Backends,
         own_problems: Callable[[], dict[str, str]],
+        is_listening: Callable[[], bool],
     ) -> None:
         self.backends = backends
         self._reactor = reactor
         self._settings = settings
+        self._factory: ChannelFactory | None = None
         sessions: dict[str, Session] = {}
         self.router = Router(sessions, backends.bus, reactor.seconds, reactor.callLater)
         probes = {"inbox": backends.inbox.probe}
         if id(backends.queue) != id(backends.inbox):
             probes["archive queue"] = backends.queue.probe
-        self.readiness = Readiness(reactor, probes, own_problems)
+        self.membership = Membership(
+            reactor, settings, backends.nodes, backends.bus, is_listening, self._count_connections
+        )
+        self.readiness = Readiness(reactor, probes, own_problems, self.membership.looked)
         self.handed_over = HandedOver(backends.queue, reactor.callLater)
         self.departures = Departures(backends.inbox, reactor.seconds)
         self.acceptor = Acceptor(
@@ -93,9 +99,13 @@ class Parts:
 
     def make_factory(self, room: int) -> ChannelFactory:
         """A factory for the WebSockets of this node. `room`: how many connections there may be."""
-        return ChannelFactory(
+        self._factory = ChannelFactory(
             self._reactor, self._settings, self.gate, partial(Connection, self._services), room
         )
+        return self._factory
+
+    def _count_connections(self) -> int:
+        return len(self._factory.open) if self._factory is not None else 0
 
     def _desk_served(self, deliveries: Sequence[Delivery]) -> None:
         """Agents got the messages that visitors had waiting: deliver them, and archive who takes part now."""

@@ -67,10 +67,12 @@ class Start:
         self.factory.heartbeat.start()
         self._parts.upkeep.start()
         self._parts.readiness.start()
+        await self._parts.membership.start()
         ports = self._ports
         ports.websocket = await ports.open(self._settings.websocket.listen, self.factory)
         max_sockets = max(1, limit - RESERVED_FILES + SPARE_SOCKETS)
         self._parts.gate.guard(Listener(ports.websocket), room, max_sockets)
+        self._parts.membership.changed()
         settle_garbage_collector()
         self.log.info("clients are welcome at {where}, path /ws", where=ports.websocket.getHost())
 
@@ -116,9 +118,10 @@ class Start:
         return learned
 
     def _site(self) -> Any:
+        reason_not_to_serve = self._parts.membership.reason_not_to_serve
         if not self._settings.http.pages:
-            return make_site(self._problems)
-        return make_site(self._problems, read_files(), self._client_settings)
+            return make_site(self._problems, None, None, reason_not_to_serve)
+        return make_site(self._problems, read_files(), self._client_settings, reason_not_to_serve)
 
     def _client_settings(self, headers: Mapping[str, str]) -> bytes | None:
         """The settings of the pages; None until the clients' port is open, for only then it is known."""

@@ -26,17 +26,21 @@ class Stop:
     log = Logger()
 
     def __init__(self, reactor: Any, seconds: float, parts: Parts, ports: Ports) -> None:
-        """All steps together take `seconds` at most."""
+        """All steps behind the first take `seconds` at most."""
         self._reactor = reactor
-        self._until: float = reactor.seconds() + seconds
+        self._seconds = seconds
+        self._until = 0.0
         self._parts = parts
         self._ports = ports
 
     async def run(self, factory: ChannelFactory | None) -> None:
         """`factory`: of the clients; None if the start did not come so far. Never fails."""
+        await self._parts.membership.drain()
+        self._until = self._reactor.seconds() + self._seconds
         port, self._ports.websocket = self._ports.websocket, None
         if port is not None:
             await self._step("stop listening", maybeDeferred(port.stopListening), self._until)
+        await self._step("leave the table of nodes", self._parts.membership.leave(), self._until)
         if factory is not None:
             await self._let_clients_go(factory)
             factory.heartbeat.stop()

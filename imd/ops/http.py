@@ -20,6 +20,7 @@ _PAGE = b"""imd, an instant-messaging daemon
 
 /healthz  200 while the process lives
 /readyz   200 when a message would be accepted, else 503 and the reasons
+/serving  200 when a load balancer is to send clients here, else 503 and the reason
 /metrics  for Prometheus
 """
 
@@ -43,8 +44,10 @@ class _Root(Resource):
         metrics: Any,
         files: Mapping[bytes, File],
         client_settings: ClientSettings | None,
+        reason_not_to_serve: Callable[[], str | None],
     ) -> None:
         super().__init__()
+        self._reason_not_to_serve = reason_not_to_serve
         self._problems = problems
         self._metrics = metrics
         self._files = files
@@ -53,6 +56,7 @@ class _Root(Resource):
             b"/": lambda: (OK, _TEXT, _PAGE),
             b"/healthz": lambda: (OK, _JSON, b'{"status":"ok"}'),
             b"/readyz": self._readiness,
+            b"/serving": self._serving,
         }
 
     def render(self, request: Request) -> Any:
@@ -96,6 +100,12 @@ class _Root(Resource):
             return SERVICE_UNAVAILABLE, _JSON, body
         return OK, _JSON, b'{"ready":true}'
 
+    def _serving(self) -> tuple[int, bytes, bytes]:
+        reason = self._reason_not_to_serve()
+        if reason is not None:
+            return SERVICE_UNAVAILABLE, _JSON, msgspec.json.encode({"serving": False, "reason": reason})
+        return OK, _JSON, b'{"serving":true}'
+
 
 def _answer_with_file(request: Request, file: File) -> bytes:
     for name, value in file.headers:
@@ -115,14 +125,16 @@ def make_site(
     problems: Callable[[], dict[str, str]],
     files: Mapping[bytes, File] | None = None,
     client_settings: ClientSettings | None = None,
+    reason_not_to_serve: Callable[[], str | None] = lambda: None,
 ) -> Site:
     """The site that the http port serves.
 
     `problems` gives the reasons why the node is not ready, by part; empty: ready. `files` are the web pages,
     `client_settings` answers /client.json for them; without `files` there are no pages.
+    `reason_not_to_serve` says why load balancers are to send clients elsewhere; None if they are not.
     """
     # Imported here because it asks for the reactor.
     from prometheus_client.twisted import MetricsResource
 
-    root = _Root(problems, MetricsResource(), files or {}, client_settings)
+    root = _Root(problems, MetricsResource(), files or {}, client_settings, reason_not_to_serve)
     return BoundedSite(root, timeout=REQUEST_SECONDS)

@@ -56,12 +56,20 @@ class Readiness:
     log = Logger()
 
     def __init__(
-        self, clock: Any, probes: Mapping[str, Probe], others: Callable[[], dict[str, str]] = dict
+        self,
+        clock: Any,
+        probes: Mapping[str, Probe],
+        others: Callable[[], dict[str, str]] = dict,
+        looked: Callable[[str, float | None], None] = lambda *_: None,
     ) -> None:
-        """`probes` by part. `others`: what the parts say of themselves, without being asked anything."""
+        """`probes` by part. `others`: what the parts say of themselves, without being asked anything.
+
+        `looked` is told of each look at a part: when it was asked, if it failed or is slow, else None.
+        """
         self._clock = clock
         self._parts = {name: _Part(name, probe) for name, probe in probes.items()}
         self._others = others
+        self._looked = looked
         self._seldom = Seldom(self.log, clock.seconds)
         self._ready: bool | None = None
         self._not_ready_since = 0.0
@@ -119,6 +127,8 @@ class Readiness:
                 part.looking = looking = part.probe()
                 looking.addCallbacks(self._well, self._ill, callbackArgs=(part,), errbackArgs=(part,))
                 looking.addErrback(lambda failure: self._seldom.failure("a look failed", failure))
+            elif self._clock.seconds() - part.asked_at > SLOW_SECONDS:
+                self._looked(part.name, part.asked_at)
         self._tell()
 
     def _well(self, run: object, part: _Part) -> None:
@@ -130,12 +140,14 @@ class Readiness:
         is_steady = part.asked_at - part.well_since >= _APART_SECONDS
         if is_steady and part.asked_at - part.failed_at >= STEADY_SECONDS:
             part.reason = None
+        self._looked(part.name, None)
 
     def _ill(self, failure: Failure, part: _Part) -> None:
         part.looking = None
         if failure.check(CancelledError):
             return
         self.failed(part.name, failure.getErrorMessage())
+        self._looked(part.name, part.asked_at)
         failure.trap(Unavailable)
 
     def _tell(self) -> None:

@@ -17,7 +17,8 @@ from imd.gateway.haproxy import Server as HaproxyServer
 from imd.gateway.nodes import Row
 from imd.gateway.runtime import Runtime, RuntimeProblem
 from tests.gateway.support import row, until
-from tests.servers import HOST, Server, _program, free_port
+from tests.support.servers import HOST, Server, free_port
+from tests.support.servers.process import program as find_program
 
 
 def folder() -> Path:
@@ -136,12 +137,12 @@ class Haproxy(Server):
         return {name: "up" if held.up else "down" for name, held in self.runtime.servers("imd").items()}
 
     def _command(self) -> list[str | Path]:
-        program = _program("haproxy", "Debian package haproxy")
+        program = find_program("haproxy", "Debian package haproxy")
         return [program, "-W", "-f", self.folder / "haproxy.cfg"]
 
 
 def check(path: Path) -> tuple[int, str]:
     """Exit code and output of `haproxy -c`."""
-    program = _program("haproxy", "Debian package haproxy")
+    program = find_program("haproxy", "Debian package haproxy")
     done = subprocess.run([program, "-c", "-f", str(path)], capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout + done.stderr

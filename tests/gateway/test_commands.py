@@ -18,7 +18,7 @@ from imd.command import drain, gateway, nodes
 from imd.command.output import Output
 from imd.command.redis_client import RedisClient
 from imd.command.table_reader import TableReader
-from imd.errors import ConfigurationError
+from imd.config.settings import Redis, Settings
 from imd.gateway import table
 from imd.gateway.haproxy import Folder
 from imd.gateway.nodes import Row
@@ -26,12 +26,12 @@ from imd.gateway.runtime import RuntimeProblem
 from imd.gateway.slots import Slots
 from imd.gateway.sync import Sync
 from imd.gateway.table import announce, announced
-from imd.settings import Redis, Settings
+from imd.protocol.errors import ConfigurationError
 from tests.command import write_ini
 from tests.gateway.haproxy import FakeNode, Haproxy, folder
 from tests.gateway.support import row, until
 from tests.gateway.test_haproxy import USERS, url
-from tests.servers import HOST, RedisServer, end_group, shared, spawn
+from tests.support.servers import HOST, RedisServer, end_group, shared, spawn
 
 
 class Announcer:

@@ -14,13 +14,14 @@ from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from imd.command.redis_client import RedisClient, RedisError
-from tests.certificate import tls_endpoint
 from tests.gateway.haproxy import folder
 from tests.gateway.support import until
 from tests.gateway.test_websocket import SECRET, token
-from tests.nodes import NodeServer
-from tests.servers import HOST, RedisServer, Server, _program, free_port, tail
-from tests.ws_client import WsClient
+from tests.support.certificate import tls_endpoint
+from tests.support.nodes import NodeServer
+from tests.support.servers import HOST, RedisServer, Server, free_port, tail
+from tests.support.servers.process import program as find_program
+from tests.support.ws_client import WsClient
 
 ETC = Path(__file__).resolve().parents[2] / "etc"
 
@@ -49,7 +50,7 @@ class RedisProxy(Server):
         (self.folder / "redis.cfg").write_text(self._text)
 
     def _command(self) -> list[str | Path]:
-        return [_program("haproxy", "Debian package haproxy"), "-db", "-f", self.folder / "redis.cfg"]
+        return [find_program("haproxy", "Debian package haproxy"), "-db", "-f", self.folder / "redis.cfg"]
 
     def _question(self) -> bytes:
         return b"PING\r\n"
@@ -154,7 +155,7 @@ class Nginx(Server):
         )
 
     def _command(self) -> list[str | Path]:
-        program = _program("nginx", "Debian package nginx-light")
+        program = find_program("nginx", "Debian package nginx-light")
         return [program, "-p", self.folder, "-c", self.folder / "nginx.conf"]
 
     def reload(self) -> None:

@@ -7,13 +7,13 @@ from urllib.parse import quote
 
 from twisted.trial import unittest
 
-from imd.errors import ConfigurationError
 from imd.gateway.haproxy import Folder, Server, replace_servers, wanted
 from imd.gateway.slots import Slots, hint_of
-from tests.certificate import tls_endpoint
+from imd.protocol.errors import ConfigurationError
 from tests.gateway.haproxy import FakeNode, Haproxy, check, folder
 from tests.gateway.support import until
-from tests.servers import HOST, free_port
+from tests.support.certificate import tls_endpoint
+from tests.support.servers import HOST, free_port
 
 USERS = [
     *("alice", "bob", "a b&c=d", "x+y", "100%", "q?r", "semi;colon", "sl/ash#hash", "!'()*~"),

@@ -15,7 +15,7 @@ from imd.gateway.table import serving
 from tests.gateway.haproxy import FakeNode, Haproxy, folder
 from tests.gateway.support import row, until
 from tests.gateway.test_haproxy import USERS, url
-from tests.servers import HOST
+from tests.support.servers import HOST
 
 QUIET = Outcome()
 

@@ -8,13 +8,13 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial import unittest
 
-from imd.backends.redis_connection import RedisConnection
 from imd.command.redis_client import RedisClient
 from imd.gateway import table
 from imd.gateway.nodes import Row, decode
 from imd.gateway.table import Announced, LastTable, Reading, announce, announced, leave, read, reading, wish
+from imd.store.redis.connection import RedisConnection
 from tests.gateway.support import row, until
-from tests.servers import RedisServer, shared
+from tests.support.servers import RedisServer, shared
 
 
 class TableTests(unittest.TestCase):

@@ -13,12 +13,13 @@ from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from imd.gateway.haproxy import Folder, Server, wanted
-from tests.certificate import tls_endpoint
 from tests.gateway.haproxy import Haproxy, folder
 from tests.gateway.support import until
-from tests.nodes import NodeServer
-from tests.servers import HOST
-from tests.ws_client import WsClient
+from tests.hostile.raw import RawClient
+from tests.support.certificate import tls_endpoint
+from tests.support.nodes import NodeServer
+from tests.support.servers import HOST
+from tests.support.ws_client import WsClient
 
 SECRET = "a secret of the gateway's tests, long enough"
 
@@ -39,38 +40,41 @@ class WebSocketTests(unittest.TestCase):
         pem.write_text((self.path / "cert.pem").read_text() + (self.path / "key.pem").read_text())
         self.pem = str(pem)
 
-    def start(self, listen: str = "", certificate: str | None = None, **kind: Any) -> Haproxy:
+    def start(
+        self, listen: str = "", certificate: str | None = None, per_address: int = 0, **kind: Any
+    ) -> Haproxy:
         """A node whose listener is of this kind, and HAProxy in front of it. Blocking."""
         node = NodeServer(
             Path(self.mktemp()).absolute(), {"auth": {"mode": "jwt", "secret": SECRET}}, name="n1"
         )
         node.ini["http"] = {"pages": "no"}
+        node.ini["limits"] = {"connections_per_address": per_address}
         if listen:
             node.ini["websocket"] = {"listen": listen.replace("PORT", str(node.port))}
+        node.ini.setdefault("websocket", {})["trusted_proxies"] = HOST
         self.addCleanup(node.kill)
         node.start()
         server = Server("n1", HOST, node.port, HOST, node.http_port, **kind)
         proxy = Haproxy(self.path)
         place = Folder(str(self.path))
         place.create(f"{HOST}:{proxy.port}", certificate, wanted([server], ["n1"]))
-        # Nodes have no /serving yet.
-        text = place.configuration.read_text().replace("/serving", "/readyz")
-        place.configuration.write_text(text)
         self.addCleanup(proxy.kill)
         proxy.start()
         until(lambda: proxy.states() == {"n1": "up"}, "HAProxy sees the node")
         return proxy
 
-    async def talk(self, proxy: Haproxy, scheme: str = "ws") -> tuple[WsClient, WsClient]:
+    async def talk(
+        self, proxy: Haproxy, scheme: str = "ws", users: tuple[str, str] = ("alice", "小明")
+    ) -> tuple[WsClient, WsClient]:
         """Two users with a hint in their URLs write to one another."""
         clients = []
-        for user in ("alice", "小明"):
+        for user in users:
             url = f"{scheme}://{HOST}:{proxy.port}/ws?user={quote(user, safe='')}"
             client = await WsClient.login(url, token=token(user))
             self.addCleanup(client.protocol.transport.abortConnection)
             self.assertEqual(client.connected["userId"], user)
             clients.append(client)
-        await clients[0].say("小明", "你好")
+        await clients[0].say(users[1], "你好")
         self.assertEqual((await clients[1].take("message"))["msg"], "你好")
         return clients[0], clients[1]
 
@@ -81,7 +85,7 @@ class WebSocketTests(unittest.TestCase):
         await deferToThread(proxy.reload)
         await one.say("小明", "still here")
         self.assertEqual((await other.take("message"))["msg"], "still here")
-        await self.talk(proxy)
+        await self.talk(proxy, users=("carol", "小红"))
 
     async def test_wss(self) -> None:
         """TLS ends at HAProxy, or goes on to the node."""
@@ -98,6 +102,24 @@ class WebSocketTests(unittest.TestCase):
         listen = f"haproxy:tcp:PORT:interface={HOST}"
         proxy = await deferToThread(self.start, listen, None, proxy=True)
         await self.talk(proxy)
+
+    async def test_addresses(self) -> None:
+        """Limits by address count the client, not HAProxy, by X-Forwarded-For and by the PROXY protocol."""
+
+        def come(proxy: Haproxy, address: str) -> object:
+            client = RawClient(proxy.port, address=address)
+            self.addCleanup(client.socket.close)
+            self.assertTrue(client.open().startswith(b"HTTP/1.1 101"))
+            client.say({"isConnect": True, "device": client.user, "token": token("alice")})
+            came = client.next()
+            return came.brief if came is not None else None
+
+        for listen, proxied in (("", False), (f"haproxy:tcp:PORT:interface={HOST}", True)):
+            proxy = await deferToThread(self.start, listen, None, 1, proxy=proxied)
+            for address, answers in (("127.0.0.2", ["connected", 4100]), ("127.0.0.3", ["connected", 4100])):
+                found = [await deferToThread(come, proxy, address) for _ in answers]
+                self.assertEqual(found, answers, (listen, address))
+            await deferToThread(proxy.kill)
 
     async def test_foreign_hint(self) -> None:
         """A hint is a hint: who somebody is comes from the token."""

@@ -16,6 +16,7 @@ ROOMS = (
     "contracts",
     "observe",
     "config",
+    "gateway",
     "entry",
     "wire",
     "chat",
@@ -29,7 +30,7 @@ ROOMS = (
 )
 # Rooms that know less than all that is above them.
 KNOWS_ONLY = {
-    "store": {"protocol", "contracts", "observe"},
+    "store": {"protocol", "contracts", "observe", "gateway"},
     "client": {"protocol"},
     "node": set(ROOMS[: ROOMS.index("node")]) - {"store"},
 }

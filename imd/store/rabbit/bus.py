@@ -67,7 +67,19 @@ class Back(msgspec.Struct, array_like=True, tag="back"):
     sender: str
 
 
-BusMessage = Hints | Search | Found | Replaced | Back
+class Asking(msgspec.Struct, array_like=True, tag="asking"):
+    """The sender gets no answers from Redis, and asks who does."""
+
+    sender: str
+
+
+class Well(msgspec.Struct, array_like=True, tag="well"):
+    """The sender does."""
+
+    sender: str
+
+
+BusMessage = Hints | Search | Found | Replaced | Back | Asking | Well
 
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(BusMessage).decode
@@ -147,6 +159,8 @@ class RabbitBus:
         self._found: Callable[[str, list[str]], None] = _ignore
         self._replaced: Callable[[list[str]], None] = _ignore
         self._back: Callable[[], None] = _ignore
+        self._asked: Callable[[str], None] = _ignore
+        self._well: Callable[[str], None] = _ignore
         self._hearing = False
         publisher.add_user(self._set_up_publisher, self._publisher_lost)
         # A blocked connection answers no searches.
@@ -168,6 +182,10 @@ class RabbitBus:
         self._found = found
         self._replaced = replaced
         self._back = back
+
+    def listen_health(self, asked: Callable[[str], None], well: Callable[[str], None]) -> None:
+        self._asked = asked
+        self._well = well
 
     def start(self) -> Deferred[None]:
         return gatherResults([self._publisher.start(), self._consumer.start()]).addCallback(lambda _: None)
@@ -200,6 +218,14 @@ class RabbitBus:
     def send_replaced(self, channels: list[str]) -> None:
         for part in _split_channels(channels):
             self._publish("replaced", SEARCH_EXCHANGE, "", Replaced(self.address, part), len(part))
+
+    # from the node's health
+
+    def ask_who_is_well(self) -> None:
+        self._publish("asking", SEARCH_EXCHANGE, "", Asking(self.address), 1)
+
+    def say_well(self, address: str) -> None:
+        self._publish("well", NODE_EXCHANGE, address, Well(self.address), 1)
 
     def _publish(self, kind: str, exchange: str, key: str, message: BusMessage, count: int) -> None:
         channel = self._channel
@@ -310,6 +336,10 @@ class RabbitBus:
                     self._replaced(channels)
                 case Back():
                     self._back()
+                case Asking(sender):
+                    self._asked(sender)
+                case Well(sender):
+                    self._well(sender)
         except Exception:
             sender = message.sender
             self._seldom.failure("a {kind} message from {sender} failed", Failure(), kind=kind, sender=sender)

@@ -76,6 +76,10 @@ class RedisInbox:
     def problem(self) -> str | None:
         return self._redis.problem()
 
+    def command(self, *parts: bytes | str | int) -> Deferred[Any]:
+        """Run one command for another store of the node. Fails with Unavailable."""
+        return self._redis.general.command(*parts)
+
     # messages on their way in
 
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:

@@ -20,6 +20,7 @@ SECRET = "0123456789abcdef0123456789abcdef"
 PROTOCOL = {
     "node": {
         "name": "", "backend": "embedded", "data": "var", "lease_seconds": 90, "stop_seconds": 10,
+        "drain_seconds": 0,
         "control": "",
     },
     "websocket": {
@@ -28,6 +29,7 @@ PROTOCOL = {
         "connect_seconds": 10,
         "ping_seconds": 25,
         "pong_seconds": 10,
+        "trusted_proxies": (),
     },
     "http": {"listen": "tcp:8080:interface=127.0.0.1", "pages": True, "websocket_url": ""},
     "auth": {
@@ -65,6 +67,7 @@ PROTOCOL = {
     "mongodb": {"url": "mongodb://127.0.0.1:27017/imd", "timeout_seconds": 10},
     "archive": {"consume": True, "queue_bytes": 1073741824, "batch": 2000},
     "desk": {"grace_seconds": 120},
+    "cluster": {"routing": "search", "advertise": "", "advertise_http": ""},
 }
 
 
@@ -336,13 +339,16 @@ class CrossCheckTests(FileCase):
                 "tcp6:9000",
                 r"tcp6:9000:interface=\:\:",
                 r"tcp6:9000:interface=2001\:db8\:\:1",
-                "haproxy:tcp:9000:interface=127.0.0.1",
             ):
                 text = self.complaint(f"[{section}]\nlisten = {listen}\n")
                 self.assertIn(f"node.ini:2: [{section}] listen: found ", text)
                 self.assertIn("because with [auth] mode = open whoever reaches", text)
                 found = self.load(f"[{section}]\nlisten = {listen}\n[auth]\nmode = jwt\nsecret = {SECRET}\n")
                 self.assertEqual(getattr(found, section).listen, listen)
+
+    def test_open_mode_takes_no_proxies(self) -> None:
+        text = self.complaint("[websocket]\nlisten = haproxy:tcp:9000:interface=127.0.0.1\n")
+        self.assertIn("because with [auth] mode = open whoever reaches", text)
 
     def test_loopback_endpoints(self) -> None:
         """All kinds of endpoints that only this machine can reach."""
@@ -355,6 +361,76 @@ class CrossCheckTests(FileCase):
             "unix:/run/imd.sock:mode=600",
         ):
             self.assertEqual(self.load(f"[websocket]\nlisten = {listen}\n").websocket.listen, listen)
+
+    GATEWAY = {
+        "node": "backend = cluster\nname = east",
+        "websocket": "listen = tcp:9000:interface=127.0.0.1",
+        "http": "listen = tcp:8080:interface=127.0.0.1",
+        "cluster": "routing = gateway",
+    }
+
+    def load_gateway(self, **sections: str) -> Settings:
+        return self.load(
+            "".join(f"[{name}]\n{keys}\n" for name, keys in {**self.GATEWAY, **sections}.items())
+        )
+
+    def test_behind_a_gateway(self) -> None:
+        """The gateway has to have a name to call the node by, and addresses that it reaches."""
+        self.assertEqual(self.load_gateway().cluster.routing, "gateway")
+        jwt = f"mode = jwt\nsecret = {SECRET}"
+        anywhere = {"websocket": "listen = tcp:9000", "http": "listen = tcp:8080", "auth": jwt}
+        advertised = "routing = gateway\nadvertise = 10.0.0.7:443\nadvertise_http = [2001:db8::1]:8080"
+        settings = self.load_gateway(**anywhere, cluster=advertised)
+        self.assertEqual(settings.cluster.advertise, "10.0.0.7:443")
+        self.assertEqual(self.load_gateway(node="backend = cluster\nname = a:1.b_c-d").node.name, "a:1.b_c-d")
+        for sections, complaint in (
+            ({"node": "backend = embedded\nname = east"}, r"\[cluster\] routing: .* it is one node"),
+            ({"node": "backend = cluster"}, r"\[node\] name: .* letters, digits and _ \. : -"),
+            ({"node": "backend = cluster\nname = a@b"}, r":\d+: \[node\] name: found 'a@b'"),
+            ({**anywhere}, r"\[websocket\] listen: .*\[cluster\] advertise = HOST:PORT .*every interface"),
+            (
+                {**anywhere, "cluster": "routing = gateway\nadvertise = h:1"},
+                r"\[http\] listen: .*\[cluster\] advertise_http = HOST:PORT",
+            ),
+            ({"websocket": "listen = unix:/tmp/socket"}, r"\[websocket\] listen: .*no TCP port"),
+            (
+                {
+                    "http": "listen = haproxy:tcp:8080:interface=127.0.0.1",
+                    "websocket": "listen = tcp:9000:interface=127.0.0.1\ntrusted_proxies = 10.0.0.1",
+                    "auth": jwt,
+                },
+                r"\[http\] listen: .*in clear",
+            ),
+        ):
+            with self.assertRaisesRegex(ConfigurationError, complaint):
+                self.load_gateway(**sections)
+
+    def test_advertised_addresses(self) -> None:
+        for bad in ("0.0.0.0:9000", "[::]:9000", "10.0.0.7", "host:0", "host:65536", "http://host:80"):
+            with self.assertRaisesRegex(ConfigurationError, r":2: \[cluster\] advertise: .*HOST:PORT"):
+                self.load(f"[cluster]\nadvertise = {bad}\n")
+
+    def test_trusted_proxies(self) -> None:
+        settings = self.load("[websocket]\ntrusted_proxies = 10.0.0.1, 2001:DB8::/32 unix\n")
+        self.assertEqual(settings.websocket.trusted_proxies, ("10.0.0.1", "2001:db8::/32", "unix"))
+        for bad in ("proxy.example", "10.0.0.1/8", "10.0.0.0/33", "*"):
+            with self.assertRaisesRegex(ConfigurationError, r":2: \[websocket\] trusted_proxies: .*IP"):
+                self.load(f"[websocket]\ntrusted_proxies = {bad}\n")
+
+    def test_haproxy_needs_trust(self) -> None:
+        """A listener that takes the PROXY protocol is no use while nobody is trusted."""
+        jwt = f"[auth]\nmode = jwt\nsecret = {SECRET}\n"
+        for section in ("websocket", "http"):
+            listen = f"{jwt}[{section}]\nlisten = haproxy:tcp:9000\n"
+            with self.assertRaisesRegex(ConfigurationError, rf":5: \[{section}\] listen: .*trusted_proxies"):
+                self.load(listen)
+            trusted = "trusted_proxies = unix\n"
+            self.load(listen + (trusted if section == "websocket" else f"[websocket]\n{trusted}"))
+
+    def test_drain_seconds(self) -> None:
+        self.assertEqual(self.load("[node]\ndrain_seconds = 0\n").node.drain_seconds, 0)
+        self.assertEqual(self.load("[node]\ndrain_seconds = 2.5\n").node.drain_seconds, 2.5)
+        self.assertRaisesRegex(ConfigurationError, "0 to 86400", self.load, "[node]\ndrain_seconds = -1\n")
 
     def test_jwt_needs_one_key(self) -> None:
         """Mode jwt needs a secret or a public key, and not both."""

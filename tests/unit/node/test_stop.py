@@ -46,8 +46,9 @@ class StopTests(unittest.TestCase):
 
     def stop(self, *clients: Any) -> Deferred[None]:
         """Begin a stop with a port, a backend of each kind in `stops`, and these clients."""
-        done = {"drained": lambda: succeed(None), "finished": lambda: succeed(None)}
-        names = ("gate", "upkeep", "readiness", "handed_over", "router", "departures", "acceptor")
+        done = dict.fromkeys(("drained", "finished", "drain", "leave"), lambda: succeed(None))
+        names = ["gate", "upkeep", "readiness", "handed_over", "router", "departures", "acceptor"]
+        names.append("membership")
         parts: Any = SimpleNamespace(**{name: Recorder(name, self.steps, **done) for name in names})
         parts.trace_switch = Recorder("trace", self.steps)
         named = {name: Recorder(name, self.steps, stop=stop) for name, stop in self.stops.items()}
@@ -73,7 +74,11 @@ class StopTests(unittest.TestCase):
         """Clients are told and answered before they are closed; backends end after all that uses them."""
         stopped = self.stop(Client(self.steps))
         self.assertEqual(
-            self.steps, ["websocket.stopListening", "client.leaving", "acceptor.drained", "client.close"]
+            self.steps,
+            [
+                *("membership.drain", "websocket.stopListening", "membership.leave"),
+                *("client.leaving", "acceptor.drained", "client.close"),
+            ],
         )
         self.emptied[0].callback(None)
         self.steps.clear()

@@ -54,6 +54,23 @@ class HttpTests(unittest.TestCase):
             self.assertEqual(headers["content-type"], "application/json")
 
     @inlineCallbacks
+    def test_serving(self) -> Any:
+        """200 while there is no reason against it, whatever /readyz says."""
+        reasons: list[str | None] = [None]
+        self.problems = {"redis": "down"}
+        yield self.port.stopListening()
+        site = make_site(lambda: self.problems, reason_not_to_serve=lambda: reasons[0])
+        self.port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.addCleanup(self.port.stopListening)
+        status, _, body = yield self.ask("/serving")
+        self.assertEqual((status, json.loads(body)), (200, {"serving": True}))
+        reasons[0] = "draining"
+        status, _, body = yield self.ask("/serving")
+        self.assertEqual((status, json.loads(body)), (503, {"serving": False, "reason": "draining"}))
+        status, _, body = yield self.ask("/serving", b"HEAD")
+        self.assertEqual((status, body), (503, b""))
+
+    @inlineCallbacks
     def test_ready(self) -> Any:
         """200 without problems; with some, 503 and what they are. Asked anew each time."""
         status, _, body = yield self.ask("/readyz")

@@ -15,7 +15,13 @@ class ReadinessTests(unittest.TestCase):
         self.clock = Clock()
         self.asked: list[Deferred[int]] = []
         self.others: dict[str, str] = {}
-        self.readiness = Readiness(self.clock, {"inbox": self.probe}, lambda: dict(self.others))
+        self.looks: list[tuple[str, float | None]] = []
+        self.readiness = Readiness(
+            self.clock,
+            {"inbox": self.probe},
+            lambda: dict(self.others),
+            lambda *look: self.looks.append(look),
+        )
         self.readiness.start()
         self.addCleanup(self.readiness.stop)
 
@@ -51,6 +57,16 @@ class ReadinessTests(unittest.TestCase):
         self.assertEqual(self.readiness.problems(), {})
         self.pass_seconds(1)
         self.assertEqual(READY._value.get(), 1)
+
+    def test_looks_are_told(self) -> None:
+        """Each one when it has ended, and one without an answer each second."""
+        self.well()
+        self.pass_seconds(1, well=False)
+        self.pass_seconds(1)
+        self.assertEqual(self.looks, [("inbox", None), ("inbox", 1.0), ("inbox", None)])
+        self.looks.clear()
+        self.clock.pump([1] * 5)
+        self.assertEqual(self.looks, [("inbox", 3.0)] * 2)
 
     def test_every_other_look_fails(self) -> None:
         """In between it is not well."""

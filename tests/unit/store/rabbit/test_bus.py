@@ -166,6 +166,21 @@ class BusTests(unittest.TestCase):
         )
         self.assertIsNone(one.problem())
 
+    async def test_health(self) -> None:
+        """A question goes to all others, the answer to who asked."""
+        one, _, two, _ = await self.two()
+        heard: list[tuple[str, str, str]] = []
+        for name, bus in (("one", one), ("two", two)):
+            bus.listen_health(
+                lambda sender, name=name: heard.append((name, "asking", sender)),
+                lambda sender, name=name: heard.append((name, "well", sender)),
+            )
+        one.ask_who_is_well()
+        await until(lambda: heard, "the question")
+        two.say_well("one.b1")
+        await until(lambda: len(heard) > 1, "the answer")
+        self.assertEqual(heard, [("two", "asking", "one.b1"), ("one", "well", "two.b1")])
+
     async def test_names(self) -> None:
         """The node's queue has its address in its name and is the node's alone."""
         one, _, _, _ = await self.two()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial import unittest
 
-from imd.gateway.serving import RedisTrouble, reason_not_to_serve
+from imd.ops.serving import RedisTrouble, reason_not_to_serve
 
 
 class ServingTests(unittest.TestCase):
@@ -21,7 +23,7 @@ class ServingTests(unittest.TestCase):
     def fail_for(self, seconds: float, *well: str) -> None:
         """Redis fails every half a second, and these others say each time that it is well."""
         for _ in range(round(seconds * 2)):
-            self.trouble.failed()
+            self.trouble.failed(self.clock.seconds())
             for node in well:
                 self.trouble.heard(node)
             self.clock.advance(0.5)
@@ -77,3 +79,21 @@ class ServingTests(unittest.TestCase):
         self.assertTrue(self.trouble.may_answer())
         self.clock.advance(3)
         self.assertFalse(self.trouble.may_answer())
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.integers(0, 6), st.lists(st.tuples(st.integers(0, 7), st.floats(0, 12)), max_size=20))
+    def test_never_without_half(self, count: int, words: list[tuple[int, float]]) -> None:
+        """However others answer: 503 for Redis only while half of all said lately that they are well."""
+        clock = Clock()
+        trouble = RedisTrouble(clock.seconds)
+        others = [f"n{number}" for number in range(count)]
+        trouble.failed(0.0)
+        said: dict[str, float] = {}
+        for number, seconds in sorted(words, key=lambda word: word[1]):
+            clock.advance(seconds - clock.seconds())
+            trouble.heard(f"n{number}")
+            said[f"n{number}"] = seconds
+            well = sum(node in said and clock.seconds() - said[node] <= 2 for node in others)
+            if reason_not_to_serve(True, False, False, trouble, others) is not None:
+                self.assertGreaterEqual(2 * well, count + 1)
+                self.assertGreaterEqual(clock.seconds(), 5)

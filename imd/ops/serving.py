@@ -33,10 +33,10 @@ class RedisTrouble:
         self._passed_at = self._seconds()
         self._well.clear()
 
-    def failed(self) -> None:
-        """It did not, or refused."""
+    def failed(self, asked_at: float) -> None:
+        """It did not, or refused, when it was asked at this time."""
         if self._failing_since is None:
-            self._failing_since = self._seconds()
+            self._failing_since = asked_at
 
     # from and for the bus
 

@@ -1,0 +1,140 @@
+"""A node among the others: it is announced to them, and knows whether clients are better off elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from imd.config.settings import Settings
+from imd.contracts.bus import Bus
+from imd.gateway.nodes import Row
+from imd.gateway.own_row import own_row
+from imd.gateway.table import NodeTable
+from imd.observe.seldom import Seldom
+from imd.ops.announcing import Announcer
+from imd.ops.serving import RedisTrouble, reason_not_to_serve
+
+
+class Membership:
+    """`table` and `bus` are None where there are no other nodes."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        settings: Settings,
+        table: NodeTable | None,
+        bus: Bus | None,
+        is_listening: Callable[[], bool],
+        count_connections: Callable[[], int],
+    ) -> None:
+        """`clock` is a reactor."""
+        self.draining = False
+        self.announcer: Announcer | None = None
+        self._clock = clock
+        self._settings = settings
+        self._bus = bus
+        self._is_listening = is_listening
+        self._count_connections = count_connections
+        self._seldom = Seldom(self.log, clock.seconds)
+        self._alone = False
+        self._trouble: RedisTrouble | None = None
+        if table is not None and bus is not None:
+            self._row = own_row(settings, bus.address, int(time.time() * 1000))
+            self.announcer = Announcer(clock, table, self._present_row)
+            self._trouble = RedisTrouble(clock.seconds)
+            bus.listen_health(self._asked, self._trouble.heard)
+
+    # from the node
+
+    def start(self) -> Deferred[None]:
+        """Be announced, without slots yet. Fires when this node may listen: behind a gateway, when its name
+        is its own."""
+        if self.announcer is None:
+            return succeed(None)
+        named = self.announcer.start()
+        return named if self._settings.cluster.routing == "gateway" else succeed(None)
+
+    def changed(self) -> None:
+        """This node listens now, or drains: the others are told at once."""
+        if self.announcer is not None:
+            self.announcer.announce()
+
+    def drain(self) -> Deferred[None]:
+        """Say that this node is leaving. Fires `drain_seconds` later, when it may stop listening."""
+        self.draining = True
+        self.changed()
+        seconds = self._settings.node.drain_seconds if self._is_listening() else 0.0
+        return deferLater(self._clock, seconds) if seconds else succeed(None)
+
+    def leave(self) -> Deferred[None]:
+        """Take this node out of the table. Never fails."""
+        return self.announcer.leave() if self.announcer is not None else succeed(None)
+
+    # from readiness
+
+    def looked(self, part: str, failing_since: float | None) -> None:
+        """A look at a part has ended, or takes too long. `failing_since` is None if it found all well."""
+        if part != "inbox" or self._trouble is None or self._bus is None:
+            return
+        if failing_since is None:
+            self._trouble.passed()
+        else:
+            self._trouble.failed(failing_since)
+            if self._trouble.others_are_to_be_asked():
+                self._bus.ask_who_is_well()
+        self._tell()
+
+    # from the http port
+
+    def problems(self) -> dict[str, str]:
+        """The reasons of the membership why this node is not ready, by name."""
+        if self._is_name_taken():
+            return {"name": f"another live node is called {self._row.name}"}
+        return {"listener": "draining"} if self.draining else {}
+
+    def reason_not_to_serve(self) -> str | None:
+        """Why load balancers are to send clients elsewhere; None if they are not."""
+        return reason_not_to_serve(
+            self._is_listening(), self.draining, self._is_name_taken(), self._trouble, self._others()
+        )
+
+    # from within
+
+    def _is_name_taken(self) -> bool:
+        """Without a gateway a name twice does no harm: addresses on the bus differ all the same."""
+        taken = self.announcer is not None and self.announcer.taken
+        return taken and self._settings.cluster.routing == "gateway"
+
+    def _others(self) -> list[str]:
+        """Addresses of the other live nodes on the bus."""
+        if self.announcer is None:
+            return []
+        return [row.bus for row in self.announcer.last.rows.values() if row.bus != self._row.bus]
+
+    def _present_row(self) -> Row:
+        return msgspec.structs.replace(
+            self._row,
+            connections=self._count_connections(),
+            draining=self.draining or not self._is_listening(),
+        )
+
+    def _asked(self, address: str) -> None:
+        if self._bus is not None and self._trouble is not None and self._trouble.may_answer():
+            self._bus.say_well(address)
+
+    def _tell(self) -> None:
+        alone = self._trouble is not None and self._trouble.is_ours_alone(self._others())
+        if alone != self._alone:
+            self._alone = alone
+            if alone:
+                self._seldom.warn("Redis answers others and not this node: /serving says 503", cause="alone")
+            else:
+                self._seldom.info("Redis is no trouble of this node alone any more", cause="not alone")
