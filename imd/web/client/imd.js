@@ -835,7 +835,7 @@ export class Client extends EventTarget {
     ws.onerror = () => {}; // a close follows
   }
 
-  /** Who this connection will most likely be; null if nothing tells, or nobody may know. */
+  /** The user that this connection will most likely be; null if nothing tells, or `hint` is off. */
   get #hint() {
     const { hint, userId, isVisitor } = this.#options;
     if (hint === false) return null;
