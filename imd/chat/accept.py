@@ -64,7 +64,7 @@ BATCH_DELIVERIES = 5_000
 BATCH_BYTES = 1 << 20
 MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 << 20
-# Of the messages that wait one in so many has its time noted, so that the others cost nothing.
+# One waiting message in so many has its time of arrival noted. The others cost nothing.
 MARK_EVERY = 64
 MAX_SCRIPTS_IN_FLIGHT = 4
 # As many as the archive queue takes without a confirm, and fewer bytes: what is in an inbox has room there.
@@ -129,7 +129,7 @@ class _Batch:
 
 class Acceptor:
     """`call_soon` runs a function in the reactor's next turn; `deliver` sends hints of what was placed;
-    `handed_over` tells the archive of older messages that came along.
+    `handed_over` tells the archive which agents got a visitor's older messages.
 
     `call_failed` is told which part failed a call, by the names that /readyz uses, and why.
     """
@@ -158,7 +158,7 @@ class Acceptor:
         self._waiting_bytes = 0
         self._taken = 0
         self._marks: deque[tuple[int, float]] = deque()
-        """when some of those that wait came: how many came before, and the time. One in MARK_EVERY has one"""
+        """for one waiting message in MARK_EVERY: how many came before it, and when it came"""
         self._next_mark = 0
         """the length of `waiting` at which the next mark is due"""
         self._scheduled = False
@@ -277,7 +277,7 @@ class Acceptor:
 
     def _script_answered(self, result: Any) -> Any:
         self._scripts -= 1
-        # Before its hints go out: the inbox has something to do while this node is busy with them.
+        # The next call starts before the hints go out: the inbox works while this node sends them.
         self._start()
         return result
 
@@ -372,7 +372,7 @@ class Acceptor:
                     accepted += 1
                     entry.origin.message_accepted(entry.client_msg_id, entry.message_id, entry.send_time)
             except Exception:
-                # One that cannot take its answer costs nobody else an answer.
+                # A sender that fails must not cost the others their answers.
                 self._seldom.failure("a sender could not be answered", Failure())
         _ACCEPTED_NEW.inc(accepted)
         _ACCEPTED_AGAIN.inc(again)

@@ -364,7 +364,7 @@ class Connection:
         if self._state == _NEW:
             self.close(CLOSE_NO_CONNECT, "no connect frame in time")
         elif self._state == _OPENING:
-            # It did what it had to: it is this node that is late.
+            # The client did its part: this node is late.
             self.close(CLOSE_OVERLOADED, "the login took too long")
 
     def _watch_expiry(self, identity: Identity) -> None:
@@ -384,7 +384,7 @@ class Connection:
         assert session is not None
         self._services.sessions.pop(session.channel, None)
         if session.epoch:
-            # The two hold each other: they are to go now, not when somebody looks for garbage.
+            # Break the reference cycle with the session.
             self.session = None
             self._services.leave(session.leave(clean))
         else:

@@ -1,6 +1,6 @@
-"""Messages that come while a session reads its inbox: they follow what it reads, and are not read once more.
+"""Messages that are pushed while a session reads its inbox: kept here, and delivered behind the page.
 
-Without them a session that fell behind once stays there for as long as messages come faster than pages do.
+Without this buffer a session that is behind stays behind while messages arrive faster than pages do.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ MAX_BYTES = 64 << 20
 
 
 class HintBuffer:
-    """Messages of one session, without a hole. Messages without room are in the inbox all the same."""
+    """Messages of one session, without a hole. A message that finds no room is read from the inbox later."""
 
     __slots__ = ("_messages", "_size")
 
     total_bytes = 0
-    """of all of them, at most MAX_BYTES"""
+    """held by all sessions together, at most MAX_BYTES"""
 
     def __init__(self) -> None:
         self._messages: list[tuple[int, bytes]] = []

@@ -31,11 +31,11 @@ class Historian:
     def _scope(
         self, query: HistoryQuery, author: Author, frame: frames.HistoryFrame
     ) -> Deferred[HistoryQuery]:
-        """Which conversation is meant. One that the viewer is no member of cannot be named."""
+        """Set the conversation that is asked for. A frame can only name conversations of its author."""
         if frame.all:
             return succeed(query)
         if author.type is FromUserType.VISITOR_TYPE:
-            # All that a visitor says and hears is one conversation, whoever its agent is.
+            # A visitor has one conversation, with any agent.
             query.conversation = conversation_id([author.user])
             return succeed(query)
         others = [frame.with_] if frame.with_ is not None else frame.group or []
@@ -45,7 +45,7 @@ class Historian:
         return succeed(query)
 
     def _visitors_conversation(self, query: HistoryQuery, visitor: str) -> Deferred[HistoryQuery]:
-        """It belongs to the visitor: its present agent reads all of it, others what they had part in."""
+        """The visitor's present agent reads all of it, any other user the messages that they took part in."""
         query.conversation = conversation_id([visitor])
 
         def decide(agent: str) -> HistoryQuery:

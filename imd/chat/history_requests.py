@@ -35,7 +35,7 @@ class Asker(Protocol):
 
 
 class HistoryRequests:
-    """One connection's: at most MAX_REQUESTS are under way. Each costs `bucket` as much as a message."""
+    """One connection's requests: at most MAX_REQUESTS at a time. Each costs `bucket` as much as a message."""
 
     __slots__ = ("_asker", "_author", "_bucket", "_count", "_services")
 
@@ -72,7 +72,7 @@ class HistoryRequests:
 
     def _failed(self, failure: Failure, ref: str | None) -> None:
         if failure.check(Unavailable) is None:
-            self.log.failure("history", failure)
+            self.log.failure("a page of history failed", failure)
         if self._asker.is_open:
             refused = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
             self._asker.send_error(refused, ref=ref)

@@ -1,4 +1,4 @@
-"""The patience with a client whose frames are wrong, or too many of those that are no messages."""
+"""The limits on one client's bad frames, and on its frames that are no messages: past them it is closed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Callable
 from imd.entry.allowance import MAX_STRANGERS_ERRORS, Allowance
 from imd.protocol.errors import CLOSE_BAD_FRAMES, CLOSE_OVERLOADED, Closing
 
-# So many frames in a row that cannot be read, and the client is told not to come back.
+# After so many unreadable frames in a row the client is told not to come back.
 MAX_BAD_FRAMES = 32
 
 
 class Patience:
-    """One connection's. Its methods return a Closing when it has run out. `seconds` is a monotonic clock."""
+    """The limits of one connection. A method that finds one exceeded returns a Closing.
+
+    `seconds` is a monotonic clock.
+    """
 
     __slots__ = ("_allowance", "_seconds", "_strangers_errors", "bad_frames")
 
@@ -44,7 +47,7 @@ class Patience:
         return Closing(CLOSE_BAD_FRAMES, "bad_frame, again and again")
 
     def stranger_erred(self) -> Closing | None:
-        """A frame before the connect signal was answered with an error: there is nothing else to be had."""
+        """A frame before the connect signal was answered with an error."""
         self._strangers_errors += 1
         if self._strangers_errors < MAX_STRANGERS_ERRORS:
             return None

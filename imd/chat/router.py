@@ -1,8 +1,8 @@
 """Hints: telling the channels of a message's recipients, on this node or on another.
 
-The registry holds channel ids, not nodes. A channel that is not here is searched for once, by telling
-everybody; whoever has it answers, and from then on its hints go straight to that node. A channel never
-moves, so what was learned is never wrong, at worst it is about a channel that is gone.
+The registry holds channel ids, not nodes. A channel of another node is searched for once, by asking all
+nodes. The node that has it answers, and later hints go straight to that node. A channel never moves, so a
+learned address stays true until the channel is gone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_HELD_HINTS = 16
 
 
 class _Search:
-    """A channel that is being looked for, and what it has to be told meanwhile."""
+    """A search for a channel, and the hints that wait for its result."""
 
     __slots__ = ("deadline", "held", "latest")
 
@@ -48,7 +48,7 @@ class _Search:
         self.latest: Hint | None = None
 
     def hold(self, hint: Hint) -> None:
-        """Keep a few hints whole; of more than that, only the last number counts."""
+        """Keep the first MAX_HELD_HINTS hints whole, and the number of the last one."""
         self.latest = hint
         if len(self.held) < MAX_HELD_HINTS:
             self.held.append(hint)
@@ -125,7 +125,7 @@ class Router:
         if session is not None:
             session.replaced()
         elif self._bus is not None:
-            # All nodes hear of it: when many clients come back at once, of many at a time.
+            # Sent to all nodes, so the replacements of one turn share a message.
             if not self._replaced:
                 self._tell_call = self._call_later(0, self._tell_away)
             self._replaced.append(channel)
@@ -157,7 +157,7 @@ class Router:
             search.hold(hint)
             return
         if self._bus_is_down():
-            # Nobody would hear it, and an unanswered search would keep the channel unfound for a while.
+            # No node would get the search. Unanswered, it would rule out another one for a while.
             return
         now = self._seconds()
         if self._unfound.get(hint.channel, 0.0) > now or len(self._searching) >= MAX_SEARCHING:
@@ -171,7 +171,7 @@ class Router:
         return self._bus is None or self._bus.problem() is not None
 
     def _sweep(self) -> None:
-        """Give up searches that nobody answered; what they were for is in the inboxes."""
+        """Give up searches that no node has answered. Their messages are in the inboxes."""
         self._sweep_call = None
         now = self._seconds()
         for channel in [c for c, search in self._searching.items() if search.deadline <= now]:
@@ -236,6 +236,6 @@ class Router:
                 session.replaced()
 
     def _somebody_back(self) -> None:
-        # The node of an unfound channel may not have heard us. It finds its missed messages by itself.
+        # The node of an unfound channel may have missed the search. It reconciles, so no message is lost.
         self._searching.clear()
         self._unfound.clear()

@@ -1,4 +1,4 @@
-"""Shared by all connections of a node."""
+"""The objects that all connections of a node share."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ class Services:
     call_later: Callable[..., Cancellable]
     unix_seconds: Callable[[], float]
     leave: Callable[[Leave], None]
-    """tells the inbox that a channel is gone, and sees to it that this ends"""
+    """removes a channel from the registry; a node that stops waits for the answer"""
     desk_changed: Callable[[], None]
-    """an agent came: somebody may be waiting"""
+    """called when an agent has connected, as visitors may be waiting"""

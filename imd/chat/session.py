@@ -37,9 +37,9 @@ PULLED = Counter("imd_pulled_messages_total", "Messages delivered by reading the
 RESETS = Counter("imd_session_resets_total", "Times that a connected device had to be told `reset`.")
 
 PAGE_MESSAGES = 100
-# So much is not copied into a frame of each device that gets it.
+# A body of this size or more is sent beside its header, not copied into one frame with it.
 LARGE_BYTES = 1024
-# A device that does not acknowledge is pinged when so many messages wait for a sign of life.
+# A device that never acknowledges is pinged after so many messages, as its pong confirms them.
 UNACKED_PING = 64
 
 
@@ -98,7 +98,7 @@ class Session:
         self.sent = 0
         """the last number written to the device"""
         self.known = 0
-        """the highest number heard of, from anything"""
+        """the highest number heard of: from a hint, from connecting, from reconciling"""
         self.ceiling = 0
         """the highest number ever sent to this channel, whatever the epoch"""
         self.ended = False
@@ -110,7 +110,7 @@ class Session:
         """acknowledgements that name no epoch may still be about the numbers before the reset"""
         self._pulling = False
         self._hint_buffer: HintBuffer | None = None
-        """what came since the inbox was asked"""
+        """the messages pushed since the inbox was asked"""
         self.cursor = Cursor()
         self._early: tuple[str, int] | None = None
         """the highest number heard of before the session began"""
@@ -295,7 +295,7 @@ class Session:
         if page.messages or self.known > asked_known:
             self.known = max(self.known, page.head)
         else:
-            # The inbox has no more: whatever said so was wrong, and asking again would never end.
+            # The inbox has no more, so `known` was wrong. Asking again would never end.
             self.known = page.head
         first = page.messages[0][0] if page.messages else page.head + 1
         if first > self.sent + 1:
@@ -326,7 +326,7 @@ class Session:
         # Reconciling asks again.
         self._answered()
         if failure.check(Unavailable) is None:
-            self.log.failure("pull for {user}", failure, user=self.user)
+            self.log.failure("reading the inbox of {user} failed", failure, user=self.user)
 
     def _reset(self, epoch: str, seq: int, head: int) -> None:
         self._start_at(epoch, seq, head, start_confirmed=False)
@@ -397,4 +397,4 @@ class Session:
     def _ack_failed(self, failure: Failure) -> None:
         self.cursor.store_failed()
         if failure.check(Unavailable) is None:
-            self.log.failure("ack for {user}", failure, user=self.user)
+            self.log.failure("an acknowledgement of {user} failed", failure, user=self.user)

@@ -50,13 +50,13 @@ class Upkeep:
         self._desk_served = desk_served
         self._bus_problem = bus_problem
         self._reconcile_seconds = min(reconcile_seconds, lease_seconds / 3)
-        # Found a pass and a tick after it was lost, a message still is not later than promised.
+        # A lost hint is found within one pass plus one tick. The two must fit reconcile_seconds.
         self._patience = TICK_SECONDS if self._reconcile_seconds >= 5 * TICK_SECONDS else 0.0
         self._renew_seconds = lease_seconds / 3
         self._reconciled_at = self._renewed_at = clock.seconds()
         self._once_more = False
         self._late: list[tuple[Session, Head]] = []
-        """what was in an inbox at the last pass, and may have been under way to here"""
+        """sessions that the last pass found behind, with their heads; the hints may have been on their way"""
         self._passing: Deferred[None] | None = None
         self._serving: Deferred[None] | None = None
         self._serve_again = False
@@ -72,7 +72,7 @@ class Upkeep:
             lambda failure: self.log.failure("upkeep has stopped", failure)
         )
         self._look_loop.start(LOOK_SECONDS, now=True).addErrback(
-            lambda failure: self.log.failure("upkeep no longer looks at the store's era", failure)
+            lambda failure: self.log.failure("upkeep no longer checks the store's era", failure)
         )
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ class Upkeep:
         SESSIONS.set(len(self._sessions))
         self._look_for_late()
         down = self._bus_problem() is not None
-        # Once more after the bus came back: the last hints may have gone into the void.
+        # One more pass after the bus is back: hints that were sent meanwhile may be lost.
         every_second = down or self._once_more
         self._once_more = down
         if self._passing is not None:
@@ -123,15 +123,15 @@ class Upkeep:
         forgotten = self._era not in ("", era)
         self._era = era
         if forgotten:
-            # Nobody is told anything by hints until its channel is registered again.
+            # No hint reaches a session until its channel is registered again.
             self._reconciled_at = float("-inf")
             self._tick()
-            # And once more: what waits at the desk, for agents that are registered again by then.
+            # One more pass serves the desk again, when agents have registered again.
             self._once_more = True
 
     def _looked(self, result: Any) -> None:
         self._looking = None
-        self._note(result, "looking at the store's era")
+        self._note(result, "checking the store's era")
 
     async def _pass(self, renew: bool, hints_lost: bool) -> None:
         seen = self._behind if hints_lost else self._seen
@@ -153,7 +153,7 @@ class Upkeep:
 
     def _seen(self, head: Head, session: Session) -> None:
         if _is_behind(session, head):
-            # On a busy node the hint may be on its way: reading what comes by itself would make it busier.
+            # The hint may still be on its way. Reading the inbox now would make a busy node busier.
             self._late.append((session, head))
             head = head._replace(seq=session.known)
         session.head_seen(head)
@@ -166,7 +166,7 @@ class Upkeep:
     def _look_for_late(self) -> None:
         late, self._late = self._late, []
         for session, head in late:
-            # It is a second old: of an epoch that is over it tells nothing.
+            # The head is a second old. If the epoch has changed since, it says nothing.
             if head.epoch == session.epoch:
                 self._behind(head, session)
 
@@ -185,10 +185,10 @@ class Upkeep:
 
     def _served(self, result: Any) -> None:
         self._serving = None
-        self._note(result, "the desk")
+        self._note(result, "serving the desk")
 
     def _note(self, result: Any, what: str) -> None:
-        # Cancelled is what is under way when the node stops.
+        # `stop` cancels the calls under way.
         if isinstance(result, Failure) and result.check(Unavailable, CancelledError) is None:
             self._seldom.failure("{what} failed", result, what=what)
 

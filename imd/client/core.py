@@ -1,4 +1,4 @@
-"""The client without its I/O: the life of its connections, as a state machine.
+"""The client without its I/O: a state machine that connects, notices silence, and comes back.
 
 A shell calls the inputs (`start`, `opened`, `received`, `closed`, `tick` …), then performs the `effects`
 in order, and calls `tick` at `deadline`. Connections are numbered; an input about an older one is ignored.

@@ -92,7 +92,7 @@ class Conversation:
         return self._client.stop()
 
     def _in_time(self, waiting: Any) -> Deferred[Any]:
-        """In a terminal one sees what it waits for, and may end it; a pipe has nobody."""
+        """A wait with a deadline in a pipe. In a terminal the user sees it, and may end it."""
         if self._interactive:
             return waiting
 

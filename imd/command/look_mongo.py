@@ -78,7 +78,7 @@ def _replicas(client: Any, version: str, name: str, hosts: list[str]) -> Iterato
     try:
         members = client.admin.command("replSetGetStatus")["members"]
     except OperationFailure:
-        # Not everybody may ask.
+        # The user has no permission to ask.
         yield ok(PART, f"version {version}, replica set {name} of {len(hosts)}")
         return
     away = [member["name"] for member in members if member.get("health") != 1]

@@ -15,7 +15,7 @@ _SAFE = {number: f"\\x{number:02x}" for number in [*range(32), *range(127, 160)]
 
 
 def harmless(text: str) -> str:
-    """Text of somebody else's, without what a terminal would obey."""
+    """Foreign text with its control characters escaped, so that a terminal only shows it."""
     return text.translate(_SAFE)
 
 
@@ -44,7 +44,7 @@ class Output:
         print(json.dumps(value, ensure_ascii=False), file=self.stream, flush=True)
 
     def problem(self, text: str) -> None:
-        """Why there is nothing else."""
+        """Say why the subcommand has no other output."""
         if self.as_json:
             self.value({"error": text})
         else:

@@ -66,7 +66,7 @@ class HandedOver:
         if dropped:
             DROPPED.inc(dropped)
             if not self._dropping:
-                self._log.error("the archive will not be told of all agents: too many messages wait for that")
+                self._log.error("the archive is not told of all agents: too many messages wait for it")
         self._dropping = bool(dropped)
         if self._timer is None:
             self._publish()
@@ -87,12 +87,12 @@ class HandedOver:
             self._timer = None
         left = len(self._waiting) + len(self._under_way)
         if left:
-            self._log.error("the archive was not told who got {count} messages of visitors", count=left)
+            self._log.error("the archive was not told which agents got {count} messages", count=left)
 
     # from within
 
     def _publish(self) -> None:
-        """The next pieces, as far as they are confirmed at once."""
+        """Publish a piece, and further ones for as long as each is confirmed at once."""
         self._timer = None
         if self._publishing:
             return
@@ -132,7 +132,7 @@ class HandedOver:
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(Unavailable) is None:
-            # Nothing that waiting would mend.
+            # Waiting would not help.
             self._log.failure("the archive cannot be told of agents", failure)
             DROPPED.inc(len(self._under_way))
             self._under_way = []
@@ -140,7 +140,7 @@ class HandedOver:
         if self._stopped:
             return
         self._log.warn(
-            "the archive is to be told of agents: {reason}; again in {pause:g} s",
+            "the archive cannot be told of agents yet: {reason}; trying again in {pause:g} s",
             reason=failure.getErrorMessage(),
             pause=self._pause,
         )

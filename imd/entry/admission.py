@@ -25,7 +25,7 @@ class Admission:
     visitor_token: str | None = None
     token_hash: str = ""
     known_visitor: bool = False
-    """it came with a token, whose hash the inbox must know"""
+    """the visitor sent a token; the inbox must know its hash"""
 
 
 def admit(

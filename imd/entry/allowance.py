@@ -51,7 +51,7 @@ class Allowance:
         self._tokens: TokenBucket | None = None
 
     def spend(self, cost: float) -> bool:
-        """Take `cost`. Return False if there is not so much left."""
+        """Take `cost`. Return False if less than that is left."""
         if self._bucket.take(cost) == 0.0:
             return True
         SPENT.inc()

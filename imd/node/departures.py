@@ -35,4 +35,4 @@ class Departures:
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(Unavailable) is None:
-            self._seldom.failure("a channel could not leave", failure)
+            self._seldom.failure("a channel could not be removed from the registry", failure)

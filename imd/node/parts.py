@@ -108,6 +108,6 @@ class Parts:
         return len(self._factory.open) if self._factory is not None else 0
 
     def _desk_served(self, deliveries: Sequence[Delivery]) -> None:
-        """Agents got the messages that visitors had waiting: deliver them, and archive who takes part now."""
+        """Agents got waiting messages of visitors: deliver them, and tell the archive of these agents."""
         self.router.deliver(deliveries)
         self.handed_over.add(ArchiveRecord(delivery.body, delivery.user) for delivery in deliveries)

@@ -101,7 +101,10 @@ class Start:
             await started
 
     def _learn_newest_id(self, archive_started: Deferred[None]) -> Deferred[None]:
-        """Have ids go on above those of the archive, however clocks were set since. Fires in any case."""
+        """Make new ids higher than the archive's newest one, even if a clock was set back.
+
+        Fires after NEWEST_ID_SECONDS at the latest, with or without an answer. Never fails.
+        """
         learned: Deferred[None] = Deferred()
         learned.addTimeout(NEWEST_ID_SECONDS, self._reactor, onTimeoutCancel=lambda *_: None)
 
@@ -111,7 +114,8 @@ class Start:
 
         def ask(_: None) -> None:
             asked = self._parts.backends.archive.newest_id().addCallback(self._parts.ids.continue_after)
-            asked.addErrback(lambda failure: self._seldom.warn("the newest id: {why}", why=failure.value))
+            text = "the archive's newest id is not known: {why}"
+            asked.addErrback(lambda failure: self._seldom.warn(text, why=failure.value))
             asked.addBoth(done)
 
         archive_started.addCallback(ask)

@@ -34,7 +34,7 @@ class Stop:
         self._ports = ports
 
     async def run(self, factory: ChannelFactory | None) -> None:
-        """`factory`: of the clients; None if the start did not come so far. Never fails."""
+        """`factory`: of the clients; None if the start did not get that far. Never fails."""
         await self._parts.membership.drain()
         self._until = self._reactor.seconds() + self._seconds
         port, self._ports.websocket = self._ports.websocket, None
@@ -92,4 +92,4 @@ class Stop:
         except TimeoutError:
             self.log.warn("stopping: no time left to {what}", what=what)
         except Exception:
-            self.log.failure("stopping: {what}", what=what)
+            self.log.failure("stopping: failed to {what}", what=what)

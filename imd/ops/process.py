@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from imd.ops.twisted_internals import log_files
 
 SPARE_SOCKETS = 128
-"""for clients beyond the room there is, who are told so"""
+"""for clients past the bound: they are accepted, told that the node is full, and closed"""
 
 RESERVED_FILES = 64 + 256 + SPARE_SOCKETS
 """open files that are not for clients: backends, listeners, logs, SQLite; the http port's; the spare ones"""

@@ -81,7 +81,7 @@ class Readiness:
     def start(self) -> None:
         """The backends are there. The first look is made at once."""
         self._loop.start(LOOK_SECONDS, now=True).addErrback(
-            lambda failure: self.log.failure("nobody looks any more whether this node is ready", failure)
+            lambda failure: self.log.failure("readiness is no longer checked", failure)
         )
 
     def stop(self) -> None:
@@ -126,7 +126,7 @@ class Readiness:
                 part.asked_at = self._clock.seconds()
                 part.looking = looking = part.probe()
                 looking.addCallbacks(self._well, self._ill, callbackArgs=(part,), errbackArgs=(part,))
-                looking.addErrback(lambda failure: self._seldom.failure("a look failed", failure))
+                looking.addErrback(lambda failure: self._seldom.failure("a readiness check failed", failure))
             elif self._clock.seconds() - part.asked_at > SLOW_SECONDS:
                 self._looked(part.name, part.asked_at)
         self._tell()

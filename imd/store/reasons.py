@@ -1,4 +1,4 @@
-"""Why a server or a file refuses, in words for somebody who does not know it.
+"""Why a server or a file refuses, in words for an operator. All stores share these functions.
 
 The first word of each reason stays the same, so that alerts can go by it.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 def plain(words: Mapping[str, str], error: str, name: str | None = None) -> str:
     """`error` behind the words for it; `error` alone if there are none.
 
-    The first key of `words` counts that `name` begins with. Without a name, that `error` begins with.
+    The words are those of the first key that `name` begins with, or `error` if there is no name.
     """
     known_by = error if name is None else name
     for begins, said in words.items():

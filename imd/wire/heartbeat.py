@@ -83,7 +83,7 @@ class Heartbeat:
         try:
             return peer.pong_overdue()
         except Exception:
-            self.log.failure("the end of a connection with an overdue pong has failed")
+            self.log.failure("closing a connection with an overdue pong has failed")
             return False
 
     def _expect(self, peer: Peer, now: float) -> None:

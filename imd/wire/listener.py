@@ -1,4 +1,4 @@
-"""All WebSockets of a node: their number, their addresses, and when they are written to."""
+"""All WebSockets of a node: the limits on frames, connections and addresses, and the turn of writing."""
 
 from __future__ import annotations
 

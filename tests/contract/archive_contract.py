@@ -135,7 +135,7 @@ class ArchiveContract(Writing, Waiting):
         await self.history("alice", ["alice", "bob"], messages[:2], before=never_sent)
 
     async def test_order_is_that_of_ids(self) -> None:
-        """History is ordered by id, in any order of arrival."""
+        """History is ordered by id, not by arrival."""
         await self.begin()
         messages = [self.message("alice", "bob", str(n)) for n in range(4)]
         for n in (2, 0, 3, 1):

@@ -1,4 +1,4 @@
-"""A clock that is set while the embedded backend runs: nothing is taken for older than it is."""
+"""The machine's clock is set while the embedded backend runs: nothing expires early."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ class ArchiveWriter:
     async def _try_again(self, write: Write, reason: str) -> bool:
         """Wait before the next try. False if there will be none: the channel is lost, or the writer stops."""
         if self._failing() is None:
-            self._seldom.warn("archive writer: {reason}; holding what has arrived", reason=reason)
+            self._seldom.warn("archive writer: {reason}; holding the batches at hand", reason=reason)
         write.reason = reason
         write.failures += 1
         if self._is_of_use(write):

@@ -208,5 +208,5 @@ class EmbeddedStore:
         return swept.addErrback(self._sweep_failed)
 
     def _sweep_failed(self, failure: Failure) -> None:
-        # The next sweep makes up for it.
-        self._seldom.warn("forgetting what is old: {reason}", reason=failure.getErrorMessage())
+        # The next sweep deletes them.
+        self._seldom.warn("old rows could not be deleted: {reason}", reason=failure.getErrorMessage())

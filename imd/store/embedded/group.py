@@ -72,7 +72,7 @@ class Group:
                 # A full or broken disk: one at a time they would fail as well.
                 raise
             except Exception as error:
-                self._seldom.warn("done one at a time, since one of them failed: {error}", error=error)
+                self._seldom.warn("a group failed, repeating it one at a time: {error}", error=error)
                 self._undo()
                 self._run_apart(operations)
         except Exception as error:

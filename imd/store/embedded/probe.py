@@ -10,13 +10,13 @@ from imd.store.embedded.state import State
 
 # A probe writes if its last write is older.
 WRITE_SECONDS = 15.0
-# A large message with all its rows. With less than four times that on the disk, each probe writes so much.
+# The size of a large message with all its rows. With less than four times that free, each probe writes it.
 DOUBTFUL_BYTES = 256 * 1024
 _ROOM_BYTES = 4 * DOUBTFUL_BYTES
 
 
 class Probe:
-    """Used in the thread. A look has a transaction of its own, so that its failure is nobody else's."""
+    """Used in the thread. A look has a transaction of its own, so that its failure fails no operation."""
 
     def __init__(self, folder: str, state: State, group: Group) -> None:
         self._folder = folder

@@ -153,7 +153,7 @@ class RedisConnection:
         """
         self._service.startService()
         self._looking.start(SETTINGS_SECONDS, now=False).addErrback(
-            lambda f: self.log.failure("redis {name}: no more looks at its settings", f, name=self._name)
+            lambda f: self.log.failure("redis {name}: its settings are no longer checked", f, name=self._name)
         )
         return self._ready
 

@@ -96,7 +96,7 @@ class RedisPair(Owner):
             if self.run:
                 RUNS.inc()
                 self.log.warn(
-                    "redis: run {run} follows {before}: something may be forgotten, devices are told",
+                    "redis: run {run} follows {before}: Redis may have forgotten messages, devices are told",
                     run=run,
                     before=self.run,
                 )
@@ -169,7 +169,7 @@ class RedisPair(Owner):
             # The script has taken the write on another process into account.
             self._wrote = None
         waiting, self._waiting = self._waiting, {}
-        # Empty if one was lost meanwhile: `gone` has dropped both.
+        # Empty if a connection was lost meanwhile: `gone` has dropped both.
         for admitted in waiting.values():
             admitted.callback(None)
 

@@ -39,7 +39,7 @@ class MongoServer(Server):
             *("--bind_ip", HOST, "--port", str(self.port), "--dbpath", self.folder / "data"),
             *("--wiredTigerCacheSizeGB", "0.25", "--nounixsocket", "--quiet"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-            # A journal of 100 MB files made in advance is nothing for a folder that lives a minute.
+            # Journal files of 100 MB, made in advance, would be wasted on a folder that lives a minute.
             *("--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=32MB)"),
         ]
 

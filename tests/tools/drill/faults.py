@@ -47,7 +47,7 @@ class Stage:
 
 
 class Fault(NamedTuple):
-    """`on` names what it is done to, a word for each: no two of the same are under way together."""
+    """`on` names the targets, one word each. Faults that share a target never run at the same time."""
 
     name: str
     on: str

@@ -1,4 +1,4 @@
-"""A connection with doubles for its WebSocket and the backends; the clock stands still by itself."""
+"""A connection with doubles for its WebSocket and the backends; only a test moves the clock."""
 
 from __future__ import annotations
 

@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-from tests.unit.chat.support import START, Client, TokenTestCase
+from tests.unit.chat.support import TokenTestCase
 
 
 class TokenDeadlineTests(TokenTestCase):
-    def test_roles_of_the_token(self) -> None:
-        """User and roles are the token's, whatever the frame says."""
-        client = Client(self.services)
-        client.send(isConnect=True, token=self.token(60), loginType="user", isCustomerService=True)
-        self.inbox.settle()
-        [frame] = client.take()
-        self.assertEqual((frame["userId"], frame["fromUserType"]), ("alice", "USER_TYPE"))
-        self.assertEqual(frame["exp"], (START + 60) * 1000)
-
-    def test_authorization_header(self) -> None:
-        """The header's token serves too."""
-        client = Client(self.services, bearer=self.token(60))
-        client.send(isConnect=True)
-        self.inbox.settle()
-        self.assertEqual(client.take()[0]["userId"], "alice")
-
-    def test_unauthorized(self) -> None:
-        """Without a good token it is closed with 4001: missing, bad, expired, another's."""
-        for fields in ({}, {"token": "nonsense"}, {"token": self.token(-6)}, {"token": self.token(60) + "x"},
-                       {"token": self.token(60), "userId": "bob"}):  # fmt: skip
-            client = Client(self.services)
-            client.send(isConnect=True, loginType="user", **fields)
-            self.inbox.settle()
-            self.assertEqual(client.closed, 4001, fields)
-        self.assertEqual((self.sessions, self.inbox.asked), ({}, []))
-
     def test_expires(self) -> None:
         """At `exp` plus the leeway it is closed with 4001; until then a token that is over lets one in."""
         for seconds in (60, -3):

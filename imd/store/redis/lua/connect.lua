@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Registers channels, and returns where their devices start to read.
+-- Registers channels, within a user's limits on channels and devices, and returns where their devices start to read.
 --
 -- Items: {user, device, channel, attempt or '-', epoch or '', seq, ephemeral, answers visitors, page size,
 -- resume}.

@@ -1,4 +1,4 @@
--- Devices' cursors, and trimming by them.
+-- Devices' cursors: moving them, trimming inboxes by them, dropping devices unseen for keep_days.
 
 local function cursors_of(user)
   return redis.call('HGETALL', key(user, 'cursors'))
