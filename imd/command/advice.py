@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from imd.command.findings import Finding, Level
+from imd.command.units import Unit, node_units
 from imd.config.endpoints import place_of
 from imd.config.settings import Settings
 from imd.config.value_types import is_loopback
@@ -24,6 +25,7 @@ def advise(settings: Settings) -> Iterator[Finding]:
     yield from _auth(settings)
     yield from _times(settings)
     yield from _files(settings)
+    yield from _units(settings, node_units())
     if settings.node.backend == "embedded":
         yield from _data(settings)
     else:
@@ -49,6 +51,9 @@ def _listening(settings: Settings) -> Iterator[Finding]:
     if not is_loopback(http):
         advice = "It has no login. Keep it on loopback or in a private network."
         yield _warn("http", f"{http}: health and metrics are open to other machines", advice)
+    for word in settings.websocket.trusted_proxies:
+        if word.endswith("/0"):
+            yield _warn("websocket", f"trusted_proxies = {word}: anybody may claim to be anywhere")
     if "*" in settings.websocket.origins:
         yield _warn("websocket", "origins = *: pages of any site may connect as their visitors' browsers")
 
@@ -92,6 +97,17 @@ def _files(settings: Settings) -> Iterator[Finding]:
             f"this process may open {hard:,} files, and connections = {settings.limits.connections:,}",
             f"A node started like this takes {max(0, hard - RESERVED_FILES):,} clients. A unit: LimitNOFILE.",
         )
+
+
+def _units(settings: Settings, units: Iterable[Unit]) -> Iterator[Finding]:
+    seconds = settings.node.stop_seconds + settings.node.drain_seconds
+    for unit in units:
+        if unit.stop_seconds <= seconds:
+            yield _warn(
+                "stop",
+                f"{unit.file}: TimeoutStopSec is {unit.stop_seconds:g} s, and a stop may take {seconds:g} s",
+                "systemd would kill a node that stops: more than drain_seconds and stop_seconds together.",
+            )
 
 
 def _data(settings: Settings) -> Iterator[Finding]:

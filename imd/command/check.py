@@ -94,4 +94,8 @@ def in_words(settings: Settings) -> list[str]:
     ]
     if node.backend == "cluster" and not archive.consume:
         lines.append("It does not write to MongoDB: other nodes have to.")
+    if settings.cluster.routing == "gateway":
+        lines.append(f"A gateway calls it {node.name}, and leads users there whose home it is.")
+    if settings.websocket.trusted_proxies:
+        lines.append(f"Proxies that are believed: {_show(settings.websocket.trusted_proxies)}.")
     return lines

@@ -36,6 +36,7 @@ SLOW = [
     "tests.hostile",
     "tests.command",
     "tests.unit.store.rabbit",
+    "tests.gateway.test_membership",
     "tests.cluster.test_cluster",
     "tests.cluster.test_readiness",
     "tests.unit.store.archiver.test_audit",

@@ -62,7 +62,7 @@ class ArgumentTests(unittest.TestCase):
         self.assertEqual(self.exits("dance"), 64)
         self.assertEqual(self.exits("token"), 64)
         self.assertEqual(self.exits("--version"), 0)
-        for name in ("chat", "token", "check", "doctor", "trace"):
+        for name in ("chat", "token", "check", "doctor", "trace", "nodes", "gateway"):
             self.assertEqual(self.exits(name, "--help"), 0)
 
     def test_entry_point(self) -> None:
@@ -145,6 +145,18 @@ class CheckTests(unittest.TestCase):
         self.assertRegex(said, r"\[auth\] +secret +\(not shown\)")
         self.assertNotIn(SECRET, said)
         self.assertNotIn("password", said.replace("no password", ""))
+
+    def test_behind_a_gateway(self) -> None:
+        """The words name the gateway and the proxies that are believed."""
+        code, said = self.check(
+            node={"backend": "cluster", "name": "east"},
+            cluster={"routing": "gateway"},
+            websocket={"listen": "tcp:9000:interface=127.0.0.1", "trusted_proxies": "10.0.0.1, unix"},
+            http={"listen": "tcp:8080:interface=127.0.0.1"},
+        )
+        self.assertEqual(code, 0, said)
+        self.assertIn("A gateway calls it east", said)
+        self.assertIn("Proxies that are believed: 10.0.0.1 unix.", said)
 
     def test_not_usable(self) -> None:
         """A mistake is said with file and line; a warning fails with --strict only."""
