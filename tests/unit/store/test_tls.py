@@ -8,8 +8,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial import unittest
@@ -30,6 +32,19 @@ def whole_chain(folder: Path) -> str:
     return chain_endpoint(folder, 0, "leaf.pem", f":extraCertChain={folder / 'middle.pem'}")
 
 
+class Presenter(Protocol):
+    """A server's side of a connection. It presents a certificate and says nothing."""
+
+    def __init__(self, connections: set[Presenter]) -> None:
+        self._connections = connections
+
+    def connectionMade(self) -> None:
+        self._connections.add(self)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self._connections.discard(self)
+
+
 class TlsReasonTests(unittest.TestCase):
     """The servers speak no protocol; they only present a certificate."""
 
@@ -37,10 +52,13 @@ class TlsReasonTests(unittest.TestCase):
 
     async def shows(self, endpoint: str) -> int:
         """The port of a server with this endpoint."""
-        factory = Factory.forProtocol(Protocol)
+        connections: set[Presenter] = set()
+        factory = Factory.forProtocol(partial(Presenter, connections))
         factory.noisy = False
         port = await serverFromString(reactor, endpoint).listen(factory)
         self.addCleanup(port.stopListening)
+        # The clients are stopped before that; the server has still to hear of it.
+        self.addCleanup(lambda: ensureDeferred(until(lambda: not connections, "no connection")))
         return int(port.getHost().port)
 
     async def problems(self, port: int, expected: str, host: str = "localhost") -> None:
