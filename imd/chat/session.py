@@ -138,7 +138,7 @@ class Session:
     def acknowledge(self, seq: int, epoch: str | None = None) -> None:
         """The device has everything up to `seq`. Raises Refused for a number that it was never sent.
 
-        What crossed a reset counts for nothing. It names another epoch; or none, and comes before the
+        One that crossed a reset is ignored. It names another epoch; or it names none, and comes before the
         pong to the ping that followed the reset.
         """
         if epoch is not None and epoch != self.epoch:
@@ -157,7 +157,7 @@ class Session:
         return b"%d:%d" % (self._starts, self.sent)
 
     def ponged(self, mark: bytes) -> None:
-        """A pong came: a reset before its ping was read. One that never acknowledges does so with it."""
+        """A pong came: a reset before its ping was read. For a seed client it is an acknowledgement, too."""
         start, _, seq = mark.partition(b":")
         if not self.epoch or start != b"%d" % self._starts or not seq.isdigit() or len(seq) > 15:
             return
@@ -170,7 +170,7 @@ class Session:
         self.pull_if_behind()
 
     def leave(self, clean: bool) -> Leave:
-        """End the session; gives what the inbox must be told.
+        """End the session; gives the request that removes its channel.
 
         `clean`: the connection was closed in good order, with nothing left unsent.
         """
@@ -307,7 +307,7 @@ class Session:
         self.pull_if_behind()
 
     def _answered(self) -> Sequence[tuple[int, bytes]]:
-        """The inbox has answered what it was asked; gives what came meanwhile."""
+        """The inbox has answered; gives the messages that were pushed meanwhile."""
         self._pulling = False
         held, self._hint_buffer = self._hint_buffer, None
         return () if held is None else held.take()
@@ -336,7 +336,7 @@ class Session:
         self._outlet.ping()
 
     def resynchronise(self) -> None:
-        """The inbox is not what this session knew, or does not know this channel: register again."""
+        """The inbox has another epoch, or does not know this channel: register again."""
         if self._pulling or self.ended:
             return
         self._pulling = True
@@ -384,7 +384,7 @@ class Session:
         self._store_ack()
 
     def _store_ack(self) -> None:
-        """Tell the inbox, one call at a time: what is acknowledged meanwhile goes with the next."""
+        """Tell the inbox, one call at a time. Later acknowledgements go with the next call."""
         if self.ended:
             return
         ack = self.cursor.begin_to_store(self.user, self.device, self.channel, self.epoch)

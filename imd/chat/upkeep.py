@@ -27,8 +27,8 @@ LOOK_SECONDS = 0.5
 
 class Upkeep:
     """Compares all sessions with their inboxes every `reconcile_seconds`, and every second while
-    `bus_problem` says that hints may be lost; renews leases on the way, three times in a lease. A store
-    that may have forgotten channels shows by its era, and all are compared at once."""
+    `bus_problem` says that hints may be lost; renews leases on the way, three times in a lease. A new
+    era means that the store may have forgotten channels: then all sessions are compared at once."""
 
     log = Logger()
 

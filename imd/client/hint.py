@@ -1,4 +1,4 @@
-"""The hint in a WebSocket's URL: whose connection it is going to be, so that a gateway can route it.
+"""The hint in a WebSocket's URL: the user of the connection, so that a gateway can route it.
 
 Nobody believes it; it only has to be the same id that the node will see.
 """
@@ -14,7 +14,7 @@ PARAMETER = "user"
 
 
 def with_hint(url: str, user: str | None) -> str:
-    """The URL with `user=<id>`; as it is without an id, with an id that is no Unicode, or a hint in it."""
+    """The URL with `user=<id>`; unchanged for no id, for an id that is no Unicode, or if it has a hint."""
     parts = urlsplit(url)
     pieces = [piece for piece in parts.query.split("&") if piece]
     if not user or any(piece.partition("=")[0] == PARAMETER for piece in pieces):

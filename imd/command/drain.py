@@ -1,4 +1,4 @@
-"""Empties a node while it runs: newcomers go elsewhere, its clients are told to.
+"""Drains a running node: new clients go to other nodes, and its own are told to.
 
 The node stays up, empty and draining, until it is stopped, restarted, or --undo. The command returns when
 the node has said so in the table of nodes; its clients leave in the seconds after that (imd nodes counts

@@ -111,7 +111,7 @@ class Keeper:
         self._problems: list[str] = []
 
     def run(self, every: float) -> NoReturn:
-        """For ever."""
+        """Do rounds until the process ends."""
         while True:
             self.round()
             time.sleep(every)
@@ -125,7 +125,7 @@ class Keeper:
             problems.append(str(problem))
         else:
             if not self._last.take(found, time.monotonic()):
-                # Its age would make a new line of it each second.
+                # Without its age, which would make the line a new one each second.
                 problems.append("no table of nodes to act on yet: it is empty or new")
             problems += [f"{name}: its row in the table cannot be read" for name in found.broken]
         outcome = Outcome(problems=problems)

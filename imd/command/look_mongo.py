@@ -52,7 +52,7 @@ def look(mongodb: Mongodb, seconds: float) -> Iterator[Finding]:
 
 
 def _short(error: PyMongoError) -> str:
-    """The driver goes on about its timeouts and its view of all servers."""
+    """The error, without the timeouts and the view of all servers that the driver appends."""
     return say(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
 
 

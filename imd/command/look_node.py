@@ -34,7 +34,7 @@ def address(listen: str) -> str | None:
 
 
 def is_plain(listen: str) -> bool:
-    """Neither TLS nor a proxy's header is expected there."""
+    """True if the endpoint expects neither TLS nor a proxy's header."""
     place = place_of(listen)
     return not place.is_tls and not place.behind_proxy
 

@@ -42,7 +42,7 @@ def check_name(name: str) -> str:
 
 
 def parse_address(text: str) -> Address:
-    """HOST:PORT or [IPV6]:PORT. Raises ValueError, for an address that stands for any as well."""
+    """HOST:PORT or [IPV6]:PORT. Raises ValueError, also for the address of all interfaces."""
     match = _ADDRESS.fullmatch(text)
     if match is None or not 0 < int(match[3]) <= 65535:
         raise ValueError(f"{EXPECTED_ADDRESS} is expected")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 UNIX = "unix"
-"""in `trusted_proxies`: whoever can connect to a Unix socket that the node listens on"""
+"""in `trusted_proxies`: the peers of a Unix socket that the node listens on"""
 MAX_HOPS = 32
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -41,7 +41,7 @@ class Client(NamedTuple):
 
     address: str | None
     secure: bool | None
-    """whether the client speaks TLS with the first proxy; None: nobody who is believed says so"""
+    """whether the client speaks TLS with the first proxy; None: no trusted proxy says"""
     disbelieved: bool
     """a peer that is not trusted sent forwarding headers: `address` may be a proxy's"""
 

@@ -124,7 +124,7 @@ class Folder:
         )
 
     def _write(self, path: Path, text: str) -> list[str]:
-        """By renaming: who reads it finds the old or the new one, whole."""
+        """Replace a file by renaming, so that a reader finds the old or the new one whole."""
         try:
             if path.read_text() == text:
                 return []
@@ -210,7 +210,7 @@ defaults
 frontend {BACKEND}
     bind {bind}{secure}
     http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
-    # A user's slot has a first and a second server; whoever names no user goes to any.
+    # A user's slot has a first and a second server. A client that names no user goes to any server.
     http-request set-var(txn.slot) urlp({HINT}),url_dec,crc32,mod({SLOTS})
     http-request set-var(txn.first) var(txn.slot),map_int({folder.first})
     http-request set-var(txn.second) var(txn.slot),map_int({folder.second})

@@ -32,7 +32,7 @@ class Held:
     check_port: int
     number: int
     up: bool
-    """clients are sent there: by its checks, and by who administers it"""
+    """clients are sent there: its checks and its administrative state allow it"""
     maintenance: bool
     draining: bool
     checked: bool
@@ -77,7 +77,7 @@ class Runtime:
         return entries
 
     def replace_map(self, path: Path, choices: Sequence[str]) -> None:
-        """Put slot → server in the place of all that a map holds, in one moment."""
+        """Replace all entries (slot → server) of a map at once."""
         answer = self._ask(f"prepare map {path}")
         version = re.search(r"version created: (\d+)", answer)
         if version is None:
@@ -97,7 +97,7 @@ class Runtime:
         self._tell(f"commit map @{number} {path}")
 
     def add_server(self, backend: str, server: Server) -> None:
-        """A new server; clients are sent to it after `enable`."""
+        """Add a server; clients are sent to it after `enable`."""
         self._tell(f"add server {backend}/{server.name} {server.options()}", ("New server registered.",))
 
     def enable(self, backend: str, name: str) -> None:
@@ -109,11 +109,11 @@ class Runtime:
         self._tell(f"set server {backend}/{name} state drain")
 
     def stop_using(self, backend: str, name: str) -> None:
-        """Maintenance: nobody is sent there."""
+        """Put a server into maintenance: no client is sent there."""
         self._tell(f"set server {backend}/{name} state maint")
 
     def delete_server(self, backend: str, name: str) -> None:
-        """Only one that is in maintenance, and has no connections."""
+        """Delete a server, which must be in maintenance and without connections."""
         self._tell(f"del server {backend}/{name}", ("Server deleted.",))
 
     def set_address(self, backend: str, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""A node keeps its row in the table of nodes, and the table at hand."""
+"""Announcing a node: its row in the table of nodes is renewed, and the newest table is kept."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Announcer:
         return self._named
 
     def announce(self) -> None:
-        """At once, or when the announcement in flight is over."""
+        """Announce at once, or when the announcement in flight is over."""
         if self._asking is not None:
             self._again = True
             return

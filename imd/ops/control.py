@@ -26,7 +26,7 @@ MAX_USERS = 100
 
 
 class Switch:
-    """Switches a trace on for a time that ends by itself. `clock` has callLater and seconds."""
+    """Switches a trace on for a limited time. `clock` has callLater and seconds."""
 
     log = Logger()
 
@@ -36,7 +36,7 @@ class Switch:
         self._end: Any = None
 
     def on(self, users: frozenset[str], sample: float, seconds: int) -> None:
-        """In place of what was on before."""
+        """Start a trace; it replaces the present one."""
         self.off()
         self._trace.start(users, sample)
         self._end = self._clock.callLater(seconds, self.off)

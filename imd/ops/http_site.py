@@ -23,7 +23,7 @@ _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Le
 
 
 class BoundedRequest(Request):
-    """One whose body is too large, or has no length, is answered with 413 and not read."""
+    """A request whose body is too large, or has no length, is answered with 413 and not read."""
 
     _refused = False
 
@@ -54,7 +54,7 @@ class _Channel(HTTPChannel):
 
 
 class BoundedSite(Site):
-    """When there are too many clients, the one gives way that has had no answer for longest."""
+    """Past the bound of clients, the client that has had no answer for longest is dropped."""
 
     noisy = False
     protocol: Any = _Channel
@@ -74,6 +74,6 @@ class BoundedSite(Site):
         self._clients.pop(client, None)
 
     def log(self, request: Any) -> None:
-        """An answer is written. No access log: probes would be all there is in it."""
+        """An answer is written. There is no access log, as probes would fill it."""
         if request.channel in self._clients:
             self._clients.move_to_end(request.channel)

@@ -137,4 +137,4 @@ class Membership:
             if alone:
                 self._seldom.warn("Redis answers others and not this node: /serving says 503", cause="alone")
             else:
-                self._seldom.info("Redis is no trouble of this node alone any more", cause="not alone")
+                self._seldom.info("Redis no longer fails for this node alone", cause="not alone")

@@ -43,14 +43,14 @@ class _Part:
         self.reason: str | None = None
         self.run: Any = None
         self.well_since: float | None = None
-        """when the first of the last looks was made that were well and found the same run"""
+        """the beginning of the present series of good looks that found the same run"""
 
 
 class Readiness:
     """Looks at each part once a second, and remembers why the last call of a message failed.
 
-    Nobody is refused for what is found here: a message is tried whatever the last look said, and refused by
-    its own call. So a look that is out of date costs nothing but a wrong answer to who asks for it.
+    A bad look refuses no message: each message is tried, and refused by its own call. So an outdated look
+    only makes /readyz wrong for a moment.
     """
 
     log = Logger()
@@ -151,7 +151,7 @@ class Readiness:
         failure.trap(Unavailable)
 
     def _tell(self) -> None:
-        """A line when it changes, and now and then while it goes to and fro."""
+        """Log each change; only now and then while the state goes to and fro."""
         problems = self.problems()
         ready = not problems
         READY.set(ready)

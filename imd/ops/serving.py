@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 FAILING_SECONDS = 5.0
-"""so long Redis has failed this node before it may send its clients away"""
+"""how long Redis must have failed this node before it sends its clients away"""
 ASK_SECONDS = 3.0
-"""after so long the others are asked, so that their answers are there in time"""
+"""how long Redis must have failed this node before it asks the others: their answers are there in time"""
 FRESH_SECONDS = 2.0
-"""how old another's word may be"""
+"""how old another node's report may be"""
 
 
 class RedisTrouble:
-    """Redis as this node sees it, and as others say that they do. `seconds` is a monotonic clock."""
+    """Redis as this node and the others see it. `seconds` is a monotonic clock."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -34,7 +34,7 @@ class RedisTrouble:
         self._well.clear()
 
     def failed(self, asked_at: float) -> None:
-        """It did not, or refused, when it was asked at this time."""
+        """Redis did not answer a probe of this time, or refused it."""
         if self._failing_since is None:
             self._failing_since = asked_at
 

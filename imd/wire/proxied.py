@@ -48,7 +48,7 @@ class Proxied(ProtocolWrapper):
 
 
 class ProxiedFactory(WrappingFactory):
-    """Hangs up on all but the trusted."""
+    """Closes connections that do not come from a trusted proxy."""
 
     protocol = Proxied
     noisy = False

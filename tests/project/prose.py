@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _OPENING = re.compile(r"(?:What|Who|Whom|Whoever|Whatever|Whichever|Those)\b[^.?!]*[.?!:]?")
-_SENTENCE = re.compile(r"(?:\A|(?<=[.!?:]\s)|(?<=\n\n)|(?<=\n- )|(?<=\| )|(?<=\n#))\W{0,6}(?=[A-Z])")
+_SENTENCE = re.compile(r"(?:\A|(?<=[.!?:]\s)|(?<=\n\n)|(?<=\n- )|(?<=\| )|(?<=\n#))\W{0,20}(?=[A-Z])")
 _CODE = re.compile(r"```.*?```|^(?: {4}|\t)[^\n]*$", re.DOTALL | re.MULTILINE)
 _COMMENT_MARKS = {
     ".lua": "--",

@@ -52,8 +52,15 @@ class A:
     def c(self):
         """Fine. Whatever it gives is a number."""
         return "What a string says"
+
+    def d(self):
+        """Fine.
+
+        What is below counts.
+        Those on other lines, too.
+        """
 '''
-        self.assertEqual(self.lines("a.py", source), [1, 6, 10, 13])
+        self.assertEqual(self.lines("a.py", source), [1, 6, 10, 13, 19, 20])
 
     def test_comment(self) -> None:
         """Comments on lines of their own, behind code, and over several lines; strings are left alone."""

@@ -6,7 +6,7 @@ local wishes = nodes .. ':wishes'
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
--- Another word after a restart, and after a replica has taken over, even one that keeps its run id.
+-- Names the run of Redis. It changes with a restart, and when a replica takes over, though its process stays the same.
 local function run()
   local id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   return id .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')

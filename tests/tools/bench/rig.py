@@ -101,8 +101,8 @@ class Rig:
     ) -> list[PinnedNode]:
         """Running nodes of one cluster, whose databases and virtual host nobody has used before.
 
-        What the last one has left in Redis and MongoDB goes first: one cluster runs at a time. For `module`,
-        `tree` and `counted` see PinnedNode.
+        The data of the last cluster in Redis and MongoDB are deleted first: one cluster runs at a time. For
+        `module`, `tree` and `counted` see PinnedNode.
         """
         self.start_services()
         self._clear()

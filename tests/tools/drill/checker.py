@@ -215,8 +215,8 @@ class _Check:
     def _is_new_to_redis(self, connections: list[Connection], sent_at: float) -> bool:
         """Redis had forgotten the device when the message came, or forgot both together.
 
-        Who names a cursor when it comes back, or is connected all the while, is told even then; a device
-        that does neither is a new one, which begins with what the inbox still holds.
+        A device that names a cursor when it comes back, or is connected all the while, is told even then.
+        A device that does neither is a new one: it begins with the messages that the inbox still holds.
         """
         if any(connection.asked is not None for connection in connections):
             return False
@@ -270,7 +270,7 @@ class _Check:
     ) -> None:
         """A message that was accepted before another was first sent comes before it.
 
-        What was sent again may stand anywhere between its first sending and its acceptance.
+        A message that was sent again may stand anywhere between its first sending and its acceptance.
         """
         sender = (message.sender, message.device)
         before = latest_first.get(sender, (-1, ""))
