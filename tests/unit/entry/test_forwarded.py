@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial import unittest
 
-from imd.entry.forwarded import Client, Trusted, client_of, parse_trusted
+from imd.entry.forwarded import Client, Trusted, client_by_header, client_of, parse_trusted
 
 TRUSTED = parse_trusted(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "unix"])
 FEW = settings(max_examples=100, deadline=None)
@@ -88,3 +88,23 @@ class ForwardedTests(unittest.TestCase):
         if TRUSTED.has(real_text):
             return
         self.assertEqual(address("10.0.0.1", f"{lies}, {real}"), real_text)
+
+
+class ProxyHeaderTests(unittest.TestCase):
+    """Behind a trusted proxy that speaks the PROXY protocol."""
+
+    def test_client(self) -> None:
+        """Its client counts, whatever that one's own headers claim; nobody is warned of them."""
+        lies = {"x-forwarded-for": "6.6.6.6", "x-real-ip": "6.6.6.6"}
+        self.assertEqual(client_by_header("198.51.100.1", lies, TRUSTED), Client("198.51.100.1", None, False))
+        self.assertEqual(client_by_header("2001:DB9::1", {}, TRUSTED).address, "2001:db9::1")
+
+    def test_another_proxy(self) -> None:
+        """A client that is a trusted proxy as well, or the proxy itself, names another by its headers."""
+        for source in ("10.0.0.1", None):
+            client = client_by_header(source, {"x-forwarded-for": "6.6.6.6, 198.51.100.1"}, TRUSTED)
+            self.assertEqual(client, Client("198.51.100.1", None, False))
+
+    def test_scheme(self) -> None:
+        for source in ("198.51.100.1", "10.0.0.1"):
+            self.assertTrue(client_by_header(source, {"x-forwarded-proto": "https"}, TRUSTED).secure)

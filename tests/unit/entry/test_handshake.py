@@ -157,6 +157,23 @@ class SameHostTests(HandshakeCase):
         ):
             self.check({"host": host, "origin": origin})
 
+    def test_secure(self) -> None:
+        """Where a trusted proxy says that the client speaks TLS, a page without it is another site."""
+        for secure, scheme, welcome in (
+            (True, "https", True),
+            (True, "http", False),
+            (False, "http", True),
+            (False, "https", True),
+            (None, "http", True),
+        ):
+            headers = {"host": "chat.example.com", "origin": f"{scheme}://chat.example.com"}
+            if welcome:
+                check_request("/ws", headers, "192.0.2.1", False, (), secure)
+            else:
+                self.assertRaises(Denied, check_request, "/ws", headers, "192.0.2.1", False, (), secure)
+            # Patterns name the scheme themselves.
+            check_request("/ws", headers, "192.0.2.1", False, ("*://chat.example.com",), secure)
+
     def test_other_hosts(self) -> None:
         """Other hosts, other schemes, null and malformed origins are denied."""
         for origin in (

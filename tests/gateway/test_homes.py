@@ -1,0 +1,105 @@
+"""The whole gateway: real nodes, HAProxy and sync as the commands set them up, and users at their homes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import sys
+import time
+import zlib
+from urllib.parse import quote
+
+import jwt
+
+from imd.gateway.runtime import RuntimeProblem
+from tests.gateway.haproxy import Haproxy, folder
+from tests.gateway.support import until
+from tests.gateway.test_membership import GATEWAY, MembershipCase
+from tests.hostile.raw import RawClient, handshake
+from tests.support.nodes import NodeServer
+from tests.support.servers import HOST, end_group, spawn
+
+SECRET = "a secret that only this test knows of"
+JWT = {"auth": {"mode": "jwt", "secret": SECRET}, "websocket": {"trusted_proxies": HOST}}
+USERS = [f"{stem}{number}" for number in range(14) for stem in ("alice", "ольга ", "小明+")][:40]
+IMD = [sys.executable, "-c", "import sys; from imd.command import main; sys.exit(main())"]
+
+
+def ranked(user: str, names: list[str]) -> list[str]:
+    """The nodes by a user's preference, as docs/gateway.md has it; with no code of the project."""
+    slot = zlib.crc32(user.encode()) % 1024
+    return sorted(names, key=lambda name: hashlib.sha256(f"{slot}:{name}".encode()).digest(), reverse=True)
+
+
+class HomeTests(MembershipCase):
+    def gateway(self, nodes: list[NodeServer]) -> Haproxy:
+        """HAProxy and sync, by the commands."""
+        path = folder()
+        self.addCleanup(shutil.rmtree, path)
+        proxy = Haproxy(path)
+        ini = nodes[0].folder / "node.ini"
+        bind = ["--bind", f"{HOST}:{proxy.port}"]
+        config = spawn([*IMD, "gateway", "config", ini, *bind, "--out", path], path / "config.log")
+        self.assertEqual(config.wait(60), 0, (path / "config.log").read_text())
+        proxy.start()
+        self.addCleanup(proxy.kill)
+        sync = spawn([*IMD, "gateway", "sync", ini, "--out", path], path / "sync.log")
+        self.addCleanup(end_group, sync, signal.SIGKILL, 10)
+        until(lambda: proxy.states() == {node.name: "up" for node in nodes}, "HAProxy sees all nodes")
+        return proxy
+
+    def come(self, port: int, user: str, hint: str) -> RawClient:
+        """A client that is connected until the test is over. `hint`: the query of its URL."""
+        client = RawClient(port)
+        self.addCleanup(client.socket.close)
+        head = client.open(handshake(path=f"/ws{hint}"))
+        self.assertTrue(head.startswith(b"HTTP/1.1 101"), head)
+        claims = {"sub": user, "exp": time.time() + 600, "loginType": "USER_TYPE"}
+        token = jwt.encode(claims, SECRET, "HS256")
+        client.say({"isConnect": True, "ack": True, "device": client.user, "token": token})
+        self.assertEqual(client.next_text()["userId"], user)
+        return client
+
+    def lands_at(self, nodes: list[NodeServer], proxy: Haproxy, user: str) -> str:
+        """The node that a user's client reaches through HAProxy."""
+        before = {node.name: node.metric("imd_connections") for node in nodes}
+        self.come(proxy.port, user, f"?user={quote(user, safe='')}")
+        [place] = [node.name for node in nodes if node.metric("imd_connections") > before[node.name]]
+        return place
+
+    def test_homes(self) -> None:
+        """Forty users in three scripts are at home; of a node that is killed, its users alone move."""
+        nodes = [self.start({**GATEWAY, **JWT}) for _ in range(3)]
+        names = [node.name for node in nodes]
+        proxy = self.gateway(nodes)
+        homes = {user: ranked(user, names) for user in USERS}
+        self.assertEqual(
+            {user: self.lands_at(nodes, proxy, user) for user in USERS},
+            {user: home[0] for user, home in homes.items()},
+        )
+        # A client without a hint is served on some node, and gets what is sent to it.
+        stray = self.come(proxy.port, USERS[0], "")
+        sender = self.come(proxy.port, USERS[1], f"?user={quote(USERS[1], safe='')}")
+        sender.say({"to": USERS[0], "msg": "hi"})
+        self.assertEqual(stray.next_text()["msg"], "hi")
+
+        dead = nodes.pop()
+        dead.kill()
+        until(lambda: proxy.states().get(dead.name) != "up", "HAProxy sees that it is gone")
+        moved = [user for user in USERS if homes[user][0] == dead.name]
+        self.assertGreater(len(moved), 3)
+        for user in moved:
+            self.assertEqual(self.lands_at(nodes, proxy, user), homes[user][1], user)
+        until(lambda: set(self.rows()) == {node.name for node in nodes}, "its lease is over")
+
+        def forgotten() -> bool:
+            try:
+                return dead.name not in proxy.runtime.map(proxy.folder / "first.map").values()
+            except RuntimeProblem:
+                return False
+
+        until(forgotten, "the map is without it")
+        for user in USERS[::4]:
+            place = next(name for name in homes[user] if name != dead.name)
+            self.assertEqual(self.lands_at(nodes, proxy, user), place, user)
