@@ -86,7 +86,7 @@ class Auth:
     """the `iss` that tokens must have; empty: any"""
     audience: str = _key("", values.text("the tokens' aud"))
     """a value that must be in `aud`; empty: any"""
-    leeway_seconds: float = _key(30.0, values.seconds())
+    leeway_seconds: float = _key(30.0, values.pause())
     """tolerance for the clock of the tokens' issuer; used for `nbf` and `exp`"""
     visitors: bool = _key(True, values.switch())
     """anonymous visitors are admitted"""

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.redis.connection import Owner, RedisConnection
@@ -51,6 +52,7 @@ class RedisPair(Owner):
     ) -> None:
         """`nothing`: a script's request without items."""
         self._clock = clock
+        self._seldom = Seldom(self.log, clock.monotonic)
         self._nothing = nothing
         self._lossless = b"1" if lossless else b""
         self.accepting, self.general = (
@@ -95,7 +97,7 @@ class RedisPair(Owner):
         if run > self.run:
             if self.run:
                 RUNS.inc()
-                self.log.warn(
+                self._seldom.warn(
                     "redis: run {run} follows {before}: Redis may have forgotten messages, devices are told",
                     run=run,
                     before=self.run,

@@ -107,8 +107,9 @@ class ValuesTests(FileCase):
         found = self.load(
             "[node]\nbackend = cluster\nstop_seconds=2.5\n[websocket]\norigins = https://*.Example.com, *\n"
             "  http://localhost:*\n[auth]\nvisitors = off\n"
-            "[limits]\nmessages_per_second = 0\n[redis]\nlossless: TRUE\n"
+            "leeway_seconds = 0\n[limits]\nmessages_per_second = 0\n[redis]\nlossless: TRUE\n"
         )
+        self.assertEqual(found.auth.leeway_seconds, 0)
         self.assertEqual((found.node.backend, found.node.stop_seconds), ("cluster", 2.5))
         self.assertEqual(found.websocket.origins, ("https://*.example.com", "*", "http://localhost:*"))
         self.assertIs(found.auth.visitors, False)
@@ -218,6 +219,7 @@ class ComplaintTests(FileCase):
             ("node", "stop_seconds = 0", "found '0', expected a number of seconds, above 0 and up to 86400"),
             ("node", "control = tcp:9:interface=127.0.0.1", "expected unix:PATH:mode=600, or nothing"),
             ("node", "control = unix:/tmp/x:mode=666", "its mode lets everybody in"),
+            ("auth", "leeway_seconds = -1", "found '-1', expected a number of seconds, 0 to 86400"),
             ("node", "stop_seconds = inf", "found 'inf'"),
             ("node", "stop_seconds = -1", "found '-1'"),
             ("node", "stop_seconds =", "found nothing, expected a number"),
