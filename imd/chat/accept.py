@@ -122,7 +122,7 @@ class _Batch:
             self.others[index] = Refused(code, reason, retry_after_ms=retry_after_ms)
 
     def refuse_all(self, reason: str) -> None:
-        """As `unavailable`."""
+        """Refuse every entry as `unavailable`."""
         for index in range(len(self.entries)):
             self.refuse(index, UNAVAILABLE, reason)
 

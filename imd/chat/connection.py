@@ -93,7 +93,7 @@ class Connection:
             services.settings.websocket.connect_seconds, self._no_connect
         )
         self._admission: Admission
-        """whose connection this is; there from OPENING on"""
+        """the user and device, from OPENING on"""
         self._bucket = TokenBucket(limits.messages_per_second, limits.burst, services.clock.monotonic)
         self.session: Session | None = None
 
@@ -126,7 +126,7 @@ class Connection:
             self._bad_frame(frames.BadFrame(BAD_FRAME, "a text frame is expected"))
 
     def spend(self, cost: float) -> None:
-        """Take the cost of what is no message. Closes with 4100 when nothing is left."""
+        """Take the cost of a frame that is no message. Closes with 4100 when the allowance is spent."""
         self._close_if(self._patience.spend(cost))
 
     def ping_mark(self) -> bytes:
@@ -142,13 +142,13 @@ class Connection:
             self.session.writable_again()
 
     def peer_leaves(self) -> None:
-        """The client has begun to close: what is sent from now on does not reach it, and must not count."""
+        """The client has begun to close. Later frames do not reach it, and must not count as delivered."""
         self._state = _CLOSED
         if self.session is not None:
             self.session.ended = True
 
     def lost(self, clean: bool) -> None:
-        """The WebSocket is gone. `clean`: in good order, and the client had what was written to it."""
+        """The WebSocket is gone. `clean`: it was closed in good order, and the client has read all frames."""
         self._state = _CLOSED
         self._early.clear()
         self._cancel_call()
@@ -184,7 +184,7 @@ class Connection:
         return sum(map(len, self._early))
 
     def leaving(self, reconnect_ms: int) -> None:
-        """The node stops: nothing more is read, what is under way is still answered."""
+        """The node stops: nothing more is read. Messages under way are still answered."""
         if self._state == _OPEN:
             self.send(frames.encode(frames.Leaving(reconnect_ms)))
         self._leaving = True

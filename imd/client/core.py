@@ -376,7 +376,7 @@ class Core:
         self._history.end_all(events.Ended(code, reason, permanent))
 
     def _lost(self) -> None:
-        """The connection is gone, and with its number all that the shell may yet report of it."""
+        """The connection is gone. Later inputs about it have an old number, and are ignored."""
         self.connection += 1
         self._link.is_open = False
         self._agenda.cancel_all()

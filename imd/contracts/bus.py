@@ -42,14 +42,14 @@ class Bus(Backend, Protocol):
         """
 
     def listen_health(self, asked: Callable[[str], None], well: Callable[[str], None]) -> None:
-        """`asked(address)`: that node asks who gets answers from the store of inboxes; `well(address)`: this
-        one does."""
+        """`asked(address)`: that node asks who gets answers from the store of inboxes; `well(address)`: that
+        node gets them."""
 
     def ask_who_is_well(self) -> None:
-        """All nodes: whether they get answers from the store of inboxes."""
+        """Ask all nodes whether they get answers from the store of inboxes."""
 
     def say_well(self, address: str) -> None:
-        """To the node that asked: this one does."""
+        """Tell the node that asked: this node gets answers."""
 
     def send_hints(self, address: str, hints: list[Hint]) -> None:
         """Send hints to the node that has these channels."""

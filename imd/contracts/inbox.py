@@ -20,7 +20,7 @@ class InboxOptions:
     """The rules of inboxes, which are the same for every backend."""
 
     keep_days: float = 30
-    """an inbox is no longer kept for a device that was unseen for so long"""
+    """a device that was unseen for longer keeps no messages in its inbox"""
     max_messages: int = 10000
     """in one inbox; past it the oldest are removed"""
     unopened_messages: int = 1000

@@ -9,7 +9,7 @@ from typing import NamedTuple
 BLOCK = 1024
 """numbers in a block"""
 WINDOW = 128
-"""a mark tells of so many earlier numbers; more than can be unconfirmed at a time"""
+"""earlier numbers that a mark tells of; more than can be unconfirmed at a time"""
 MAX_UNTOLD_BLOCKS = 8192
 
 _WINDOW_BITS = (1 << WINDOW) - 1

@@ -260,7 +260,7 @@ class ArchiveWriter:
     # waiting
 
     async def _wait(self, seconds: float | None) -> None:
-        """Until something has changed, or for so long."""
+        """Wait until something has changed, or for `seconds`."""
         self._waiting = waiting = Deferred[None]()
         call = None if seconds is None else self._clock.callLater(seconds, self._wake)
         await waiting

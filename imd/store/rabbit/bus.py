@@ -68,13 +68,13 @@ class Back(msgspec.Struct, array_like=True, tag="back"):
 
 
 class Asking(msgspec.Struct, array_like=True, tag="asking"):
-    """The sender gets no answers from Redis, and asks who does."""
+    """The sender gets no answers from Redis, and asks the others whether they do."""
 
     sender: str
 
 
 class Well(msgspec.Struct, array_like=True, tag="well"):
-    """The sender does."""
+    """The sender gets answers from Redis."""
 
     sender: str
 
