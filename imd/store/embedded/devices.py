@@ -1,4 +1,4 @@
-"""Devices of the embedded backend: connect, pull, ack, renew, leave."""
+"""Devices of the embedded backend: connect (within limits), pull, ack, renew, leave; dropping unseen ones."""
 
 from __future__ import annotations
 
