@@ -30,8 +30,7 @@ from imd.client.store import Store
 from imd.client.tokens import AGAIN_SECONDS, Tokens
 from imd.protocol.errors import BAD_FRAME, CLOSE_UNAUTHORIZED, INVALID_MESSAGE, UNKNOWN_TYPE
 
-CLOSE_SECONDS = 3.0
-"""deadline of the closing handshake"""
+CLOSE_SECONDS = 3.0  # deadline of the closing handshake
 STABLE_SECONDS = 5.0
 """a connection that lasted so long resets the backoff"""
 
