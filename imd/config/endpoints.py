@@ -6,6 +6,7 @@ An `ssl:` endpoint serves the whole chain in its `certKey` file, and can read it
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,17 +137,24 @@ class Certificates:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._context = self._load()
+        self._chain, self._context = self._load()
 
     def getContext(self) -> SSL.Context:
         """Twisted calls this once for each connection."""
         return self._context
 
     def reload(self) -> None:
-        """Read the files anew, for later connections. If it raises ValueError, the old ones stay in use."""
-        self._context = self._load()
+        """Read the files anew, for later connections. If it raises ValueError, the old ones stay in use.
 
-    def _load(self) -> SSL.Context:
+        So it is for certificates that clients would refuse by the clock, while they take the old ones.
+        """
+        chain, context = self._load()
+        why = _not_valid_now(chain)
+        if why and not _not_valid_now(self._chain):
+            raise ValueError(f"{self._place.certificate_files[0]}: {why}")
+        self._chain, self._context = chain, context
+
+    def _load(self) -> tuple[list[openssl.X509], SSL.Context]:
         place = self._place
         try:
             chain = [openssl.load_certificate(openssl.FILETYPE_PEM, pem) for pem in read_chain(place)]
@@ -157,7 +165,8 @@ class Certificates:
             if "sslmethod" in place.options:
                 more["method"] = getattr(SSL, place.options["sslmethod"])
             options: Any = ssl.CertificateOptions(
-                privateKey=openssl.load_privatekey(openssl.FILETYPE_PEM, place.key_file.read_bytes()),
+                # With None OpenSSL would ask for a passphrase on the terminal, and the node would wait.
+                privateKey=openssl.load_privatekey(openssl.FILETYPE_PEM, place.key_file.read_bytes(), b""),
                 certificate=chain[0],
                 extraCertChain=chain[1:],
                 **more,
@@ -165,7 +174,18 @@ class Certificates:
             context: SSL.Context = options.getContext()
         except (OSError, AttributeError, SSL.Error, openssl.Error) as error:
             raise ValueError(f"{place.key_file}, {place.certificate_files[0]}: {error}") from None
-        return context
+        return chain, context
+
+
+def _not_valid_now(chain: list[openssl.X509]) -> str:
+    """Why clients would refuse a chain by the clock; empty if they would not."""
+    now = datetime.now(UTC)
+    for certificate in (one.to_cryptography() for one in chain):
+        if now >= certificate.not_valid_after_utc:
+            return f"a certificate has expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        if now < certificate.not_valid_before_utc:
+            return f"a certificate is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+    return ""
 
 
 def read_chain(place: Place) -> list[bytes]:

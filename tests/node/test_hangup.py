@@ -12,15 +12,17 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import jwt
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from twisted.trial import unittest
 
 from tests.hostile.raw import TEXT, RawClient, frame, handshake
-from tests.support.certificate import chain_endpoint, write_chain
+from tests.support.certificate import chain_endpoint, tls_endpoint, write_chain
 from tests.support.nodes import Ini, NodeServer
 from tests.support.paths import ROOT
 from tests.support.servers import HOST, free_port, spawn
@@ -168,6 +170,28 @@ class CertificateTests(NodeCase):
         self.hang_up(self.node)
         self.wait_for(lambda: "not reloaded" in self.node.log.read_text(), "an error in the log")
         self.assertEqual(self.serial(self.shake_hands()), shown)
+
+    def test_renewed_wrongly(self) -> None:
+        """Nothing replaces a good certificate that clients would refuse, or that needs a passphrase."""
+        shown = self.serial(self.shake_hands())
+        made = self.folder / "made"
+        for days, why in ((-30, "has expired on"), (5, "is not valid before")):
+            tls_endpoint(made, self.port, timedelta(days=days))
+            (self.folder / "fullchain.pem").write_bytes((made / "cert.pem").read_bytes())
+            (self.folder / "key.pem").write_bytes((made / "key.pem").read_bytes())
+            self.hang_up(self.node)
+            self.wait_for(lambda why=why: why in self.node.log.read_text(), why)
+            self.assertEqual(self.serial(self.shake_hands()), shown)
+        key = serialization.load_pem_private_key((self.folder / "key.pem").read_bytes(), None)
+        locked = serialization.BestAvailableEncryption(b"a passphrase")
+        form = serialization.PrivateFormat.PKCS8
+        (self.folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, locked))
+        before = self.node.log.read_text().count("not reloaded")
+        self.hang_up(self.node)
+        self.wait_for(lambda: self.node.log.read_text().count("not reloaded") > before, "an error in the log")
+        self.assertEqual(self.serial(self.shake_hands()), shown)
+        self.assertNotIn("pass phrase", self.node.log.read_text())
+        self.assertTrue(self.node.answers())
 
 
 class ProxyTests(NodeCase):
