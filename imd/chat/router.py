@@ -3,6 +3,9 @@
 The registry holds channel ids, not nodes. A channel of another node is searched for once, by asking all
 nodes. The node that has it answers, and later hints go straight to that node. A channel never moves, so a
 learned address stays true until the channel is gone.
+
+Behind a gateway users have a home, and a channel that is not known yet is most likely there: the home alone
+is asked first. All nodes are asked when the broker returns that, or when nothing comes within a second.
 """
 
 from __future__ import annotations
@@ -23,12 +26,19 @@ UNFOUND = Counter("imd_channel_searches_unanswered_total", "Channels that no nod
 SEARCHING = Gauge(
     "imd_unknown_channels", "Channels searched for, and those that nobody said it has.", ["state"]
 )
+ASKED = Counter(
+    "imd_home_hints_total", "Channels that the home of their user was asked for, by the result.", ["result"]
+)
 LEARNED = Gauge("imd_learned_channels", "Channels of other nodes whose node is known (bound: 200,000).")
 
 _LOCAL = DELIVERED.labels("local")
 _DIRECT = DELIVERED.labels("direct")
 _SEARCH = DELIVERED.labels("search")
+_FOUND = ASKED.labels("found")
+_RETURNED = ASKED.labels("returned")
+_UNANSWERED = ASKED.labels("unanswered")
 
+ASK_SECONDS = 1.0
 SEARCH_SECONDS = 2.0
 NOT_AGAIN_SECONDS = 30.0
 MAX_LEARNED = 200_000
@@ -38,12 +48,16 @@ MAX_HELD_HINTS = 16
 
 
 class _Search:
-    """A search for a channel, and the hints that wait for its result."""
+    """A search for a channel, and the hints that wait for its result.
 
-    __slots__ = ("deadline", "held", "latest")
+    `first` went with the question to a home. It is kept until all nodes may have to be asked.
+    """
 
-    def __init__(self, deadline: float) -> None:
+    __slots__ = ("deadline", "first", "held", "latest")
+
+    def __init__(self, deadline: float, first: Hint | None = None) -> None:
         self.deadline = deadline
+        self.first = first
         self.held: list[Hint] = []
         self.latest: Hint | None = None
 
@@ -60,7 +74,11 @@ class _Search:
 
 
 class Router:
-    """`local` maps channel ids to the sessions of this node. `bus` is None where there is no other node."""
+    """`local` maps channel ids to the sessions of this node. `bus` is None where there is no other node.
+
+    `home` gives the address on the bus of a user's home; None for a user without one, or at home here. It is
+    None itself where users have no homes.
+    """
 
     def __init__(
         self,
@@ -68,17 +86,23 @@ class Router:
         bus: Bus | None,
         seconds: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], Cancellable],
+        home: Callable[[str], str | None] | None = None,
     ) -> None:
         self._local = local
         self._bus = bus
         self._seconds = seconds
         self._call_later = call_later
+        self._home = home
         self._learned: dict[str, str] = {}
         self._searching: dict[str, _Search] = {}
         self._unfound: dict[str, float] = {}
+        # In the order of their deadlines, as all have the same time.
+        self._asked: dict[str, _Search] = {}
+        self._to_ask: dict[str, list[Hint]] = {}
         self._replaced: list[str] = []
         self._tell_call: Cancellable | None = None
         self._sweep_call: Cancellable | None = None
+        self._ask_call: Cancellable | None = None
         if bus is not None:
             bus.listen(
                 self._hints_came,
@@ -86,6 +110,7 @@ class Router:
                 self._found_came,
                 self._replaced_came,
                 self._somebody_back,
+                self._returned,
             )
 
     # from the acceptor and the desk
@@ -103,7 +128,7 @@ class Router:
                     pushed += session.hint(delivery.epoch, delivery.seq, delivery.body)
                 elif self._bus is not None:
                     hint = Hint(channel, delivery.epoch, delivery.seq, delivery.body)
-                    self._route(hint, away, searched)
+                    self._route(delivery.user, hint, away, searched)
         if pushed:
             _LOCAL.inc(pushed)
         if self._bus is not None:
@@ -111,11 +136,10 @@ class Router:
                 if TRACE.on:
                     TRACE.hints("hint sent", hints, address)
                 self._bus.send_hints(address, hints)
+            if self._to_ask:
+                self._ask_homes(self._bus)
             if searched:
-                if TRACE.on:
-                    TRACE.hints("searched", searched, "all")
-                SEARCHES.inc(len(searched))
-                self._bus.search(searched)
+                self._search(self._bus, searched)
 
     # from connections
 
@@ -133,9 +157,10 @@ class Router:
     # from the node
 
     def stop(self) -> None:
-        if self._sweep_call is not None and self._sweep_call.active():
-            self._sweep_call.cancel()
-        self._sweep_call = None
+        for call in (self._sweep_call, self._ask_call):
+            if call is not None and call.active():
+                call.cancel()
+        self._sweep_call = self._ask_call = None
         if self._tell_call is not None and self._tell_call.active():
             self._tell_call.cancel()
             self._tell_away()
@@ -147,12 +172,14 @@ class Router:
         if self._bus is not None and replaced:
             self._bus.send_replaced(replaced)
 
-    def _route(self, hint: Hint, away: dict[str, list[Hint]], searched: list[Hint]) -> None:
+    def _route(self, user: str, hint: Hint, away: dict[str, list[Hint]], searched: list[Hint]) -> None:
         address = self._learned.get(hint.channel)
         if address is not None:
             away.setdefault(address, []).append(hint)
             return
         search = self._searching.get(hint.channel)
+        if search is None and self._home is not None:
+            search = self._asked.get(hint.channel)
         if search is not None:
             search.hold(hint)
             return
@@ -160,12 +187,62 @@ class Router:
             # No node would get the search. Unanswered, it would rule out another one for a while.
             return
         now = self._seconds()
-        if self._unfound.get(hint.channel, 0.0) > now or len(self._searching) >= MAX_SEARCHING:
+        if self._unfound.get(hint.channel, 0.0) > now:
+            return
+        if len(self._searching) + len(self._asked) >= MAX_SEARCHING:
+            return
+        address = self._home(user) if self._home is not None else None
+        if address is not None:
+            self._asked[hint.channel] = _Search(now + ASK_SECONDS, hint)
+            self._to_ask.setdefault(address, []).append(hint)
             return
         self._searching[hint.channel] = _Search(now + SEARCH_SECONDS)
         searched.append(hint)
+
+    def _search(self, bus: Bus, hints: list[Hint]) -> None:
+        """Ask all nodes for channels that are in `_searching`."""
+        if TRACE.on:
+            TRACE.hints("searched", hints, "all")
+        SEARCHES.inc(len(hints))
+        bus.search(hints)
         if self._sweep_call is None:
             self._sweep_call = self._call_later(SEARCH_SECONDS, self._sweep)
+
+    def _ask_homes(self, bus: Bus) -> None:
+        asks, self._to_ask = self._to_ask, {}
+        for address, hints in asks.items():
+            if TRACE.on:
+                TRACE.hints("asked", hints, address)
+            bus.ask(address, hints)
+        if self._ask_call is None:
+            self._ask_call = self._call_later(ASK_SECONDS, self._give_up_asking)
+
+    def _give_up_asking(self) -> None:
+        """Search for the channels that their homes have not answered for."""
+        self._ask_call = None
+        now = self._seconds()
+        late = []
+        for channel, asked in self._asked.items():
+            if asked.deadline > now:
+                self._ask_call = self._call_later(asked.deadline - now, self._give_up_asking)
+                break
+            late.append(channel)
+        _UNANSWERED.inc(len(late))
+        self._search_instead(late)
+
+    def _search_instead(self, channels: list[str]) -> None:
+        """The home does not have these channels. Their hints stay held, so the order is kept."""
+        hints = []
+        deadline = self._seconds() + SEARCH_SECONDS
+        for channel in channels:
+            search = self._asked.pop(channel)
+            first, search.first = search.first, None
+            if first is not None and not self._bus_is_down():
+                search.deadline = deadline
+                self._searching[channel] = search
+                hints.append(first)
+        if hints and self._bus is not None:
+            self._search(self._bus, hints)
 
     def _bus_is_down(self) -> bool:
         return self._bus is None or self._bus.problem() is not None
@@ -220,6 +297,10 @@ class Router:
             self._learned[channel] = sender
             self._unfound.pop(channel, None)
             search = self._searching.pop(channel, None)
+            if search is None and self._home is not None:
+                search = self._asked.pop(channel, None)
+                if search is not None:
+                    _FOUND.inc()
             if search is not None and search.latest is not None and self._bus is not None:
                 hints = search.hints()
                 if TRACE.on:
@@ -237,5 +318,12 @@ class Router:
 
     def _somebody_back(self) -> None:
         # The node of an unfound channel may have missed the search. It reconciles, so no message is lost.
+        # Channels that a home is asked for are searched for in a moment anyway.
         self._searching.clear()
         self._unfound.clear()
+
+    def _returned(self, channels: list[str]) -> None:
+        """The home that was asked for these is not on the bus."""
+        asked = [channel for channel in channels if channel in self._asked]
+        _RETURNED.inc(len(asked))
+        self._search_instead(asked)

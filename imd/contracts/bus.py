@@ -34,11 +34,12 @@ class Bus(Backend, Protocol):
         found: Callable[[str, list[str]], None],
         replaced: Callable[[list[str]], None],
         back: Callable[[], None],
+        returned: Callable[[list[str]], None],
     ) -> None:
         """Name the functions that get what arrives. Their first argument is the sender's address.
 
         `replaced` gets channels only. `back` is called when a node receives again, this one or another, after
-        it may have missed something.
+        it may have missed something. `returned` gets the channels of an `ask` that had nowhere to go.
         """
 
     def listen_health(self, asked: Callable[[str], None], well: Callable[[str], None]) -> None:
@@ -56,6 +57,9 @@ class Bus(Backend, Protocol):
 
     def search(self, hints: list[Hint]) -> None:
         """Send hints to all nodes: the node that has a channel takes its hint and answers `found`."""
+
+    def ask(self, address: str, hints: list[Hint]) -> None:
+        """The same, to one node. If that is gone, `returned` is called."""
 
     def send_found(self, address: str, channels: list[str]) -> None:
         """Tell the node that searched: these channels are here."""

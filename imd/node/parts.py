@@ -48,13 +48,14 @@ class Parts:
         self._settings = settings
         self._factory: ChannelFactory | None = None
         sessions: dict[str, Session] = {}
-        self.router = Router(sessions, backends.bus, reactor.seconds, reactor.callLater)
         probes = {"inbox": backends.inbox.probe}
         if id(backends.queue) != id(backends.inbox):
             probes["archive queue"] = backends.queue.probe
         self.membership = Membership(
             reactor, settings, backends.nodes, backends.bus, is_listening, self._count_connections
         )
+        home = self.membership.home if settings.cluster.routing == "gateway" else None
+        self.router = Router(sessions, backends.bus, reactor.seconds, reactor.callLater, home)
         self.readiness = Readiness(reactor, probes, own_problems, self.membership.looked)
         self.handed_over = HandedOver(backends.queue, reactor.callLater)
         self.departures = Departures(backends.inbox, reactor.seconds)

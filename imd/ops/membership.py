@@ -78,6 +78,15 @@ class Membership:
         """Take this node out of the table. Never fails."""
         return self.announcer.leave() if self.announcer is not None else succeed(None)
 
+    # from the router
+
+    def home(self, user: str) -> str | None:
+        """Address on the bus of the node where a user is at home; None if that is this one, or not known."""
+        if self.announcer is None:
+            return None
+        row = self.announcer.last.rows.get(self.announcer.slots.home(user) or "")
+        return row.bus if row is not None and row.bus != self._row.bus else None
+
     # from readiness
 
     def looked(self, part: str, failing_since: float | None) -> None:

@@ -159,6 +159,7 @@ class RabbitBus:
         self._found: Callable[[str, list[str]], None] = _ignore
         self._replaced: Callable[[list[str]], None] = _ignore
         self._back: Callable[[], None] = _ignore
+        self._returned: Callable[[list[str]], None] = _ignore
         self._asked: Callable[[str], None] = _ignore
         self._well: Callable[[str], None] = _ignore
         self._hearing = False
@@ -176,12 +177,14 @@ class RabbitBus:
         found: Callable[[str, list[str]], None],
         replaced: Callable[[list[str]], None],
         back: Callable[[], None],
+        returned: Callable[[list[str]], None],
     ) -> None:
         self._hints = hints
         self._searched = searched
         self._found = found
         self._replaced = replaced
         self._back = back
+        self._returned = returned
 
     def listen_health(self, asked: Callable[[str], None], well: Callable[[str], None]) -> None:
         self._asked = asked
@@ -211,6 +214,12 @@ class RabbitBus:
         for part in split_hints(hints):
             self._publish("search", SEARCH_EXCHANGE, "", Search(self.address, group_hints(part)), len(part))
 
+    def ask(self, address: str, hints: list[Hint]) -> None:
+        # A search to one node, so nodes of any version answer it.
+        for part in split_hints(hints):
+            search = Search(self.address, group_hints(part))
+            self._publish("ask", NODE_EXCHANGE, address, search, len(part), mandatory=True)
+
     def send_found(self, address: str, channels: list[str]) -> None:
         for part in _split_channels(channels):
             self._publish("found", NODE_EXCHANGE, address, Found(self.address, part), len(part))
@@ -227,7 +236,17 @@ class RabbitBus:
     def say_well(self, address: str) -> None:
         self._publish("well", NODE_EXCHANGE, address, Well(self.address), 1)
 
-    def _publish(self, kind: str, exchange: str, key: str, message: BusMessage, count: int) -> None:
+    def _publish(
+        self,
+        kind: str,
+        exchange: str,
+        key: str,
+        message: BusMessage,
+        count: int,
+        *,
+        mandatory: bool = False,
+    ) -> None:
+        """`mandatory`: the broker returns the message if no queue takes it."""
         channel = self._channel
         if channel is None:
             DROPPED.labels("down").inc(count)
@@ -237,7 +256,7 @@ class RabbitBus:
             DROPPED.labels("congested").inc(count)
         else:
             try:
-                channel.basic_publish(exchange, key, encode(message), self._properties)
+                channel.basic_publish(exchange, key, encode(message), self._properties, mandatory)
             except AMQPError:
                 # The connection is being lost; `_publisher_lost` follows.
                 DROPPED.labels("down").inc(count)
@@ -249,6 +268,7 @@ class RabbitBus:
     async def _set_up_publisher(self, link: Link) -> None:
         channel = await link.channel()
         await self._declare_exchanges(link, channel)
+        channel.add_on_return_callback(self._came_back)
         self._channel = channel
         self._say_back()
 
@@ -296,6 +316,19 @@ class RabbitBus:
             else:
                 channel.close()
                 return name
+
+    # from the broker
+
+    def _came_back(self, message: Any) -> None:
+        """A mandatory message had no queue to go to. Never raises, so that it does not end the connection."""
+        if self._stopped:
+            return
+        try:
+            search = decode(message.body)
+            if isinstance(search, Search):
+                self._returned([hint.channel for hint in ungroup_hints(search.groups)])
+        except Exception:
+            self._seldom.failure("a returned message failed", Failure())
 
     # from other nodes
 

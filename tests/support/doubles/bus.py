@@ -39,6 +39,7 @@ class BusDouble(Backed):
         self.found: Callable[[str, list[str]], None]
         self.replaced: Callable[[list[str]], None]
         self.back: Callable[[], None]
+        self.returned: Callable[[list[str]], None]
 
     def listen(
         self,
@@ -47,9 +48,11 @@ class BusDouble(Backed):
         found: Callable[[str, list[str]], None],
         replaced: Callable[[list[str]], None],
         back: Callable[[], None],
+        returned: Callable[[list[str]], None],
     ) -> None:
         self.hints, self.searched, self.found, self.replaced = hints, searched, found, replaced
         self.back = back
+        self.returned = returned
 
     def _others(self) -> Iterable[BusDouble]:
         return [bus for bus in self._network.nodes.values() if bus is not self]
@@ -71,6 +74,15 @@ class BusDouble(Backed):
                 bus.searched(self.address, hints)
 
         self._send("search", hints, arrive)
+
+    def ask(self, address: str, hints: list[Hint]) -> None:
+        def arrive() -> None:
+            if address in self._network.nodes:
+                self._network.nodes[address].searched(self.address, hints)
+            else:
+                self.returned([hint.channel for hint in hints])
+
+        self._send("ask", hints, arrive)
 
     def send_found(self, address: str, channels: list[str]) -> None:
         self._send("found", channels, lambda: self._network.nodes[address].found(self.address, channels))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.task import Clock
 from twisted.trial import unittest
 
 from imd.chat import router as delivery
-from imd.chat.router import NOT_AGAIN_SECONDS, SEARCH_SECONDS, Router
+from imd.chat.router import ASK_SECONDS, NOT_AGAIN_SECONDS, SEARCH_SECONDS, Router
 from imd.chat.session import Session
 from imd.contracts.inbox import ConnectRequest, Delivery
 from tests.support.doubles import BusDouble, InboxDouble, Network, WireDouble
@@ -17,11 +17,18 @@ from tests.support.doubles import BusDouble, InboxDouble, Network, WireDouble
 class Node:
     """A router, its sessions and its bus."""
 
-    def __init__(self, network: Network, name: str, clock: Clock, inbox: InboxDouble) -> None:
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        clock: Clock,
+        inbox: InboxDouble,
+        home: Callable[[str], str | None] | None = None,
+    ) -> None:
         self.inbox = inbox
         self.sessions: dict[str, Session] = {}
         self.bus = BusDouble(network, name)
-        self.router = Router(self.sessions, self.bus, clock.seconds, clock.callLater)
+        self.router = Router(self.sessions, self.bus, clock.seconds, clock.callLater, home)
         self.wires: dict[str, WireDouble] = {}
 
     def connect(self, user: str, device: str = "phone", window: int = 1000) -> str:
@@ -210,6 +217,168 @@ class SearchTests(RouterTestCase):
 
     def test_stop(self) -> None:
         """A router that stops leaves no timer behind."""
+        self.b.connect("bob")
+        self.write()
+        self.a.router.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class HomeTests(RouterTestCase):
+    """Node a leads clients to homes; b and c, with the routing of the others, need not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.homes: dict[str, str] = {}
+        self.a = Node(self.network, "a", self.clock, self.inbox, self.homes.get)
+        self.before = {result: self.counted(result) for result in ("found", "returned", "unanswered")}
+
+    @staticmethod
+    def counted(result: str) -> float:
+        return delivery.ASKED.labels(result)._value.get()
+
+    def results(self) -> dict[str, float]:
+        """The results since the test began, without those that did not occur."""
+        since = {result: self.counted(result) - before for result, before in self.before.items()}
+        return {result: count for result, count in since.items() if count}
+
+    def test_found(self) -> None:
+        """The home alone is asked, once; it answers, and what follows goes straight there, in order."""
+        self.homes["bob"] = "b"
+        channel = self.b.connect("bob")
+        self.write(3)
+        self.assertEqual(self.kinds(), ["a ask"])
+        self.network.carry()
+        self.write()
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a ask", "b found", "a hints", "a hints"])
+        self.assertEqual(self.b.wires[channel].seqs(), [1, 2, 3, 4])
+        self.assertEqual((self.results(), self.inbox.names()), ({"found": 1}, []))
+        self.clock.advance(ASK_SECONDS)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_together(self) -> None:
+        """Of a batch, each home is asked once, for all of its channels."""
+        self.homes.update(bob="b", carol="c", dave="b")
+        for node, user in ((self.b, "bob"), (self.c, "carol"), (self.b, "dave")):
+            node.connect(user)
+        self.a.router.deliver([self.inbox.place(user) for user in ("bob", "carol", "dave")])
+        self.assertEqual(self.kinds(), ["a ask", "a ask"])
+        self.network.carry()
+        self.assertEqual(self.results(), {"found": 3})
+        self.assertEqual([wire.seqs() for n in (self.b, self.c) for wire in n.wires.values()], [[1]] * 3)
+
+    def test_returned(self) -> None:
+        """The question comes back, as the home is gone: all are asked at once, and the order is kept."""
+        self.homes["bob"] = "gone"
+        channel = self.b.connect("bob")
+        self.write(3)
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a ask", "a search", "b found", "a hints"])
+        self.assertEqual(self.b.wires[channel].seqs(), [1, 2, 3])
+        self.assertEqual((self.results(), self.inbox.names()), ({"returned": 1}, []))
+
+    def test_unanswered(self) -> None:
+        """The home does not have the channel: a second after the question all are asked, in order."""
+        self.homes["bob"] = "c"
+        channel = self.b.connect("bob")
+        self.write(3)
+        self.network.carry()
+        self.clock.advance(ASK_SECONDS / 2)
+        self.write()
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a ask"])
+        self.clock.advance(ASK_SECONDS / 2)
+        self.write()
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a ask", "a search", "b found", "a hints"])
+        self.write()
+        self.network.carry()
+        self.assertEqual(self.b.wires[channel].seqs(), [1, 2, 3, 4, 5, 6])
+        self.assertEqual((self.results(), self.inbox.names()), ({"unanswered": 1}, []))
+
+    def test_each_question_has_its_second(self) -> None:
+        """A later question is not cut short by an earlier one, and does not wait longer for it."""
+        self.homes.update(bob="c", carol="c")
+        self.b.connect("bob")
+        self.b.connect("carol")
+        self.write()
+        self.clock.advance(ASK_SECONDS / 4)
+        self.write(user="carol")
+        self.clock.advance(ASK_SECONDS * 3 / 4)
+        self.assertEqual(self.kinds(), ["a ask", "a ask", "a search"])
+        self.clock.advance(ASK_SECONDS / 4)
+        self.assertEqual(self.kinds()[3:], ["a search"])
+        self.assertEqual(self.network.carried[3][2][0].channel, "b-carol-phone")
+
+    def test_nowhere(self) -> None:
+        """A channel that neither its home nor another node has is left alone for a while."""
+        self.homes["bob"] = "c"
+        self.b.sessions.pop(self.b.connect("bob"))
+        self.write(2)
+        self.network.carry()
+        self.clock.pump([ASK_SECONDS] + [SEARCH_SECONDS] * 2)
+        self.write()
+        self.assertEqual(self.kinds(), ["a ask", "a search"])
+        self.clock.pump([1.0] * int(NOT_AGAIN_SECONDS + 2))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.write()
+        self.assertEqual(self.kinds(), ["a ask", "a search", "a ask"])
+
+    def test_home_is_here(self) -> None:
+        """A user at home here whose channel is elsewhere is searched for at once."""
+        channel = self.b.connect("bob")
+        self.write(2)
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a search", "b found", "a hints"])
+        self.assertEqual((self.b.wires[channel].seqs(), self.results()), ([1, 2], {}))
+
+    def test_learned(self) -> None:
+        """A channel that was found elsewhere once is not asked for again, wherever its user's home is."""
+        self.homes["bob"] = "gone"
+        self.b.connect("bob")
+        self.write()
+        self.network.carry()
+        self.patch(self.a.router, "_home", lambda _: self.fail("not looked up"))
+        self.write(2)
+        self.assertEqual(self.kinds()[3:], ["a hints"] * 2)
+
+    def test_answer_in_time_and_return_too_late(self) -> None:
+        """A return for a channel that is known by now changes nothing."""
+        self.homes["bob"] = "b"
+        self.b.connect("bob")
+        self.write()
+        self.network.carry()
+        self.a.bus.returned(["b-bob-phone", "never-asked"])
+        self.assertEqual((self.kinds(), self.results()), (["a ask", "b found"], {"found": 1}))
+
+    def test_bounds(self) -> None:
+        """Questions count with searches."""
+        self.patch(delivery, "MAX_SEARCHING", 2)
+        self.homes.update(bob="b", dave="b")
+        for user in ("bob", "carol", "dave"):
+            self.b.connect(user)
+            self.write(user=user)
+        self.assertEqual(self.kinds(), ["a ask", "a search"])
+
+    def test_bus_is_down(self) -> None:
+        """While no node would get it, there is no search instead, and the channel is asked for later."""
+        self.homes["bob"] = "c"
+        channel = self.b.connect("bob")
+        self.write()
+        self.network.under_way.clear()
+        self.a.bus.down = "down"
+        self.clock.advance(ASK_SECONDS)
+        self.a.bus.down = None
+        self.homes["bob"] = "b"
+        self.write()
+        self.network.carry()
+        self.assertEqual(self.kinds(), ["a ask", "a ask", "b found"])
+        self.inbox.settle()
+        self.assertEqual(self.b.wires[channel].seqs(), [1, 2])
+
+    def test_stop(self) -> None:
+        """A router that stops leaves no timer behind."""
+        self.homes["bob"] = "b"
         self.b.connect("bob")
         self.write()
         self.a.router.stop()

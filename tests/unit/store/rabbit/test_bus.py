@@ -105,6 +105,7 @@ class Ear:
             lambda sender, channels: self.heard.append(("found", sender, channels)),
             lambda channels: self.heard.append(("replaced", channels)),
             self.count_back,
+            lambda channels: self.heard.append(("returned", channels)),
         )
 
     def count_back(self) -> None:
@@ -166,6 +167,24 @@ class BusTests(unittest.TestCase):
         )
         self.assertIsNone(one.problem())
 
+    async def test_ask(self) -> None:
+        """One node is asked, as by a search; a question to a node that is gone comes back."""
+        one, ear_one, two, ear_two = await self.two()
+        before = published("ask")
+        hints = [Hint("c1", "e", 7, b"{}"), Hint("c2", "e", 9, b"{}"), Hint("c3", "f", 1, None)]
+        one.ask(two.address, hints)
+        await until(lambda: ear_two.heard, "node two hears")
+        self.assertEqual(ear_two.heard, [("search", "one.b1", hints)])
+        one.ask("two.b0", hints)
+        await until(lambda: ear_one.heard, "the return")
+        self.assertEqual(ear_one.heard, [("returned", ["c1", "c2", "c3"])])
+        self.assertEqual(published("ask") - before, 2)
+        one.listen(*([lambda *_: None] * 5), lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
+        one.ask("two.b0", hints)
+        await until(lambda: self.flushLoggedErrors(ZeroDivisionError), "the listener's failure is logged")
+        one.send_hints(two.address, hints)
+        await until(lambda: len(ear_two.heard) > 1, "the connection is still there")
+
     async def test_health(self) -> None:
         """A question goes to all others, the answer to who asked."""
         one, _, two, _ = await self.two()
@@ -210,7 +229,7 @@ class BusTests(unittest.TestCase):
             broker.channel.basic_publish("imd.node", two.address, body)
         broker.channel.basic_publish("imd.search", "", encode(["unheard-of", "x", []]))
         await until(lambda: dropped("malformed") >= before + 5, "all are counted")
-        two.listen(lambda *_: 1 / 0, *([lambda *_: None] * 4))  # type: ignore[arg-type,return-value]
+        two.listen(lambda *_: 1 / 0, *([lambda *_: None] * 5))  # type: ignore[arg-type,return-value]
         one.send_hints(two.address, [Hint("c", "e", 1, None)])
         await until(lambda: self.flushLoggedErrors(ZeroDivisionError), "the listener's failure is logged")
         ear_two = Ear(two)
