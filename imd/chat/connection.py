@@ -32,6 +32,7 @@ from imd.observe.trace import TRACE
 from imd.protocol import frames
 from imd.protocol.errors import (
     BAD_FRAME,
+    CLOSE_LEAVING,
     CLOSE_NO_CONNECT,
     CLOSE_OVERLOADED,
     CLOSE_UNAUTHORIZED,
@@ -74,7 +75,7 @@ class Connection:
     )
 
     def __init__(self, services: Services, wire: Wire, outgoing: Outgoing, bearer: str | None) -> None:
-        limits = services.settings.limits
+        limits, websocket = services.settings.limits, services.settings.websocket
         self._services = services
         self._wire = wire
         self._outgoing = outgoing
@@ -89,9 +90,7 @@ class Connection:
         self._leaving = False
         self._history_requests: HistoryRequests | None = None
         """created by the first request"""
-        self._deadline: Cancellable | None = services.call_later(
-            services.settings.websocket.connect_seconds, self._no_connect
-        )
+        self._deadline: Cancellable | None = services.call_later(websocket.connect_seconds, self._no_connect)
         self._admission: Admission
         """the user and device, from OPENING on"""
         self._bucket = TokenBucket(limits.messages_per_second, limits.burst, services.clock.monotonic)
@@ -153,23 +152,23 @@ class Connection:
         self._early.clear()
         self._cancel_call()
         if self.session is not None:
-            self._end_session(clean)
+            self._end_session(self.session, clean)
 
     # from the acceptor
 
     def message_accepted(self, client_msg_id: str | None, message_id: str, send_time: int) -> None:
         self._pending -= 1
-        if self._paused:
-            self._read_on_if_answered()
         if self._state == _OPEN:
             self.send(frames.accepted(client_msg_id, message_id, send_time))
+        if self._paused:
+            self._go_on_if_answered()
 
     def message_refused(self, client_msg_id: str | None, refused: Refused) -> None:
         self._pending -= 1
-        if self._paused:
-            self._read_on_if_answered()
         if self._state != _CLOSED:
             self.send_error(refused, client_msg_id)
+        if self._paused:
+            self._go_on_if_answered()
 
     # from the node
 
@@ -184,11 +183,14 @@ class Connection:
         return sum(map(len, self._early))
 
     def leaving(self, reconnect_ms: int) -> None:
-        """The node stops: nothing more is read. Messages under way are still answered."""
+        """The client is to go: nothing more is read, and 4200 follows the answers to its messages."""
+        if self._leaving:
+            return
         if self._state == _OPEN:
             self.send(frames.encode(frames.Leaving(reconnect_ms)))
-        self._leaving = True
+        self._leaving = self._paused = True
         self._wire.pause_reading()
+        self._go_on_if_answered()
 
     def close(self, code: int, reason: str) -> None:
         """End the connection; the WebSocket says when it is gone."""
@@ -286,8 +288,10 @@ class Connection:
             self._wire.pause_reading()
         self._services.acceptor.submit(entry)
 
-    def _read_on_if_answered(self) -> None:
-        if self._pending <= MAX_PENDING // 2:
+    def _go_on_if_answered(self) -> None:
+        if self._leaving and not self._pending:
+            self.close(CLOSE_LEAVING, "the node is leaving")
+        elif not self._leaving and self._pending <= MAX_PENDING // 2:
             self._paused = False
             self._read_on()
 
@@ -296,8 +300,7 @@ class Connection:
             self._wire.resume_reading()
 
     def _ack(self, frame: frames.AckFrame) -> None:
-        session = self.session
-        if session is not None:
+        if (session := self.session) is not None:
             before = session.cursor.acked
             session.acknowledge(frame.seq, frame.epoch)
             if session.cursor.acked == before:
@@ -334,8 +337,7 @@ class Connection:
 
     def opened(self, registered: Registered, session: Session) -> None:
         """The channel is registered."""
-        services = self._services
-        admission = self._admission
+        services, admission = self._services, self._admission
         self._state = _OPEN
         self._wire.logged_in()
         self.send(connected(admission, session, registered, services.settings, services.clock.now_ms()))
@@ -379,9 +381,7 @@ class Connection:
             self._deadline.cancel()
         self._deadline = None
 
-    def _end_session(self, clean: bool) -> None:
-        session = self.session
-        assert session is not None
+    def _end_session(self, session: Session, clean: bool) -> None:
         self._services.sessions.pop(session.channel, None)
         if session.epoch:
             # Break the reference cycle with the session.

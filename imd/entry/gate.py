@@ -104,6 +104,11 @@ class Gate:
         self._listener = listener
         listener.accept_at_most(ACCEPTS_PER_TURN)
 
+    def unguard(self) -> None:
+        """The listener is about to be closed."""
+        self._listener = None
+        self._shut = False
+
     def stop(self) -> None:
         """Refuse all that wait, and cancel all scheduled calls."""
         self._listener = None

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from imd.config.settings import Settings
 from imd.node.backends import Backends
+from imd.node.draining import Draining
 from imd.node.parts import Parts
 from imd.node.ports import Ports
 from imd.node.start import Start
@@ -35,8 +36,18 @@ class Node:
             backends,
             self._own_problems,
             lambda: self._ports.websocket is not None,
+            lambda drain: self._draining.want(drain),
         )
         self._start = Start(reactor, settings, self.parts, self._ports, self.problems, self._start_failed)
+        self._draining = Draining(
+            reactor,
+            settings,
+            self.parts.membership,
+            self.parts.gate,
+            self._ports,
+            self._start.listen,
+            lambda: self._start.factory.open if self._start.factory is not None else (),
+        )
         self._starting: Deferred[None] | None = None
         self._failed = False
 
@@ -45,6 +56,7 @@ class Node:
     def start(self) -> None:
         """Start, for as long as the backends take. A mistake in the configuration ends the process."""
         self._starting = Deferred.fromCoroutine(self._start.run())
+        self._starting.addCallback(lambda _: self._draining.begin())
         self._starting.addErrback(self._start_failed)
 
     def stop(self) -> Deferred[None]:
@@ -52,7 +64,8 @@ class Node:
         starting, self._starting = self._starting, None
         if starting is not None:
             starting.cancel()
-        stop = Stop(self._reactor, self._settings.node.stop_seconds, self.parts, self._ports)
+        seconds = self._settings.node.stop_seconds
+        stop = Stop(self._reactor, seconds, self.parts, self._ports, self._draining)
         return Deferred.fromCoroutine(stop.run(self._start.factory))
 
     def reload(self) -> None:

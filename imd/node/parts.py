@@ -42,6 +42,7 @@ class Parts:
         backends: Backends,
         own_problems: Callable[[], dict[str, str]],
         is_listening: Callable[[], bool],
+        must_drain: Callable[[bool], None],
     ) -> None:
         self.backends = backends
         self._reactor = reactor
@@ -52,7 +53,13 @@ class Parts:
         if id(backends.queue) != id(backends.inbox):
             probes["archive queue"] = backends.queue.probe
         self.membership = Membership(
-            reactor, settings, backends.nodes, backends.bus, is_listening, self._count_connections
+            reactor,
+            settings,
+            backends.nodes,
+            backends.bus,
+            is_listening,
+            self._count_connections,
+            must_drain,
         )
         home = self.membership.home if settings.cluster.routing == "gateway" else None
         self.router = Router(sessions, backends.bus, reactor.seconds, reactor.callLater, home)

@@ -23,7 +23,7 @@ class Ports:
     def __init__(self, reactor: Any, trusted_proxies: Sequence[str] = ()) -> None:
         """`trusted_proxies`: those that `haproxy:` endpoints take connections from."""
         self.websocket: Any = None
-        """for clients; None again as soon as the node stops"""
+        """for clients; None again as soon as it is closed, for a stop or a drain"""
         self.http: Any = None
         self.control: Any = None
         self._reactor = reactor

@@ -55,11 +55,14 @@ class Start:
         self._failed = failed
         self._seldom = Seldom(self.log, reactor.seconds)
         self._in_background: list[Deferred[None]] = []
+        self._room = 0
+        self._max_sockets = 0
 
     async def run(self) -> None:
         """Start, for as long as the backends take. Raises ConfigurationError for what can never work."""
         limit = raise_file_limit()
-        room = connection_room(limit, self._settings.limits.connections)
+        self._room = room = connection_room(limit, self._settings.limits.connections)
+        self._max_sockets = max(1, limit - RESERVED_FILES + SPARE_SOCKETS)
         self.log.info("room for {room} connections, with {limit} open files", room=room, limit=limit)
         self.factory = self._parts.make_factory(room)
         await self._open_operators_ports()
@@ -68,12 +71,15 @@ class Start:
         self._parts.upkeep.start()
         self._parts.readiness.start()
         await self._parts.membership.start()
-        ports = self._ports
-        ports.websocket = await ports.open(self._settings.websocket.listen, self.factory)
-        max_sockets = max(1, limit - RESERVED_FILES + SPARE_SOCKETS)
-        self._parts.gate.guard(Listener(ports.websocket), room, max_sockets)
+        await self.listen()
         self._parts.membership.changed()
         settle_garbage_collector()
+
+    async def listen(self) -> None:
+        """Open the clients' port, also once more after it was closed. Raises ConfigurationError."""
+        ports = self._ports
+        ports.websocket = await ports.open(self._settings.websocket.listen, self.factory)
+        self._parts.gate.guard(Listener(ports.websocket), self._room, self._max_sockets)
         self.log.info("clients are welcome at {where}, path /ws", where=ports.websocket.getHost())
 
     async def _open_operators_ports(self) -> None:

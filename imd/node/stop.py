@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.logger import Logger
 
+from imd.node.draining import Draining
+from imd.node.goodbye import say_goodbye
 from imd.node.parts import Parts
 from imd.node.ports import Ports
 from imd.protocol.errors import CLOSE_LEAVING
 from imd.wire.listener import ChannelFactory
 
-# A planned stop spreads its clients' return: two milliseconds for each, five seconds at most.
-SPREAD_MS_PER_CLIENT = 2
-MAX_SPREAD_MS = 5000
 # A step has this long when no time is left.
 LEAST_STEP_SECONDS = 0.05
 
@@ -25,21 +23,19 @@ class Stop:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, seconds: float, parts: Parts, ports: Ports) -> None:
-        """All steps behind the first take `seconds` at most."""
+    def __init__(self, reactor: Any, seconds: float, parts: Parts, ports: Ports, draining: Draining) -> None:
+        """All steps behind the first, which ends the draining, take `seconds` at most."""
         self._reactor = reactor
         self._seconds = seconds
         self._until = 0.0
         self._parts = parts
         self._ports = ports
+        self._draining = draining
 
     async def run(self, factory: ChannelFactory | None) -> None:
         """`factory`: of the clients; None if the start did not get that far. Never fails."""
-        await self._parts.membership.drain()
+        await self._draining.end()
         self._until = self._reactor.seconds() + self._seconds
-        port, self._ports.websocket = self._ports.websocket, None
-        if port is not None:
-            await self._step("stop listening", maybeDeferred(port.stopListening), self._until)
         await self._step("leave the table of nodes", self._parts.membership.leave(), self._until)
         if factory is not None:
             await self._let_clients_go(factory)
@@ -65,11 +61,7 @@ class Stop:
 
     async def _let_clients_go(self, factory: ChannelFactory) -> None:
         """Announce the end, answer the messages in flight, close, and drop connections that stay."""
-        protocols = list(factory.open)
-        spread = min(MAX_SPREAD_MS, SPREAD_MS_PER_CLIENT * len(protocols))
-        for protocol in protocols:
-            if protocol.handler is not None:
-                protocol.handler.leaving(random.randint(0, spread))
+        say_goodbye(list(factory.open))
         await self._step("answer what is under way", self._parts.acceptor.drained(), self._half())
         for protocol in list(factory.open):
             if protocol.handler is not None:

@@ -31,8 +31,14 @@ class Announcer:
 
     log = Logger()
 
-    def __init__(self, clock: Any, table: NodeTable, make_row: Callable[[], Row]) -> None:
-        """`clock` is a reactor; `make_row` describes this node at the moment."""
+    def __init__(
+        self,
+        clock: Any,
+        table: NodeTable,
+        make_row: Callable[[], Row],
+        heard: Callable[[Announced], None] = lambda _: None,
+    ) -> None:
+        """`clock` is a reactor; `make_row` describes this node at the moment. `heard` gets each answer."""
         self.last = LastTable()
         """the last table that could be acted upon"""
         self.slots = Slots(())
@@ -42,6 +48,7 @@ class Announcer:
         self._clock = clock
         self._table = table
         self._make_row = make_row
+        self._tell = heard
         self._seldom = Seldom(self.log, clock.seconds)
         self._named: Deferred[None] = Deferred()
         self._asking: Deferred[None] | None = None
@@ -82,6 +89,9 @@ class Announcer:
 
     def _heard(self, heard: Announced) -> None:
         self._note_taken(heard.taken)
+        self._tell(heard)
+        if not heard.taken and not self._named.called:
+            self._named.callback(None)
         rows = heard.reading.rows
         draining = sum(row.draining for row in rows.values())
         NODES.labels("draining").set(draining)
@@ -99,8 +109,6 @@ class Announcer:
                 self._seldom.warn("another live node is called {name}: give each its own", name=name)
             else:
                 self._seldom.info("no other node is called {name} any more", name=name)
-        if not taken and not self._named.called:
-            self._named.callback(None)
 
     def _failed(self, failure: Failure) -> None:
         failure.trap(Unavailable)

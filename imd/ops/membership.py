@@ -7,18 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from prometheus_client import Gauge
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from imd.config.settings import Settings
 from imd.contracts.bus import Bus
 from imd.gateway.nodes import Row
 from imd.gateway.own_row import own_row
-from imd.gateway.table import NodeTable
+from imd.gateway.table import Announced, NodeTable
 from imd.observe.seldom import Seldom
 from imd.ops.announcing import Announcer
 from imd.ops.serving import RedisTrouble, reason_not_to_serve
+
+DRAINING = Gauge("imd_draining", "1 while the node drains or has been drained, else 0.")
 
 
 class Membership:
@@ -34,21 +36,24 @@ class Membership:
         bus: Bus | None,
         is_listening: Callable[[], bool],
         count_connections: Callable[[], int],
+        must_drain: Callable[[bool], None],
     ) -> None:
-        """`clock` is a reactor."""
-        self.draining = False
+        """`clock` is a reactor. `must_drain` is told, again and again, whether the node is to be drained."""
+        self._draining = False
         self.announcer: Announcer | None = None
         self._clock = clock
         self._settings = settings
         self._bus = bus
         self._is_listening = is_listening
         self._count_connections = count_connections
+        self._must_drain = must_drain
+        self._is_drain_wished = False
         self._seldom = Seldom(self.log, clock.seconds)
         self._alone = False
         self._trouble: RedisTrouble | None = None
         if table is not None and bus is not None:
             self._row = own_row(settings, bus.address, int(time.time() * 1000))
-            self.announcer = Announcer(clock, table, self._present_row)
+            self.announcer = Announcer(clock, table, self._present_row, self._heard)
             self._trouble = RedisTrouble(clock.seconds)
             bus.listen_health(self._asked, self._trouble.heard)
 
@@ -63,16 +68,15 @@ class Membership:
         return named if self._settings.cluster.routing == "gateway" else succeed(None)
 
     def changed(self) -> None:
-        """This node listens now, or drains: the others are told at once."""
+        """This node listens now, or drains, or does not any more: the others are told at once."""
         if self.announcer is not None:
             self.announcer.announce()
 
-    def drain(self) -> Deferred[None]:
-        """Say that this node is leaving. Fires `drain_seconds` later, when it may stop listening."""
-        self.draining = True
+    def drains(self, draining: bool) -> None:
+        """Say, to load balancers and to other nodes, that clients are to go elsewhere, or may come again."""
+        self._draining = draining
+        DRAINING.set(draining)
         self.changed()
-        seconds = self._settings.node.drain_seconds if self._is_listening() else 0.0
-        return deferLater(self._clock, seconds) if seconds else succeed(None)
 
     def leave(self) -> Deferred[None]:
         """Take this node out of the table. Never fails."""
@@ -107,12 +111,12 @@ class Membership:
         """The reasons of the membership why this node is not ready, by name."""
         if self._is_name_taken():
             return {"name": f"another live node is called {self._row.name}"}
-        return {"listener": "draining"} if self.draining else {}
+        return {"listener": "draining"} if self._draining else {}
 
     def reason_not_to_serve(self) -> str | None:
         """Why load balancers are to send clients elsewhere; None if they are not."""
         return reason_not_to_serve(
-            self._is_listening(), self.draining, self._is_name_taken(), self._trouble, self._others()
+            self._is_listening(), self._draining, self._is_name_taken(), self._trouble, self._others()
         )
 
     # from within
@@ -132,8 +136,14 @@ class Membership:
         return msgspec.structs.replace(
             self._row,
             connections=self._count_connections(),
-            draining=self.draining or not self._is_listening(),
+            draining=self._draining or not self._is_listening(),
         )
+
+    def _heard(self, heard: Announced) -> None:
+        # The wish comes with each answer, until Redis forgets it; that changes nothing.
+        if heard.wish:
+            self._is_drain_wished = heard.wish == "drain"
+        self._must_drain(self._is_drain_wished or self._is_name_taken())
 
     def _asked(self, address: str) -> None:
         if self._bus is not None and self._trouble is not None and self._trouble.may_answer():

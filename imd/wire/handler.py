@@ -41,7 +41,8 @@ class Handler(Protocol):
         """The WebSocket is gone. `clean`: in good order, and the client had what was written to it."""
 
     def leaving(self, reconnect_ms: int) -> None:
-        """The node stops, and the client should come back after this time."""
+        """The client is to go, and to come back after this time. The WebSocket is closed, with 4200, when the
+        client's messages are answered. Does nothing the second time."""
 
     def close(self, code: int, reason: str) -> None:
         """End the connection; `lost` follows."""

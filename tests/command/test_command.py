@@ -62,7 +62,7 @@ class ArgumentTests(unittest.TestCase):
         self.assertEqual(self.exits("dance"), 64)
         self.assertEqual(self.exits("token"), 64)
         self.assertEqual(self.exits("--version"), 0)
-        for name in ("chat", "token", "check", "doctor", "trace", "nodes", "gateway"):
+        for name in ("chat", "token", "check", "doctor", "trace", "nodes", "gateway", "drain"):
             self.assertEqual(self.exits(name, "--help"), 0)
 
     def test_entry_point(self) -> None:

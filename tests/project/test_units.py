@@ -67,11 +67,11 @@ class UnitTests(unittest.TestCase):
             self.assertEqual(unit["Service"]["Restart"], "always")
 
     def test_time_to_stop(self) -> None:
-        """systemd waits for longer than the node takes to stop."""
+        """systemd waits for longer than the node takes to drain and to stop."""
+        node = Settings().node
         for name in NAMES:
-            self.assertGreater(
-                float(read_unit(name)["Service"]["TimeoutStopSec"]), Settings().node.stop_seconds
-            )
+            seconds = float(read_unit(name)["Service"]["TimeoutStopSec"])
+            self.assertGreater(seconds, node.stop_seconds + node.drain_seconds)
 
     def test_files_suffice(self) -> None:
         """The limit on open files leaves room for all connections that the limits allow."""

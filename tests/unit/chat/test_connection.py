@@ -214,17 +214,28 @@ class ControlTests(ConnectionTestCase):
         self.assertEqual(client.take(), [{"type": "pong", "serverTime": START * 1000 + 1500}])
 
     def test_leaving(self) -> None:
-        """A node that leaves says so, reads nothing more, and still answers."""
+        """A client that is to go is told so once, is read from no more, and closed after its answers."""
         client = self.connected()
         client.send(clientMsgId="1", to="bob", msg="hi")
         client.connection.leaving(700)
+        client.connection.leaving(900)
         self.assertEqual(client.take(), [{"type": "leaving", "reconnectMs": 700}])
         self.assertFalse(client.wire.reading)
+        self.assertIsNone(client.closed)
         self.settle()
         self.assertEqual(client.brief(), [("accepted", "1", None)])
-        client.connection.close(4200, "the node is leaving")
-        client.connection.close(4200, "again")
         self.assertEqual(client.closed, 4200)
+        client.connection.close(4200, "again")
+
+    def test_leaving_with_nothing_under_way(self) -> None:
+        """It is closed at once, whatever others wait for."""
+        other, client = self.connected(), self.connected("bob")
+        other.send(clientMsgId="1", to="bob", msg="hi")
+        for one in (client, other):
+            one.connection.leaving(0)
+        self.assertEqual((client.closed, other.closed), (4200, None))
+        self.settle()
+        self.assertEqual(other.closed, 4200)
 
     def test_gone(self) -> None:
         """When the connection has gone the inbox is told, once, what the device has."""

@@ -46,7 +46,7 @@ class StopTests(unittest.TestCase):
 
     def stop(self, *clients: Any) -> Deferred[None]:
         """Begin a stop with a port, a backend of each kind in `stops`, and these clients."""
-        done = dict.fromkeys(("drained", "finished", "drain", "leave"), lambda: succeed(None))
+        done = dict.fromkeys(("drained", "finished", "end", "leave"), lambda: succeed(None))
         names = ["gate", "upkeep", "readiness", "handed_over", "router", "departures", "acceptor"]
         names.append("membership")
         parts: Any = SimpleNamespace(**{name: Recorder(name, self.steps, **done) for name in names})
@@ -59,7 +59,8 @@ class StopTests(unittest.TestCase):
         factory: Any = SimpleNamespace(
             open=set(clients), heartbeat=Recorder("heartbeat", self.steps), emptied=self.next_emptied
         )
-        return Deferred.fromCoroutine(Stop(self.clock, SECONDS, parts, ports).run(factory))
+        draining: Any = Recorder("draining", self.steps, **done)
+        return Deferred.fromCoroutine(Stop(self.clock, SECONDS, parts, ports, draining).run(factory))
 
     def next_emptied(self) -> Deferred[None]:
         self.emptied.append(Deferred())
@@ -76,7 +77,7 @@ class StopTests(unittest.TestCase):
         self.assertEqual(
             self.steps,
             [
-                *("membership.drain", "websocket.stopListening", "membership.leave"),
+                *("draining.end", "membership.leave"),
                 *("client.leaving", "acceptor.drained", "client.close"),
             ],
         )
