@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from urllib.parse import quote
 
 from twisted.trial import unittest
@@ -189,8 +190,13 @@ class TrafficTests(unittest.TestCase):
         self.start()
         self.folder.first.write_text("".join(f"{slot} nobody\n" for slot in range(1024)))
         self.proxy.reload()
+
+        def has_one_server(user: str) -> bool:
+            return len({self.proxy.get(url(user)) for _ in range(4)}) == 1
+
+        # On a busy machine a check may fail, and the users of that server are elsewhere until the next one.
         for user in USERS:
-            self.assertEqual(len({self.proxy.get(url(user)) for _ in range(4)}), 1)
+            until(partial(has_one_server, user), f"one server for {user}")
         self.assertGreater(len({self.proxy.get(url(user)) for user in USERS}), 1)
 
     def test_headers(self) -> None:
