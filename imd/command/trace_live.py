@@ -8,8 +8,8 @@ import socket
 from typing import Any
 from urllib.parse import urlencode
 
+from imd.config.endpoints import place_of
 from imd.config.settings import Settings
-from imd.ops.twisted_internals import unix_path
 from imd.protocol.errors import ConfigurationError
 
 
@@ -30,7 +30,7 @@ def ask(settings: Settings, method: str, form: dict[str, Any], seconds: float) -
         raise ConfigurationError(
             "[node] control: a live trace needs a socket, such as unix:imd.control:mode=600"
         )
-    path = unix_path(settings.node.control)
+    path = place_of(settings.node.control).path
     connection = _UnixConnection(path, seconds)
     try:
         headers = {"content-type": "application/x-www-form-urlencoded"}

@@ -66,6 +66,11 @@ class Place(NamedTuple):
         return self.kind == "unix" or (self.kind == "systemd" and self.options.get("domain") == "UNIX")
 
     @property
+    def path(self) -> str:
+        """The path of a `unix:` socket; empty for other kinds."""
+        return self.options.get("address", "") if self.kind == "unix" else ""
+
+    @property
     def key_file(self) -> Path:
         """The private key of an `ssl:` endpoint."""
         return Path(self.options.get("privateKey", "server.pem"))

@@ -14,9 +14,9 @@ from twisted.web.http import BAD_REQUEST, NOT_FOUND, OK
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from imd.config.endpoints import place_of
 from imd.observe.trace import Trace
 from imd.ops.http_site import BoundedSite
-from imd.ops.twisted_internals import unix_path
 from imd.protocol.message import is_usable_id
 
 REQUEST_SECONDS = 30
@@ -145,7 +145,7 @@ def clear_stale(endpoint: str) -> str:
     Gives the endpoint without Twisted's lock file: that names a process id, which may be another's by now
     (in a container it is always the same).
     """
-    path = unix_path(endpoint)
+    path = place_of(endpoint).path
     with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
         probe.settimeout(1)
         try:

@@ -51,6 +51,7 @@ class PlaceTests(unittest.SynchronousTestCase):
         ):
             place = place_of(description)
             self.assertEqual((place.port, place.interface, place.is_tls), (port, interface, tls), description)
+        self.assertEqual(place_of("unix:/run/imd.control:mode=600").path, "/run/imd.control")
         self.assertEqual(place_of(r"unix:/run/a\:b\=c").options, {"address": "/run/a:b=c"})
         files = place_of(r"ssl:443:privateKey=/a\:b/key.pem:certKey=c.pem:extraCertChain=d.pem")
         self.assertEqual(files.certificate_files, [Path("c.pem"), Path("d.pem")])

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twisted.internet.endpoints import serverFromString
 from twisted.logger import FileLogObserver, globalLogPublisher, textFileLogObserver
 from twisted.python.logfile import LogFile
 from twisted.trial import unittest
 
-from imd.ops.twisted_internals import log_files, unix_path
+from imd.ops.twisted_internals import log_files
 
 
 class InternalsTests(unittest.TestCase):
-    def test_unix_path(self) -> None:
-        endpoint = serverFromString(None, "unix:/run/imd.control:mode=600")
-        self.assertTrue(hasattr(endpoint, "_address"), "UNIXServerEndpoint._address is gone")
-        self.assertEqual(unix_path("unix:/run/imd.control:mode=600"), "/run/imd.control")
-
     def test_log_files(self) -> None:
         """The file of an observer is found while it observes."""
         self.assertTrue(hasattr(globalLogPublisher, "_observers"), "LogPublisher._observers is gone")
