@@ -415,7 +415,11 @@ class Slot {
 
 // ---- pace
 
-/** A token bucket: `perSecond` on average, and at most that at once. 0: no limit. */
+/**
+ * A token bucket as the node has one: `perSecond` on average, and at most that at once. 0: no limit.
+ * Half of it stays in reserve: frames that are held up on their way reach the node closer together than they were
+ * sent, and it would refuse the last of them.
+ */
 class Pace {
   #perSecond;
   #left;
@@ -433,7 +437,7 @@ class Pace {
     const earned = ((now - this.#at) / SECOND) * this.#perSecond;
     this.#left = Math.min(this.#perSecond, this.#left + earned);
     this.#at = now;
-    const missing = Math.min(cost, this.#perSecond) - this.#left;
+    const missing = Math.min(cost + this.#perSecond / 2, this.#perSecond) - this.#left;
     return missing <= 0 ? 0 : Math.ceil((missing / this.#perSecond) * SECOND);
   }
 
