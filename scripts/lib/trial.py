@@ -32,6 +32,7 @@ SLOW = [
     "tests.contract.test_redis_runs",
     "tests.cluster.test_failover",
     "tests.protocol.test_embedded_node",
+    "tests.protocol.test_gateway_nodes",
     "tests.cluster.test_drill",
     "tests.hostile",
     "tests.command",

@@ -14,6 +14,7 @@ from twisted.trial import unittest
 from imd.gateway import table
 from imd.gateway.slots import Slots, name_at_home
 from imd.gateway.table import LEASE_SECONDS
+from tests.cluster.across import AcrossNodes
 from tests.protocol.clusters import Cluster
 from tests.protocol.support import Rules, started
 from tests.support.nodes import NodeServer
@@ -33,7 +34,9 @@ def nodes() -> list[NodeServer]:
     return [started(cluster().node({"cluster": {"routing": routing}})) for routing in routings]
 
 
-class HomeTests(Rules, unittest.TestCase):
+class HomesCase(Rules, unittest.TestCase):
+    """Tests that begin when all nodes know the table."""
+
     async def setUp(self) -> None:
         self.slots = Slots(node.name for node in nodes())
         self.numbers = itertools.count()
@@ -47,6 +50,15 @@ class HomeTests(Rules, unittest.TestCase):
     def nodes(self, kind: str) -> list[NodeServer]:
         return nodes()
 
+
+class MixedRoutingTests(AcrossNodes, HomesCase):
+    """The rules of nodes that search, where two of three ask homes. Most users are not at home."""
+
+    def cluster(self) -> Cluster:
+        return cluster()
+
+
+class HomeTests(HomesCase):
     def at_home(self, node: int) -> str:
         """A user whose home is this node, by its number."""
         name = nodes()[node].name
