@@ -1,3 +1,3 @@
 """imd: an instant-messaging daemon."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -47,6 +47,11 @@ def ids_of(page: Page) -> list[str]:
     return [decode_message(body).id for _, body in page.messages]
 
 
+def write_file(path: str, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+
+
 def numbers_of(page: Page) -> list[int]:
     return [seq for seq, _ in page.messages]
 

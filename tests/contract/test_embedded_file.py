@@ -22,17 +22,13 @@ from imd.contracts.inbox import ConnectRequest, Duplicate, Failed, Placed, Regis
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.protocol.ids import MessageIds
 from imd.protocol.message import decode_message
+from imd.store.embedded import formats
 from imd.store.embedded import worker as embedded_worker
 from tests.contract.embedded_harness import EmbeddedHarness
-from tests.contract.support import ids_of, numbers_of, submission_of
+from tests.contract.support import ids_of, numbers_of, submission_of, write_file
 
 DAY_SECONDS = 86_400
 ROOT = Path(imd.__file__).resolve().parents[1]
-
-
-def write_file(path: str, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
 
 
 def start_child(folder: str) -> subprocess.Popen[bytes]:
@@ -129,8 +125,9 @@ class EmbeddedFileTests(EmbeddedHarness):
         (outcome,) = await self.send(self.message("alice", "carol"))
         self.assertNotEqual(outcome.deliveries[0].epoch, epoch)
 
-    async def test_file_of_the_format_before(self) -> None:
+    async def test_file_of_the_first_format(self) -> None:
         """A visitor's agent and its questions are found: those since the agent's last message to it."""
+        self.patch(formats, "STEPS", ())
         await self.begin(desk_grace_seconds=1, unopened_messages=2)
         await self.agent("anna")
         await self.send_many("alice", "bob", 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from imd.contracts.inbox import Delivery, NotAllowed
+from imd.store.embedded.formats import UNANSWERED
 from imd.store.embedded.state import State, User
-from imd.store.embedded.tables import UNANSWERED
 from imd.store.shared_metrics import OVERFLOWN, VISITORS_WAITING
 
 VISITORS_PER_CALL = 50

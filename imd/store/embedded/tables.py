@@ -14,76 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from imd.protocol.errors import ConfigurationError
+from imd.store.embedded.formats import UNANSWERED, migrate
 
-SCHEMA_VERSION = 2
 BUSY_SECONDS = 5
-
-SCHEMA = """
--- Every user that another table refers to. An inbox holds exactly the numbers low+1 to seq.
--- agent: the agent that a visitor is assigned to; agent_used: when it last wrote to it, or was answered, ms.
--- waiting: a visitor's place in the desk's waiting order.
--- owed: 1 if a visitor's messages have no answer; 2 if it has also been silent for long, and is no load.
--- opened: 1 once a device of the user has connected.
-CREATE TABLE user (uid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL,
-    seq INTEGER NOT NULL, low INTEGER NOT NULL, agent TEXT, agent_used INTEGER NOT NULL, waiting INTEGER,
-    owed INTEGER NOT NULL, opened INTEGER NOT NULL);
-CREATE INDEX user_agent ON user (agent) WHERE agent IS NOT NULL;
-CREATE INDEX user_waiting ON user (waiting) WHERE waiting IS NOT NULL;
-
--- epoch: of the cursor, or '-' until the device has acknowledged anything after `recovered: false`.
--- seq: the number that the device acknowledged; seen: when it was last heard of, ms; attempt: its highest.
-CREATE TABLE device (uid INTEGER NOT NULL, name TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
-    seen INTEGER NOT NULL, attempt INTEGER, ephemeral INTEGER NOT NULL,
-    PRIMARY KEY (uid, name)) WITHOUT ROWID;
-
--- The archive. Only this table has bodies. send_time: when the message was stored, ms.
-CREATE TABLE message (number INTEGER PRIMARY KEY, id TEXT NOT NULL, sender INTEGER NOT NULL,
-    conversation BLOB NOT NULL, send_time INTEGER NOT NULL, body TEXT NOT NULL);
-CREATE INDEX message_conversation ON message (conversation, id);
-CREATE TABLE participant (uid INTEGER NOT NULL, id TEXT NOT NULL, message INTEGER NOT NULL,
-    PRIMARY KEY (uid, id)) WITHOUT ROWID;
-
--- size: of the body, in bytes.
-CREATE TABLE inbox (uid INTEGER NOT NULL, seq INTEGER NOT NULL, message INTEGER NOT NULL,
-    size INTEGER NOT NULL, PRIMARY KEY (uid, seq)) WITHOUT ROWID;
-CREATE TABLE waiting (uid INTEGER NOT NULL, position INTEGER NOT NULL, message INTEGER NOT NULL,
-    size INTEGER NOT NULL, PRIMARY KEY (uid, position)) WITHOUT ROWID;
-
--- The newest of a visitor's messages that an agent has got since the last answer.
-CREATE TABLE unanswered (uid INTEGER NOT NULL, message INTEGER NOT NULL, size INTEGER NOT NULL,
-    PRIMARY KEY (uid, message)) WITHOUT ROWID;
-
--- clientMsgIds, in the order of their last use (a use is a new row), so that the oldest are the first.
-CREATE TABLE sent (use INTEGER PRIMARY KEY, sender INTEGER NOT NULL, device TEXT NOT NULL,
-    client_msg_id TEXT NOT NULL, content TEXT NOT NULL, message INTEGER NOT NULL, used INTEGER NOT NULL);
-CREATE UNIQUE INDEX sent_key ON sent (sender, device, client_msg_id);
-
--- Visitors' tokens, hashed; used: ms.
-CREATE TABLE visitor (name TEXT PRIMARY KEY, token_hash TEXT NOT NULL, used INTEGER NOT NULL);
-CREATE INDEX visitor_used ON visitor (used);
-"""
-
-UNANSWERED = 50
-
-# Messages that an agent has got of its visitor since it last wrote to it count as unanswered.
-_FROM_1 = f"""
-ALTER TABLE user ADD COLUMN owed INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE user ADD COLUMN opened INTEGER NOT NULL DEFAULT 1;
-CREATE TABLE unanswered (uid INTEGER NOT NULL, message INTEGER NOT NULL, size INTEGER NOT NULL,
-    PRIMARY KEY (uid, message)) WITHOUT ROWID;
-INSERT INTO unanswered
-    SELECT uid, message, size FROM (
-        SELECT v.uid, m.number AS message, length(CAST(m.body AS BLOB)) AS size,
-            ROW_NUMBER() OVER (PARTITION BY v.uid ORDER BY m.number DESC) AS age
-        FROM user v JOIN user a ON a.name = v.agent
-        JOIN participant p ON p.uid = v.uid JOIN message m ON m.number = p.message
-        WHERE m.sender = v.uid AND m.number > (
-            SELECT COALESCE(MAX(r.number), 0) FROM participant q JOIN message r ON r.number = q.message
-            WHERE q.uid = v.uid AND r.sender = a.uid))
-    WHERE age <= {UNANSWERED};
-UPDATE user SET owed = 1 WHERE uid IN (SELECT uid FROM unanswered);
-"""
-_UPGRADES = {0: SCHEMA, 1: _FROM_1}
 
 
 def lock_folder(folder: str) -> int:
@@ -108,7 +41,7 @@ def lock_folder(folder: str) -> int:
 
 
 def open_file(folder: str) -> sqlite3.Connection:
-    """Open `<folder>/imd.db`, and make or upgrade its tables.
+    """Open `<folder>/imd.db`, and make or migrate its tables.
 
     Raises ConfigurationError if it cannot be used.
     """
@@ -127,21 +60,14 @@ def open_file(folder: str) -> sqlite3.Connection:
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
         connection.execute("CREATE TEMP TABLE moving (message INTEGER PRIMARY KEY, size INTEGER NOT NULL)")
-        if version in _UPGRADES:
-            steps = _UPGRADES[version]
-            connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"[node] data = {folder}: {path} has format {version}, {SCHEMA_VERSION} is expected"
-            )
+        migrate(connection, path)
     except sqlite3.Error as error:
         connection.close()
         raise ConfigurationError(f"[node] data = {folder}: {path} is not usable: {error}") from None
-    except ConfigurationError:
+    except ConfigurationError as error:
         connection.close()
-        raise
+        raise ConfigurationError(f"[node] data = {folder}: {error}") from None
     return connection
 
 

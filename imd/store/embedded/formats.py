@@ -1,0 +1,157 @@
+"""Formats of the SQLite file: its tables, and the steps from each format to the next.
+
+A step is SQL that turns a file of the format before into one of its own. New files get the tables of BASE and
+then the same steps, so each change is written once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+
+from twisted.logger import Logger
+
+from imd.protocol.errors import ConfigurationError
+
+_log = Logger()
+
+BASE = 2
+"""the format of SCHEMA"""
+UNANSWERED = 50
+
+SCHEMA = """
+-- Every user that another table refers to. An inbox holds exactly the numbers low+1 to seq.
+-- agent: the agent that a visitor is assigned to; agent_used: when it last wrote to it, or was answered, ms.
+-- waiting: a visitor's place in the desk's waiting order.
+-- owed: 1 if a visitor's messages have no answer; 2 if it has also been silent for long, and is no load.
+-- opened: 1 once a device of the user has connected.
+CREATE TABLE user (uid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL,
+    seq INTEGER NOT NULL, low INTEGER NOT NULL, agent TEXT, agent_used INTEGER NOT NULL, waiting INTEGER,
+    owed INTEGER NOT NULL, opened INTEGER NOT NULL);
+CREATE INDEX user_agent ON user (agent) WHERE agent IS NOT NULL;
+CREATE INDEX user_waiting ON user (waiting) WHERE waiting IS NOT NULL;
+
+-- epoch: of the cursor, or '-' until the device has acknowledged anything after `recovered: false`.
+-- seq: the number that the device acknowledged; seen: when it was last heard of, ms; attempt: its highest.
+CREATE TABLE device (uid INTEGER NOT NULL, name TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
+    seen INTEGER NOT NULL, attempt INTEGER, ephemeral INTEGER NOT NULL,
+    PRIMARY KEY (uid, name)) WITHOUT ROWID;
+
+-- The archive. Only this table has bodies. send_time: when the message was stored, ms.
+CREATE TABLE message (number INTEGER PRIMARY KEY, id TEXT NOT NULL, sender INTEGER NOT NULL,
+    conversation BLOB NOT NULL, send_time INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX message_conversation ON message (conversation, id);
+CREATE TABLE participant (uid INTEGER NOT NULL, id TEXT NOT NULL, message INTEGER NOT NULL,
+    PRIMARY KEY (uid, id)) WITHOUT ROWID;
+
+-- size: of the body, in bytes.
+CREATE TABLE inbox (uid INTEGER NOT NULL, seq INTEGER NOT NULL, message INTEGER NOT NULL,
+    size INTEGER NOT NULL, PRIMARY KEY (uid, seq)) WITHOUT ROWID;
+CREATE TABLE waiting (uid INTEGER NOT NULL, position INTEGER NOT NULL, message INTEGER NOT NULL,
+    size INTEGER NOT NULL, PRIMARY KEY (uid, position)) WITHOUT ROWID;
+
+-- The newest of a visitor's messages that an agent has got since the last answer.
+CREATE TABLE unanswered (uid INTEGER NOT NULL, message INTEGER NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (uid, message)) WITHOUT ROWID;
+
+-- clientMsgIds, in the order of their last use (a use is a new row), so that the oldest are the first.
+CREATE TABLE sent (use INTEGER PRIMARY KEY, sender INTEGER NOT NULL, device TEXT NOT NULL,
+    client_msg_id TEXT NOT NULL, content TEXT NOT NULL, message INTEGER NOT NULL, used INTEGER NOT NULL);
+CREATE UNIQUE INDEX sent_key ON sent (sender, device, client_msg_id);
+
+-- Visitors' tokens, hashed; used: ms.
+CREATE TABLE visitor (name TEXT PRIMARY KEY, token_hash TEXT NOT NULL, used INTEGER NOT NULL);
+CREATE INDEX visitor_used ON visitor (used);
+"""
+
+# Messages that an agent has got of its visitor since it last wrote to it count as unanswered.
+_FROM_1 = f"""
+ALTER TABLE user ADD COLUMN owed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE user ADD COLUMN opened INTEGER NOT NULL DEFAULT 1;
+CREATE TABLE unanswered (uid INTEGER NOT NULL, message INTEGER NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (uid, message)) WITHOUT ROWID;
+INSERT INTO unanswered
+    SELECT uid, message, size FROM (
+        SELECT v.uid, m.number AS message, length(CAST(m.body AS BLOB)) AS size,
+            ROW_NUMBER() OVER (PARTITION BY v.uid ORDER BY m.number DESC) AS age
+        FROM user v JOIN user a ON a.name = v.agent
+        JOIN participant p ON p.uid = v.uid JOIN message m ON m.number = p.message
+        WHERE m.sender = v.uid AND m.number > (
+            SELECT COALESCE(MAX(r.number), 0) FROM participant q JOIN message r ON r.number = q.message
+            WHERE q.uid = v.uid AND r.sender = a.uid))
+    WHERE age <= {UNANSWERED};
+UPDATE user SET owed = 1 WHERE uid IN (SELECT uid FROM unanswered);
+"""
+
+STEPS: tuple[str, ...] = ()
+"""formats BASE + 1 and up, in order; each is the SQL that makes it of the format before"""
+
+_ABSENT = 0
+_OLDEST = 1
+
+
+def newest() -> int:
+    """The format that this version writes."""
+    return BASE + len(STEPS)
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Give the open file at `path` the newest format, in one transaction. Call in the file's thread.
+
+    A file of an older format is copied first, to `<path>.format-<n>`. Raises ConfigurationError for an
+    unknown format, or if the copy cannot be kept; sqlite3.Error for any other trouble. Either leaves the file
+    as it was.
+    """
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found == newest():
+        return
+    if not _ABSENT <= found < newest():
+        raise ConfigurationError(f"{path} has format {found}, {newest()} is expected")
+    if found != _ABSENT:
+        copy = _keep_copy(connection, path, found)
+        _log.info(
+            "{path}: format {found} becomes {new}; {copy} is as it was",
+            path=path,
+            found=found,
+            new=newest(),
+            copy=copy,
+        )
+    steps = {_ABSENT: [SCHEMA, *STEPS], _OLDEST: [_FROM_1, *STEPS]}.get(found, STEPS[max(0, found - BASE) :])
+    try:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {' '.join(steps)} PRAGMA user_version = {newest()}; COMMIT;"
+        )
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _keep_copy(connection: sqlite3.Connection, path: str, found: int) -> str:
+    """Write a whole copy beside the file, for the way back. A copy of an earlier try is replaced."""
+    copy = f"{path}.format-{found}"
+    part = f"{copy}.part"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        # VACUUM INTO takes an empty file, whose mode it leaves alone.
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        connection.execute("VACUUM INTO ?", (part,))
+        _sync(part)
+        os.replace(part, copy)
+        _sync(os.path.dirname(path))
+    except (OSError, sqlite3.Error) as error:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        why = f"before it becomes {newest()} a copy is kept, and {copy} cannot be written: {error}"
+        raise ConfigurationError(f"{path} has format {found}; {why}") from None
+    return copy
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
