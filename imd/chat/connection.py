@@ -23,7 +23,7 @@ from imd.chat.token_deadline import watch_token
 from imd.chat.wire import Outgoing, Wire
 from imd.contracts.inbox import Registered
 from imd.contracts.timer import Cancellable
-from imd.entry.admission import Admission, admit
+from imd.entry.admission import Admission
 from imd.entry.allowance import ERROR, IDLE_ACK, PING, cost_of
 from imd.entry.auth import Identity
 from imd.entry.ratelimit import TokenBucket
@@ -329,7 +329,7 @@ class Connection:
         if self._state != _NEW:
             raise Refused(BAD_FRAME, "this connection is connected already")
         services = self._services
-        self._admission = admit(frame, self._bearer, services.settings.auth, services.authenticator)
+        self._admission = services.door.admit(frame, self._bearer, self._wire.visitors_from)
         self._state = _OPENING
         Login(services, self, frame, self._admission).start()
 

@@ -118,6 +118,8 @@ class Login:
                 # The inbox may have registered the channel all the same.
                 self._services.leave(session.leave(clean=False))
             session.ended = True
+        if failure.check(Unavailable) or _is_unavailable(failure.value):
+            self._services.door.unavailable(self._admission)
         if self._caller.is_closed:
             return
         if isinstance(failure.value, Closing):
@@ -127,6 +129,11 @@ class Login:
             self.log.failure("a connect failed", failure)
         refused = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
         self._caller.close_for(Closing(CLOSE_OVERLOADED, "a backend is down", refused))
+
+
+def _is_unavailable(error: object) -> bool:
+    refused = error.refused if isinstance(error, Closing) else None
+    return refused is not None and refused.code == UNAVAILABLE
 
 
 def connected(

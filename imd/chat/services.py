@@ -12,6 +12,7 @@ from imd.chat.session import Session
 from imd.config.settings import Settings
 from imd.contracts.inbox import Inbox, Leave
 from imd.contracts.timer import Cancellable
+from imd.entry.admission import Door
 from imd.entry.auth import Authenticator
 from imd.entry.gate import Gate
 from imd.entry.replacing import Replacing
@@ -30,6 +31,7 @@ class Services:
     router: Router
     historian: Historian
     authenticator: Authenticator
+    door: Door
     gate: Gate
     replacing: Replacing
     sessions: dict[str, Session]

@@ -19,6 +19,9 @@ class Outgoing(Protocol):
 class Wire(Protocol):
     """One WebSocket."""
 
+    visitors_from: str
+    """the client's address, by which new visitors are counted; empty if it is not known"""
+
     def ping(self) -> None:
         """Send a ping that carries the connection's `ping_mark()`."""
 

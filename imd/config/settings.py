@@ -112,6 +112,8 @@ class Limits:
     """live ones, on all nodes"""
     connections_per_address: int = _key(0, values.integer(0, 10_000_000))
     """to this node, from one IP address; 0: no limit"""
+    visitors_per_address: int = _key(120, values.integer(0, 1_000_000))
+    """new visitors at this node in an hour, from one IP address; 0: no limit"""
     unfinished_bytes: int = _key(64 << 20, values.integer(65536, 1 << 40))
     """of frames that are not complete, on all connections together; one frame always has room"""
     devices: int = _key(16, values.integer(1, 10_000))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from imd.config.settings import Auth
 from imd.contracts.inbox import ConnectRequest, Inbox
-from imd.entry.auth import Authenticator, Identity, new_visitor, read_visitor_token
+from imd.entry.auth import Authenticator, Identity, read_visitor_token
+from imd.entry.newcomers import Newcomers
 from imd.protocol import frames
 from imd.protocol.author import Author
 from imd.protocol.errors import CLOSE_UNAUTHORIZED, FORBIDDEN, INVALID_MESSAGE, Closing, Refused
@@ -18,7 +19,7 @@ MAX_NUMBER = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A client that may come in. The last three attributes are a visitor's."""
+    """A client that may come in. Attributes from `visitor_token` on are a visitor's."""
 
     identity: Identity
     author: Author
@@ -26,27 +27,54 @@ class Admission:
     token_hash: str = ""
     known_visitor: bool = False
     """the visitor sent a token; the inbox must know its hash"""
+    address: str = ""
+    """of a new visitor, if it was counted"""
 
 
-def admit(
-    frame: frames.ConnectFrame, bearer: str | None, auth: Auth, authenticator: Authenticator
-) -> Admission:
-    """Decide on a connect signal. `bearer` is the token of the handshake's Authorization header.
+class Door:
+    """Decides on connect signals."""
 
-    Raises Refused if the frame is wrong, Closing (4001) if the token is.
-    """
-    device = "default" if frame.device is None else frame.device
-    check_id("device", device)
-    if frame.attempt is not None and abs(frame.attempt) > MAX_NUMBER:
-        raise Refused(INVALID_MESSAGE, "attempt: a smaller number is expected")
-    claimed = from_user_type(frame.login_type, frame.is_visitor, frame.is_customer_service)
-    if claimed is FromUserType.VISITOR_TYPE and not _has_jwt(frame, bearer, auth):
-        return _admit_visitor(frame, device, auth)
-    identity = _identify(frame, bearer, authenticator)
-    kind = from_user_type(identity.login_type, False, identity.is_customer_service)
-    if kind is None:
-        raise Refused(INVALID_MESSAGE, "loginType: USER_TYPE or CUSTOMER_TYPE is expected, or isVisitor")
-    return Admission(identity, Author(identity.user_id, device, kind))
+    def __init__(self, auth: Auth, authenticator: Authenticator, newcomers: Newcomers) -> None:
+        self._auth = auth
+        self._authenticator = authenticator
+        self._newcomers = newcomers
+
+    def admit(self, frame: frames.ConnectFrame, bearer: str | None, address: str) -> Admission:
+        """Decide on a connect signal. `bearer` is the token of the handshake's Authorization header.
+
+        `address` is the one that new visitors are counted by; empty: they are not counted. Raises Refused if
+        the frame is wrong, Closing (4001) if the token is, Closing (4100) for a new visitor too many.
+        """
+        device = "default" if frame.device is None else frame.device
+        check_id("device", device)
+        if frame.attempt is not None and abs(frame.attempt) > MAX_NUMBER:
+            raise Refused(INVALID_MESSAGE, "attempt: a smaller number is expected")
+        claimed = from_user_type(frame.login_type, frame.is_visitor, frame.is_customer_service)
+        if claimed is FromUserType.VISITOR_TYPE and not _has_jwt(frame, bearer, self._auth):
+            return self._admit_visitor(frame, device, address)
+        identity = _identify(frame, bearer, self._authenticator)
+        kind = from_user_type(identity.login_type, False, identity.is_customer_service)
+        if kind is None:
+            raise Refused(INVALID_MESSAGE, "loginType: USER_TYPE or CUSTOMER_TYPE is expected, or isVisitor")
+        return Admission(identity, Author(identity.user_id, device, kind))
+
+    def _admit_visitor(self, frame: frames.ConnectFrame, device: str, address: str) -> Admission:
+        """Admit the visitor that the token names, or a new one with a new name and token."""
+        if not self._auth.visitors:
+            raise Closing(CLOSE_UNAUTHORIZED, "visitors are not admitted")
+        token = frame.token if frame.visitor_token is None else frame.visitor_token
+        known = token is not None
+        if token is None:
+            user_id, token, token_hash = self._newcomers.welcome(address)
+        else:
+            user_id, token_hash = read_visitor_token(token)
+        identity = Identity(user_id, None, False, None)
+        author = Author(user_id, device, FromUserType.VISITOR_TYPE)
+        return Admission(identity, author, token, token_hash, known, "" if known else address)
+
+    def unavailable(self, admission: Admission) -> None:
+        """The node could not serve this client: it does not count as a new visitor of its address."""
+        self._newcomers.give_back(admission.address)
 
 
 def _has_jwt(frame: frames.ConnectFrame, bearer: str | None, auth: Auth) -> bool:
@@ -64,21 +92,6 @@ def _identify(frame: frames.ConnectFrame, bearer: str | None, authenticator: Aut
         if refused.code != FORBIDDEN:
             raise
         raise Closing(CLOSE_UNAUTHORIZED, refused.reason, refused) from None
-
-
-def _admit_visitor(frame: frames.ConnectFrame, device: str, auth: Auth) -> Admission:
-    """Admit the visitor that the token names, or a new one with a new name and token."""
-    if not auth.visitors:
-        raise Closing(CLOSE_UNAUTHORIZED, "visitors are not admitted")
-    token = frame.token if frame.visitor_token is None else frame.visitor_token
-    if token is None:
-        user_id, token, token_hash = new_visitor()
-        known = False
-    else:
-        user_id, token_hash = read_visitor_token(token)
-        known = True
-    identity = Identity(user_id, None, False, None)
-    return Admission(identity, Author(user_id, device, FromUserType.VISITOR_TYPE), token, token_hash, known)
 
 
 async def check_visitor(admission: Admission, inbox: Inbox) -> None:

@@ -177,11 +177,18 @@ def bearer_token(authorization: str | None) -> str | None:
 _VISITOR_TOKEN = re.compile(rf"({re.escape(VISITOR_PREFIX)}[0-9a-f]{{20}})\.([A-Za-z0-9_-]{{43}})")
 
 
-def new_visitor() -> tuple[str, str, str]:
-    """A visitor's id, its token, and the hash that is all a node keeps of the token."""
-    visitor = f"{VISITOR_PREFIX}{secrets.token_hex(10)}"
+def new_visitor(choose: Callable[[Callable[[], str]], str] = lambda draw: draw()) -> tuple[str, str, str]:
+    """A visitor's id, its token, and the hash that is all a node keeps of the token.
+
+    `choose` gets a function that draws an id, and returns an id that it drew.
+    """
+    visitor = choose(_draw_visitor)
     secret = secrets.token_urlsafe(32)
     return visitor, f"{visitor}.{secret}", _hash(secret)
+
+
+def _draw_visitor() -> str:
+    return f"{VISITOR_PREFIX}{secrets.token_hex(10)}"
 
 
 def read_visitor_token(token: str) -> tuple[str, str]:

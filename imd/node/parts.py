@@ -18,8 +18,10 @@ from imd.config.settings import Settings
 from imd.contracts.archive import ArchiveRecord
 from imd.contracts.inbox import Delivery
 from imd.desk.handed_over import HandedOver
+from imd.entry.admission import Door
 from imd.entry.auth import Authenticator
 from imd.entry.gate import Gate
+from imd.entry.newcomers import Newcomers
 from imd.entry.replacing import Replacing
 from imd.node.backends import Backends
 from imd.node.departures import Departures
@@ -87,6 +89,10 @@ class Parts:
         self.gate = Gate(reactor.seconds, reactor.callLater)
         self.ids = MessageIds(clock)
         self.trace_switch = Switch(reactor, TRACE)
+        authenticator = Authenticator(settings.auth, time.time)
+        newcomers = Newcomers(
+            settings.limits.visitors_per_address, reactor.seconds, self.membership.choose_name
+        )
         self._services = Services(
             settings=settings,
             clock=clock,
@@ -95,7 +101,8 @@ class Parts:
             acceptor=self.acceptor,
             router=self.router,
             historian=Historian(backends.archive, backends.inbox),
-            authenticator=Authenticator(settings.auth, time.time),
+            authenticator=authenticator,
+            door=Door(settings.auth, authenticator, newcomers),
             gate=self.gate,
             replacing=Replacing(reactor.seconds),
             sessions=sessions,

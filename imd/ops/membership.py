@@ -15,6 +15,7 @@ from imd.config.settings import Settings
 from imd.contracts.bus import Bus
 from imd.gateway.nodes import Row
 from imd.gateway.own_row import own_row
+from imd.gateway.slots import name_at_home
 from imd.gateway.table import Announced, NodeTable
 from imd.observe.seldom import Seldom
 from imd.ops.announcing import Announcer
@@ -90,6 +91,14 @@ class Membership:
             return None
         row = self.announcer.last.rows.get(self.announcer.slots.home(user) or "")
         return row.bus if row is not None and row.bus != self._row.bus else None
+
+    # from the door
+
+    def choose_name(self, draw: Callable[[], str]) -> str:
+        """An id by `draw` whose home is this node, if there are other nodes."""
+        if self.announcer is None:
+            return draw()
+        return name_at_home(self.announcer.slots, self._row.name, draw)
 
     # from readiness
 

@@ -106,7 +106,8 @@ class ChannelFactory(WebSocketServerFactory):
             self._has_warned = True
             self._log.warn(
                 "{address} sends forwarding headers, which nobody believes: if it is a proxy of yours, "
-                "name it in [websocket] trusted_proxies; until then all of its clients count as one address",
+                "name it in [websocket] trusted_proxies; until then all of its clients count as one address, "
+                "and new visitors from there are not counted at all",
                 address=address or "a Unix socket's peer",
             )
 

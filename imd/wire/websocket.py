@@ -72,6 +72,8 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
     pong_due = 0.0
     address = ""
     """the client's, by what trusted proxies say; empty for a Unix socket"""
+    visitors_from = ""
+    """the same, but empty if it may be the address of a proxy that is not trusted"""
     _slot = -1
     _bearer: str | None = None
     _postponed_pong: bytes | None = None
@@ -94,6 +96,8 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
         self.address = client.address or ""
         if client.disbelieved:
             self.factory.disbelieved(self.address)
+        else:
+            self.visitors_from = self.address
         settings = self.factory.settings
         try:
             check_request(

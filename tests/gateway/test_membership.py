@@ -15,6 +15,7 @@ from twisted.trial import unittest
 
 from imd.command import nodes
 from imd.command.output import Output
+from imd.gateway.slots import Slots
 from imd.gateway.table import BEAT_SECONDS, LEASE_SECONDS
 from tests.gateway.support import ProxyThread, until
 from tests.hostile.raw import RawClient
@@ -71,6 +72,15 @@ class MembershipCase(unittest.SynchronousTestCase):
         found: dict[str, Any] = json.loads(said.getvalue())
         return found
 
+    def new_visitor(self, node: NodeServer) -> str:
+        """The name that a node gives a new visitor."""
+        with RawClient(node.port) as client:
+            client.open()
+            client.say({"isConnect": True, "isVisitor": True})
+            came = client.next()
+            assert came is not None and came.brief == "connected", came
+            return str(json.loads(came.payload)["userId"])
+
     def rows(self) -> dict[str, Any]:
         return {row["name"]: row for row in self.table()["nodes"]}
 
@@ -92,6 +102,9 @@ class TableTests(MembershipCase):
             until(lambda: self.rows()[one.name]["connections"] == 1, "the client is counted")
         until(lambda: self.table()["stands"], "the table stands")
         until(lambda: one.metric("imd_home_slots") + two.metric("imd_home_slots") == 1024, "homes")
+        slots = Slots(rows)
+        for node in (one, two):
+            self.assertEqual({slots.home(self.new_visitor(node)) for _ in range(8)}, {node.name})
         self.assertEqual(one.metric('imd_nodes{state="serving"}'), 2)
         self.assertGreaterEqual(one.metric("imd_nodes_table_age_seconds"), LEASE_SECONDS)
         two.stop()

@@ -81,15 +81,19 @@ class Frame(NamedTuple):
 class RawClient:
     """A connection to a node. Every wait has a deadline. A read ends if the node cuts the connection."""
 
-    def __init__(self, port: int, receive_buffer: int | None = None, address: str = HOST) -> None:
-        """`address`: the loopback address to come from."""
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    def __init__(self, port: int | str, receive_buffer: int | None = None, address: str = HOST) -> None:
+        """`port`: or the path of a Unix socket. `address`: the loopback address to come from."""
+        is_unix = isinstance(port, str)
+        self.socket = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(WAIT_SECONDS)
-        self.socket.bind((address, 0))
-        self.socket.connect((HOST, port))
+        if is_unix:
+            self.socket.connect(port)
+        else:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.socket.bind((address, 0))
+            self.socket.connect((HOST, port))
         self.user = f"raw-{next(_names)}-{os.urandom(3).hex()}"
         self.ended = False
         self._data = b""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,15 +23,17 @@ LIES = (
 
 
 class ProxyCase(unittest.SynchronousTestCase):
-    def start(self, trusted: str, *, proxied: bool = False, most: int = 2) -> NodeServer:
-        """A node that takes so many connections from one address."""
+    def start(
+        self, trusted: str, *, proxied: bool = False, most: int = 2, visitors: int = 0, path: str = ""
+    ) -> NodeServer:
+        """A node that takes so many connections and new visitors from one address. `path`: of its socket."""
         port = free_port()
         wrapper = "haproxy:" if proxied else ""
-        websocket = {"listen": f"{wrapper}tcp:{port}:interface={HOST}", "trusted_proxies": trusted}
+        listen = f"unix:{path}" if path else f"{wrapper}tcp:{port}:interface={HOST}"
         ini = {
             "auth": {"mode": "jwt", "secret": SECRET},
-            "websocket": websocket,
-            "limits": {"connections_per_address": most},
+            "websocket": {"listen": listen, "trusted_proxies": trusted},
+            "limits": {"connections_per_address": most, "visitors_per_address": visitors},
         }
         node = NodeServer(Path(self.mktemp()).absolute(), ini, port)
         self.addCleanup(node.kill)
@@ -50,6 +54,74 @@ class ProxyCase(unittest.SynchronousTestCase):
         client.say({"isConnect": True, "device": client.user, "token": token})
         came = client.next()
         return str(came.brief) if came is not None else "nothing"
+
+
+class VisitorTests(ProxyCase):
+    """New visitors are counted by the client's address."""
+
+    def visit(self, port: int | str, *headers: str, before: bytes = b"", **fields: object) -> list[object]:
+        """The frames of a visitor's connection, in short, up to `connected` or the end."""
+        with RawClient(port) as client:
+            client.send(before)
+            self.assertTrue(client.open(handshake(*headers)).startswith(b"HTTP/1.1 101"))
+            client.say({"isConnect": True, "isVisitor": True, **fields})
+            came = client.next_text()
+            if came["type"] == "connected":
+                self.token = came["visitorToken"]
+                return ["connected"]
+            self.assertGreater(came["retryAfterMs"], 1_000_000)
+            return [came["code"], *(found.brief for found in client.to_the_end())]
+
+    REFUSED = ["rate_limited", 4100]
+
+    def test_trusted(self) -> None:
+        """Behind trusted proxies each client has its own; a proxy that names nobody counts as any other."""
+        node = self.start(f"{HOST} 10.0.0.0/8", most=0, visitors=2)
+        for headers in (
+            ["X-Forwarded-For: 192.0.2.7"],
+            ["X-Forwarded-For: 192.0.2.7, 192.0.2.8", "X-Forwarded-For: 10.1.2.3"],
+            ["X-Forwarded-For: 192.0.2.7, unknown"],
+            ["X-Forwarded-For: 2001:db8::7"],
+        ):
+            found = [self.visit(node.port, *headers) for _ in range(3)]
+            self.assertEqual(found, [["connected"], ["connected"], self.REFUSED], headers)
+        self.assertEqual(self.visit(node.port, "X-Forwarded-For: 2001:db8::8"), self.REFUSED)
+        self.assertEqual(self.visit(node.port), self.REFUSED)
+        self.assertEqual(self.visit(node.port, visitorToken=self.token), ["connected"])
+        self.assertEqual(node.metric("imd_visitors_refused_total"), 6)
+        text = node.log.read_text()
+        self.assertEqual(text.count("visitors_per_address is 2 an hour"), 1)
+        self.assertNotIn("which nobody believes", text)
+
+    def test_strangers(self) -> None:
+        """A stranger with forwarding headers may be a proxy: its visitors are not counted, and once the log
+        says so. Without such headers it is counted."""
+        node = self.start("192.0.2.1", most=0, visitors=1)
+        for lie in LIES:
+            self.assertEqual(self.visit(node.port, lie), ["connected"])
+        self.assertEqual([self.visit(node.port) for _ in range(2)], [["connected"], self.REFUSED])
+        text = node.log.read_text()
+        self.assertEqual(text.count("which nobody believes"), 1)
+        self.assertIn("new visitors from there are not counted at all", text)
+
+    def test_proxy_protocol(self) -> None:
+        """The address in the header of the PROXY protocol counts."""
+        node = self.start(HOST, proxied=True, most=0, visitors=1)
+        for source in ("192.0.2.7", "192.0.2.8"):
+            header = f"PROXY TCP4 {source} {HOST} 1234 9000\r\n".encode()
+            found = [self.visit(node.port, before=header) for _ in range(2)]
+            self.assertEqual(found, [["connected"], self.REFUSED])
+
+    def test_unix_socket(self) -> None:
+        """Without an address nobody is counted; a proxy that is trusted may name one."""
+        folder = tempfile.mkdtemp(prefix="imd-unix-")
+        self.addCleanup(shutil.rmtree, folder)
+        path = f"{folder}/socket"
+        node = self.start("unix", most=0, visitors=1, path=path)
+        self.assertEqual([self.visit(path) for _ in range(3)], [["connected"]] * 3)
+        found = [self.visit(path, "X-Forwarded-For: 192.0.2.7") for _ in range(2)]
+        self.assertEqual(found, [["connected"], self.REFUSED])
+        self.assertEqual(node.metric("imd_visitors_refused_total"), 1)
 
 
 class HeaderTests(ProxyCase):

@@ -9,6 +9,8 @@ from typing import Any
 class WireDouble:
     """A connection's WebSocket (and a session's outlet) that remembers. `frames` are decoded."""
 
+    visitors_from = ""
+
     def __init__(self) -> None:
         self.writable = True
         self.payloads: list[bytes] = []

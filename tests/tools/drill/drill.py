@@ -86,7 +86,7 @@ async def run(plan: Plan, backends: Backends, say: Callable[[str], None]) -> Out
     lease = SHORT_LEASE_SECONDS if any(fault.short_lease for fault in faults) else LEASE_SECONDS
     ini = {
         "node": {"lease_seconds": lease, "stop_seconds": 5},
-        "limits": {"messages_per_second": 0, "connections_per_user": 100},
+        "limits": {"messages_per_second": 0, "connections_per_user": 100, "visitors_per_address": 0},
         "inbox": {"reconcile_seconds": 15},
         "redis": {"lossless": "yes" if backends.redis_is_durable else "no", "timeout_seconds": 2},
         "rabbitmq": {"confirm_seconds": 2},

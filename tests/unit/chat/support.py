@@ -19,8 +19,10 @@ from imd.chat.session import Session
 from imd.config.settings import Auth, Limits, Settings
 from imd.contracts.archive import ArchiveRecord
 from imd.contracts.inbox import Leave
+from imd.entry.admission import Door
 from imd.entry.auth import Authenticator
 from imd.entry.gate import Gate
+from imd.entry.newcomers import Newcomers
 from imd.entry.replacing import Replacing
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import MessageIds, ServerClock
@@ -79,6 +81,8 @@ class ConnectionTestCase(unittest.TestCase):
         self.handed_over: list[ArchiveRecord] = []
         clock = ServerClock(self.unix_seconds, self.clock.seconds)
         router = Router(self.sessions, None, self.clock.seconds, self.clock.callLater)
+        authenticator = Authenticator(self.auth, self.unix_seconds)
+        newcomers = Newcomers(self.limits.visitors_per_address, self.clock.seconds, lambda draw: draw())
         self.services = Services(
             settings=Settings(limits=self.limits, auth=self.auth),
             clock=clock,
@@ -89,7 +93,8 @@ class ConnectionTestCase(unittest.TestCase):
             ),
             router=router,
             historian=Historian(self.archive, self.inbox),
-            authenticator=Authenticator(self.auth, self.unix_seconds),
+            authenticator=authenticator,
+            door=Door(self.auth, authenticator, newcomers),
             gate=Gate(self.clock.seconds, self.clock.callLater),
             replacing=Replacing(self.clock.seconds),
             sessions=self.sessions,

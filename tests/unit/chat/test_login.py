@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -229,6 +230,34 @@ class VisitorTests(ConnectionTestCase):
         self.inbox.refuse()
         self.assert_error(client, "unavailable")
         self.assertEqual(client.closed, 4100)
+
+    def test_too_many(self) -> None:
+        """Past the hour's new visitors of an address: `rate_limited`, when to come again, and 4100."""
+        per_hour = self.limits.visitors_per_address
+
+        def come(address: str, **fields: Any) -> Client:
+            client = Client(self.services)
+            client.wire.visitors_from = address
+            client.send(isConnect=True, isVisitor=True, **fields)
+            return client
+
+        tokens = []
+        for _ in range(per_hour):
+            client = come("192.0.2.7")
+            self.inbox.settle()
+            tokens.append(client.take()[0]["visitorToken"])
+        client = come("192.0.2.7")
+        [frame] = client.take()
+        self.assertEqual((frame["code"], frame["retryAfterMs"]), ("rate_limited", 3_600_000 // per_hour))
+        self.assertEqual((client.closed, self.inbox.calls), (4100, deque()))
+        others = (come("192.0.2.8"), come(""), come("192.0.2.7", visitorToken=tokens[0]))
+        self.inbox.settle()
+        self.assertEqual([other.take()[0]["type"] for other in others], ["connected"] * 3)
+        self.clock.advance(3600 / per_hour)
+        for expected in ("unavailable", "unavailable"):
+            client = come("192.0.2.7")
+            self.inbox.refuse()
+            self.assertEqual(client.take()[0]["code"], expected, "a node that is down counts nobody")
 
     def test_message(self) -> None:
         """A visitor writes to the desk without a `to`, and never to a list."""

@@ -51,6 +51,7 @@ PROTOCOL = {
         "connections": 100000,
         "connections_per_user": 32,
         "connections_per_address": 0,
+        "visitors_per_address": 120,
         "unfinished_bytes": 67108864,
         "devices": 16,
         "new_ids": 1000,

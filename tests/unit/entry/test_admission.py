@@ -8,18 +8,31 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from imd.config.settings import Auth
-from imd.entry.admission import MAX_NUMBER, Admission, admit, check_visitor, connect_request
+from imd.entry.admission import MAX_NUMBER, Admission, Door, check_visitor, connect_request
 from imd.entry.auth import Authenticator
+from imd.entry.newcomers import Newcomers
 from imd.protocol.author import Author
-from imd.protocol.errors import CLOSE_UNAUTHORIZED, INVALID_MESSAGE, Closing, Refused
+from imd.protocol.errors import (
+    CLOSE_OVERLOADED,
+    CLOSE_UNAUTHORIZED,
+    INVALID_MESSAGE,
+    RATE_LIMITED,
+    Closing,
+    Refused,
+)
 from imd.protocol.frames import ConnectFrame, Cursor
 from imd.protocol.message import FromUserType
 from tests.support.doubles import InboxDouble
 
 
-def admitted(auth: Auth | None = None, bearer: str | None = None, **fields: Any) -> Admission:
+def door(auth: Auth | None = None, per_hour: int = 0) -> Door:
     auth = auth or Auth()
-    return admit(ConnectFrame(is_connect=True, **fields), bearer, auth, Authenticator(auth, lambda: 0.0))
+    newcomers = Newcomers(per_hour, lambda: 0.0, lambda draw: draw())
+    return Door(auth, Authenticator(auth, lambda: 0.0), newcomers)
+
+
+def admitted(auth: Auth | None = None, bearer: str | None = None, **fields: Any) -> Admission:
+    return door(auth).admit(ConnectFrame(is_connect=True, **fields), bearer, "192.0.2.7")
 
 
 class AdmitTests(SynchronousTestCase):
@@ -47,6 +60,23 @@ class AdmitTests(SynchronousTestCase):
         again = admitted(is_visitor=True, visitor_token=first.visitor_token)
         self.assertEqual((again.author.user, again.known_visitor), (first.author.user, True))
         self.assertEqual(again.token_hash, first.token_hash)
+
+    def test_new_visitors_are_counted(self) -> None:
+        """Only new visitors count for their address; one that the node could not serve is given back."""
+        entry = door(per_hour=1)
+
+        def come(**fields: Any) -> Admission:
+            return entry.admit(ConnectFrame(is_connect=True, is_visitor=True, **fields), None, "192.0.2.7")
+
+        first = come()
+        closing = self.assertRaises(Closing, come)
+        assert closing.refused is not None
+        self.assertEqual((closing.code, closing.refused.code), (CLOSE_OVERLOADED, RATE_LIMITED))
+        again = come(visitor_token=first.visitor_token)
+        entry.unavailable(again)
+        self.assertRaises(Closing, come)
+        entry.unavailable(first)
+        come()
 
     def test_no_visitors(self) -> None:
         """A node may admit no visitors."""
