@@ -11,40 +11,21 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import msgspec
 from prometheus_client import Counter, Gauge, Histogram
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.chat.batch import Batch, Entry, Refusal, event_body, first_record
 from imd.contracts.archive import ArchiveQueue, ArchiveRecord, Record
-from imd.contracts.inbox import (
-    Conflict,
-    Delivery,
-    Duplicate,
-    Failed,
-    Inbox,
-    NotAllowed,
-    Outcome,
-    Placed,
-    Submission,
-    TooManyNew,
-)
+from imd.contracts.inbox import Delivery, Duplicate, Failed, Inbox, Outcome, Placed, Submission
 from imd.observe.seldom import Seldom
 from imd.observe.trace import TRACE
-from imd.protocol.errors import (
-    FORBIDDEN,
-    INVALID_MESSAGE,
-    RATE_LIMITED,
-    TOO_LARGE,
-    UNAVAILABLE,
-    Refused,
-    Unavailable,
-)
+from imd.protocol.errors import UNAVAILABLE, Refused, Unavailable
 from imd.protocol.ids import ServerClock
-from imd.protocol.message import decode_message, encode_message
 
 ACCEPTED = Counter("imd_accepted_messages_total", "Messages answered with accepted.", ["kind"])
+EVENTS = Counter("imd_accepted_events_total", "Events answered with accepted for the first time.", ["kind"])
 ACCEPT_SECONDS = Histogram(
     "imd_accept_seconds",
     "From a batch's oldest message to its answers.",
@@ -79,52 +60,7 @@ class Sender(Protocol):
 
     def message_refused(self, client_msg_id: str | None, refused: Refused) -> None: ...
 
-
-class Refusal(msgspec.Struct, gc=False):
-    """A message frame that is refused already, but answered in its turn."""
-
-    origin: Any
-    client_msg_id: str | None
-    refused: Refused
-
-
-Entry = Submission | Refusal
-
-
-class _Batch:
-    """`others` has, by their place, the answers that are not simply `accepted`."""
-
-    __slots__ = ("born", "done", "entries", "others", "size", "submissions")
-
-    def __init__(self, entries: list[Entry], size: int, born: float) -> None:
-        self.entries = entries
-        self.size = size
-        self.submissions = [entry for entry in entries if type(entry) is Submission]
-        self.others: dict[int, Refused | Duplicate] = {}
-        self.born = born
-        self.done = False
-        if len(self.submissions) != len(entries):
-            for index, entry in enumerate(entries):
-                if type(entry) is Refusal:
-                    self.others[index] = entry.refused
-
-    def places(self) -> Sequence[int]:
-        """Of the submissions among the entries."""
-        if len(self.submissions) == len(self.entries):
-            return range(len(self.entries))
-        return [index for index, entry in enumerate(self.entries) if type(entry) is Submission]
-
-    def refuse(self, index: int, code: str, reason: str, retry_after_ms: int | None = None) -> None:
-        """The first refusal counts."""
-        if code == UNAVAILABLE:
-            retry_after_ms = 1000
-        if not isinstance(self.others.get(index), Refused):
-            self.others[index] = Refused(code, reason, retry_after_ms=retry_after_ms)
-
-    def refuse_all(self, reason: str) -> None:
-        """Refuse every entry as `unavailable`."""
-        for index in range(len(self.entries)):
-            self.refuse(index, UNAVAILABLE, reason)
+    def frame_answered(self, payload: bytes) -> None: ...
 
 
 class Acceptor:
@@ -164,7 +100,7 @@ class Acceptor:
         self._scheduled = False
         self._starting = False
         self._scripts = 0
-        self._batches: deque[_Batch] = deque()
+        self._batches: deque[Batch] = deque()
         self._bytes_in_flight = 0
         self._idle: list[Deferred[None]] = []
 
@@ -230,7 +166,7 @@ class Acceptor:
         WAITING_BYTES.set(self._waiting_bytes)
         IN_FLIGHT.set(len(self._batches))
 
-    def _take(self) -> _Batch:
+    def _take(self) -> Batch:
         """The next messages, up to the bounds of a batch; at least one."""
         waiting = self._waiting
         entries: list[Entry] = []
@@ -238,14 +174,14 @@ class Acceptor:
         while waiting:
             entry = waiting[0]
             if type(entry) is Submission:
-                deliveries += len(entry.recipients) or 1
+                deliveries += len(entry.recipients) or (entry.room.size if entry.room is not None else 1)
                 size += len(entry.body)
                 if entries and (deliveries > BATCH_DELIVERIES or size > BATCH_BYTES):
                     size -= len(entry.body)
                     break
             entries.append(waiting.popleft())
         self._waiting_bytes -= size
-        return _Batch(entries, size, self._came_at(len(entries)))
+        return Batch(entries, size, self._came_at(len(entries)))
 
     def _came_at(self, count: int) -> float:
         """When the oldest of the `count` that were just taken came, or one of the MARK_EVERY before it."""
@@ -261,7 +197,7 @@ class Acceptor:
             self._next_mark = 0
         return born
 
-    def _place(self, batch: _Batch) -> None:
+    def _place(self, batch: Batch) -> None:
         problem = self._inbox.problem() or self._queue.problem()
         if problem is not None:
             # A message that cannot be archived is not delivered over and over.
@@ -281,7 +217,7 @@ class Acceptor:
         self._start()
         return result
 
-    def _placed(self, outcomes: Sequence[Outcome], batch: _Batch) -> None:
+    def _placed(self, outcomes: Sequence[Outcome], batch: Batch) -> None:
         if TRACE.on:
             TRACE.placed(batch.submissions, outcomes)
         deliveries: list[Delivery] = []
@@ -289,19 +225,20 @@ class Acceptor:
         for index, submission, outcome in zip(batch.places(), batch.submissions, outcomes, strict=True):
             if type(outcome) is Placed:
                 deliveries += outcome.deliveries
+                body = event_body(submission, outcome.version) if submission.kind else submission.body
                 if outcome.agent:
-                    records.append(ArchiveRecord(submission.body, outcome.agent))
+                    records.append(ArchiveRecord(body, outcome.agent))
                     earlier = [d for d in outcome.deliveries if d.body != submission.body]
                     if earlier:
                         self._handed_over([ArchiveRecord(d.body, d.user) for d in earlier])
                 else:
-                    records.append(submission.body)
+                    records.append(body)
             elif type(outcome) is Duplicate:
                 # The first copy may have missed the archive. It goes there under its first id.
                 batch.others[index] = outcome
-                records.append(_first_copy(submission.body, outcome))
+                records.append(first_record(submission, outcome))
             else:
-                self._refuse_outcome(batch, index, outcome)
+                batch.refuse_outcome(index, outcome)
         failed = [outcome.reason for outcome in outcomes if type(outcome) is Failed]
         if failed:
             self._seldom.error("{n} messages could not be placed: {reason}", n=len(failed), reason=failed[0])
@@ -315,11 +252,11 @@ class Acceptor:
             batch.done = True
         self._flush()
 
-    def _published(self, _: None, batch: _Batch) -> None:
+    def _published(self, _: None, batch: Batch) -> None:
         batch.done = True
         self._flush()
 
-    def _fail(self, failure: Failure, batch: _Batch, part: str) -> None:
+    def _fail(self, failure: Failure, batch: Batch, part: str) -> None:
         if failure.check(Unavailable):
             self._seldom.warn("a batch failed: {reason}", reason=failure.getErrorMessage())
             self._call_failed(part, failure.getErrorMessage())
@@ -330,16 +267,6 @@ class Acceptor:
         batch.refuse_all(failure.getErrorMessage())
         batch.done = True
         self._flush()
-
-    def _refuse_outcome(self, batch: _Batch, index: int, outcome: Outcome) -> None:
-        if isinstance(outcome, Conflict):
-            batch.refuse(index, INVALID_MESSAGE, "the clientMsgId was used for another message")
-        elif isinstance(outcome, NotAllowed):
-            batch.refuse(index, FORBIDDEN, outcome.reason)
-        elif isinstance(outcome, TooManyNew):
-            _refuse_new(batch, index, outcome)
-        elif isinstance(outcome, Failed):
-            batch.refuse(index, UNAVAILABLE, outcome.reason)
 
     def _answer_done(self) -> None:
         """Answer the oldest batches, as far as they are done."""
@@ -354,7 +281,7 @@ class Acceptor:
             for done in idle:
                 done.callback(None)
 
-    def _answer(self, batch: _Batch) -> None:
+    def _answer(self, batch: Batch) -> None:
         others = batch.others
         accepted = again = 0
         if TRACE.on:
@@ -364,31 +291,19 @@ class Acceptor:
             try:
                 if isinstance(other, Refused):
                     entry.origin.message_refused(entry.client_msg_id, other)
+                elif isinstance(other, bytes):
+                    entry.origin.frame_answered(other)
                 elif other is not None:
                     again += 1
                     entry.origin.message_accepted(entry.client_msg_id, other.message_id, other.send_time)
                 else:
                     assert type(entry) is Submission
                     accepted += 1
+                    if entry.kind:
+                        EVENTS.labels(entry.kind).inc()
                     entry.origin.message_accepted(entry.client_msg_id, entry.message_id, entry.send_time)
             except Exception:
                 # A sender that fails must not cost the others their answers.
                 self._seldom.failure("a sender could not be answered", Failure())
         _ACCEPTED_NEW.inc(accepted)
         _ACCEPTED_AGAIN.inc(again)
-
-
-def _refuse_new(batch: _Batch, index: int, outcome: TooManyNew) -> None:
-    who = "ids that have never connected"
-    if outcome.retry_after_ms is None:
-        batch.refuse(index, TOO_LARGE, f"group: too many {who}")
-    else:
-        batch.refuse(index, RATE_LIMITED, f"too many messages to {who}", outcome.retry_after_ms)
-
-
-def _first_copy(body: bytes, first: Duplicate) -> Record:
-    message = decode_message(body)
-    message.id = first.message_id
-    message.send_time = first.send_time
-    body = encode_message(message)
-    return ArchiveRecord(body, first.agent) if first.agent else body

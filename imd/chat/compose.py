@@ -5,12 +5,15 @@ from __future__ import annotations
 from imd.config.settings import Limits
 from imd.contracts.inbox import Submission
 from imd.protocol.author import Author
+from imd.protocol.data import read_data
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.protocol.frames import MessageFrame
-from imd.protocol.ids import MessageIds
+from imd.protocol.ids import MessageIds, is_message_id
 from imd.protocol.message import IMessage, check_id, encode_message
 
 MAX_CONTENT_TYPE_CHARS = 128
+MAX_MENTIONS = 50
+EVERYBODY = ["@all"]
 
 
 def check(frame: MessageFrame, author: Author, limits: Limits) -> None:
@@ -38,6 +41,33 @@ def check(frame: MessageFrame, author: Author, limits: Limits) -> None:
         raise Refused(TOO_LARGE, f"msg: at most {message_bytes} bytes")
     if frame.content_type is not None and len(frame.content_type) > MAX_CONTENT_TYPE_CHARS:
         raise Refused(INVALID_MESSAGE, f"contentType: at most {MAX_CONTENT_TYPE_CHARS} characters")
+    if frame.reply_to or frame.mentions or frame.data:
+        check_more(frame)
+
+
+def check_more(frame: MessageFrame) -> None:
+    """Check the fields that few messages have. `data` is then as a message keeps it.
+
+    Raises Refused: `invalid_message`, `too_large`, `bad_frame` for `data` that is no object, `forbidden`
+    for a mention of everybody outside a room.
+    """
+    if frame.reply_to and not is_message_id(frame.reply_to):
+        raise Refused(INVALID_MESSAGE, "replyTo: a message's id is expected")
+    if frame.mentions:
+        check_mentions(frame.mentions)
+        if frame.mentions == EVERYBODY and not frame.room:
+            raise Refused(FORBIDDEN, f"mentions: {EVERYBODY[0]} is for rooms only")
+    frame.data = read_data(frame.data)
+
+
+def check_mentions(mentions: list[str]) -> None:
+    """Raise Refused unless these are user ids, or EVERYBODY."""
+    if len(mentions) > MAX_MENTIONS:
+        raise Refused(TOO_LARGE, f"mentions: at most {MAX_MENTIONS} users")
+    if EVERYBODY[0] in mentions and mentions != EVERYBODY:
+        raise Refused(INVALID_MESSAGE, f"mentions: {EVERYBODY[0]} stands alone")
+    for user in mentions:
+        check_id("mentions", user)
 
 
 def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
@@ -56,6 +86,9 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
         group,
         frame.msg or "",
         frame.content_type,
+        frame.reply_to or None,
+        frame.mentions or None,
+        frame.data,
         now_ms,
         author.is_visitor,
     )

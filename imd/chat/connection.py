@@ -5,18 +5,19 @@ Frames that arrive during the login wait for its end. Each frame gets an answer;
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import Counter
 
-from imd.chat.accept import Entry, Refusal
-from imd.chat.compose import check, compose
+from imd.chat.batch import Entry, Refusal
+from imd.chat.features import chosen_features
+from imd.chat.handlers import HANDLERS
 from imd.chat.history_requests import HistoryRequests
 from imd.chat.login import Login, connected
 from imd.chat.patience import Patience
-from imd.chat.rate import rate_cost, too_fast
-from imd.chat.renewal import renew
+from imd.chat.posting import post
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.chat.token_deadline import watch_token
@@ -24,12 +25,12 @@ from imd.chat.wire import Outgoing, Wire
 from imd.contracts.inbox import Registered
 from imd.contracts.timer import Cancellable
 from imd.entry.admission import Admission
-from imd.entry.allowance import ERROR, IDLE_ACK, PING, cost_of
+from imd.entry.allowance import ERROR, Allowance, cost_of
 from imd.entry.auth import Identity
 from imd.entry.ratelimit import TokenBucket
 from imd.observe.metrics import Tally
-from imd.observe.trace import TRACE
 from imd.protocol import frames
+from imd.protocol.author import Author
 from imd.protocol.errors import (
     BAD_FRAME,
     CLOSE_LEAVING,
@@ -56,66 +57,76 @@ class Connection:
     """`bearer` is the token of the handshake's Authorization header."""
 
     __slots__ = (
-        "_admission",
         "_bearer",
-        "_bucket",
         "_deadline",
-        "_early",
-        "_history_requests",
+        "_decode",
+        "_held",
+        "_holds",
         "_leaving",
         "_outgoing",
         "_patience",
         "_paused",
         "_pending",
-        "_services",
         "_state",
         "_wire",
+        "admission",
+        "bucket",
+        "features",
+        "history_requests",
         "send",
+        "services",
         "session",
     )
 
     def __init__(self, services: Services, wire: Wire, outgoing: Outgoing, bearer: str | None) -> None:
         limits, websocket = services.settings.limits, services.settings.websocket
-        self._services = services
+        self.services = services
         self._wire = wire
         self._outgoing = outgoing
         self.send = outgoing.send
         """write a frame; a session's way to its device, too"""
         self._bearer = bearer
         self._state = _NEW
-        self._early: list[bytes] = []
+        self._decode = frames.decode if services.level() >= 2 else frames.decode_at_level_1
+        self._holds = 0
+        """the login and slow frames that are under way: later frames wait"""
+        self._held: deque[bytes] | None = None
+        """these frames"""
         self._patience = Patience(services.clock.monotonic)
         self._pending = 0
         self._paused = False
         self._leaving = False
-        self._history_requests: HistoryRequests | None = None
+        self.history_requests: HistoryRequests | None = None
         """created by the first request"""
         self._deadline: Cancellable | None = services.call_later(websocket.connect_seconds, self._no_connect)
-        self._admission: Admission
+        self.admission: Admission
         """the user and device, from OPENING on"""
-        self._bucket = TokenBucket(limits.messages_per_second, limits.burst, services.clock.monotonic)
+        self.features: Sequence[str] | None = None
+        """that the client asked for and gets; None if it asked for none"""
+        self.bucket = TokenBucket(limits.messages_per_second, limits.burst, services.clock.monotonic)
         self.session: Session | None = None
 
     # from the WebSocket
 
     def frame_received(self, payload: bytes) -> None:
         """A text frame came."""
-        if self._state == _OPENING:
-            if not self._early:
+        if self._holds:
+            if not self._held:
                 self._wire.pause_reading()
-            self._early.append(payload)
+                self._held = deque()
+            self._held.append(payload)
             return
         if self._state == _CLOSED:
             return
         try:
-            frame = frames.decode(payload)
+            frame = self._decode(payload)
         except frames.BadFrame as bad:
             self._bad_frame(bad)
             return
         self._patience.bad_frames = 0
         if type(frame) is frames.MessageFrame and self._state == _OPEN:
             _MESSAGES.n += 1
-            self._message(frame)
+            post(self, frame)
         else:
             self._dispatch(frame)
 
@@ -149,7 +160,7 @@ class Connection:
     def lost(self, clean: bool) -> None:
         """The WebSocket is gone. `clean`: it was closed in good order, and the client has read all frames."""
         self._state = _CLOSED
-        self._early.clear()
+        self._held = None
         self._cancel_call()
         if self.session is not None:
             self._end_session(self.session, clean)
@@ -170,6 +181,13 @@ class Connection:
         if self._paused:
             self._go_on_if_answered()
 
+    def frame_answered(self, payload: bytes) -> None:
+        self._pending -= 1
+        if self._state == _OPEN:
+            self.send(payload)
+        if self._paused:
+            self._go_on_if_answered()
+
     # from the node
 
     @property
@@ -179,8 +197,8 @@ class Connection:
 
     @property
     def early_bytes(self) -> int:
-        """Size of the frames that wait until the login is through."""
-        return sum(map(len, self._early))
+        """Size of the frames that wait until the login or a slow frame is through."""
+        return sum(map(len, self._held or ()))
 
     def leaving(self, reconnect_ms: int) -> None:
         """The client is to go: nothing more is read, and 4200 follows the answers to its messages."""
@@ -200,7 +218,7 @@ class Connection:
             CLOSES.labels(str(code)).inc()
             self._wire.close(code, reason)
 
-    # from the session, the login and history requests
+    # from the session, the login and the handlers of frames
 
     @property
     def is_open(self) -> bool:
@@ -223,20 +241,52 @@ class Connection:
     def ping(self) -> None:
         self._wire.ping()
 
+    @property
+    def author(self) -> Author:
+        """The user and device, once the connect signal was there."""
+        return self.admission.author
+
+    @property
+    def allowance(self) -> Allowance:
+        return self._patience.allowance
+
+    def hold(self) -> Callable[[], None]:
+        """Later frames wait until the function that this returns is called, once."""
+        self._holds += 1
+        return self._release
+
+    def submit(self, entry: Entry) -> None:
+        """Have a frame answered in its turn."""
+        self._pending += 1
+        if self._pending >= MAX_PENDING and not self._paused:
+            self._paused = True
+            self._wire.pause_reading()
+        self.services.acceptor.submit(entry)
+
+    def refuse(self, client_msg_id: str | None, refused: Refused, ref: str | None = None) -> None:
+        """Answer with an error, after the answers that earlier messages still wait for."""
+        if self._pending and ref is None:
+            self.submit(Refusal(self, client_msg_id, refused))
+        else:
+            self.send_error(refused, client_msg_id, ref)
+
     # frames
 
     def _dispatch(self, frame: Any) -> None:
         name, handle = self._HANDLERS[type(frame)]
         FRAMES.labels(name).n += 1
+        client_msg_id = getattr(frame, "client_msg_id", None)
         if self._state == _NEW and type(frame) is not frames.ConnectFrame:
-            client_msg_id = getattr(frame, "client_msg_id", None)
             self.send_error(Refused(FORBIDDEN, "the connect signal comes first"), client_msg_id)
             self._close_if(self._patience.stranger_erred())
             return
         try:
             handle(self, frame)
         except Refused as refused:
-            self.send_error(refused, ref=getattr(frame, "ref", None))
+            if client_msg_id is not None:
+                self.refuse(client_msg_id, refused)
+            else:
+                self.send_error(refused, ref=getattr(frame, "ref", None))
             if self._state == _NEW:
                 self._close_if(self._patience.stranger_erred())
             elif cost := cost_of(refused):
@@ -244,111 +294,62 @@ class Connection:
         except Closing as closing:
             self.close_for(closing)
 
-    def _message(self, frame: frames.MessageFrame) -> None:
-        limits = self._services.settings.limits
-        author = self._admission.author
-        try:
-            check(frame, author, limits)
-        except Refused as refused:
-            # It can never become a message, so its size is not charged.
-            early = self._bucket.take(1.0)
-            answer = too_fast(limits.messages_per_second, early) if early else refused
-            self._refuse_message(frame.client_msg_id, answer)
-            return
-        early = self._bucket.take(rate_cost(frame)) if limits.messages_per_second else 0.0
-        if early:
-            self._refuse_message(frame.client_msg_id, too_fast(limits.messages_per_second, early))
-            return
-        submission = compose(frame, author, self._services.ids)
-        if TRACE.on and self.session is not None:
-            TRACE.received(submission, self.session.channel)
-        submission.origin = self
-        self._submit(submission)
-
     def _bad_frame(self, bad: frames.BadFrame) -> None:
         FRAMES.labels("unreadable").n += 1
-        self._refuse_message(bad.client_msg_id, bad)
+        self.refuse(bad.client_msg_id, bad, bad.ref)
         if bad.code == BAD_FRAME:
             self._close_if(self._patience.bad_frame())
         elif self._state == _NEW:
             self._close_if(self._patience.stranger_erred())
         self.spend(ERROR)
 
-    def _refuse_message(self, client_msg_id: str | None, refused: Refused) -> None:
-        """Answer with an error, after the answers that earlier messages still wait for."""
-        if self._pending:
-            self._submit(Refusal(self, client_msg_id, refused))
-        else:
-            self.send_error(refused, client_msg_id)
-
-    def _submit(self, entry: Entry) -> None:
-        self._pending += 1
-        if self._pending >= MAX_PENDING and not self._paused:
-            self._paused = True
-            self._wire.pause_reading()
-        self._services.acceptor.submit(entry)
-
     def _go_on_if_answered(self) -> None:
-        if self._leaving and not self._pending:
+        if self._leaving and not self._pending and (not self._holds or self._state == _OPENING):
             self.close(CLOSE_LEAVING, "the node is leaving")
         elif not self._leaving and self._pending <= MAX_PENDING // 2:
             self._paused = False
             self._read_on()
 
     def _read_on(self) -> None:
-        if self._state == _OPEN and not self._leaving and not self._paused:
+        if self._state == _OPEN and not (self._leaving or self._paused or self._holds):
             self._wire.resume_reading()
 
-    def _ack(self, frame: frames.AckFrame) -> None:
-        if (session := self.session) is not None:
-            before = session.cursor.acked
-            session.acknowledge(frame.seq, frame.epoch)
-            if session.cursor.acked == before:
-                self.spend(IDLE_ACK)
-
-    def _ping(self, frame: frames.PingFrame) -> None:
-        self.spend(PING)
-        self.send(frames.encode(frames.Pong(self._services.clock.now_ms())))
-
-    def _history(self, frame: frames.HistoryFrame) -> None:
-        if self._history_requests is None:
-            author = self._admission.author
-            self._history_requests = HistoryRequests(self._services, self, author, self._bucket)
-        self._history_requests.ask(frame)
-
-    def _token(self, frame: frames.TokenFrame) -> None:
-        self.spend(PING)
-        authenticator = self._services.authenticator
-        identity = renew(frame, self._admission.identity, authenticator, self._patience.allowance)
-        self._watch_expiry(identity)
-        self.send(frames.encode(frames.TokenRenewed(int((identity.exp or 0) * 1000))))
+    def _release(self) -> None:
+        """The login, or a slow frame, is through."""
+        self._holds -= 1
+        if self._leaving:
+            self._go_on_if_answered()
+            return
+        while not self._holds and self._held:
+            self.frame_received(self._held.popleft())
+        self._read_on()
 
     # the connect signal
 
     def _connect(self, frame: frames.ConnectFrame) -> None:
         if self._state != _NEW:
             raise Refused(BAD_FRAME, "this connection is connected already")
-        services = self._services
-        self._admission = services.door.admit(frame, self._bearer, self._wire.visitors_from)
+        services = self.services
+        self.admission = services.door.admit(frame, self._bearer, self._wire.visitors_from)
+        if services.level() >= 2:
+            self.features = chosen_features(frame)
         self._state = _OPENING
-        Login(services, self, frame, self._admission).start()
+        self.hold()
+        Login(services, self, frame, self.admission).start()
 
     # from the login
 
     def opened(self, registered: Registered, session: Session) -> None:
         """The channel is registered."""
-        services, admission = self._services, self._admission
+        services, admission = self.services, self.admission
         self._state = _OPEN
         self._wire.logged_in()
-        self.send(connected(admission, session, registered, services.settings, services.clock.now_ms()))
-        self._watch_expiry(admission.identity)
+        self.send(connected(admission, session, registered, services, self.features))
+        self.watch_expiry(admission.identity)
         session.begin(registered)
         if session.answers_visitors:
             services.desk_changed()
-        self._read_on()
-        early, self._early = self._early, []
-        for payload in early:
-            self.frame_received(payload)
+        self._release()
 
     def close_for(self, closing: Closing) -> None:
         """Send the error that `closing` holds, then close."""
@@ -369,9 +370,9 @@ class Connection:
             # The client did its part: this node is late.
             self.close(CLOSE_OVERLOADED, "the login took too long")
 
-    def _watch_expiry(self, identity: Identity) -> None:
+    def watch_expiry(self, identity: Identity) -> None:
         self._cancel_call()
-        self._deadline = watch_token(identity, self._services, self._token_expired)
+        self._deadline = watch_token(identity, self.services, self._token_expired)
 
     def _token_expired(self) -> None:
         self.close(CLOSE_UNAUTHORIZED, "the token has expired")
@@ -382,19 +383,15 @@ class Connection:
         self._deadline = None
 
     def _end_session(self, session: Session, clean: bool) -> None:
-        self._services.sessions.pop(session.channel, None)
+        self.services.sessions.pop(session.channel, None)
         if session.epoch:
             # Break the reference cycle with the session.
             self.session = None
-            self._services.leave(session.leave(clean))
+            self.services.leave(session.leave(clean))
         else:
             session.ended = True
 
-    _HANDLERS: dict[type, tuple[str, Callable[[Connection, Any], None]]] = {
+    _HANDLERS: Mapping[type, tuple[str, Callable[[Connection, Any], None]]] = {
+        **HANDLERS,
         frames.ConnectFrame: ("connect", _connect),
-        frames.MessageFrame: ("message", _message),
-        frames.AckFrame: ("ack", _ack),
-        frames.HistoryFrame: ("history", _history),
-        frames.PingFrame: ("ping", _ping),
-        frames.TokenFrame: ("token", _token),
     }

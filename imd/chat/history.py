@@ -10,6 +10,7 @@ from imd.contracts.inbox import Inbox
 from imd.protocol import frames
 from imd.protocol.author import Author
 from imd.protocol.message import FromUserType, conversation_id, is_visitor_id
+from imd.protocol.requests import HistoryFrame
 
 # Four pages of a client that does not read them are all in memory.
 PAGE_BYTES = 1 << 20
@@ -22,15 +23,13 @@ class Historian:
         self._archive = archive
         self._inbox = inbox
 
-    def page(self, author: Author, frame: frames.HistoryFrame) -> Deferred[bytes]:
+    def page(self, author: Author, frame: HistoryFrame) -> Deferred[bytes]:
         """The payload of the history frame that answers `frame`. Fails with Unavailable."""
         query = HistoryQuery(author.user, None, before=frame.before or None, limit=frame.limit)
         found = self._scope(query, author, frame)
         return found.addCallback(self._archive.history).addCallback(_answer, frame.ref)
 
-    def _scope(
-        self, query: HistoryQuery, author: Author, frame: frames.HistoryFrame
-    ) -> Deferred[HistoryQuery]:
+    def _scope(self, query: HistoryQuery, author: Author, frame: HistoryFrame) -> Deferred[HistoryQuery]:
         """Set the conversation that is asked for. A frame can only name conversations of its author."""
         if frame.all:
             return succeed(query)

@@ -13,7 +13,8 @@ from imd.entry.ratelimit import TokenBucket
 from imd.observe.seldom import Seldom
 from imd.protocol.author import Author
 from imd.protocol.errors import RATE_LIMITED, UNAVAILABLE, Refused, Unavailable
-from imd.protocol.frames import HistoryFrame, check_history
+from imd.protocol.frames import check_history
+from imd.protocol.requests import HistoryFrame
 
 MAX_REQUESTS = 4
 
@@ -28,9 +29,7 @@ class Asker(Protocol):
     def send(self, payload: bytes) -> None:
         """Send a frame."""
 
-    def send_error(
-        self, refused: Refused, client_msg_id: str | None = None, ref: str | None = None
-    ) -> None:
+    def send_error(self, refused: Refused, client_msg_id: str | None = None, ref: str | None = None) -> None:
         """Send an error frame."""
 
 

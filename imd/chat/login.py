@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.chat.features import SYNC
 from imd.chat.outlet import Outlet
 from imd.chat.services import Services
 from imd.chat.session import Session
@@ -16,6 +18,7 @@ from imd.contracts.inbox import Registered, TooManyChannels
 from imd.entry.admission import Admission, check_visitor, connect_request
 from imd.observe.seldom import Seldom
 from imd.protocol import frames
+from imd.protocol.data import MAX_DATA_BYTES
 from imd.protocol.errors import (
     CLOSE_OVERLOADED,
     CLOSE_REPLACED,
@@ -31,6 +34,7 @@ class Caller(Outlet, Protocol):
     """The part of a connection that a login needs."""
 
     session: Session | None
+    features: Sequence[str] | None
 
     @property
     def is_closed(self) -> bool:
@@ -87,10 +91,9 @@ class Login:
         if caller.is_closed:
             return
         request = connect_request(self._frame, author)
+        request.sync = SYNC in (caller.features or ())
         window = services.settings.limits.ack_window
-        session = Session(
-            services.inbox, caller, request, acknowledges=bool(self._frame.ack), window=window
-        )
+        session = Session(services.inbox, caller, request, acknowledges=bool(self._frame.ack), window=window)
         # Before the inbox is asked: a hint that comes while it answers must find the session.
         services.sessions[request.channel] = caller.session = self._session = session
         outcome = await services.inbox.connect(request)
@@ -137,11 +140,15 @@ def _is_unavailable(error: object) -> bool:
 
 
 def connected(
-    admission: Admission, session: Session, registered: Registered, settings: Settings, now_ms: int
+    admission: Admission,
+    session: Session,
+    registered: Registered,
+    services: Services,
+    features: Sequence[str] | None,
 ) -> bytes:
-    """The encoded `connected` frame. `now_ms` is the servers' common time."""
-    limits, author, exp = settings.limits, admission.author, admission.identity.exp
-    ping_seconds = settings.websocket.ping_seconds
+    """The encoded `connected` frame."""
+    author, exp = admission.author, admission.identity.exp
+    ping_seconds = services.settings.websocket.ping_seconds
     return frames.encode(
         frames.Connected(
             v=1,
@@ -152,12 +159,24 @@ def connected(
             epoch=registered.page.epoch,
             seq=registered.seq,
             recovered=registered.recovered,
-            server_time=now_ms,
-            limits=frames.Limits(
-                limits.message_bytes, limits.group_members, limits.ack_window, limits.messages_per_second
-            ),
+            server_time=services.clock.now_ms(),
+            limits=_limits(services.settings, services.level()),
             ping_seconds=int(ping_seconds) if ping_seconds == int(ping_seconds) else ping_seconds,
             visitor_token=admission.visitor_token,
             exp=int(exp * 1000) if exp is not None else None,
+            features=list(features) if features is not None else None,
         )
     )
+
+
+def _limits(settings: Settings, level: int) -> frames.Limits:
+    limits = settings.limits
+    told = frames.Limits(
+        limits.message_bytes, limits.group_members, limits.ack_window, limits.messages_per_second
+    )
+    if level >= 2:
+        told.data_bytes = MAX_DATA_BYTES
+        told.room_members = limits.room_members
+        told.edit_seconds = settings.messages.edit_seconds
+        told.recall_seconds = settings.messages.recall_seconds
+    return told

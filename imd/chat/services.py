@@ -41,3 +41,5 @@ class Services:
     """removes a channel from the registry; a node that stops waits for the answer"""
     desk_changed: Callable[[], None]
     """called when an agent has connected, as visitors may be waiting"""
+    level: Callable[[], int]
+    """the cluster's feature level; when it changes, all connections are closed"""

@@ -120,6 +120,22 @@ class Limits:
     """of one user, other than the connecting one"""
     new_ids: int = _key(1000, values.integer(0, 1_000_000_000))
     """inboxes that nobody has ever opened, begun by one sender in an hour; 0: no limit"""
+    room_members: int = _key(1000, values.integer(1, 1000))
+    """of one room"""
+
+
+@dataclass(frozen=True)
+class Messages:
+    edit_seconds: int = _key(86400, values.integer(-1, 10 * 366 * 86400))
+    """how long its author may edit a message; 0: never, -1: always"""
+    recall_seconds: int = _key(86400, values.integer(-1, 10 * 366 * 86400))
+    """how long a message may be recalled; 0: never, -1: always"""
+
+
+@dataclass(frozen=True)
+class Rooms:
+    customers_create: bool = _key(False, values.switch())
+    """customers may make rooms, too"""
 
 
 @dataclass(frozen=True)
@@ -199,6 +215,8 @@ class Settings:
     http: Http = field(default_factory=Http)
     auth: Auth = field(default_factory=Auth)
     limits: Limits = field(default_factory=Limits)
+    messages: Messages = field(default_factory=Messages)
+    rooms: Rooms = field(default_factory=Rooms)
     inbox: Inbox = field(default_factory=Inbox)
     redis: Redis = field(default_factory=Redis)
     rabbitmq: Rabbitmq = field(default_factory=Rabbitmq)

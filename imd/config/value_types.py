@@ -38,7 +38,7 @@ def choice(*choices: str) -> Kind:
 
 def integer(least: int, most: int) -> Kind:
     def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", value) or not least <= int(value) <= most:
+        if not re.fullmatch(r"-?[0-9]{1,18}", value) or not least <= int(value) <= most:
             raise ValueError
         return int(value)
 

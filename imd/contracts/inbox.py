@@ -38,8 +38,32 @@ class InboxOptions:
     """how long an unused token of a visitor stays valid"""
 
 
+class RoomAim(msgspec.Struct, gc=False):
+    """A room as a recipient: the store expands it to the members that it has when the message is placed.
+
+    Everybody in the room but the sender gets it. The body is `head`, the room's version, `tail`.
+    """
+
+    room: str
+    head: bytes
+    tail: bytes
+    of_version: int | None = None
+    """only members who joined at or below this version get it, unless the room shows all its history"""
+    posts: bool = True
+    """the room's rule on posting applies"""
+    when_closed: bool = False
+    """it passes though the room is closed"""
+    by_admins: bool = False
+    """only owners and admins may send it"""
+    size: int = 1
+    """its members when they were counted last, which bound a batch"""
+
+    def body(self, version: int) -> bytes:
+        return b"%b%d%b" % (self.head, version, self.tail)
+
+
 class Submission(msgspec.Struct, gc=False):
-    """One message for an inbox to place."""
+    """One message or event for an inbox to place."""
 
     sender: str
     device: str
@@ -56,6 +80,14 @@ class Submission(msgspec.Struct, gc=False):
     """the agent that a visitor's message names; empty if it names none"""
     origin: Any = None
     """the connection that gets the answer; inboxes do not use it"""
+    kind: str = ""
+    """of an event, as in its JSON; empty for a plain message"""
+    room: RoomAim | None = None
+    """instead of recipients; `body` then is the one of no version yet"""
+    mirror: bool = True
+    """the sender's own inbox gets it, too, if another device of the sender has `sync`"""
+    archived: bytes = b""
+    """members of a JSON object, such as `"a":1,"b":2`, which the archive gets behind the body's own"""
 
 
 class Delivery(msgspec.Struct, gc=False):
@@ -74,6 +106,8 @@ class Placed(msgspec.Struct, gc=False):
     deliveries: Sequence[Delivery]
     agent: str
     """the agent who got a visitor's message; empty for other messages"""
+    version: int = 0
+    """of the room that it was placed in"""
 
 
 class Duplicate(NamedTuple):
@@ -83,6 +117,8 @@ class Duplicate(NamedTuple):
     send_time: int
     agent: str = ""
     """the visitor's present agent"""
+    version: int = 0
+    """of the room that it was placed in"""
 
 
 class Conflict(NamedTuple):
@@ -93,6 +129,18 @@ class NotAllowed(NamedTuple):
     """The sender may not write to this recipient."""
 
     reason: str
+
+
+class NoRoom(NamedTuple):
+    """The store has no copy of the room that counts; it has to be loaded first."""
+
+
+class NotMember(NamedTuple):
+    """The sender is no member of the room."""
+
+
+class Closed(NamedTuple):
+    """The room is closed."""
 
 
 class TooManyNew(NamedTuple):
@@ -108,7 +156,17 @@ class Failed(NamedTuple):
     reason: str
 
 
-Outcome = Placed | Duplicate | Conflict | NotAllowed | TooManyNew | Failed
+Outcome = Placed | Duplicate | Conflict | NotAllowed | NoRoom | NotMember | Closed | TooManyNew | Failed
+
+
+class Sent(NamedTuple):
+    """A clientMsgId was used within `dedup_seconds`, for the message or event with this id."""
+
+    checksum: str
+    message_id: str
+    send_time: int
+    version: int = 0
+    """of the room that it was placed in"""
 
 
 @dataclass(slots=True)
@@ -124,6 +182,8 @@ class ConnectRequest:
     seq: int = 0
     ephemeral: bool = False
     answers_visitors: bool = False
+    sync: bool = False
+    """the user's inbox also gets what the user's other devices send"""
     page: int = 100
     resume: bool = False
     """the channel was registered before: it does not replace a newer channel of the device"""
@@ -212,6 +272,9 @@ class Inbox(Backend, Protocol):
         No batch is run twice. After Unavailable any of its messages may have been placed. Calls may overlap;
         they are done in order.
         """
+
+    def sent_before(self, user: str, device: str, client_msg_id: str) -> Deferred[Sent | None]:
+        """The use of a clientMsgId; None if it was not used within `dedup_seconds`. Changes nothing."""
 
     def probe(self) -> Deferred[int]:
         """Fires if a message would be placed now; else fails with Unavailable, which says why.

@@ -110,6 +110,7 @@ class Parts:
             unix_seconds=time.time,
             leave=self.departures.leave,
             desk_changed=self.upkeep.serve_desk,
+            level=lambda: 2,
         )
 
     def make_factory(self, room: int) -> ChannelFactory:

@@ -6,11 +6,23 @@ BAD_FRAME = "bad_frame"
 INVALID_MESSAGE = "invalid_message"
 UNKNOWN_TYPE = "unknown_type"
 FORBIDDEN = "forbidden"
+NOT_FOUND = "not_found"
+CONFLICT = "conflict"
 TOO_LARGE = "too_large"
 RATE_LIMITED = "rate_limited"
 UNAVAILABLE = "unavailable"
 
-ERROR_CODES = (BAD_FRAME, INVALID_MESSAGE, UNKNOWN_TYPE, FORBIDDEN, TOO_LARGE, RATE_LIMITED, UNAVAILABLE)
+ERROR_CODES = (
+    BAD_FRAME,
+    INVALID_MESSAGE,
+    UNKNOWN_TYPE,
+    FORBIDDEN,
+    NOT_FOUND,
+    CONFLICT,
+    TOO_LARGE,
+    RATE_LIMITED,
+    UNAVAILABLE,
+)
 
 # 4000-4099: a client does not come back as it is. 4100-4199: it backs off. 4200-4299: it comes back at once.
 CLOSE_BAD_FRAMES = 4000

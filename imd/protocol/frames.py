@@ -6,12 +6,25 @@ one text frame as bytes; its first key is always `type`, or `seq`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from imd.protocol.errors import BAD_FRAME, INVALID_MESSAGE, UNKNOWN_TYPE, Refused
-from imd.protocol.message import MAX_CLIENT_MSG_ID_CHARS, check_id
+from imd.protocol.message import MAX_CLIENT_MSG_ID_CHARS, NO_DATA, check_id
+from imd.protocol.requests import (
+    ChangesFrame,
+    EditFrame,
+    FirstHistoryFrame,
+    HistoryFrame,
+    MembersFrame,
+    MessagesFrame,
+    ReactFrame,
+    RecallFrame,
+    RoomFrame,
+    RoomsFrame,
+)
 
 # ---- frames from clients
 
@@ -23,8 +36,8 @@ class Cursor(msgspec.Struct):
     seq: int
 
 
-class ConnectFrame(msgspec.Struct, rename="camel"):
-    """The connect signal, the first frame of every connection."""
+class FirstConnectFrame(msgspec.Struct, rename="camel"):
+    """The connect signal as level 1 knows it."""
 
     is_connect: bool
     user_id: str | None = None
@@ -41,8 +54,14 @@ class ConnectFrame(msgspec.Struct, rename="camel"):
     v: int | None = None
 
 
-class MessageFrame(msgspec.Struct, rename="camel"):
-    """A chat message. A connect signal is decoded as one first; `is_connect` tells it apart."""
+class ConnectFrame(FirstConnectFrame, rename="camel"):
+    """The connect signal, the first frame of every connection."""
+
+    features: list[str] | None = None
+
+
+class FirstMessageFrame(msgspec.Struct, rename="camel"):
+    """A chat message as level 1 knows it. A connect signal is decoded as one first: see `is_connect`."""
 
     type: str | None = None
     client_msg_id: str | None = None
@@ -54,22 +73,20 @@ class MessageFrame(msgspec.Struct, rename="camel"):
     is_connect: bool | None = None
 
 
+class MessageFrame(FirstMessageFrame, rename="camel"):
+    """A chat message."""
+
+    room: str | None = None
+    reply_to: str | None = None
+    mentions: list[str] | None = None
+    data: msgspec.Raw = NO_DATA
+
+
 class AckFrame(msgspec.Struct):
     """Everything up to `seq` has arrived. `epoch` is the number's; None if the client did not say."""
 
     seq: int
     epoch: str | None = None
-
-
-class HistoryFrame(msgspec.Struct, rename={"with_": "with"}):
-    """A request for a page of the archive: exactly one of `with_`, `group` and `all` is given."""
-
-    ref: str | None = None
-    with_: str | None = None
-    group: list[str] | None = None
-    all: bool | None = None
-    before: str | None = None
-    limit: int = 50
 
 
 class PingFrame(msgspec.Struct):
@@ -82,80 +99,129 @@ class TokenFrame(msgspec.Struct):
     token: str
 
 
-ClientFrame = ConnectFrame | MessageFrame | AckFrame | HistoryFrame | PingFrame | TokenFrame
+ClientFrame = (
+    ConnectFrame
+    | MessageFrame
+    | AckFrame
+    | HistoryFrame
+    | MessagesFrame
+    | ChangesFrame
+    | EditFrame
+    | RecallFrame
+    | ReactFrame
+    | RoomFrame
+    | RoomsFrame
+    | MembersFrame
+    | PingFrame
+    | TokenFrame
+)
 
 
 class _TypeOnly(msgspec.Struct):
     type: str | None = None
     client_msg_id: Any = msgspec.field(default=None, name="clientMsgId")
+    ref: Any = None
 
 
-_decode_message = msgspec.json.Decoder(MessageFrame).decode
 _decode_type = msgspec.json.Decoder(_TypeOnly).decode
-_decode_connect = msgspec.json.Decoder(ConnectFrame).decode
-_DECODERS = {
-    "ack": msgspec.json.Decoder(AckFrame).decode,
-    "history": msgspec.json.Decoder(HistoryFrame).decode,
-    "ping": msgspec.json.Decoder(PingFrame).decode,
-    "token": msgspec.json.Decoder(TokenFrame).decode,
+_FIRST_TYPES: Mapping[str, type] = {
+    "ack": AckFrame,
+    "history": FirstHistoryFrame,
+    "ping": PingFrame,
+    "token": TokenFrame,
+}
+_TYPES: Mapping[str, type] = {
+    "ack": AckFrame,
+    "history": HistoryFrame,
+    "ping": PingFrame,
+    "token": TokenFrame,
+    "edit": EditFrame,
+    "recall": RecallFrame,
+    "react": ReactFrame,
+    "room": RoomFrame,
+    "rooms": RoomsFrame,
+    "members": MembersFrame,
+    "messages": MessagesFrame,
+    "changes": ChangesFrame,
 }
 
 
 class BadFrame(Refused):
-    """A frame that could not be decoded. `client_msg_id` is there if at least that could be read."""
+    """A frame that could not be decoded. `client_msg_id` and `ref` are there if they could be read."""
 
-    def __init__(self, code: str, reason: str, client_msg_id: str | None = None) -> None:
+    def __init__(
+        self, code: str, reason: str, client_msg_id: str | None = None, ref: str | None = None
+    ) -> None:
         super().__init__(code, reason)
         self.client_msg_id = client_msg_id
+        self.ref = ref
 
 
 # msgspec raises these for bytes that are no JSON, no UTF-8, or nested too deeply.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def decode(payload: bytes) -> ClientFrame:
-    """Return the frame that `payload` holds.
-
-    Raises BadFrame with one of these codes. `bad_frame`: it is not JSON, is no object, or has a field of the
-    wrong type. `unknown_type`: the protocol has no such type. `invalid_message`: the clientMsgId has a length
-    that is not allowed.
-    """
-    try:
-        # msgspec does not check the UTF-8 of fields that it skips.
-        if not payload.isascii():
-            payload.decode()
-        frame = _decode_message(payload)
-    except msgspec.ValidationError as error:
-        return _decode_typed(payload, error)
-    except _UNREADABLE as error:
-        raise BadFrame(BAD_FRAME, f"not JSON: {error}") from None
-    if frame.type is not None:
-        return _decode_typed(payload, None)
-    if frame.is_connect:
-        return _decode_as(_decode_connect, payload, None)
-    client_msg_id = frame.client_msg_id
-    if client_msg_id is not None and not 1 <= len(client_msg_id) <= MAX_CLIENT_MSG_ID_CHARS:
-        raise BadFrame(
-            INVALID_MESSAGE,
-            f"clientMsgId: 1 to {MAX_CLIENT_MSG_ID_CHARS} characters are expected",
-            _shown(client_msg_id),
-        )
-    return frame
+Decode = Callable[[bytes], Any]
 
 
-def _decode_typed(payload: bytes, message_error: msgspec.ValidationError | None) -> ClientFrame:
-    """Decode a frame that has a `type`, or that is no message for the reason in `message_error`."""
-    try:
-        head = _decode_type(payload)
-    except _UNREADABLE as error:
-        raise BadFrame(BAD_FRAME, str(error)) from None
-    client_msg_id = _shown(head.client_msg_id) if isinstance(head.client_msg_id, str) else None
-    if head.type is None:
-        raise BadFrame(BAD_FRAME, str(message_error), client_msg_id)
-    decoder = _DECODERS.get(head.type)
-    if decoder is None:
-        raise BadFrame(UNKNOWN_TYPE, f"no frame has the type {head.type[:40]!r}", client_msg_id)
-    return _decode_as(decoder, payload, client_msg_id)
+class Reader:
+    """Decodes clients' frames. `types`: the frames that have a `type`."""
+
+    def __init__(self, message: type, connect: type, types: Mapping[str, type]) -> None:
+        self._decode_message: Decode = msgspec.json.Decoder(message).decode
+        self._decode_connect: Decode = msgspec.json.Decoder(connect).decode
+        self._decoders: dict[str, Decode] = {
+            name: msgspec.json.Decoder(frame).decode for name, frame in types.items()
+        }
+
+    def decode(self, payload: bytes) -> ClientFrame:
+        """Return the frame that `payload` holds.
+
+        Raises BadFrame with one of these codes. `bad_frame`: it is not JSON, is no object, or has a field of
+        the wrong type. `unknown_type`: the protocol has no such type. `invalid_message`: the clientMsgId has
+        a length that is not allowed.
+        """
+        try:
+            # msgspec does not check the UTF-8 of fields that it skips.
+            if not payload.isascii():
+                payload.decode()
+            frame: MessageFrame = self._decode_message(payload)
+        except msgspec.ValidationError as error:
+            return self._decode_typed(payload, error)
+        except _UNREADABLE as error:
+            raise BadFrame(BAD_FRAME, f"not JSON: {error}") from None
+        if frame.type is not None:
+            return self._decode_typed(payload, None)
+        if frame.is_connect:
+            return _decode_as(self._decode_connect, payload)
+        client_msg_id = frame.client_msg_id
+        if client_msg_id is not None and not 1 <= len(client_msg_id) <= MAX_CLIENT_MSG_ID_CHARS:
+            raise _bad_client_msg_id(client_msg_id)
+        return frame
+
+    def _decode_typed(self, payload: bytes, message_error: msgspec.ValidationError | None) -> ClientFrame:
+        """Decode a frame that has a `type`, or that is no message for the reason in `message_error`."""
+        try:
+            head = _decode_type(payload)
+        except _UNREADABLE as error:
+            raise BadFrame(BAD_FRAME, str(error)) from None
+        client_msg_id = head.client_msg_id if isinstance(head.client_msg_id, str) else None
+        shown = _shown(client_msg_id) if client_msg_id is not None else None
+        ref = head.ref if isinstance(head.ref, str) else None
+        if head.type is None:
+            raise BadFrame(BAD_FRAME, str(message_error), shown, ref)
+        decoder = self._decoders.get(head.type)
+        if decoder is None:
+            raise BadFrame(UNKNOWN_TYPE, f"no frame has the type {head.type[:40]!r}", shown, ref)
+        frame = _decode_as(decoder, payload, shown, ref)
+        if client_msg_id is not None and client_msg_id != shown and hasattr(frame, "client_msg_id"):
+            raise _bad_client_msg_id(client_msg_id)
+        return frame
+
+
+def _bad_client_msg_id(client_msg_id: str) -> BadFrame:
+    why = f"clientMsgId: 1 to {MAX_CLIENT_MSG_ID_CHARS} characters are expected"
+    return BadFrame(INVALID_MESSAGE, why, _shown(client_msg_id))
 
 
 def _shown(client_msg_id: str) -> str | None:
@@ -163,11 +229,33 @@ def _shown(client_msg_id: str) -> str | None:
     return client_msg_id[:MAX_CLIENT_MSG_ID_CHARS] or None
 
 
-def _decode_as(decoder: Any, payload: bytes, client_msg_id: str | None) -> ClientFrame:
+def _decode_as(
+    decoder: Decode, payload: bytes, client_msg_id: str | None = None, ref: str | None = None
+) -> ClientFrame:
     try:
         return decoder(payload)
     except _UNREADABLE as error:
-        raise BadFrame(BAD_FRAME, str(error), client_msg_id) from None
+        raise BadFrame(BAD_FRAME, str(error), client_msg_id, ref) from None
+
+
+class FirstReader(Reader):
+    """Decodes clients' frames in a cluster of level 1, which takes no notice of later fields and frames."""
+
+    _LATER: Mapping[type, type] = {
+        FirstMessageFrame: MessageFrame,
+        FirstConnectFrame: ConnectFrame,
+        FirstHistoryFrame: HistoryFrame,
+    }
+
+    def decode(self, payload: bytes) -> ClientFrame:
+        """As Reader.decode."""
+        frame = super().decode(payload)
+        later = self._LATER.get(type(frame))
+        return later(*msgspec.structs.astuple(frame)) if later is not None else frame
+
+
+decode = Reader(MessageFrame, ConnectFrame, _TYPES).decode
+decode_at_level_1 = FirstReader(FirstMessageFrame, FirstConnectFrame, _FIRST_TYPES).decode
 
 
 def check_history(frame: HistoryFrame, group_members: int) -> None:
@@ -194,6 +282,10 @@ class Limits(msgspec.Struct, rename="camel"):
     group_members: int
     ack_window: int
     messages_per_second: int
+    data_bytes: int | msgspec.UnsetType = msgspec.UNSET
+    room_members: int | msgspec.UnsetType = msgspec.UNSET
+    edit_seconds: int | msgspec.UnsetType = msgspec.UNSET
+    recall_seconds: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Connected(msgspec.Struct, tag="connected", tag_field="type", rename="camel", omit_defaults=True):
@@ -210,6 +302,7 @@ class Connected(msgspec.Struct, tag="connected", tag_field="type", rename="camel
     ping_seconds: float
     visitor_token: str | None = None
     exp: int | None = None
+    features: list[str] | None = None
 
 
 class Reset(msgspec.Struct, tag="reset", tag_field="type"):
@@ -257,6 +350,20 @@ def accepted(client_msg_id: str | None, message_id: str, send_time: int) -> byte
         message_id.encode(),
         send_time,
     )
+
+
+def accepted_in_room(client_msg_id: str, event_id: str, send_time: int, room: str, version: int) -> bytes:
+    """The answer to an accepted change of a room."""
+    return b'%b,"room":%b,"version":%d}' % (
+        accepted(client_msg_id, event_id, send_time)[:-1],
+        encode(room),
+        version,
+    )
+
+
+def unchanged(client_msg_id: str) -> bytes:
+    """The answer to a frame that changes nothing."""
+    return b'{"type":"accepted","clientMsgId":%b,"changed":false}' % encode(client_msg_id)
 
 
 def error(refusal: Refused, client_msg_id: str | None = None, ref: str | None = None) -> bytes:

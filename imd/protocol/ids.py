@@ -109,6 +109,11 @@ class MessageIds:
         return self._prefix + self._tails[self._count], now
 
 
+def is_message_id(text: str) -> bool:
+    """True for the id of a message or an event, whether there is one or not."""
+    return _is_id(text) is not None
+
+
 def new_channel_id() -> str:
     """A channel id. It is random: it does not tell which node the channel is on."""
     return secrets.token_hex(10)

@@ -61,6 +61,9 @@ def from_user_type(
     return FromUserType.CUSTOMER_TYPE
 
 
+NO_DATA = msgspec.Raw()
+
+
 class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
     """One chat message. Its JSON, in this order of fields, is what inboxes and the archive hold.
 
@@ -75,6 +78,10 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
     group: list[str] | None = None
     msg: str = ""
     content_type: str | None = None
+    reply_to: str | None = None
+    mentions: list[str] | None = None
+    data: msgspec.Raw = NO_DATA
+    """a JSON object as it was written; NO_DATA if there is none"""
     send_time: int = 0
     is_visitor: bool = False
 
@@ -110,7 +117,14 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
         """
         target = self.to or sorted(set(self.group or ()))
         written = f"{target}\0{self.msg}\0{self.content_type}"
+        if self.reply_to or self.mentions or self.data:
+            written += more_written(self.reply_to, self.mentions, self.data)
         return f"{crc32(written.encode()):x}"
+
+
+def more_written(reply_to: str | None, mentions: list[str] | None, data: msgspec.Raw) -> str:
+    """The part of a checksum for these fields. The order of mentions does not count."""
+    return f"\0{reply_to}\0{sorted(set(mentions or ()))}\0{bytes(data).decode()}"
 
 
 encode_message = msgspec.json.Encoder().encode

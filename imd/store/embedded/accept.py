@@ -8,7 +8,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from imd.contracts.inbox import Conflict, Delivery, Duplicate, Failed, NotAllowed, Outcome, Placed, Submission
+from imd.contracts.inbox import (
+    Conflict,
+    Delivery,
+    Duplicate,
+    Failed,
+    NotAllowed,
+    Outcome,
+    Placed,
+    Sent,
+    Submission,
+)
 from imd.protocol.message import conversation_id, conversation_members, decode_message, is_visitor_id
 from imd.store.embedded import tables
 from imd.store.embedded.desk import Desk
@@ -145,6 +155,16 @@ class Placing:
             if not user.seq and not user.opened:
                 self._state.unmake(user)
 
+    def sent_before(self, user: str, device: str, client_msg_id: str) -> Sent | None:
+        """The use of a clientMsgId within `dedup_seconds`."""
+        state = self._state
+        uid = state.uid_of(user)
+        if uid is None:
+            return None
+        oldest = state.clock.now_ms() - state.dedup_ms
+        use = self._read_uses([uid, device, client_msg_id], oldest).get((uid, device, client_msg_id))
+        return Sent(use.checksum, use.message_id, use.send_time) if use is not None else None
+
     def _uses(
         self, batch: Sequence[Submission], senders: Sequence[User], now: int
     ) -> dict[tuple[int, str, str], Use]:
@@ -154,8 +174,11 @@ class Placing:
         for submission, sender in zip(batch, senders, strict=True):
             if submission.client_msg_id is not None:
                 keys += (sender.uid, submission.device, submission.client_msg_id)
+        return self._read_uses(keys, now - state.dedup_ms)
+
+    def _read_uses(self, keys: list[int | str], oldest: int) -> dict[tuple[int, str, str], Use]:
+        state = self._state
         uses = {}
-        oldest = now - state.dedup_ms
         for rows in tables.GET_SENT.read(state.connection, keys, (oldest,)):
             for uid, device, client_msg_id, checksum, number, message_id, send_time in _read_sent(rows):
                 uses[uid, device, client_msg_id] = Use(checksum, number, message_id, send_time)

@@ -27,6 +27,7 @@ from imd.contracts.inbox import (
     Leave,
     Outcome,
     Page,
+    Sent,
     Submission,
 )
 from imd.observe.seldom import Seldom
@@ -71,6 +72,7 @@ class EmbeddedStore:
         # Made in the thread, and used there only.
         self._state: State
         self._desk: Desk
+        self._placing: Placing
         self._devices: Devices
         self._sweep: Sweep
         self._probe: Probe
@@ -109,7 +111,8 @@ class EmbeddedStore:
         self._devices = Devices(state)
         drift = Drift(self._connection, self._clock, state.next_number)
         self._sweep = Sweep(state, self._devices, drift)
-        group = Group(state, Placing(state, self._desk))
+        self._placing = Placing(state, self._desk)
+        group = Group(state, self._placing)
         self._probe = Probe(self._folder, state, group)
         return group
 
@@ -149,6 +152,9 @@ class EmbeddedStore:
         if not batch:
             return succeed([])
         return self._worker.do(Operation(batch=batch))
+
+    def sent_before(self, user: str, device: str, client_msg_id: str) -> Deferred[Sent | None]:
+        return self._do(None, lambda: self._placing.sent_before(user, device, client_msg_id))
 
     def probe(self) -> Deferred[int]:
         looked = self._worker.do(Operation(work=lambda: self._probe.look(), alone=True))

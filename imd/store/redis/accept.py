@@ -83,7 +83,7 @@ def _read_delivery(reply: Any) -> Delivery:
 
 # By the first element of an outcome; 0, 6 and 7 are those of messages to lists.
 _OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
-    1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3])),
+    1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3]), reply[4]),
     2: lambda reply: Conflict(),
     3: lambda reply: NotAllowed(reply[1]),
     4: lambda reply: Failed(f"redis: {plain_reason(reply[1])}"),

@@ -24,13 +24,14 @@ from imd.contracts.inbox import (
     Outcome,
     Page,
     Registered,
+    Sent,
     Submission,
     Superseded,
     TooManyChannels,
 )
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
-from imd.store.redis.accept import accept_items, encode_id, read_outcomes, read_served
+from imd.store.redis.accept import accept_items, encode_id, read_outcomes, read_served, sent_name
 from imd.store.redis.reasons import plain_reason
 from imd.store.redis.script_calls import BatchedScript, ScriptCalls
 
@@ -63,6 +64,7 @@ class RedisInbox:
         self._pull = BatchedScript(calls, "pull", _read_page)
         self._ack = BatchedScript(calls, "ack", _read_head)
         self._renew = BatchedScript(calls, "renew", _read_head)
+        self._sent = BatchedScript(calls, "sent", lambda reply: Sent(*reply) if reply else None)
         self._leave = BatchedScript(calls, "leave", lambda outcome: None)
 
     # Backend
@@ -85,6 +87,9 @@ class RedisInbox:
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
         done = self._calls.call("accept", accept_items(batch), _unpack_accept)
         return done.addCallback(read_outcomes, batch)
+
+    def sent_before(self, user: str, device: str, client_msg_id: str) -> Deferred[Sent | None]:
+        return self._sent(sent_name(user, device, client_msg_id))
 
     def probe(self) -> Deferred[int]:
         # A connection that was lost and is back already may be lost again before the next look.

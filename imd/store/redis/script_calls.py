@@ -27,7 +27,7 @@ WAITING_CALLS = Gauge("imd_redis_waiting_items", "Items that wait for a script c
 
 MAX_WAITING_ITEMS = 200_000
 # Redis does nothing else while a script runs, so calls stay short. Connects and pulls also read a page each.
-MAX_ITEMS_PER_CALL = {"connect": 50, "pull": 50, "ack": 250, "renew": 250, "leave": 100}
+MAX_ITEMS_PER_CALL = {"connect": 50, "pull": 50, "ack": 250, "renew": 250, "leave": 100, "sent": 250}
 MAX_CALLS_IN_FLIGHT = 2
 # The part of these scripts' replies that is empty when they have placed no message.
 _PLACED_PART = {"accept": 1, "desk": 0}

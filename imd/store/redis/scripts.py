@@ -17,6 +17,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "leave": (*_ALL, "inboxes", "cursors"),
     "desk": (*_ALL, "inboxes", "visitors"),
     "run": _ALL,
+    "sent": (*_ALL, "resends"),
 }
 """script → the parts that precede it"""
 

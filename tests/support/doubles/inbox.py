@@ -23,6 +23,7 @@ from imd.contracts.inbox import (
     Page,
     Placed,
     Registered,
+    Sent,
     Submission,
     Superseded,
     TooManyChannels,
@@ -166,6 +167,10 @@ class InboxDouble(Backed):
 
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
         return self._call("accept", batch, lambda: [self._accept(submission) for submission in batch])
+
+    def sent_before(self, user: str, device: str, client_msg_id: str) -> Deferred[Sent | None]:
+        key = (user, device, client_msg_id)
+        return self._call("sent_before", key, lambda: Sent(*self.sent[key]) if key in self.sent else None)
 
     def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
         return self._call("connect", request, lambda: self._connect(request))

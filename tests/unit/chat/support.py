@@ -102,7 +102,10 @@ class ConnectionTestCase(unittest.TestCase):
             unix_seconds=self.unix_seconds,
             leave=self.leave,
             desk_changed=self.desk_changed,
+            level=lambda: self.level,
         )
+
+    level = 2
 
     set_by = 0.0
     """seconds by which somebody has set the wall clock"""

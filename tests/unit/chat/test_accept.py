@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
 from imd.chat import accept
-from imd.chat.accept import Acceptor, Refusal
+from imd.chat.accept import Acceptor
+from imd.chat.batch import Refusal
 from imd.chat.compose import compose
 from imd.contracts.archive import ArchiveRecord, Record
 from imd.contracts.inbox import Delivery, Failed, NotAllowed, Placed, Submission, TooManyNew
@@ -58,6 +59,9 @@ class Writer:
     def message_refused(self, client_msg_id: str | None, refused: Refused) -> None:
         self.answers.append((client_msg_id, refused.code))
         self.refused[client_msg_id] = refused
+
+    def frame_answered(self, payload: bytes) -> None:
+        self.answers.append((None, payload.decode()))
 
 
 class AcceptorTestCase(unittest.TestCase):

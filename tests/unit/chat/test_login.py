@@ -28,7 +28,8 @@ class LoginTests(ConnectionTestCase):
                 "device": "phone", "channel": channel, "epoch": "e1", "seq": 0, "recovered": True,
                 "serverTime": START * 1000, "pingSeconds": 25,
                 "limits": {"messageBytes": 65536, "groupMembers": 500, "ackWindow": 256,
-                           "messagesPerSecond": 50},
+                           "messagesPerSecond": 50, "dataBytes": 4096, "roomMembers": 1000,
+                           "editSeconds": 86400, "recallSeconds": 86400},
             },
         )  # fmt: skip
         self.assertTrue(client.wire.reading)

@@ -55,7 +55,10 @@ PROTOCOL = {
         "unfinished_bytes": 67108864,
         "devices": 16,
         "new_ids": 1000,
+        "room_members": 1000,
     },
+    "messages": {"edit_seconds": 86400, "recall_seconds": 86400},
+    "rooms": {"customers_create": False},
     "inbox": {
         "keep_days": 30,
         "max_messages": 10000,

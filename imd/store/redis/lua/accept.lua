@@ -11,7 +11,7 @@
 --   inboxes: flat: epoch, channels (a text), epoch, channels... An inbox is named by the place of its epoch.
 --   placed: two numbers a message: its inbox and its number there; 0, 0 stands for the next element of `others`.
 --   others: {0, inbox, seq, inbox, seq...}
---     | {1, id, time, agent or ''}: a resend
+--     | {1, id, time, agent or '', room version or 0}: a resend
 --     | {2}: its clientMsgId was used for another message
 --     | {3, why}: not allowed
 --     | {4, why}: failed

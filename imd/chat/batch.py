@@ -1,0 +1,133 @@
+"""A batch of messages on its way through the acceptor: its entries, and the answers that they will get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from imd.contracts.archive import ArchiveRecord, Record
+from imd.contracts.inbox import (
+    Closed,
+    Conflict,
+    Duplicate,
+    Failed,
+    NoRoom,
+    NotAllowed,
+    NotMember,
+    Outcome,
+    Submission,
+    TooManyNew,
+)
+from imd.protocol.errors import (
+    CONFLICT,
+    FORBIDDEN,
+    INVALID_MESSAGE,
+    NOT_FOUND,
+    RATE_LIMITED,
+    TOO_LARGE,
+    UNAVAILABLE,
+    Refused,
+)
+from imd.protocol.events import first_copy
+
+
+class Refusal(msgspec.Struct, gc=False):
+    """A message frame that is refused already, but answered in its turn."""
+
+    origin: Any
+    client_msg_id: str | None
+    refused: Refused
+
+
+class Answer(msgspec.Struct, gc=False):
+    """The finished answer to a frame, which is sent in its turn."""
+
+    origin: Any
+    client_msg_id: str | None
+    payload: bytes
+
+
+Entry = Submission | Refusal | Answer
+
+
+class Batch:
+    """`others` has, by their place, answers other than `accepted`: bytes are sent as they are."""
+
+    __slots__ = ("born", "done", "entries", "others", "size", "submissions")
+
+    def __init__(self, entries: list[Entry], size: int, born: float) -> None:
+        self.entries = entries
+        self.size = size
+        self.submissions = [entry for entry in entries if type(entry) is Submission]
+        self.others: dict[int, Refused | Duplicate | bytes] = {}
+        self.born = born
+        self.done = False
+        if len(self.submissions) != len(entries):
+            for index, entry in enumerate(entries):
+                if type(entry) is Refusal:
+                    self.others[index] = entry.refused
+                elif type(entry) is Answer:
+                    self.others[index] = entry.payload
+
+    def places(self) -> Sequence[int]:
+        """Of the submissions among the entries."""
+        if len(self.submissions) == len(self.entries):
+            return range(len(self.entries))
+        return [index for index, entry in enumerate(self.entries) if type(entry) is Submission]
+
+    def refuse(self, index: int, code: str, reason: str, retry_after_ms: int | None = None) -> None:
+        """The first refusal counts, and so does an answer that was known before."""
+        if code == UNAVAILABLE:
+            retry_after_ms = 1000
+        if not isinstance(self.others.get(index), Refused | bytes):
+            self.others[index] = Refused(code, reason, retry_after_ms=retry_after_ms)
+
+    def refuse_all(self, reason: str) -> None:
+        """Refuse every entry as `unavailable`."""
+        for index in range(len(self.entries)):
+            self.refuse(index, UNAVAILABLE, reason)
+
+    def refuse_outcome(self, index: int, outcome: Outcome) -> None:
+        """Refuse an entry that the inbox has not placed."""
+        if isinstance(outcome, TooManyNew):
+            self._refuse_new(index, outcome)
+        elif isinstance(outcome, Conflict):
+            self.refuse(index, INVALID_MESSAGE, "the clientMsgId was used for another message")
+        elif isinstance(outcome, NotAllowed):
+            self.refuse(index, FORBIDDEN, outcome.reason)
+        elif isinstance(outcome, NotMember):
+            self.refuse(index, NOT_FOUND, "no such room")
+        elif isinstance(outcome, Closed):
+            self.refuse(index, CONFLICT, "the room is closed")
+        elif isinstance(outcome, NoRoom):
+            self.refuse(index, UNAVAILABLE, "the room is being loaded")
+        elif isinstance(outcome, Failed):
+            self.refuse(index, UNAVAILABLE, outcome.reason)
+
+    def _refuse_new(self, index: int, outcome: TooManyNew) -> None:
+        who = "ids that have never connected"
+        if outcome.retry_after_ms is None:
+            self.refuse(index, TOO_LARGE, f"group: too many {who}")
+        else:
+            self.refuse(index, RATE_LIMITED, f"too many messages to {who}", outcome.retry_after_ms)
+
+
+def event_body(submission: Submission, version: int) -> bytes:
+    """An event as the archive gets it. `version`: of its room, as it was placed."""
+    if submission.room is not None:
+        submission.body = submission.room.body(version)
+    return _with_members(submission.body, submission.archived)
+
+
+def first_record(submission: Submission, first: Duplicate) -> Record:
+    """A resend as the archive got it, or should have got it, when it was placed first."""
+    body = first_copy(submission.body, first.message_id, first.send_time, first.version)
+    body = _with_members(body, submission.archived)
+    return ArchiveRecord(body, first.agent) if first.agent else body
+
+
+def _with_members(body: bytes, members: bytes) -> bytes:
+    """The JSON of an object, with more members behind its own."""
+    return b"%b,%b}" % (body[:-1], members) if members else body

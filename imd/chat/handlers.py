@@ -1,0 +1,78 @@
+"""The table of clients' frames: each one's name in metrics, and the function that handles it.
+
+A handler answers the frame, or raises Refused or Closing. The connection itself handles the connect signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imd.chat.history_requests import HistoryRequests
+from imd.chat.peer import Peer
+from imd.chat.posting import post
+from imd.chat.renewal import renew
+from imd.entry.allowance import IDLE_ACK, PING
+from imd.protocol import frames
+from imd.protocol.errors import UNKNOWN_TYPE, Refused
+from imd.protocol.requests import (
+    ChangesFrame,
+    EditFrame,
+    HistoryFrame,
+    MembersFrame,
+    MessagesFrame,
+    ReactFrame,
+    RecallFrame,
+    RoomFrame,
+    RoomsFrame,
+)
+
+Handler = Callable[[Any, Any], None]
+
+
+def _ack(peer: Peer, frame: frames.AckFrame) -> None:
+    if (session := peer.session) is not None:
+        before = session.cursor.acked
+        session.acknowledge(frame.seq, frame.epoch)
+        if session.cursor.acked == before:
+            peer.spend(IDLE_ACK)
+
+
+def _ping(peer: Peer, frame: frames.PingFrame) -> None:
+    peer.spend(PING)
+    peer.send(frames.encode(frames.Pong(peer.services.clock.now_ms())))
+
+
+def _history(peer: Peer, frame: HistoryFrame) -> None:
+    if peer.history_requests is None:
+        peer.history_requests = HistoryRequests(peer.services, peer, peer.author, peer.bucket)
+    peer.history_requests.ask(frame)
+
+
+def _token(peer: Peer, frame: frames.TokenFrame) -> None:
+    peer.spend(PING)
+    authenticator = peer.services.authenticator
+    identity = renew(frame, peer.admission.identity, authenticator, peer.allowance)
+    peer.watch_expiry(identity)
+    peer.send(frames.encode(frames.TokenRenewed(int((identity.exp or 0) * 1000))))
+
+
+def _not_there(peer: Peer, frame: Any) -> None:
+    raise Refused(UNKNOWN_TYPE, "this node does not have it")
+
+
+HANDLERS: Mapping[type, tuple[str, Handler]] = {
+    frames.MessageFrame: ("message", post),
+    frames.AckFrame: ("ack", _ack),
+    HistoryFrame: ("history", _history),
+    frames.PingFrame: ("ping", _ping),
+    frames.TokenFrame: ("token", _token),
+    MessagesFrame: ("messages", _not_there),
+    ChangesFrame: ("changes", _not_there),
+    EditFrame: ("edit", _not_there),
+    RecallFrame: ("recall", _not_there),
+    ReactFrame: ("react", _not_there),
+    RoomFrame: ("room", _not_there),
+    RoomsFrame: ("rooms", _not_there),
+    MembersFrame: ("members", _not_there),
+}
