@@ -151,7 +151,7 @@ test("what can never be accepted fails, and can be tried again or taken out", as
   const wide = a.send({ group: numbers(501), msg: "hi" });
   const wrong = a.send({ to: "x".repeat(200), msg: "hi" });
   a.send({ to: bob, msg: "fine" });
-  await until(() => a.of("failed").length === 3 && b.texts().length === 2);
+  await until(() => a.of("failed").length === 3 && b.texts().length === 2 && a.of("accepted").length === 2);
   assert.equal(large.error.code, "too_large");
   assert.equal(wide.error.code, "too_large");
   assert.equal(wrong.error.code, "invalid_message");
