@@ -5,6 +5,7 @@ An `ssl:` endpoint serves the whole chain in its `certKey` file, and can read it
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 from OpenSSL import SSL
 from OpenSSL import crypto as openssl
 from twisted.internet import ssl
-from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, SSL4ServerEndpoint, serverFromString
 from twisted.python.filepath import FilePath
 
 # Clients wait in it while the gate is shut. The kernel may have a lower limit (net.core.somaxconn).
@@ -182,6 +184,25 @@ class Certificates:
         return chain, context
 
 
+class _Inherited:
+    """A socket that systemd opened. It stays open, so that a drained node can listen on it again.
+
+    Twisted's endpoint closes it, and would then adopt whatever file has its number.
+    """
+
+    def __init__(self, reactor: Any, endpoint: AdoptedStreamServerEndpoint) -> None:
+        self._reactor = reactor
+        self._file: int = endpoint.fileno
+        self._family: int = endpoint.addressFamily
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        return execute(self._listen, factory)
+
+    def _listen(self, factory: Any) -> Any:
+        os.set_blocking(self._file, False)
+        return self._reactor.adoptStreamPort(self._file, self._family, factory)
+
+
 def _not_valid_now(chain: list[openssl.X509]) -> str:
     """Why clients would refuse a chain by the clock; empty if they would not."""
     now = datetime.now(UTC)
@@ -219,6 +240,8 @@ def make(reactor: Any, description: str) -> tuple[Any, Certificates | None]:
         return secure, certificates
     if place.behind_proxy:
         description = description.partition(":")[2]
+    if place.kind == "systemd":
+        return _Inherited(reactor, serverFromString(reactor, description)), None
     if place.kind in _WITH_BACKLOG and "backlog" not in place.options:
         description += f":backlog={LISTEN_BACKLOG}"
     return serverFromString(reactor, description), None

@@ -7,18 +7,31 @@ import itertools
 import json
 import os
 import signal
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+import jwt
 
 from imd.client.asyncio import Client
 from tests.command import here, write_ini
 from tests.gateway.support import until
 from tests.gateway.test_membership import MembershipCase
-from tests.hostile.raw import CLOSE, RawClient
+from tests.hostile.raw import CLOSE, RawClient, handshake
 from tests.support.nodes import NodeServer
 
 WRITERS, ROUNDS_AFTER = 5, 10
+# As systemd does it: file 3 is a socket that listens, and the environment says so. Arguments: port, command.
+HAND_OVER = """
+import os, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="imd")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 SERVES, DRAINS = (200, 200, 200), (200, 503, 503)
 
 
@@ -77,6 +90,31 @@ class CommandTests(DrainCase):
         self.assertEqual(self.states(one), SERVES)
         RawClient(one.port).login().socket.close()
         until(lambda: not self.rows()[one.name]["draining"], "it is announced")
+
+    def test_socket_of_systemd(self) -> None:
+        """A node takes a drain back on a socket that it has not opened itself. Newcomers wait meanwhile."""
+        secret = "known to this test and its node alone"
+        listen = {"websocket": {"listen": "systemd:domain=INET:name=imd"}}
+        one = self.cluster.node({**listen, "auth": {"mode": "jwt", "secret": secret}})
+        command = one._command
+        handed_over = [sys.executable, "-c", HAND_OVER, str(one.port)]
+        one._command = lambda: [*handed_over, *command()]  # type: ignore[method-assign]
+        self.addCleanup(one.kill)
+        one.start()
+        for _ in range(2):
+            client = RawClient(one.port)
+            claims = {"sub": client.user, "loginType": "USER_TYPE", "exp": time.time() + 600}
+            token = jwt.encode(claims, secret, "HS256")
+            with client.login(token=token):
+                self.drain(one)
+                self.assertEqual(client.next_text()["type"], "leaving")
+                self.assertEqual(client.to_the_end()[-1].brief, 4200)
+            self.assertEqual(self.states(one), DRAINS)
+            with RawClient(one.port) as newcomer:
+                newcomer.send(handshake())
+                self.assertEqual(self.drain(one, "--undo"), f"{one.name} is serving\n")
+                self.assertTrue(newcomer.open(b"").startswith(b"HTTP/1.1 101 "))
+            self.assertEqual(self.states(one), SERVES)
 
     def test_no_such_node(self) -> None:
         one = self.start()
