@@ -95,7 +95,8 @@ class Connection:
         self._patience = Patience(services.clock.monotonic)
         self._pending = 0
         self._paused = False
-        self._leaving = False
+        self._leaving = ""
+        """why the client is to go; empty: it is not"""
         self.history_requests: HistoryRequests | None = None
         """created by the first request"""
         self._deadline: Cancellable | None = services.call_later(websocket.connect_seconds, self._no_connect)
@@ -109,7 +110,6 @@ class Connection:
     # from the WebSocket
 
     def frame_received(self, payload: bytes) -> None:
-        """A text frame came."""
         if self._holds:
             if not self._held:
                 self._wire.pause_reading()
@@ -131,7 +131,6 @@ class Connection:
             self._dispatch(frame)
 
     def binary_received(self) -> None:
-        """A binary frame came."""
         if self._state != _CLOSED:
             self._bad_frame(frames.BadFrame(BAD_FRAME, "a text frame is expected"))
 
@@ -140,7 +139,6 @@ class Connection:
         self._close_if(self._patience.spend(cost))
 
     def ping_mark(self) -> bytes:
-        """The payload for the next WebSocket ping: `ponged` gets it back."""
         return self.session.ping_mark() if self.session is not None else b"imd"
 
     def ponged(self, mark: bytes) -> None:
@@ -192,7 +190,6 @@ class Connection:
 
     @property
     def is_new(self) -> bool:
-        """No connect signal has come yet."""
         return self._state == _NEW
 
     @property
@@ -200,13 +197,13 @@ class Connection:
         """Size of the frames that wait until the login or a slow frame is through."""
         return sum(map(len, self._held or ()))
 
-    def leaving(self, reconnect_ms: int) -> None:
+    def leaving(self, reconnect_ms: int, why: str) -> None:
         """The client is to go: nothing more is read, and 4200 follows the answers to its messages."""
         if self._leaving:
             return
         if self._state == _OPEN:
             self.send(frames.encode(frames.Leaving(reconnect_ms)))
-        self._leaving = self._paused = True
+        self._leaving, self._paused = why, True
         self._wire.pause_reading()
         self._go_on_if_answered()
 
@@ -305,7 +302,7 @@ class Connection:
 
     def _go_on_if_answered(self) -> None:
         if self._leaving and not self._pending and (not self._holds or self._state == _OPENING):
-            self.close(CLOSE_LEAVING, "the node is leaving")
+            self.close(CLOSE_LEAVING, self._leaving)
         elif not self._leaving and self._pending <= MAX_PENDING // 2:
             self._paused = False
             self._read_on()
@@ -349,6 +346,8 @@ class Connection:
         session.begin(registered)
         if session.answers_visitors:
             services.desk_changed()
+        if services.homecoming is not None:
+            services.homecoming.arrived(self, admission.author, self._wire.hint)
         self._release()
 
     def close_for(self, closing: Closing) -> None:
@@ -384,6 +383,8 @@ class Connection:
 
     def _end_session(self, session: Session, clean: bool) -> None:
         self.services.sessions.pop(session.channel, None)
+        if self.services.homecoming is not None:
+            self.services.homecoming.left(self)
         if session.epoch:
             # Break the reference cycle with the session.
             self.session = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from imd.chat.accept import Acceptor
 from imd.chat.history import Historian
+from imd.chat.homecoming import Homecoming
 from imd.chat.router import Router
 from imd.chat.session import Session
 from imd.config.settings import Settings
@@ -43,3 +44,5 @@ class Services:
     """called when an agent has connected, as visitors may be waiting"""
     level: Callable[[], int]
     """the cluster's feature level; when it changes, all connections are closed"""
+    homecoming: Homecoming | None = None
+    """behind a gateway: moves users to their homes"""

@@ -21,6 +21,8 @@ class Wire(Protocol):
 
     visitors_from: str
     """the client's address, by which new visitors are counted; empty if it is not known"""
+    hint: str | None
+    """behind a gateway: the user that its URL names"""
 
     def ping(self) -> None:
         """Send a ping that carries the connection's `ping_mark()`."""

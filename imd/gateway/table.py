@@ -18,6 +18,8 @@ KEY = "imd:nodes"
 LEASE_SECONDS = 10.0
 BEAT_SECONDS = 1.0
 """between two announcements of a node"""
+CURRENT_SECONDS = 2.0
+"""the newest reading of a node that announces itself is no older, while all is well"""
 SILENT_SECONDS = 3.0
 """a row whose node is this silent may be taken over by a node at the same address, before its lease ends"""
 
@@ -130,15 +132,23 @@ class LastTable:
         self.rows: Mapping[str, Row] = {}
         self._members: frozenset[str] = frozenset()
         self._changed_at = 0.0
+        self._current_until = float("-inf")
+        self._runs: frozenset[tuple[str, str]] = frozenset()
+        self.changes = 0
+        """how often other nodes, or other runs of the same nodes, have got the slots"""
 
     def take(self, reading: Reading, now: float) -> bool:
         """Keep a reading if it stands; True if it does. `now` is a monotonic clock's, in seconds."""
         if not reading.stands:
+            self._current_until = float("-inf")
             return False
+        self._current_until = now + CURRENT_SECONDS
         self.rows = reading.rows
         members = frozenset(serving(reading.rows.values()))
-        if members != self._members:
-            self._members, self._changed_at = members, now
+        runs = frozenset((name, reading.rows[name].bus) for name in members)
+        if runs != self._runs:
+            self._members, self._runs, self._changed_at = members, runs, now
+            self.changes += 1
         return True
 
     @property
@@ -147,8 +157,9 @@ class LastTable:
         return self._members
 
     def unchanged_seconds(self, now: float) -> float:
-        """How long the same nodes have had the slots; 0 while there is no table."""
-        return now - self._changed_at if self.rows else 0.0
+        """How long the same runs of the same nodes have had the slots. 0 while that is not known: the newest
+        reading does not stand, or is more than CURRENT_SECONDS old."""
+        return now - self._changed_at if now <= self._current_until else 0.0
 
 
 def serving(rows: Iterable[Row]) -> list[str]:

@@ -10,21 +10,28 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from imd.protocol.errors import CLOSE_LEAVING
+from imd.wire.handler import Handler
 
 # Clients come back spread over time: two milliseconds for each, five seconds at most.
 SPREAD_MS_PER_CLIENT = 2
 MAX_SPREAD_MS = 5000
 LOOK_SECONDS = 0.5
+REASON = "the node is leaving"
 
 
 def say_goodbye(clients: Collection[Any]) -> None:
     """Tell each of these WebSockets to go. Each closes when its messages are answered."""
-    spread = min(MAX_SPREAD_MS, SPREAD_MS_PER_CLIENT * len(clients))
+    tell_to_go([client.handler for client in clients if client.handler is not None], REASON)
     for client in clients:
-        if client.handler is not None:
-            client.handler.leaving(random.randint(0, spread))
-        else:
-            client.close(CLOSE_LEAVING, "the node is leaving")
+        if client.handler is None:
+            client.close(CLOSE_LEAVING, REASON)
+
+
+def tell_to_go(handlers: Collection[Handler], why: str) -> None:
+    """Tell these to come back elsewhere, spread over time. Each closes when its messages are answered."""
+    spread = min(MAX_SPREAD_MS, SPREAD_MS_PER_CLIENT * len(handlers))
+    for handler in handlers:
+        handler.leaving(random.randint(0, spread), why)
 
 
 class Goodbye:

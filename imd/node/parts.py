@@ -10,11 +10,12 @@ from typing import Any
 from imd.chat.accept import Acceptor
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
+from imd.chat.homecoming import Homecoming
 from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.chat.upkeep import Upkeep
-from imd.config.settings import Settings
+from imd.config.settings import Settings, node_name
 from imd.contracts.archive import ArchiveRecord
 from imd.contracts.inbox import Delivery
 from imd.desk.handed_over import HandedOver
@@ -25,6 +26,7 @@ from imd.entry.newcomers import Newcomers
 from imd.entry.replacing import Replacing
 from imd.node.backends import Backends
 from imd.node.departures import Departures
+from imd.node.goodbye import tell_to_go
 from imd.observe.trace import TRACE
 from imd.ops.control import Switch
 from imd.ops.membership import Membership
@@ -93,6 +95,7 @@ class Parts:
         newcomers = Newcomers(
             settings.limits.visitors_per_address, reactor.seconds, self.membership.choose_name
         )
+        self.homecoming = self._make_homecoming()
         self._services = Services(
             settings=settings,
             clock=clock,
@@ -111,6 +114,7 @@ class Parts:
             leave=self.departures.leave,
             desk_changed=self.upkeep.serve_desk,
             level=lambda: 2,
+            homecoming=self.homecoming,
         )
 
     def make_factory(self, room: int) -> ChannelFactory:
@@ -119,6 +123,20 @@ class Parts:
             self._reactor, self._settings, self.gate, partial(Connection, self._services), room
         )
         return self._factory
+
+    def _make_homecoming(self) -> Homecoming | None:
+        """None where no gateway leads users to their homes."""
+        membership = self.membership
+        if self._settings.cluster.routing != "gateway" or membership.announcer is None:
+            return None
+        return Homecoming(
+            self._reactor,
+            node_name(self._settings),
+            membership.announcer,
+            lambda: not membership.draining,
+            self._count_connections,
+            tell_to_go,
+        )
 
     def _count_connections(self) -> int:
         return len(self._factory.open) if self._factory is not None else 0

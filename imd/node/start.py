@@ -73,6 +73,8 @@ class Start:
         await self._parts.membership.start()
         await self.listen()
         self._parts.membership.changed()
+        if self._parts.homecoming is not None:
+            self._parts.homecoming.start()
         settle_garbage_collector()
 
     async def listen(self) -> None:

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.logger import Logger
 
 from imd.node.draining import Draining
-from imd.node.goodbye import say_goodbye
+from imd.node.goodbye import REASON, say_goodbye
 from imd.node.parts import Parts
 from imd.node.ports import Ports
 from imd.protocol.errors import CLOSE_LEAVING
@@ -43,6 +43,8 @@ class Stop:
         parts = self._parts
         parts.gate.stop()
         parts.upkeep.stop()
+        if parts.homecoming is not None:
+            parts.homecoming.stop()
         parts.readiness.stop()
         archived = parts.handed_over.drained()
         await self._step("tell the archive who got visitors' messages", archived, self._half())
@@ -65,9 +67,9 @@ class Stop:
         await self._step("answer what is under way", self._parts.acceptor.drained(), self._half())
         for protocol in list(factory.open):
             if protocol.handler is not None:
-                protocol.handler.close(CLOSE_LEAVING, "the node is leaving")
+                protocol.handler.close(CLOSE_LEAVING, REASON)
             else:
-                protocol.close(CLOSE_LEAVING, "the node is leaving")
+                protocol.close(CLOSE_LEAVING, REASON)
         await self._step("see the clients gone", factory.emptied(), self._half())
         for protocol in list(factory.open):
             protocol.transport.abortConnection()

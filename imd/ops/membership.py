@@ -40,7 +40,8 @@ class Membership:
         must_drain: Callable[[bool], None],
     ) -> None:
         """`clock` is a reactor. `must_drain` is told, again and again, whether the node is to be drained."""
-        self._draining = False
+        self.draining = False
+        """clients are to go elsewhere: for a stop, a drain, or since the name is taken"""
         self.announcer: Announcer | None = None
         self._clock = clock
         self._settings = settings
@@ -75,7 +76,7 @@ class Membership:
 
     def drains(self, draining: bool) -> None:
         """Say, to load balancers and to other nodes, that clients are to go elsewhere, or may come again."""
-        self._draining = draining
+        self.draining = draining
         DRAINING.set(draining)
         self.changed()
 
@@ -120,12 +121,12 @@ class Membership:
         """The reasons of the membership why this node is not ready, by name."""
         if self._is_name_taken():
             return {"name": f"another live node is called {self._row.name}"}
-        return {"listener": "draining"} if self._draining else {}
+        return {"listener": "draining"} if self.draining else {}
 
     def reason_not_to_serve(self) -> str | None:
         """Why load balancers are to send clients elsewhere; None if they are not."""
         return reason_not_to_serve(
-            self._is_listening(), self._draining, self._is_name_taken(), self._trouble, self._others()
+            self._is_listening(), self.draining, self._is_name_taken(), self._trouble, self._others()
         )
 
     # from within
@@ -145,7 +146,7 @@ class Membership:
         return msgspec.structs.replace(
             self._row,
             connections=self._count_connections(),
-            draining=self._draining or not self._is_listening(),
+            draining=self.draining or not self._is_listening(),
         )
 
     def _heard(self, heard: Announced) -> None:

@@ -139,6 +139,12 @@ class AutobahnProtocol(WebSocketServerProtocol):
         return bool(self.state == self.STATE_CONNECTING)
 
     @property
+    def query(self) -> str:
+        """The query of the URL as the client has sent it; empty once the handshake is done."""
+        uri: str = self.http_request_uri
+        return uri.partition("?")[2]
+
+    @property
     def is_established(self) -> bool:
         return bool(self.state == _OPEN)
 

@@ -40,9 +40,9 @@ class Handler(Protocol):
     def lost(self, clean: bool) -> None:
         """The WebSocket is gone. `clean`: in good order, and the client had what was written to it."""
 
-    def leaving(self, reconnect_ms: int) -> None:
-        """The client is to go, and to come back after this time. The WebSocket is closed, with 4200, when the
-        client's messages are answered. Does nothing the second time."""
+    def leaving(self, reconnect_ms: int, why: str) -> None:
+        """The client is to go, and to come back after this time. The WebSocket is closed, with 4200 and this
+        reason, when the client's messages are answered. Does nothing the second time."""
 
     def close(self, code: int, reason: str) -> None:
         """End the connection; `lost` follows."""

@@ -15,7 +15,9 @@ from imd.entry.auth import bearer_token
 from imd.entry.forwarded import Trusted
 from imd.entry.gate import Gate
 from imd.entry.handshake import Denied, check_request
+from imd.gateway.slots import hint_of
 from imd.protocol.errors import CLOSE_OVERLOADED, CLOSE_PING_TIMEOUT
+from imd.protocol.message import is_usable_id
 from imd.wire.autobahn_internals import AutobahnProtocol
 from imd.wire.flow import FlowControl
 from imd.wire.handler import Handler
@@ -74,6 +76,7 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
     """the client's, by what trusted proxies say; empty for a Unix socket"""
     visitors_from = ""
     """the same, but empty if it may be the address of a proxy that is not trusted"""
+    hint: str | None = None
     _slot = -1
     _bearer: str | None = None
     _postponed_pong: bytes | None = None
@@ -112,6 +115,10 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
             HANDSHAKES.labels("denied").inc()
             raise ConnectionDeny(denied.status, denied.reason) from None
         self._bearer = bearer_token(request.headers.get("authorization"))
+        if settings.cluster.routing == "gateway":
+            # Autobahn's own parameters have another user than HAProxy sees, where a query is strange.
+            hint = hint_of(self.query)
+            self.hint = hint if hint is not None and is_usable_id(hint) else None
 
     def onOpen(self) -> None:
         outgoing = self._begin_to_write()

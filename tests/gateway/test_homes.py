@@ -32,7 +32,7 @@ def ranked(user: str, names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{slot}:{name}".encode()).digest(), reverse=True)
 
 
-class HomeTests(MembershipCase):
+class HomeCase(MembershipCase):
     def gateway(self, nodes: list[NodeServer]) -> Haproxy:
         """HAProxy and sync, by the commands."""
         path = folder()
@@ -49,18 +49,22 @@ class HomeTests(MembershipCase):
         until(lambda: proxy.states() == {node.name: "up" for node in nodes}, "HAProxy sees all nodes")
         return proxy
 
+    @staticmethod
+    def token(user: str) -> str:
+        claims = {"sub": user, "exp": time.time() + 600, "loginType": "USER_TYPE"}
+        return jwt.encode(claims, SECRET, "HS256")
+
     def come(self, port: int, user: str, hint: str) -> RawClient:
         """A client that is connected until the test is over. `hint`: the query of its URL."""
         client = RawClient(port)
         self.addCleanup(client.socket.close)
         head = client.open(handshake(path=f"/ws{hint}"))
         self.assertTrue(head.startswith(b"HTTP/1.1 101"), head)
-        claims = {"sub": user, "exp": time.time() + 600, "loginType": "USER_TYPE"}
-        token = jwt.encode(claims, SECRET, "HS256")
-        client.say({"isConnect": True, "ack": True, "device": client.user, "token": token})
+        client.say({"isConnect": True, "ack": True, "device": client.user, "token": self.token(user)})
         self.assertEqual(client.next_text()["userId"], user)
         return client
 
+class HomeTests(HomeCase):
     def lands_at(self, nodes: list[NodeServer], proxy: Haproxy, user: str) -> str:
         """The node that a user's client reaches through HAProxy."""
         before = {node.name: node.metric("imd_connections") for node in nodes}

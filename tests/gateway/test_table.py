@@ -11,7 +11,18 @@ from twisted.trial import unittest
 from imd.command.redis_client import RedisClient
 from imd.gateway import table
 from imd.gateway.nodes import Row, decode
-from imd.gateway.table import Announced, LastTable, Reading, announce, announced, leave, read, reading, wish
+from imd.gateway.table import (
+    CURRENT_SECONDS,
+    Announced,
+    LastTable,
+    Reading,
+    announce,
+    announced,
+    leave,
+    read,
+    reading,
+    wish,
+)
 from imd.store.redis.connection import RedisConnection
 from tests.gateway.support import row, until
 from tests.support.servers import RedisServer, shared
@@ -181,6 +192,22 @@ class LastTableTests(unittest.TestCase):
         self.assertEqual(last.unchanged_seconds(103), 3)
         last.take(Reading(12, {**rows, "n2": row("n2", draining=True)}), 102)
         self.assertEqual((last.members, last.unchanged_seconds(103)), (frozenset({"n1"}), 1))
+        last.take(Reading(13, {"n1": row("n1", bus="another run")}), 104)
+        self.assertEqual((last.members, last.unchanged_seconds(105)), (frozenset({"n1"}), 1))
+        self.assertEqual(last.changes, 3)
+
+    def test_not_known_at_present(self) -> None:
+        """It is 0 while readings do not stand, or do not come, and then what it would have been."""
+        last = LastTable()
+        for second in range(5):
+            last.take(Reading(10, {"n1": row()}), second)
+        self.assertEqual(last.unchanged_seconds(4 + CURRENT_SECONDS), 4 + CURRENT_SECONDS)
+        self.assertEqual(last.unchanged_seconds(4.1 + CURRENT_SECONDS), 0)
+        last.take(Reading(10, {"n1": row()}), 20)
+        last.take(Reading(1, {"n1": row()}), 21)
+        self.assertEqual(last.unchanged_seconds(21), 0)
+        last.take(Reading(10, {"n1": row()}), 30)
+        self.assertEqual((last.unchanged_seconds(30), last.changes), (30, 1))
 
     def test_all_drain(self) -> None:
         """Somebody has to be home."""

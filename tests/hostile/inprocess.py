@@ -90,9 +90,9 @@ class _Transport(StringTransport):
 class InProcess:
     """One connection: bytes in, bytes out."""
 
-    def __init__(self, protocol: type[ChannelProtocol] = RecordedProtocol) -> None:
+    def __init__(self, protocol: type[ChannelProtocol] = RecordedProtocol, **sections: Any) -> None:
         self.clock = Clock()
-        settings = Settings(limits=Limits(message_bytes=MESSAGE_BYTES))
+        settings = Settings(limits=Limits(message_bytes=MESSAGE_BYTES), **sections)
         gate = Gate(self.clock.seconds, self.clock.callLater)
         self.factory = ChannelFactory(self.clock, settings, gate, Recorder, room=100)
         self.factory.protocol = with_shared_attributes(protocol, self.factory)

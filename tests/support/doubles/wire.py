@@ -18,6 +18,7 @@ class WireDouble:
         self.closed: tuple[int, str] | None = None
         self.reading = True
         self.logins = 0
+        self.hint: str | None = None
 
     @property
     def frames(self) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ class UnlimitedMessageTests(ConnectionTestCase):
                 self.soon.pop()()
                 self.inbox.settle()
             if leaving:
-                client.connection.leaving(100)
+                client.connection.leaving(100, "away")
             self.queue.confirm(before)
             self.assertFalse(client.wire.reading)
             self.queue.confirm(before + 1)
@@ -217,14 +217,14 @@ class ControlTests(ConnectionTestCase):
         """A client that is to go is told so once, is read from no more, and closed after its answers."""
         client = self.connected()
         client.send(clientMsgId="1", to="bob", msg="hi")
-        client.connection.leaving(700)
-        client.connection.leaving(900)
+        client.connection.leaving(700, "away")
+        client.connection.leaving(900, "far away")
         self.assertEqual(client.take(), [{"type": "leaving", "reconnectMs": 700}])
         self.assertFalse(client.wire.reading)
         self.assertIsNone(client.closed)
         self.settle()
         self.assertEqual(client.brief(), [("accepted", "1", None)])
-        self.assertEqual(client.closed, 4200)
+        self.assertEqual(client.wire.closed, (4200, "away"))
         client.connection.close(4200, "again")
 
     def test_leaving_with_nothing_under_way(self) -> None:
@@ -232,7 +232,7 @@ class ControlTests(ConnectionTestCase):
         other, client = self.connected(), self.connected("bob")
         other.send(clientMsgId="1", to="bob", msg="hi")
         for one in (client, other):
-            one.connection.leaving(0)
+            one.connection.leaving(0, "away")
         self.assertEqual((client.closed, other.closed), (4200, None))
         self.settle()
         self.assertEqual(other.closed, 4200)

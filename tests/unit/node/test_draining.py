@@ -30,7 +30,7 @@ class Client:
         self._case = case
         self._stays = stays
 
-    def leaving(self, reconnect_ms: int) -> None:
+    def leaving(self, reconnect_ms: int, why: str) -> None:
         self._case.steps.append("told")
         self.waits.append(reconnect_ms)
         if not self._stays:
