@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from imd.contracts.timer import Cancellable
 from imd.gateway.slots import Slots
 from imd.gateway.table import CURRENT_SECONDS, LEASE_SECONDS, LastTable
 from imd.protocol.author import Author
@@ -34,8 +35,8 @@ MAX_REMEMBERED = 100_000
 """moved devices that are remembered; past this the one that was moved first is forgotten"""
 ANSWER_SECONDS = 2.0
 """a client that was told to go is closed after this time, whatever it still waits for"""
-SLICE = 1000
-"""connections that are looked at in one tick, at least"""
+SLICE = 256
+"""connections that are looked at in one turn of the reactor"""
 REASON = "the user's home is another node"
 
 
@@ -94,6 +95,7 @@ class Homecoming:
         """user and device → when it was moved, the oldest first"""
         self._told: deque[tuple[float, Traveller]] = deque()
         """when each was told to go, the oldest first"""
+        self._judging: Cancellable | None = None
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
 
@@ -107,6 +109,9 @@ class Homecoming:
     def stop(self) -> None:
         if self._loop.running:
             self._loop.stop()
+        if self._judging is not None:
+            self._judging.cancel()
+            self._judging = None
 
     # from connections
 
@@ -137,19 +142,20 @@ class Homecoming:
             self._told.popleft()[1].close(CLOSE_LEAVING, REASON)
         while self._moved and next(iter(self._moved.values())) <= now - AGAIN_SECONDS:
             self._moved.popitem(last=False)
-        self._judge(now)
+        if self._homes.last.changes != self._changes:
+            self._changes = self._homes.last.changes
+            self._unjudged = list(self._here)
+            if self._judging is None:
+                self._judge()
         if self._may_move() and self._homes.last.unchanged_seconds(now) >= STEADY_SECONDS:
             self._move(now)
         self._count()
 
-    def _judge(self, now: float) -> None:
-        """Look where users are at home now: at a slice of them, for a node may have many."""
-        if self._homes.last.changes != self._changes:
-            self._changes = self._homes.last.changes
-            self._unjudged = list(self._here)
-        size = max(SLICE, len(self._here) // 5)
-        these = self._unjudged[-size:]
-        del self._unjudged[-size:]
+    def _judge(self) -> None:
+        """Look where users are at home now: in slices, for a node may have many."""
+        now = self._clock.seconds()
+        these = self._unjudged[-SLICE:]
+        del self._unjudged[-SLICE:]
         for traveller in these:
             author = self._here.get(traveller)
             if author is not None:
@@ -157,6 +163,8 @@ class Homecoming:
                 self._forget_place(traveller)
                 if self._is_away(author):
                     self._away[traveller] = not_before
+        self._count()
+        self._judging = self._clock.callLater(0, self._judge) if self._unjudged else None
 
     def _move(self, now: float) -> None:
         """Tell one of a hundred connections, and at least one, to go."""
