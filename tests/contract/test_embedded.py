@@ -18,6 +18,7 @@ from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
 from tests.contract.embedded_harness import EmbeddedHarness, SteppedClock
 from tests.contract.opening_contract import OpeningContract
+from tests.contract.own_devices_contract import OwnDevicesContract
 from tests.contract.support import ids_of, submission_of
 from tests.contract.unanswered_contract import UnansweredContract
 
@@ -30,6 +31,10 @@ class EmbeddedAcceptTests(AcceptContract, EmbeddedHarness):
 
 class EmbeddedDeviceTests(DeviceContract, EmbeddedHarness):
     """The rules of devices."""
+
+
+class EmbeddedOwnDevicesTests(OwnDevicesContract, EmbeddedHarness):
+    """The rules of what one's own other devices get."""
 
 
 class EmbeddedDeskTests(DeskContract, EmbeddedHarness):

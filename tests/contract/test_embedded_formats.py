@@ -19,12 +19,12 @@ STEPS = (
 )
 
 
+PRESENT = formats.STEPS
+BASE = formats.newest()
+
+
 class FormatTests(EmbeddedHarness):
     """`STEPS` stands for the steps of a later version."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(formats, "STEPS", ())
 
     @property
     def file(self) -> str:
@@ -32,7 +32,7 @@ class FormatTests(EmbeddedHarness):
 
     @property
     def copy(self) -> str:
-        return f"{self.file}.format-{formats.BASE}"
+        return f"{self.file}.format-{BASE}"
 
     def ask(self, path: str, statement: str) -> Any:
         """The first row, of a file that no store has open."""
@@ -43,7 +43,7 @@ class FormatTests(EmbeddedHarness):
         return sorted(name for name in os.listdir(self.folder) if name.startswith("imd.db.format-"))
 
     async def fill(self) -> None:
-        """A file of the base format, with three messages to bob."""
+        """A file of the present format, with three messages to bob."""
         await self.begin()
         await self.send_many("alice", "bob", 3)
         await self.store.stop()
@@ -57,35 +57,35 @@ class FormatTests(EmbeddedHarness):
     async def test_steps_and_copy(self) -> None:
         """A file of an older format goes through all later steps; the copy is the file as it was."""
         await self.fill()
-        self.patch(formats, "STEPS", STEPS)
+        self.patch(formats, "STEPS", PRESENT + STEPS)
         await self.begin()
         self.assertEqual((await self.read("bob")).head, 3)
         await self.store.stop()
         self.assertEqual(self.ask(self.file, "SELECT x, y FROM one"), (3, 7))
-        self.assertEqual(self.ask(self.file, "PRAGMA user_version"), (formats.BASE + 2,))
-        self.assertEqual(self.ask(self.copy, "PRAGMA user_version"), (formats.BASE,))
+        self.assertEqual(self.ask(self.file, "PRAGMA user_version"), (BASE + 2,))
+        self.assertEqual(self.ask(self.copy, "PRAGMA user_version"), (BASE,))
         self.assertEqual(self.ask(self.copy, "PRAGMA integrity_check"), ("ok",))
         self.assertEqual(self.ask(self.copy, "SELECT COUNT(*) FROM message"), (3,))
         self.assertEqual(stat.S_IMODE(os.stat(self.copy).st_mode), 0o600)
         # The copy is the way back: in the file's place it serves the older version.
         os.replace(self.copy, self.file)
-        self.patch(formats, "STEPS", ())
+        self.patch(formats, "STEPS", PRESENT)
         await self.begin()
         self.assertEqual((await self.read("bob")).head, 3)
 
     async def test_one_step(self) -> None:
         """A file goes on from the format that it has."""
-        self.patch(formats, "STEPS", STEPS[:1])
+        self.patch(formats, "STEPS", PRESENT + STEPS[:1])
         await self.fill()
-        self.patch(formats, "STEPS", STEPS)
+        self.patch(formats, "STEPS", PRESENT + STEPS)
         await self.begin()
         await self.store.stop()
         self.assertEqual(self.ask(self.file, "SELECT x, y FROM one"), (0, 7))
-        self.assertEqual(self.copies(), [f"imd.db.format-{formats.BASE + 1}"])
+        self.assertEqual(self.copies(), [f"imd.db.format-{BASE + 1}"])
 
     async def test_new_file(self) -> None:
         """A new file has the newest format, and no copy of nothing."""
-        self.patch(formats, "STEPS", STEPS)
+        self.patch(formats, "STEPS", PRESENT + STEPS)
         await self.begin()
         await self.store.stop()
         self.assertEqual(self.ask(self.file, "SELECT x FROM one"), (0,))
@@ -94,21 +94,21 @@ class FormatTests(EmbeddedHarness):
     async def test_step_that_fails(self) -> None:
         """A step that fails leaves the file as it was, and the next start begins anew."""
         await self.fill()
-        self.patch(formats, "STEPS", (STEPS[0], "ALTER TABLE nowhere ADD COLUMN y INTEGER;"))
+        self.patch(formats, "STEPS", (*PRESENT, STEPS[0], "ALTER TABLE nowhere ADD COLUMN y INTEGER;"))
         self.assertIn("nowhere", await self.refused())
-        self.assertEqual(self.ask(self.file, "PRAGMA user_version"), (formats.BASE,))
+        self.assertEqual(self.ask(self.file, "PRAGMA user_version"), (BASE,))
         self.assertEqual(self.ask(self.file, "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'one'"), (0,))
-        self.patch(formats, "STEPS", STEPS)
+        self.patch(formats, "STEPS", PRESENT + STEPS)
         await self.begin()
         self.assertEqual((await self.read("bob")).head, 3)
 
     async def test_copy_that_cannot_be_kept(self) -> None:
         """Without a copy nothing is changed; the refusal names the copy. A half copy is replaced."""
         await self.fill()
-        self.patch(formats, "STEPS", STEPS)
+        self.patch(formats, "STEPS", PRESENT + STEPS)
         os.mkdir(self.copy)
         self.assertIn(self.copy, await self.refused())
-        self.assertEqual(self.ask(self.file, "PRAGMA user_version"), (formats.BASE,))
+        self.assertEqual(self.ask(self.file, "PRAGMA user_version"), (BASE,))
         os.rmdir(self.copy)
         write_file(f"{self.copy}.part", b"of a node that was killed")
         await self.begin()

@@ -34,6 +34,7 @@ from tests.contract.accept_contract import AcceptContract
 from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
 from tests.contract.opening_contract import OpeningContract
+from tests.contract.own_devices_contract import OwnDevicesContract
 from tests.contract.redis_harness import RedisHarness
 from tests.contract.unanswered_contract import UnansweredContract
 from tests.support.rabbit import until
@@ -45,6 +46,10 @@ class RedisAcceptTests(AcceptContract, RedisHarness):
 
 class RedisDeviceTests(DeviceContract, RedisHarness):
     """Devices, cursors and channels."""
+
+
+class RedisOwnDevicesTests(OwnDevicesContract, RedisHarness):
+    """The rules of what one's own other devices get."""
 
 
 class RedisDeskTests(DeskContract, RedisHarness):

@@ -32,9 +32,7 @@ STRANGER_SECONDS = 1900.0
 OVER_SECONDS = 86_400.0
 STOP_SECONDS = 1.0
 
-MISSING = Counter(
-    "imd_archive_missing_total", "Confirmed batches that never came out of the archive queue."
-)
+MISSING = Counter("imd_archive_missing_total", "Confirmed batches that never came out of the archive queue.")
 
 
 class Suspicions:

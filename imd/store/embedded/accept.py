@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,8 +26,6 @@ from imd.store.embedded.opening import Opening
 from imd.store.embedded.state import State, User
 from imd.store.shared_metrics import OVERFLOWN
 
-_read_sent = msgspec.json.Decoder(list[tuple[int, str, str, str, int, str, int]]).decode
-
 
 class Use(NamedTuple):
     """The message that a clientMsgId was used for."""
@@ -36,6 +34,10 @@ class Use(NamedTuple):
     number: int
     message_id: str
     send_time: int
+    version: int = 0
+
+
+_read_sent = msgspec.json.Decoder(list[tuple[int, str, str, Use]]).decode
 
 
 @lru_cache(maxsize=50_000)
@@ -62,6 +64,7 @@ class Placing:
         for submission in batch:
             names += submission.recipients
         users = state.load(names)
+        self._load_devices(users, names_of_senders)
         uses = self._uses(batch, [users[submission.sender] for submission in batch], now)
         by_user = state.channels.by_user
         live = state.channels.live
@@ -121,6 +124,9 @@ class Placing:
                 deliveries.append(Delivery(name, user.epoch, seq, channels, submission.body))
                 if user.agent is not None and user.agent == submission.sender and len(recipients) == 1:
                     self._desk.answered(user, number)
+            copied = sender.sync and submission.mirror and sender.name not in recipients
+            if copied and self._others_sync(sender, submission.device, now):
+                deliveries.append(self._put(sender, number, submission.body, now))
             if agent is not None:
                 state.owe(sender, number, size)
             elif not recipients:
@@ -139,6 +145,28 @@ class Placing:
         if unplaced:
             self._unmake(set(unplaced).difference(names_of_senders))
         return outcomes
+
+    def _load_devices(self, users: Mapping[str, User], names: Iterable[str]) -> None:
+        """Load the devices of these users that are not in memory."""
+        missing = [name for name in dict.fromkeys(names) if users[name].devices is None]
+        if missing:
+            self._state.load_devices(missing)
+
+    def _others_sync(self, user: User, device: str, now: int) -> bool:
+        """Whether another device of the user wants what this one sends. An ephemeral one counts while it is
+        connected."""
+        devices = self._state.devices(user)
+        live = self._state.channels.live_devices(user.name, now)
+        return any(name != device and (not devices[name].ephemeral or name in live) for name in user.sync)
+
+    def _put(self, user: User, number: int, body: bytes, now: int) -> Delivery:
+        """Put a message into one more inbox."""
+        seq = user.seq = user.seq + 1
+        self._state.changed(user)
+        self._state.inbox += (user.uid, seq, number, len(body))
+        if seq - user.low > self._unopened_messages:
+            self._bound(user)
+        return Delivery(user.name, user.epoch, seq, self._state.channels.live(user.name, now), body)
 
     def _bound(self, user: User) -> None:
         """Trim an inbox that is too full."""
@@ -163,7 +191,7 @@ class Placing:
             return None
         oldest = state.clock.now_ms() - state.dedup_ms
         use = self._read_uses([uid, device, client_msg_id], oldest).get((uid, device, client_msg_id))
-        return Sent(use.checksum, use.message_id, use.send_time) if use is not None else None
+        return Sent(use.checksum, *use[2:]) if use is not None else None
 
     def _uses(
         self, batch: Sequence[Submission], senders: Sequence[User], now: int
@@ -180,8 +208,8 @@ class Placing:
         state = self._state
         uses = {}
         for rows in tables.GET_SENT.read(state.connection, keys, (oldest,)):
-            for uid, device, client_msg_id, checksum, number, message_id, send_time in _read_sent(rows):
-                uses[uid, device, client_msg_id] = Use(checksum, number, message_id, send_time)
+            for uid, device, client_msg_id, use in _read_sent(rows):
+                uses[uid, device, client_msg_id] = use
         return uses
 
     def _again(
@@ -192,4 +220,4 @@ class Placing:
         state = self._state
         state.sent += (state.new_use(), *key, use.checksum, use.number, now)
         agent = "" if submission.recipients else self._desk.present_agent(sender, now) or ""
-        return Duplicate(use.message_id, use.send_time, agent)
+        return Duplicate(use.message_id, use.send_time, agent, use.version)

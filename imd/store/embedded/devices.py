@@ -62,7 +62,8 @@ class Devices:
         # A channel that registers again may not have read yet that it was not recovered.
         unconfirmed = not recovered or (request.resume and device is not None and device.epoch == UNCONFIRMED)
         epoch = UNCONFIRMED if unconfirmed else user.epoch
-        state.put_device(user, request.device, Device(epoch, start, now, attempt, request.ephemeral))
+        there = Device(epoch, start, now, attempt, request.ephemeral, request.sync)
+        state.put_device(user, request.device, there)
         self._make_room(user, request.device, set(live), now)
         channel = Channel(request.channel, now + state.lease_ms, request.answers_visitors)
         state.channels.put(request.user, request.device, channel, now)
@@ -136,8 +137,11 @@ class Devices:
         old = state.devices(user).get(device)
         before = old.seq if old is not None and old.epoch in (user.epoch, UNCONFIRMED) else 0
         seq = max(before, min(seq, user.seq))
-        attempt, ephemeral = (old.attempt, old.ephemeral) if old is not None else (None, False)
-        state.put_device(user, device, Device(user.epoch, seq, now, attempt, ephemeral))
+        if old is None:
+            moved = Device(user.epoch, seq, now, None, ephemeral=False, sync=False)
+        else:
+            moved = replace(old, epoch=user.epoch, seq=seq, seen=now)
+        state.put_device(user, device, moved)
         self.trim_acknowledged(user, now)
 
     def trim_acknowledged(self, user: User, now: int) -> None:

@@ -84,7 +84,10 @@ INSERT INTO unanswered
 UPDATE user SET owed = 1 WHERE uid IN (SELECT uid FROM unanswered);
 """
 
-STEPS: tuple[str, ...] = ()
+STEPS: tuple[str, ...] = (
+    # 3. sync: 1 if the device wants what its user's other devices send.
+    "ALTER TABLE device ADD COLUMN sync INTEGER NOT NULL DEFAULT 0;",
+)
 """formats BASE + 1 and up, in order; each is the SQL that makes it of the format before"""
 
 _ABSENT = 0

@@ -35,6 +35,8 @@ class Device:
     attempt: int | None
     """the highest attempt that it has connected with"""
     ephemeral: bool
+    sync: bool
+    """it wants what its user's other devices send"""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,12 @@ class User:
     opened: int = 0
     """1 once a device of the user has connected"""
     devices: dict[str, Device] | None = None
+    sync: tuple[str, ...] = ()
+    """the loaded devices that want what the others send"""
+
+    def note_sync(self) -> None:
+        devices = self.devices or {}
+        self.sync = tuple(name for name, device in devices.items() if device.sync)
 
 
 _columns_of = attrgetter(
@@ -64,7 +72,7 @@ _columns_of = attrgetter(
 _read_users = msgspec.json.Decoder(
     list[tuple[int, str, str, int, int, str | None, int, int | None, int, int]]
 ).decode
-_read_devices = msgspec.json.Decoder(list[tuple[int, str, str, int, int, int | None, int]]).decode
+_read_devices = msgspec.json.Decoder(list[tuple[int, str, str, int, int, int | None, int, int]]).decode
 
 
 class State:
@@ -189,10 +197,12 @@ class State:
         for user in by_uid.values():
             user.devices = {}
         for rows in tables.GET_DEVICES.read(self.connection, list(by_uid)):
-            for uid, name, epoch, seq, seen, attempt, ephemeral in _read_devices(rows):
+            for uid, name, epoch, seq, seen, attempt, ephemeral, sync in _read_devices(rows):
                 devices = by_uid[uid].devices
                 assert devices is not None
-                devices[name] = Device(epoch, seq, seen, attempt, bool(ephemeral))
+                devices[name] = Device(epoch, seq, seen, attempt, bool(ephemeral), bool(sync))
+        for user in by_uid.values():
+            user.note_sync()
 
     def devices(self, user: User) -> dict[str, Device]:
         if user.devices is None:
@@ -201,11 +211,18 @@ class State:
         return user.devices
 
     def put_device(self, user: User, name: str, device: Device) -> None:
-        self.devices(user)[name] = device
+        devices = self.devices(user)
+        before = devices.get(name)
+        devices[name] = device
+        if device.sync != (before is not None and before.sync):
+            user.note_sync()
         self._changed_devices[user.uid, name] = device
 
     def drop_device(self, user: User, name: str) -> None:
-        if self.devices(user).pop(name, None) is not None:
+        dropped = self.devices(user).pop(name, None)
+        if dropped is not None:
+            if dropped.sync:
+                user.note_sync()
             self._changed_devices[user.uid, name] = None
 
     # visitors and agents
@@ -314,7 +331,8 @@ class State:
             if device is None:
                 drop += (uid, name)
             else:
-                put += (uid, name, device.epoch, device.seq, device.seen, device.attempt, device.ephemeral)
+                put += (uid, name, device.epoch, device.seq, device.seen, device.attempt)
+                put += (device.ephemeral, device.sync)
         tables.PUT_DEVICES.write(self.connection, put)
         tables.DROP_DEVICES.write(self.connection, drop)
         self._changed_devices.clear()

@@ -127,11 +127,11 @@ GET_USERS = ManyRows(
     "?",
 )
 PUT_DEVICES = ManyRows(
-    "INSERT OR REPLACE INTO device (uid, name, epoch, seq, seen, attempt, ephemeral) VALUES {rows}", 7
+    "INSERT OR REPLACE INTO device (uid, name, epoch, seq, seen, attempt, ephemeral, sync) VALUES {rows}", 8
 )
 DROP_DEVICES = ManyRows("DELETE FROM device WHERE (uid, name) IN (VALUES {rows})", 2)
 GET_DEVICES = ManyRows(
-    "SELECT json_group_array(json_array(uid, name, epoch, seq, seen, attempt, ephemeral)) "
+    "SELECT json_group_array(json_array(uid, name, epoch, seq, seen, attempt, ephemeral, sync)) "
     "FROM device WHERE uid IN ({rows})",
     1,
     "?",
@@ -167,8 +167,9 @@ PUT_SENT = ManyRows(
 )
 GET_SENT = ManyRows(
     "WITH key (sender, device, client_msg_id) AS (VALUES {rows}) SELECT json_group_array(json_array("
-    "s.sender, s.device, s.client_msg_id, s.content, s.message, m.id, "
-    "COALESCE(json_extract(m.body, '$.sendTime'), m.send_time))) "
+    "s.sender, s.device, s.client_msg_id, json_array(s.content, s.message, m.id, "
+    "COALESCE(json_extract(m.body, '$.sendTime'), m.send_time), "
+    "COALESCE(json_extract(m.body, '$.roomVersion'), json_extract(m.body, '$.version'), 0)))) "
     "FROM key CROSS JOIN sent s ON s.sender = key.sender AND s.device = key.device "
     "AND s.client_msg_id = key.client_msg_id JOIN message m ON m.number = s.message WHERE s.used >= ?",
     3,

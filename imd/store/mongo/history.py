@@ -37,9 +37,7 @@ def read_page(collection: Any, query: HistoryQuery) -> Page:
     return Page(History(page[::-1], len(bodies) > query.limit), foreign)
 
 
-def _newest(
-    collection: Any, query: HistoryQuery, before: str | None, count: int
-) -> list[Mapping[str, Any]]:
+def _newest(collection: Any, query: HistoryQuery, before: str | None, count: int) -> list[Mapping[str, Any]]:
     """The newest documents before a message, at most `count`, newest first."""
     if query.conversation is None:
         wanted: dict[str, Any] = {"_id": {"$in": _newest_of_all(collection, query.viewer, before, count)}}

@@ -174,6 +174,4 @@ def _words(kind: str, bits: int) -> dict[str, Int64]:
 
 
 def _bits(document: Any, kind: str) -> int:
-    return sum(
-        (document.get(f"{kind}{index}", 0) & _WORD_BITS) << index * _WORD for index in range(_WORDS)
-    )
+    return sum((document.get(f"{kind}{index}", 0) & _WORD_BITS) << index * _WORD for index in range(_WORDS))

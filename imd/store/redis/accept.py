@@ -49,14 +49,21 @@ def sent_name(user: str, device: str, client_msg_id: str) -> str:
 
 def accept_items(batch: Sequence[Submission]) -> list[Any]:
     lists: dict[tuple[str, ...], int] = {}
+    senders = [_sent_prefix(s.sender, s.device) for s in batch]
+    places = {sender: place for place, sender in enumerate(dict.fromkeys(senders), 1)}
     return [
-        ["" if s.client_msg_id is None else sent_name(s.sender, s.device, s.client_msg_id) for s in batch],
+        [
+            "" if s.client_msg_id is None else sender + s.client_msg_id
+            for s, sender in zip(batch, senders, strict=True)
+        ],
         [f"{s.message_id} {s.send_time} {s.checksum}" for s in batch],
         [
             (len(s.recipients) == 1 and _one_recipient(s.recipients[0])) or _recipients(s, place, lists)
             for place, s in enumerate(batch, 1)
         ],
         [s.body.decode() for s in batch],
+        list(places),
+        [places[sender] if s.mirror else 0 for s, sender in zip(batch, senders, strict=True)],
     ]
 
 
@@ -116,16 +123,23 @@ def read_outcomes(parts: list[Any], batch: Sequence[Submission]) -> list[Outcome
             outcomes.append(Placed([delivery], ""))
             continue
         reply = next(other)
+        own = None
+        if reply[0] == 10:
+            _, own_at, own_seq, reply = reply
+            own = Delivery(s.sender, inboxes[own_at - 1], own_seq, channels_of[own_at], s.body)
         kind = reply[0]
         if kind in _OUTCOMES:
-            outcomes.append(_OUTCOMES[kind](reply))
-            continue
-        if kind == 0:
-            lists[place] = reply[1::2], reply[2::2]
+            outcome = _OUTCOMES[kind](reply)
         else:
-            places, seqs = lists[reply[1]]
-            lists[place] = places, reply[2:] if kind == 6 else [seq + reply[2] for seq in seqs]
-        outcomes.append(_in_list(s, inboxes, channels_of, *lists[place]))
+            if kind == 0:
+                lists[place] = reply[1::2], reply[2::2]
+            else:
+                places, seqs = lists[reply[1]]
+                lists[place] = places, reply[2:] if kind == 6 else [seq + reply[2] for seq in seqs]
+            outcome = _in_list(s, inboxes, channels_of, *lists[place])
+        if own is not None and isinstance(outcome, Placed):
+            outcome.deliveries = [*outcome.deliveries, own]
+        outcomes.append(outcome)
     return outcomes
 
 

@@ -113,6 +113,7 @@ class RedisInbox:
             request.answers_visitors,
             request.page,
             request.resume,
+            request.sync,
         )
 
     def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:

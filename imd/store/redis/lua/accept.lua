@@ -1,12 +1,14 @@
 #!lua
 -- Places messages in inboxes, or with the desk.
 --
--- Items: four arrays, with an element for each message:
+-- Items: six arrays. All but `senders` have an element for each message:
 --   names: the name that its clientMsgId is remembered under, or '';
 --   records: the text that is remembered, "id time checksum";
 --   recipients: the recipient | {recipients} | the place of an earlier message with the same list
 --     | {'', visitor, its `to` or ''} for a message from a visitor | {'<', visitor, sender} for one to a visitor;
---   bodies.
+--   bodies;
+--   senders: 'user:device:', each once;
+--   sender_of: the place of the message's sender in `senders`; 0: its own inbox gets no copy.
 -- Reply: {now_ms, run, inboxes, placed, others, overflown, opened}.
 --   inboxes: flat: epoch, channels (a text), epoch, channels... An inbox is named by the place of its epoch.
 --   placed: two numbers a message: its inbox and its number there; 0, 0 stands for the next element of `others`.
@@ -19,12 +21,14 @@
 --     | {6, place, seq, seq...}: in the inboxes of the message at that place
 --     | {7, place, n}: in the same inboxes, with numbers that are n higher
 --     | {8, ms}: it would begin too many inboxes before that time has passed
---     | {9}: it would begin more inboxes than a sender may in any hour.
+--     | {9}: it would begin more inboxes than a sender may in any hour
+--     | {10, inbox, seq, outcome}: in the sender's own inbox, too.
 --   overflown: messages that have left full inboxes. opened: inboxes that are new.
 -- A call without messages is a probe: an error says why none would be placed.
 -- The first line makes a full Redis refuse the whole call. Writes come last, and must not fail.
 local SHARED_FROM = 8 -- recipients
 local names, records, recipients, bodies = items[1], items[2], items[3], items[4]
+local senders, sender_of = items[5], items[6]
 local overflown, any_new = 0, false
 all_known, known, turn = pcall(recall_all, names)
 
@@ -43,6 +47,17 @@ local function inbox_of(user)
   return inbox
 end
 
+local function opened(user)
+  return touched[user] or inbox_of(user)
+end
+
+local function has(users, wanted)
+  for n = 1, #users do
+    if users[n] == wanted then return true end
+  end
+  return false
+end
+
 local function will_change(inbox)
   if inbox.count == 0 then changed[#changed + 1] = inbox end
 end
@@ -51,6 +66,19 @@ end
 local function write_all()
   for _, inbox in ipairs(changed) do overflown = overflown + write(inbox) end
   touched, changed, inboxes_of_list = {}, {}, {}
+end
+
+-- The users whose own inboxes get a copy, by the places of senders. A user whose keys are broken has no device.
+local own_of = {}
+for n = 1, #senders do
+  local ok, user = pcall(copied_to, senders[n])
+  own_of[n] = ok and user
+end
+
+-- Put a member into a sender's own inbox, which was opened before. Returns the outcome, which holds the other one.
+local function add_own(inbox, member, shared, outcome)
+  will_change(inbox)
+  return {10, inbox.n, add_all(inbox, {member}, shared), outcome}
 end
 
 local function place_at_desk(visitor, to, body)
@@ -86,12 +114,17 @@ local function place_at_desk(visitor, to, body)
 end
 
 -- Nearly every message has one recipient. Returns inbox and number, or an outcome. Never raises.
-local function place_for_one(name, record, user, body)
-  local inbox = touched[user]
+local function place_for_one(name, record, user, body, own)
+  local inbox, own_inbox = touched[user]
   if not inbox then
     local ok
     ok, inbox = pcall(inbox_of, user)
     if not ok then return failed(inbox) end
+  end
+  if own and own ~= user then
+    local ok
+    ok, own_inbox = pcall(opened, own)
+    if not ok then return failed(own_inbox) end
   end
   if name ~= '' then
     local before = sent_before(name, record)
@@ -106,47 +139,56 @@ local function place_for_one(name, record, user, body)
     changed[#changed + 1] = inbox
   end
   if name ~= '' then remember(name, record) end
+  if own_inbox then return add_own(own_inbox, body, false, {0, inbox.n, add(inbox, body)}) end
   return inbox.n, add(inbox, body)
 end
 
 -- A message to a visitor. From its agent it counts as the answer.
-local function place_answer(name, record, to, body)
-  local outcome, seq = place_for_one(name, record, to[2], body)
+local function place_answer(name, record, to, body, own)
+  local outcome, seq = place_for_one(name, record, to[2], body, own)
   -- The message is placed even if the desk's keys are broken.
-  if seq then pcall(answered, to[2], to[3]) end
+  if seq or outcome[1] == 10 then pcall(answered, to[2], to[3]) end
   return outcome, seq
 end
 
-local function place_for_visitor(name, record, to, body)
+local function place_for_visitor(name, record, to, body, own)
   local before = name ~= '' and sent_before(name, record, to[2])
   if before then return before end
+  -- Read before anything is written, and again, as the desk writes inboxes itself.
+  if own then opened(own) end
   local outcome = place_at_desk(to[2], to[3], body)
-  if name ~= '' and outcome[1] ~= 3 then remember(name, record) end
-  return outcome
+  if outcome[1] == 3 then return outcome end
+  if name ~= '' then remember(name, record) end
+  return own and add_own(opened(own), body, false, outcome) or outcome
 end
 
 -- Neighbouring messages to one list, that of the message at `first`. They go into its inboxes together, so the numbers of
 -- the first that is placed, the leader, give the numbers of the others. Returns outcomes by place.
 local function place_for_list(from, last, first)
-  local users, list, outcomes = recipients[first], inboxes_of_list[first], {}
+  local users, list, outcomes, own_inboxes = recipients[first], inboxes_of_list[first], {}, {}
   if not list then
     list = {}
-    for n = 1, #users do list[n] = touched[users[n]] or inbox_of(users[n]) end
+    for n = 1, #users do list[n] = opened(users[n]) end
     inboxes_of_list[first] = list
   end
-  local members, leader, shared = {}, nil, #users >= SHARED_FROM
+  for i = from, last do
+    local own = own_of[sender_of[i]]
+    if own and not has(users, own) then own_inboxes[i] = opened(own) end
+  end
+  local members, member_of, leader, shared = {}, {}, nil, #users >= SHARED_FROM
   for i = from, last do
     local name, record, member, ok = names[i], records[i], bodies[i], true
     local outcome = name ~= '' and sent_before(name, record)
     if not outcome and any_new and not leader then outcome = refuse_new(list, member) end
     if not outcome and shared then
-      ok, member = pcall(share, string.match(record, '^%S+'), member, #users)
+      ok, member = pcall(share, string.match(record, '^%S+'), member, #users + (own_inboxes[i] and 1 or 0))
       outcome = not ok and failed(member)
     end
     if not outcome then
       if name ~= '' then remember(name, record) end
       if leader then outcome = {7, leader, #members} else leader = i end
       members[#members + 1] = member
+      member_of[i] = member
     end
     outcomes[i] = outcome
   end
@@ -164,6 +206,11 @@ local function place_for_list(from, last, first)
     at = at + width
   end
   outcomes[leader] = outcome
+  for i = from, last do
+    if member_of[i] and own_inboxes[i] then
+      outcomes[i] = add_own(own_inboxes[i], member_of[i], shared, outcomes[i])
+    end
+  end
   return outcomes
 end
 
@@ -183,15 +230,15 @@ end
 
 local i = 1
 while i <= #names do
-  local to, last = recipients[i], i
+  local to, last, own = recipients[i], i, own_of[sender_of[i]]
   if type(to) == 'string' then
-    local outcome, seq = place_for_one(names[i], records[i], to, bodies[i])
+    local outcome, seq = place_for_one(names[i], records[i], to, bodies[i], own)
     if seq then placed[2 * i - 1], placed[2 * i] = outcome, seq else put_outcome(i, outcome) end
   elseif type(to) == 'table' and to[1] == '<' then
-    local outcome, seq = place_answer(names[i], records[i], to, bodies[i])
+    local outcome, seq = place_answer(names[i], records[i], to, bodies[i], own)
     if seq then placed[2 * i - 1], placed[2 * i] = outcome, seq else put_outcome(i, outcome) end
   elseif type(to) == 'table' and to[1] == '' then
-    local ok, outcome = pcall(place_for_visitor, names[i], records[i], to, bodies[i])
+    local ok, outcome = pcall(place_for_visitor, names[i], records[i], to, bodies[i], own)
     put_outcome(i, ok and outcome or failed(outcome))
   else
     local first = type(to) == 'table' and i or to

@@ -2,7 +2,7 @@
 -- Registers channels, within a user's limits on channels and devices, and returns where their devices start to read.
 --
 -- Items: {user, device, channel, attempt or '-', epoch or '', seq, ephemeral, answers visitors, page size,
--- resume}.
+-- resume, sync}.
 -- Reply: {now_ms, run, outcomes}: {0, seq, recovered, replaced channel or '', epoch, head, page} | {1} superseded
 -- | {2} too many channels.
 
@@ -22,10 +22,7 @@ local function drop_surplus_devices(user, keep_device)
     if a[3] ~= b[3] then return a[3] < b[3] end
     return a[1] < b[1]
   end)
-  for i = 1, surplus do
-    redis.call('HDEL', key(user, 'cursors'), others[i][1])
-    redis.call('HDEL', key(user, 'devices'), others[i][1])
-  end
+  for i = 1, surplus do drop_device(user, others[i][1]) end
 end
 
 -- Returns the number that reading starts after, and whether it continues without a hole. An inbox that no device had
@@ -45,7 +42,7 @@ end
 local function connect(item)
   local user, device, channel, attempt = item[1], item[2], item[3], item[4]
   local channels = key(user, 'channels')
-  local ephemeral, answers = item[7], item[8]
+  local ephemeral, answers, sync = item[7], item[8], item[11]
   local _, info_epoch, last_attempt = device_info(redis.call('HGET', key(user, 'devices'), device))
   local current, ends = split_channel(redis.call('HGET', channels, device))
   local replaced = ends > now_s and current ~= channel and current or ''
@@ -64,10 +61,7 @@ local function connect(item)
       else
         redis.call('HDEL', channels, all[i])
         local _, other_epoch, _, flags = device_info(redis.call('HGET', key(user, 'devices'), all[i]))
-        if string.find(flags, 'e', 1, true) then
-          redis.call('HDEL', key(user, 'cursors'), all[i])
-          redis.call('HDEL', key(user, 'devices'), all[i])
-        end
+        if string.find(flags, 'e', 1, true) then drop_device(user, all[i]) end
       end
     end
   end
@@ -80,6 +74,7 @@ local function connect(item)
   local confirmed = recovered and not (item[10] and info_epoch == UNCONFIRMED)
   set_device_info(user, device, confirmed and epoch or UNCONFIRMED, attempt ~= '-' and attempt or last_attempt,
     (ephemeral and 'e' or '') .. (answers and 'a' or ''))
+  set_sync(user, device, sync and (ephemeral and 'e' or 'd') or '')
   redis.call('HSET', channels, device, channel .. ' ' .. (now_s + lease_s))
   drop_surplus_devices(user, device)
   trim(user, cursors_of(user))

@@ -18,8 +18,7 @@ local function trim(user, cursors)
       local device, cursor = cursors[i], tonumber(cursors[i + 1])
       local _, ends = split_channel(redis.call('HGET', key(user, 'channels'), device))
       if ends <= now_s and (seen[device] or now_s) < now_s - keep_s then
-        redis.call('HDEL', key(user, 'cursors'), device)
-        redis.call('HDEL', key(user, 'devices'), device)
+        drop_device(user, device)
       elseif not least or cursor < least then
         least = cursor
       end

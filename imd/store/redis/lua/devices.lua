@@ -31,3 +31,50 @@ local function set_device_info(user, device, epoch, attempt, flags)
   redis.call('HSET', key(user, 'devices'), device,
     format('%d %s %s %s', now_s, epoch, attempt, flags))
 end
+
+-- The devices that want what their user's other devices send: the field 'sync' of the user's head. A line for each, 'd' or,
+-- for an ephemeral one, 'e', and its name, which has no control characters. Nearly every user has none.
+
+local function sync_devices(user)
+  return redis.call('HGET', key(user, 'head'), 'sync') or ''
+end
+
+-- Note whether a device wants it. `kind`: 'd', 'e' or '' for no.
+local function set_sync(user, device, kind)
+  local before, after = sync_devices(user), {}
+  if before == '' and kind == '' then return end
+  for line in string.gmatch(before, '[^\n]+') do
+    if string.sub(line, 2) ~= device then after[#after + 1] = line end
+  end
+  if kind ~= '' then after[#after + 1] = kind .. device end
+  if #after == 0 then
+    redis.call('HDEL', key(user, 'head'), 'sync')
+  else
+    redis.call('HSET', key(user, 'head'), 'sync', table.concat(after, '\n'))
+  end
+end
+
+-- The user of a sender, 'user:device:' in percent-encoded words, if another device than the sender's wants a copy; else
+-- false. An ephemeral one counts as long as its channel lives.
+local function copied_to(sender)
+  local user, device = string.match(sender, '^([^:]*):([^:]*):$')
+  local devices = sync_devices(user)
+  if devices == '' then return false end
+  device = string.gsub(device, '%%(%x%x)', function(code) return string.char(tonumber(code, 16)) end)
+  for line in string.gmatch(devices, '[^\n]+') do
+    local other = string.sub(line, 2)
+    if other ~= device then
+      if string.byte(line) == 100 then return user end
+      local _, ends = split_channel(redis.call('HGET', key(user, 'channels'), other))
+      if ends > now_s then return user end
+    end
+  end
+  return false
+end
+
+-- Forget a device.
+local function drop_device(user, device)
+  redis.call('HDEL', key(user, 'cursors'), device)
+  redis.call('HDEL', key(user, 'devices'), device)
+  set_sync(user, device, '')
+end

@@ -25,8 +25,7 @@ return reply(each(function(item)
     redis.call('HDEL', channels, device)
     local _, cursor_epoch, attempt, flags = device_info(redis.call('HGET', key(user, 'devices'), device))
     if item[6] then
-      redis.call('HDEL', key(user, 'cursors'), device)
-      redis.call('HDEL', key(user, 'devices'), device)
+      drop_device(user, device)
       trim(user, cursors_of(user))
     else
       set_device_info(user, device, (confirmed or cursor_epoch == '') and epoch or cursor_epoch, attempt, flags)
