@@ -22,7 +22,6 @@ from imd.contracts.inbox import ConnectRequest, Duplicate, Failed, Placed, Regis
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.protocol.ids import MessageIds
 from imd.protocol.message import decode_message
-from imd.store.embedded import formats
 from imd.store.embedded import worker as embedded_worker
 from tests.contract.embedded_harness import EmbeddedHarness
 from tests.contract.support import ids_of, numbers_of, submission_of, write_file
@@ -127,7 +126,6 @@ class EmbeddedFileTests(EmbeddedHarness):
 
     async def test_file_of_the_first_format(self) -> None:
         """A visitor's agent and its questions are found: those since the agent's last message to it."""
-        self.patch(formats, "STEPS", ())
         await self.begin(desk_grace_seconds=1, unopened_messages=2)
         await self.agent("anna")
         await self.send_many("alice", "bob", 1)
@@ -143,7 +141,8 @@ class EmbeddedFileTests(EmbeddedHarness):
         with closing(sqlite3.connect(os.path.join(self.folder, "imd.db"))) as file:
             file.executescript(
                 "DROP TABLE unanswered; ALTER TABLE user DROP COLUMN owed; "
-                "ALTER TABLE user DROP COLUMN opened; PRAGMA user_version = 1"
+                "ALTER TABLE user DROP COLUMN opened; ALTER TABLE device DROP COLUMN sync; "
+                "PRAGMA user_version = 1"
             )
         await self.begin(desk_grace_seconds=1, unopened_messages=2)
         await self.advance(2.5)
