@@ -1,10 +1,10 @@
-"""The archive of all messages, and the queue that leads to it."""
+"""The archive of all messages and events, and the queue that leads to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -13,34 +13,122 @@ from imd.contracts.backend import Backend
 
 
 class ArchiveRecord(msgspec.Struct, gc=False):
-    """A visitor's message to archive. `agent` is the agent who got it; empty if none has."""
+    """A visitor's message or event to archive. `agent` is the agent who got it; empty if none has."""
 
     body: bytes
     agent: str = ""
 
 
 Record = bytes | ArchiveRecord
-"""a message to archive: its JSON alone, or with the agent who got it"""
+"""a message or an event to archive: its JSON alone, or with the agent who got it"""
+
+
+def of_version(version: int) -> bytes:
+    """For `Submission.archived` of an edit, recall or reaction in a room: the room's version that its message
+    was placed under, which only the archive has to know."""
+    return b'"ofVersion":%d' % version
+
+
+class Scope(msgspec.Struct, frozen=True, gc=False):
+    """Where a message or an event belongs, which decides who may read it."""
+
+    conversation: str
+    """its id"""
+    participants: tuple[str, ...] = ()
+    """sorted; empty in a room. Of the agents who got a visitor's message at least those who asked for it"""
+    visitor: str = ""
+    """the visitor whose conversation it is"""
+    room: str = ""
+    version: int = 0
+    """the room's version that it was placed under, or that a room's event made"""
+
+
+class Asked(NamedTuple):
+    """A user wants to do something with a message."""
+
+    message_id: str
+    user: str
+
+
+class Target(msgspec.Struct, frozen=True, gc=False):
+    """A message that is to be edited or recalled, or reacted to, as the archive has it now."""
+
+    message_id: str
+    author: str
+    from_user_type: str
+    send_time: int
+    to: str
+    group: tuple[str, ...] | None
+    is_visitor: bool
+    recalled: bool
+    scope: Scope
+    reactions: Mapping[str, frozenset[str]]
+    """user → its present reactions, for the users that were asked for and have any"""
+    different: frozenset[str]
+    """all present reactions"""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A message, or an event that has a place in pages, as history shows it now."""
+
+    message_id: str
+    body: bytes
+    scope: Scope
+    kind: str = ""
 
 
 @dataclass(slots=True)
 class HistoryQuery:
-    """A request for a page of a user's own conversation."""
+    """A request for a page of a user's own conversation. At most one of before, after and around is given."""
 
     viewer: str
     conversation: str | None
-    """its id; None: all conversations that the viewer takes part in"""
+    """its id; None: all conversations that the viewer takes part in, without rooms"""
     only_own: bool = False
     """only messages that the viewer sent or got: for an agent that the visitor no longer has"""
     before: str | None = None
     """a message id: the page ends before it; None: at the newest message"""
     limit: int = 50
+    after: str | None = None
+    """a message id: the page begins behind it"""
+    around: str | None = None
+    """a message id: half of the page is older; the message itself, if there is one, begins the other half"""
+    from_version: int | None = None
+    """only what was placed in the room under this version or a later one; None: everything"""
 
 
 @dataclass(slots=True)
 class History:
     messages: list[bytes] = field(default_factory=list)
     """each the message's JSON, oldest first"""
+    more: bool = False
+    """there are older ones"""
+    more_after: bool = False
+    """there are newer ones"""
+    older: int = 0
+    """how many of `messages` are older than `around`"""
+
+
+@dataclass(slots=True)
+class ChangesQuery:
+    """A request for the events of a conversation, or of all: edits, recalls, reactions, changes of a room."""
+
+    viewer: str
+    conversation: str | None
+    """its id; None: all conversations that the viewer takes part in, without rooms"""
+    only_own: bool = False
+    """only events that the viewer took part in"""
+    after: str | None = None
+    """an id; None: from the beginning"""
+    limit: int = 200
+    from_version: int | None = None
+    """as in HistoryQuery; it counts for the message that an event is about"""
+
+
+@dataclass(slots=True)
+class Changes:
+    events: list[bytes] = field(default_factory=list)
+    """each the event's JSON as it was delivered, oldest first; of edits of a recalled message less"""
     more: bool = False
 
 
@@ -55,9 +143,23 @@ class ArchiveQueue(Backend, Protocol):
 
 
 class Archive(Backend, Protocol):
-    """Reads from the archive."""
+    """Reads from the archive. Each method fails with Unavailable."""
 
     def history(self, query: HistoryQuery) -> Deferred[History]: ...
 
+    def messages(self, message_ids: Sequence[str], viewer: str) -> Deferred[list[Entry]]:
+        """The entries with these ids that are there, by id. The caller has to say which may be read.
+
+        An entry may be left out if `viewer` may not read it anyway.
+        """
+
+    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target]]:
+        """The messages of these ids that are there, as a majority of the servers has them.
+
+        A message may be left out if none of those who ask may read it.
+        """
+
+    def changes(self, query: ChangesQuery) -> Deferred[Changes]: ...
+
     def newest_id(self) -> Deferred[str]:
-        """The highest message id in the archive; empty if it has no messages."""
+        """The highest id of a message or an event in the archive; empty if there is none."""

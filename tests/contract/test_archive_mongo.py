@@ -9,14 +9,15 @@ import pymongo
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial import unittest
 
-from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord
+from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord, Record
 from imd.protocol.message import IMessage, encode_message
 from imd.store.mongo.archive import MongoArchive
 from imd.store.rabbit.archive_queue import encode_records
 from tests.contract.archive_contract import ArchiveContract
+from tests.contract.events_contract import EventsContract, Item
 from tests.support.servers import shared
 
 
@@ -76,3 +77,61 @@ class MongoArchiveContractTests(ArchiveContract, unittest.TestCase):
         await self.put(message, "agent2")
         for agent in ("agent1", "agent2"):
             await self.history(agent, None, [message])
+
+
+class MongoEventsTests(EventsContract, unittest.TestCase):
+    """Events are written as they come out of the queue, by two consumers."""
+
+    timeout = 300
+
+    async def make_archive(self) -> Archive:
+        self.url = shared().mongo_url()
+        self.writers = [MongoArchive(reactor, self.url) for _ in range(2)]
+        for mongo in self.writers:
+            self.addCleanup(mongo.stop)
+            await mongo.start()
+        return self.writers[0]
+
+    def write(self, consumer: int, items: Sequence[Item]) -> Deferred[Any]:
+        records: list[Record] = []
+        for item in items:
+            body = b"%b,%b}" % (item.body[:-1], item.archived) if item.archived else item.body
+            records.append(ArchiveRecord(body, item.agent) if item.agent else body)
+        inserted = self.writers[consumer].insert([encode_records([record])[1:-1] for record in records])
+        return inserted.addCallback(lambda result: self.assertEqual(result.refused, []))
+
+    async def put(self, *items: Item) -> None:
+        await self.write(0, items)
+
+    async def put_all(self, batches: Sequence[Sequence[Item]]) -> None:
+        await gatherResults([self.write(number % 2, batch) for number, batch in enumerate(batches)])
+
+    async def stored_text(self) -> str:
+        client: Any = pymongo.MongoClient(self.url)
+        self.addCleanup(client.close)
+        database = client.get_default_database()
+        names = ("im_message", "im_event", "im_reaction")
+        return str([list(database[name].find()) for name in names])
+
+    async def test_unknown_kind(self) -> None:
+        """An event of a kind that is not known is no message: it is refused, for the dead letters."""
+        await self.begin()
+        plain = self.message("alice", "bob")
+        odd = encode_message(plain).replace(b"{", b'{"kind":"poll",', 1)
+        inserted = await self.writers[0].insert([odd, encode_message(plain)])
+        self.assertEqual([dead.body for dead in inserted.refused], [odd])
+        self.assertEqual(inserted.written, 1)
+
+    async def test_indexes(self) -> None:
+        """History, `changes` and recalls find what they look for by an index."""
+        await self.begin()
+        client: Any = pymongo.MongoClient(self.url)
+        self.addCleanup(client.close)
+        database = client.get_default_database()
+
+        async def made() -> bool:
+            indexes = {name: set(database[name].index_information()) for name in ("im_event", "im_reaction")}
+            return len(indexes["im_event"]) >= 4 and len(indexes["im_reaction"]) >= 2
+
+        await self.until(made)
+        self.assertIn("conversation_version", database["im_message"].index_information())

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 
+from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.trial import unittest
 
 from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord, HistoryQuery
-from imd.contracts.inbox import ConnectRequest, InboxOptions, Leave, Placed
+from imd.contracts.inbox import ConnectRequest, Duplicate, InboxOptions, Leave, Placed, Submission
 from imd.protocol.message import IMessage, encode_message
 from imd.store.embedded.backend import EmbeddedStore
+from imd.store.shown import kind_of
 from tests.contract.accept_contract import AcceptContract
 from tests.contract.archive_contract import ArchiveContract
 from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
 from tests.contract.embedded_harness import EmbeddedHarness, SteppedClock
+from tests.contract.events_contract import EventsContract, Item
 from tests.contract.opening_contract import OpeningContract
 from tests.contract.own_devices_contract import OwnDevicesContract
 from tests.contract.support import ids_of, submission_of
@@ -132,3 +136,52 @@ class EmbeddedArchiveTests(ArchiveContract, unittest.TestCase):
             seq = outcome.deliveries[-1].seq
             await self.store.leave(Leave(agent, "desk", "channel", epoch, seq, False))
             self.clock.seconds += 2
+
+
+class EmbeddedEventsTests(EventsContract, unittest.TestCase):
+    """Events are archived as they are placed."""
+
+    async def make_archive(self) -> Archive:
+        self.folder = self.mktemp()
+        self.store = EmbeddedStore(self.folder, InboxOptions(), SteppedClock())
+        self.addCleanup(self.store.stop)
+        await self.store.start()
+        return self.store
+
+    async def put(self, *items: Item) -> None:
+        agents = {item.agent for item in items} - {""}
+        for number, agent in enumerate(sorted(agents)):
+            await self.store.connect(
+                ConnectRequest(agent, "phone", f"channel-{number}", answers_visitors=True)
+            )
+        for outcome in await self.store.accept([self.submission(item) for item in items]):
+            self.assertIsInstance(outcome, Placed | Duplicate)
+
+    async def put_all(self, batches: Sequence[Sequence[Item]]) -> None:
+        await gatherResults([ensureDeferred(self.put(*batch)) for batch in batches])
+
+    def submission(self, item: Item) -> Submission:
+        content = item.content
+        if isinstance(content, IMessage):
+            return submission_of(content)
+        recipients: list[str] = []
+        if content.room:
+            recipients = [name for name in ("alice", "bob") if name != content.user_id]
+        elif not content.is_visitor:
+            recipients = [content.to] if content.to else list(content.group or ())
+        return Submission(
+            sender=content.user_id,
+            device="phone",
+            client_msg_id=content.client_msg_id,
+            checksum="-",
+            message_id=content.id,
+            send_time=content.send_time,
+            recipients=recipients,
+            body=item.body,
+            kind=kind_of(content),
+            archived=item.archived,
+        )
+
+    async def stored_text(self) -> str:
+        with closing(sqlite3.connect(f"{self.folder}/imd.db")) as file:
+            return "\n".join(file.iterdump())

@@ -29,6 +29,7 @@ from imd.protocol.errors import CLOSE_UNAUTHORIZED, Closing, ConfigurationError,
 from imd.protocol.message import IMessage, encode_message
 from imd.store.archiver.batches import read_batch
 from imd.store.mongo import document as archive_document
+from imd.store.mongo.event_document import to_event
 from imd.store.rabbit import bus as rabbit_bus
 
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -166,7 +167,13 @@ class ArchiveTests(unittest.SynchronousTestCase):
 
     def check(self, body: bytes) -> None:
         try:
-            document = archive_document.to_document(body, NOW_MS)
+            record = archive_document.read_archived(body)
+            if record.kind:
+                placed, event = to_event(body, record, NOW_MS)
+                for one in filter(None, (placed, event)):
+                    self.assertEqual(bson.encode(bson.decode(one.encoded)), one.encoded)
+                return
+            document = archive_document.to_document(record, NOW_MS)
         except archive_document.Unfit as error:
             str(error).encode()
         else:
@@ -204,9 +211,24 @@ class ArchiveTests(unittest.SynchronousTestCase):
             return
         self.check(body)
 
+    @fuzz
+    @given(st.dictionaries(
+        st.sampled_from(["id", "of", "userId", "fromUserType", "to", "group", "room", "msg", "sendTime",
+                         "data", "version", "reaction", "on", "mentions", "agent", "ofVersion", "isVisitor"]),
+        values,
+    ), st.sampled_from(["message", "edit", "recall", "react", "room", "poll"]))  # fmt: skip
+    def test_any_event(self, fields: dict[str, Any], kind: str) -> None:
+        """The same for events."""
+        whole = {"kind": kind, "id": "1f", "userId": "alice", "fromUserType": "USER_TYPE", **fields}
+        try:
+            body = json.dumps(whole).encode()
+        except ValueError:
+            return
+        self.check(body)
+
     def test_extremes(self) -> None:
         for body in (b"[" * 100_000, b'{"id":' + b"[" * 100_000, b'{"id":"\xff"}'):
-            self.assertRaises(archive_document.Unfit, archive_document.to_document, body, NOW_MS)
+            self.assertRaises(archive_document.Unfit, archive_document.read_archived, body)
         for time in (2**63 - 1, -(2**63), 253_402_300_800_000, -62_135_596_800_001):
             message = IMessage("1f", user_id="a", from_user_type="USER_TYPE", to="b", msg="x", send_time=time)
             self.check(encode_message(message))

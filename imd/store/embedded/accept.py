@@ -22,6 +22,7 @@ from imd.contracts.inbox import (
 from imd.protocol.message import conversation_id, conversation_members, decode_message, is_visitor_id
 from imd.store.embedded import tables
 from imd.store.embedded.desk import Desk
+from imd.store.embedded.event_rows import archive_event
 from imd.store.embedded.opening import Opening
 from imd.store.embedded.state import State, User
 from imd.store.shared_metrics import OVERFLOWN
@@ -132,11 +133,16 @@ class Placing:
             elif not recipients:
                 self._desk.wait(sender, number, size)
 
-            state.messages += (
-                number, message_id, sender.uid, _conversation(tuple(members)), now, text
-            )  # fmt: skip
-            for uid in taking_part:
-                state.participants += (uid, message_id, number)
+            if submission.kind:
+                archive_event(
+                    state, submission.body, number, sender.uid, taking_part, now, submission.archived
+                )
+            else:
+                state.messages += (
+                    number, message_id, sender.uid, _conversation(tuple(members)), now, text
+                )  # fmt: skip
+                for uid in taking_part:
+                    state.participants += (uid, message_id, number)
             if key is not None:
                 uses[key] = Use(submission.checksum, number, message_id, submission.send_time)
                 state.sent += (state.new_use(), *key, submission.checksum, number, now)

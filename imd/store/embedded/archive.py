@@ -1,83 +1,114 @@
-"""Reading the archive of the embedded backend. Its rows are written by `accept.Placing`."""
+"""Reading pages of history from the file. Rows are written by `accept.Placing`, and by `events`."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from imd.contracts.archive import History, HistoryQuery
-from imd.protocol.message import decode_message
+from imd.store.embedded.entries import COLUMNS, JOINS, Row, read_rows, show_rows
 from imd.store.embedded.state import State
 from imd.store.shared_metrics import FOREIGN
 
-_ALL = (
-    "SELECT p.id, p.message FROM participant p WHERE p.uid = :viewer AND p.id < :before "
-    "ORDER BY p.id DESC LIMIT :rows"
-)
+_ALL = "SELECT p.id, p.message FROM participant p WHERE p.uid = :viewer AND {side}"
 _CONVERSATION = (
-    "SELECT id, number AS message FROM message WHERE conversation = :conversation AND id < :before "
-    "ORDER BY id DESC LIMIT :rows"
+    "SELECT p.id, p.number AS message FROM message p WHERE p.conversation = :conversation AND {side}"
 )
-_OWN_OF_CONVERSATION = (
-    "SELECT m.id, m.number AS message FROM message m WHERE m.conversation = :conversation AND m.id < :before "
-    "AND EXISTS (SELECT 1 FROM participant p WHERE p.uid = :viewer AND p.id = m.id) "
-    "ORDER BY m.id DESC LIMIT :rows"
+_OWN = " AND EXISTS (SELECT 1 FROM participant q WHERE q.uid = :viewer AND q.id = p.id)"
+_FROM_VERSION = (
+    " AND p.id >= :floor AND COALESCE(json_extract(p.body, '$.roomVersion'), "
+    "json_extract(p.body, '$.version')) >= :version"
 )
 _BODIES = (
-    "SELECT json_group_array(json_array(f.id, CASE typeof(m.body) WHEN 'text' THEN m.body END)) "
-    "FROM ({found}) f JOIN message m ON m.number = f.message"
+    f"SELECT json_group_array(json_array({COLUMNS})) "
+    f"FROM ({{found}} ORDER BY p.id {{order}} LIMIT :rows) f JOIN message m ON m.number = f.message {JOINS}"
 )
 _AFTER_ALL_IDS = "\U0010ffff"
+# An id is given up to so long before its message is placed.
+_PLACED_LATE_MS = 600_000
 
-_read_found = msgspec.json.Decoder(list[tuple[str, str | None]]).decode
+
+class _Part(NamedTuple):
+    """Entries of one side of an id, the nearest first; whether there are more of them."""
+
+    rows: list[Row]
+    rest: bool
 
 
 def read_history(state: State, query: HistoryQuery) -> History:
     """See imd.contracts.archive.Archive.history."""
-    values: dict[str, Any] = {
-        "before": _AFTER_ALL_IDS if query.before is None else query.before,
-        "rows": query.limit + 1,
-        "viewer": None,
-        "conversation": None,
-    }
+    values: dict[str, Any] = {}
     if query.conversation is None or query.only_own:
         values["viewer"] = state.uid_of(query.viewer)
         if values["viewer"] is None:
             return History()
-    if query.conversation is None:
-        found = _ALL
-    else:
+    state.write()
+    if query.conversation is not None:
         try:
             values["conversation"] = bytes.fromhex(query.conversation)
         except ValueError:
             return History()
-        found = _OWN_OF_CONVERSATION if query.only_own else _CONVERSATION
-    state.write()
-    bodies: list[bytes] = []
+        if query.from_version is not None:
+            values["version"] = query.from_version
+            values["floor"] = floor_of(state, values["conversation"], query.from_version)
+    older = newer = _Part([], False)
+    if query.after is not None:
+        newer = _read(state, query, values, ">", query.after, query.limit)
+        older = _read(state, query, values, "<=", query.after, 0)
+    elif query.around is not None:
+        older = _read(state, query, values, "<", query.around, query.limit // 2)
+        newer = _read(state, query, values, ">=", query.around, query.limit - len(older.rows))
+    else:
+        older = _read(state, query, values, "<", query.before or _AFTER_ALL_IDS, query.limit)
+        if query.before is not None:
+            newer = _read(state, query, values, ">=", query.before, 0)
+    page = older.rows[::-1] + newer.rows
+    return History(show_rows(state, page), older.rest, newer.rest, len(older.rows))
+
+
+def floor_of(state: State, conversation: bytes, version: int) -> str:
+    """An id below all that was placed in the room under `version` or later; empty if that is not known."""
+    found = state.connection.execute(
+        "SELECT id FROM event WHERE conversation = ? AND version = ? AND kind = 'room'",
+        (conversation, version),
+    ).fetchone()
+    return "" if found is None else f"{max(0, int(found[0][:12], 16) - _PLACED_LATE_MS):012x}"
+
+
+def _read(
+    state: State, query: HistoryQuery, values: dict[str, Any], side: str, bound: str, limit: int
+) -> _Part:
+    """At most `limit` entries whose ids are on this side of the bound."""
+    found = _ALL if query.conversation is None else _CONVERSATION
+    if query.conversation is not None and query.only_own:
+        found += _OWN
+    if query.from_version is not None:
+        found += _FROM_VERSION
+    order = "DESC" if side.startswith("<") else "ASC"
+    values = {**values, "bound": bound, "rows": limit + 1}
+    rows: list[Row] = []
     while True:
-        rows = state.connection.execute(_BODIES.format(found=found), values).fetchone()[0]
-        messages = sorted(_read_found(rows), key=lambda row: row[0], reverse=True)
-        fit = [body.encode() for _, body in messages if body is not None and _is_message(body)]
-        if len(fit) < len(messages):
-            FOREIGN.inc(len(messages) - len(fit))
-        bodies += fit
-        if len(bodies) > query.limit or len(messages) < values["rows"]:
+        text = _BODIES.format(found=found.format(side=f"p.id {side} :bound"), order=order)
+        every = read_rows(state.connection.execute(text, values).fetchone()[0])
+        every.sort(key=lambda row: row.message_id, reverse=order == "DESC")
+        fit = [row for row in every if row.is_entry()]
+        if len(fit) < len(every):
+            FOREIGN.inc(len(every) - len(fit))
+        rows += fit
+        if len(rows) > limit or len(every) < values["rows"]:
             break
-        values["before"] = messages[-1][0]
-    return History(bodies[: query.limit][::-1], len(bodies) > query.limit)
-
-
-def _is_message(body: str) -> bool:
-    """False for a body that another program has written to the file."""
-    try:
-        return bool(decode_message(body).id)
-    except (msgspec.MsgspecError, UnicodeEncodeError):
-        return False
+        values["bound"] = every[-1].message_id
+        side = side[0]
+    return _Part(rows[:limit], len(rows) > limit)
 
 
 def read_newest_id(state: State) -> str:
-    """See `Archive.newest_id`. One seek for each user, since each message has a participant."""
+    """See `Archive.newest_id`. One seek for each user, since each message has a participant, and each event
+    a reader, or is a room's."""
     state.write()
-    newest = "SELECT MAX((SELECT MAX(p.id) FROM participant p WHERE p.uid = u.uid)) FROM user u"
+    newest = (
+        "SELECT MAX(id) FROM (SELECT MAX((SELECT MAX(p.id) FROM participant p WHERE p.uid = u.uid)) AS id "
+        "FROM (SELECT uid FROM user UNION ALL SELECT 0) u UNION ALL "
+        "SELECT MAX((SELECT MAX(r.id) FROM event_reader r WHERE r.uid = u.uid)) FROM user u UNION ALL "
+        "SELECT MAX(id) FROM event)"
+    )
     return state.connection.execute(newest).fetchone()[0] or ""

@@ -15,7 +15,16 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.archive import History, HistoryQuery, Record
+from imd.contracts.archive import (
+    Asked,
+    Changes,
+    ChangesQuery,
+    Entry,
+    History,
+    HistoryQuery,
+    Record,
+    Target,
+)
 from imd.contracts.inbox import (
     Ack,
     ConnectOutcome,
@@ -35,6 +44,7 @@ from imd.protocol.errors import ConfigurationError
 from imd.protocol.ids import ServerClock
 from imd.store.embedded.accept import Placing
 from imd.store.embedded.archive import read_history, read_newest_id
+from imd.store.embedded.changes import read_changes, read_messages, read_targets
 from imd.store.embedded.desk import Desk
 from imd.store.embedded.devices import Devices
 from imd.store.embedded.drift import Drift, mend_times
@@ -203,6 +213,15 @@ class EmbeddedStore:
 
     def history(self, query: HistoryQuery) -> Deferred[History]:
         return self._do(None, lambda: read_history(self._state, query))
+
+    def messages(self, message_ids: Sequence[str], viewer: str) -> Deferred[list[Entry]]:
+        return self._do(None, lambda: read_messages(self._state, message_ids, viewer))
+
+    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target]]:
+        return self._do(None, lambda: read_targets(self._state, asked))
+
+    def changes(self, query: ChangesQuery) -> Deferred[Changes]:
+        return self._do(None, lambda: read_changes(self._state, query))
 
     def newest_id(self) -> Deferred[str]:
         return self._do(None, lambda: read_newest_id(self._state))

@@ -84,9 +84,27 @@ INSERT INTO unanswered
 UPDATE user SET owed = 1 WHERE uid IN (SELECT uid FROM unanswered);
 """
 
+# event: `of` is the message that is edited, recalled or reacted to, `version` the room's that it was placed
+# under. Of a room's event `version` is the one that it made.
+# changed: marks of messages. last: the id of the event that a reaction counts by.
+_EVENTS = """
+CREATE TABLE event (conversation BLOB NOT NULL, id TEXT NOT NULL, message INTEGER NOT NULL,
+    version INTEGER NOT NULL, kind TEXT NOT NULL, of TEXT, PRIMARY KEY (conversation, id)) WITHOUT ROWID;
+CREATE INDEX event_edit ON event (of) WHERE kind = 'edit';
+CREATE INDEX event_version ON event (conversation, version) WHERE kind = 'room';
+CREATE TABLE event_reader (uid INTEGER NOT NULL, id TEXT NOT NULL, message INTEGER NOT NULL,
+    PRIMARY KEY (uid, id)) WITHOUT ROWID;
+CREATE TABLE changed (message INTEGER PRIMARY KEY, edited TEXT, edited_ms INTEGER, recalled_ms INTEGER,
+    reacted INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE reaction (message INTEGER NOT NULL, reaction TEXT NOT NULL, uid INTEGER NOT NULL,
+    last TEXT NOT NULL, present INTEGER NOT NULL, PRIMARY KEY (message, reaction, uid)) WITHOUT ROWID;
+"""
+
 STEPS: tuple[str, ...] = (
     # 3. sync: 1 if the device wants what its user's other devices send.
     "ALTER TABLE device ADD COLUMN sync INTEGER NOT NULL DEFAULT 0;",
+    # 4.
+    _EVENTS,
 )
 """formats BASE + 1 and up, in order; each is the SQL that makes it of the format before"""
 

@@ -20,6 +20,7 @@ from imd.contracts.inbox import InboxOptions
 from imd.protocol.ids import ServerClock
 from imd.store.embedded import tables
 from imd.store.embedded.channels import Channels
+from imd.store.embedded.events import Pending, apply_events
 
 MAX_USERS_IN_MEMORY = 200_000
 OWED, SILENT = 1, 2
@@ -102,6 +103,7 @@ class State:
         self.sent: list[Any] = []
         self.waiting: list[Any] = []
         self.unanswered: list[Any] = []
+        self.events: list[Pending] = []
         self._answers: dict[int, int] = {}
         self._new_users: set[int] = set()
         self._changed_users: dict[int, User] = {}
@@ -313,6 +315,9 @@ class State:
             if rows:
                 statement.write(connection, rows)
                 rows.clear()
+        if self.events:
+            events, self.events = self.events, []
+            apply_events(connection, events)
         if grown:
             tables.CAP_UNANSWERED.write(connection, grown)
         if self._answers:
@@ -351,6 +356,7 @@ class State:
         unwritten = (self.messages, self.participants, self.inbox, self.sent, self.waiting, self.unanswered)
         for rows in unwritten:
             rows.clear()
+        self.events.clear()
         self._answers.clear()
         self._new_users.clear()
         self._changed_users.clear()

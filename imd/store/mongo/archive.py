@@ -18,12 +18,15 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.archive import History, HistoryQuery
+from imd.contracts.archive import Asked, Changes, ChangesQuery, Entry, History, HistoryQuery, Target
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.store.backoff import backoff
-from imd.store.mongo.history import Page, read_page
-from imd.store.mongo.indexes import make_indexes
+from imd.store.mongo.apply import events_of
+from imd.store.mongo.changes import read_changes, read_messages, read_targets
+from imd.store.mongo.entry import Found
+from imd.store.mongo.history import read_page
+from imd.store.mongo.indexes import make_event_indexes, make_indexes
 from imd.store.mongo.ledger import LEDGER, make_ledger
 from imd.store.mongo.reasons import describe, plain_reason
 from imd.store.mongo.write import Inserted, write_messages
@@ -46,10 +49,16 @@ _retry_seconds = backoff(0.25, 15.0, 1.7)
 INSERT_SECONDS = Histogram(
     "imd_mongodb_insert_seconds", "One write of a batch to MongoDB, with its encoding."
 )
+READ_SECONDS = Histogram(
+    "imd_mongodb_read_seconds", "One answer of the archive, with the wait for a thread.", ["what"]
+)
 HISTORY_SECONDS = Histogram("imd_mongodb_history_seconds", "One page of history, with the wait for a thread.")
+MESSAGES_SECONDS, TARGETS_SECONDS, CHANGES_SECONDS = map(
+    READ_SECONDS.labels, ("messages", "targets", "changes")
+)
 WRITTEN = Counter("imd_archive_written_total", "Documents written to MongoDB.")
 DUPLICATES = Counter("imd_archive_duplicates_total", "Documents that MongoDB had already.")
-READS = Gauge("imd_mongodb_reads", f"History pages waited for, at most {MAX_READS}.")
+READS = Gauge("imd_mongodb_reads", f"Answers of the archive that are waited for, at most {MAX_READS}.")
 
 
 class MongoArchive:
@@ -151,26 +160,39 @@ class MongoArchive:
     # from history
 
     def history(self, query: HistoryQuery) -> Deferred[History]:
+        return self._ask(HISTORY_SECONDS, read_page, query)
+
+    def messages(self, message_ids: Sequence[str], viewer: str) -> Deferred[list[Entry]]:
+        return self._ask(MESSAGES_SECONDS, read_messages, message_ids)
+
+    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target]]:
+        return self._ask(TARGETS_SECONDS, read_targets, asked)
+
+    def changes(self, query: ChangesQuery) -> Deferred[Changes]:
+        return self._ask(CHANGES_SECONDS, read_changes, query)
+
+    def _ask(self, seconds: Any, work: Callable[[Any, Any], Found], question: Any) -> Deferred[Any]:
+        """The answer of `work(collection, question)`, from a thread that reads."""
         if self._readers is None or self._stopping or self._collection is None:
             return fail(Unavailable(self.problem() or "MongoDB: stopped"))
         if self._reads >= MAX_READS:
-            return fail(Unavailable(f"MongoDB: {MAX_READS} pages of history are waited for"))
+            return fail(Unavailable(f"MongoDB: {MAX_READS} answers of the archive are waited for"))
         self._reads += 1
         READS.set(self._reads)
         began = self._reactor.seconds()
         give_up_at = time.monotonic() + self._timeout_seconds
-        answer: Deferred[History] = Deferred()
+        answer: Deferred[Any] = Deferred()
         # A read counts until its thread is free, which may be after the answer's deadline.
-        running = self._in_thread(self._readers, self._history, query, give_up_at)
+        running = self._in_thread(self._readers, self._read, work, question, give_up_at)
         running.addBoth(self._read_done).addCallback(self._without_foreign)
         running.addErrback(self._unavailable)
         running.chainDeferred(answer)
 
-        def too_late(_: object, seconds: float) -> History:
-            raise Unavailable(f"MongoDB: no page of history within {seconds:g} s")
+        def too_late(_: object, limit: float) -> Any:
+            raise Unavailable(f"MongoDB: no answer of the archive within {limit:g} s")
 
-        def note(result: History) -> History:
-            HISTORY_SECONDS.observe(self._reactor.seconds() - began)
+        def note(result: Any) -> Any:
+            seconds.observe(self._reactor.seconds() - began)
             return result
 
         answer.addTimeout(self._timeout_seconds + 0.5, self._reactor, onTimeoutCancel=too_late)
@@ -186,30 +208,33 @@ class MongoArchive:
         READS.set(self._reads)
         return result
 
-    def _without_foreign(self, page: Page) -> History:
-        if page.foreign:
-            FOREIGN.inc(page.foreign)
+    def _without_foreign(self, found: Found) -> Any:
+        if found.foreign:
+            FOREIGN.inc(found.foreign)
             self._seldom.warn(
                 "history: {count} documents in {collection} are not as nodes write them; passed over",
-                count=page.foreign,
+                count=found.foreign,
                 collection=COLLECTION,
             )
-        return page.history
+        return found.answer
 
     # in threads, where the reactor must not be used
 
-    def _history(self, query: HistoryQuery, give_up_at: float) -> Page:
+    def _read(self, work: Callable[[Any, Any], Found], question: Any, give_up_at: float) -> Found:
         seconds = give_up_at - time.monotonic()
         if seconds <= 0:
-            raise Unavailable("MongoDB: too many pages of history are asked for")
+            raise Unavailable("MongoDB: too much is asked of the archive")
         with pymongo.timeout(seconds):
-            return read_page(self._collection, query)
+            return work(self._collection, question)
 
     def _newest_id(self) -> str:
         with pymongo.timeout(self._timeout_seconds):
             # Only texts: documents with other ids, which sort behind texts, are foreign.
-            newest = self._collection.find_one({"_id": {"$gte": ""}}, {"_id": True}, sort=[("_id", -1)])
-        return "" if newest is None else str(newest["_id"])
+            both = [
+                one.find_one({"_id": {"$gte": ""}}, {"_id": True}, sort=[("_id", -1)])
+                for one in (self._collection, events_of(self._collection))
+            ]
+        return max([str(newest["_id"]) for newest in both if newest is not None], default="")
 
     def _within(self, work: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
         with pymongo.timeout(self._timeout_seconds):
@@ -247,7 +272,7 @@ class MongoArchive:
 
     def _make_indexes(self) -> list[str]:
         # No deadline but the socket's: on a large collection this takes long.
-        troubles = make_indexes(self._collection)
+        troubles = [*make_indexes(self._collection), *make_event_indexes(self._collection)]
         try:
             make_ledger(self._collection)
         except OperationFailure as error:

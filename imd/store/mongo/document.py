@@ -1,9 +1,8 @@
-"""A message as a document in MongoDB: from its JSON and back. No I/O."""
+"""A message as a document in MongoDB. No I/O."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -17,15 +16,14 @@ from imd.protocol.message import (
     LoginType,
     conversation_id,
     conversation_members,
-    encode_message,
 )
 
 MAX_DOCUMENT_BYTES = 16 << 20
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
-_LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MILLISECOND
-_LOGIN_TYPES = {
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - EPOCH) // MILLISECOND
+LOGIN_TYPES = {
     FromUserType.CUSTOMER_SERVICE.value: LoginType.USER_TYPE.value,
     FromUserType.USER_TYPE.value: LoginType.USER_TYPE.value,
     FromUserType.CUSTOMER_TYPE.value: LoginType.CUSTOMER_TYPE.value,
@@ -37,10 +35,12 @@ class ArchivedMessage(IMessage):
     """A message from the archive queue. `agent`: the agent that got it, if it is a visitor's."""
 
     agent: str = ""
+    kind: str = ""
+    """of an event; empty for a plain message"""
 
 
 class Document(msgspec.Struct, gc=False):
-    """A message, encoded for MongoDB."""
+    """A message, or a room's event, encoded for MongoDB."""
 
     message_id: str
     encoded: bytes
@@ -60,17 +60,21 @@ _int32 = struct.Struct("<i").pack
 _named_int64 = struct.Struct("<10sq").pack
 
 
-def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
-    """One message's JSON as a document, first written at `now_ms`. Raises Unfit."""
+def read_archived(body: bytes | msgspec.Raw) -> ArchivedMessage:
+    """A record of the archive queue, undone. Raises Unfit."""
     try:
-        message = _decode(body)
+        return _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unfit(f"not a message: {error}") from None
+
+
+def to_document(message: ArchivedMessage, now_ms: int) -> Document:
+    """A plain message as a document, first written at `now_ms`. Raises Unfit."""
     if not message.id or not message.user_id:
         raise Unfit("a message without an id or a sender")
-    if message.from_user_type not in _LOGIN_TYPES:
+    if message.from_user_type not in LOGIN_TYPES:
         raise Unfit("a sender of no known type")
-    if not 0 <= message.send_time <= _LAST_MS:
+    if not 0 <= message.send_time <= LAST_MS:
         raise Unfit("a time that is no date")
     try:
         group = None if message.group is None else tuple(message.group)
@@ -100,6 +104,8 @@ def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
         elements += _string(b"clientMsgId", message.client_msg_id)
     if message.content_type is not None:
         elements += _string(b"contentType", message.content_type)
+    if message.reply_to or message.mentions or message.data:
+        elements += more_fields(message.reply_to, message.mentions, message.data)
     if message.is_visitor or message.from_user_type == _VISITOR:
         elements += _string(b"covers", message.id)
     encoded = _document(elements)
@@ -107,6 +113,12 @@ def to_document(body: bytes | msgspec.Raw, now_ms: int) -> Document:
     if len(encoded) > MAX_DOCUMENT_BYTES:
         raise Unfit(f"a document of {len(encoded)} bytes")
     return Document(message.id, encoded, list_id)
+
+
+def more_fields(reply_to: str | None, mentions: list[str] | None, data: msgspec.Raw) -> bytes:
+    """The fields that few messages have, as BSON. `data` is kept as text, byte for byte."""
+    fields: dict[str, Any] = {"replyTo": reply_to, "mentions": mentions, "data": bytes(data).decode()}
+    return _encode_bson({name: value for name, value in fields.items() if value})[4:-1]
 
 
 def covering(encoded: bytes, oldest: str) -> bytes:
@@ -162,7 +174,7 @@ def _shared_fields(message: ArchivedMessage) -> bytes:
         "userId": message.user_id,
         "to": message.to,
         "group": message.group,
-        "loginType": _LOGIN_TYPES[message.from_user_type],
+        "loginType": LOGIN_TYPES[message.from_user_type],
         "isCustomerService": message.from_user_type == _AGENT,
         "isVisitor": message.is_visitor or message.from_user_type == _VISITOR,
         "isConnect": False,
@@ -181,28 +193,3 @@ def _found_by(message: ArchivedMessage) -> tuple[str, list[str]]:
     if message.agent:
         participants.add(message.agent)
     return conversation_id(conversation_members(message)), sorted(participants)
-
-
-def to_json(document: Mapping[str, Any]) -> bytes:
-    """The message's JSON, as its recipients got it. Dates must be aware.
-
-    Raises Unfit for a document that no node has written.
-    """
-    try:
-        fields = {
-            "id": document["_id"],
-            "clientMsgId": document.get("clientMsgId"),
-            "userId": document["userId"],
-            "fromUserType": document["fromUserType"],
-            "to": document["to"],
-            "group": document["group"],
-            "msg": document["msg"],
-            "contentType": document.get("contentType"),
-            "sendTime": (document["sendTime"] - _EPOCH) // _MILLISECOND,
-            "isVisitor": document["isVisitor"],
-        }
-        if fields["fromUserType"] not in _LOGIN_TYPES:
-            raise Unfit("a sender of no known type")
-        return encode_message(msgspec.convert(fields, IMessage))
-    except (LookupError, TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise Unfit(f"{type(error).__name__} in a document") from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pymongo.errors import OperationFailure
+
+from imd.store.mongo.apply import events_of, reactions_of
 
 Keys = list[tuple[str, int]]
 
@@ -30,6 +32,16 @@ INDEXES = (
     # The participants that userId and to do not name: members of lists, and visitors' agents.
     Index([("participants", 1), ("_id", 1)], "participants_covers", "covers"),
 )
+# Of room events alone: which of them made a version.
+ROOM_INDEX = Index([("conversation", 1), ("version", 1)], "conversation_version", "version")
+EVENT_INDEXES = (
+    Index([("conversation", 1), ("_id", 1)], "conversation_1__id_1"),
+    # Rooms' events have no participants.
+    Index([("participants", 1), ("_id", 1)], "participants_1__id_1", "participants"),
+    # Edits that have their text still, which a recall removes.
+    Index([("of", 1)], "of_full", "full"),
+)
+REACTION_INDEXES = (Index([("_id.of", 1)], "_id.of_1"),)
 # Options that do not change an index's answers.
 _HARMLESS = frozenset({"v", "key", "ns", "name", "background", "unique"})
 
@@ -48,8 +60,8 @@ def serving(index: Index, information: Information) -> str | None:
     return None
 
 
-def missing_indexes(information: Information) -> list[Index]:
-    return [index for index in INDEXES if serving(index, information) is None]
+def missing_indexes(information: Information, indexes: Iterable[Index] = INDEXES) -> list[Index]:
+    return [index for index in indexes if serving(index, information) is None]
 
 
 def conflict(index: Index, information: Information) -> str | None:
@@ -62,14 +74,23 @@ def conflict(index: Index, information: Information) -> str | None:
     return None
 
 
-def make_indexes(collection: Any) -> list[str]:
+def make_event_indexes(collection: Any) -> list[str]:
+    """As `make_indexes`, for all that events need; `collection` is that of the messages."""
+    return [
+        *make_indexes(collection, (ROOM_INDEX,)),
+        *make_indexes(events_of(collection), EVENT_INDEXES),
+        *make_indexes(reactions_of(collection), REACTION_INDEXES),
+    ]
+
+
+def make_indexes(collection: Any, indexes: Iterable[Index] = INDEXES) -> list[str]:
     """Make the missing indexes, each for itself. Gives the reasons of those that could not be made.
 
     Raises PyMongoError when the server cannot be asked.
     """
     information = collection.index_information()
     troubles = []
-    for index in missing_indexes(information):
+    for index in missing_indexes(information, indexes):
         name = index.name
         if name in information:
             # An index that does not serve has the name.

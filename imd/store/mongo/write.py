@@ -1,4 +1,4 @@
-"""Writing messages to MongoDB, and finding the documents that it refuses. Blocks."""
+"""Writing messages and events to MongoDB, and finding the documents that it refuses. Blocks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
 from imd.protocol.errors import Unavailable
+from imd.store.mongo.apply import DUPLICATE_KEY, REFUSALS, add_agents, apply_events, events_of
 from imd.store.mongo.cover import cover_lists, covered_by
-from imd.store.mongo.document import Document, Unfit, to_document
+from imd.store.mongo.document import Document, Unfit, read_archived, to_document
+from imd.store.mongo.event_document import EventDocument, to_event
 
 # In one insert command. The driver does not divide commands, and the server accepts 48 MB.
 INSERT_BYTES = 16 << 20
 
-_DUPLICATE_KEY = 11000
-# Error codes that are about one document, and not about the server's state.
-_REFUSALS = frozenset(
-    {2, 9, 14, 22, 52, 53, 55, 56, 57, 58, 66, 121, 171, 10334, 16755, 17280, 17419, 17420, _DUPLICATE_KEY}
-)
 # Error codes about the server's state, a full disk and missing permissions among them.
 _PASSING = frozenset(
     {6, 7, 13, 18, 24, 46, 50, 63, 64, 89, 91, 100, 112, 133, 134, 150, 189, 202, 234, 246, 249, 262}
@@ -49,7 +46,7 @@ class Inserted(NamedTuple):
 def write_messages(
     collection: Any, bodies: Sequence[bytes | msgspec.Raw], timeout_seconds: float
 ) -> Inserted:
-    """Write messages, in any order. A message that is given again is not written twice.
+    """Write messages and events, in any order. One that is given again is not written twice.
 
     Raises Unavailable or PyMongoError: some may be written; give all of them again.
     """
@@ -57,33 +54,81 @@ def write_messages(
     documents: list[Document] = []
     fit: list[bytes | msgspec.Raw] = []
     refused: list[Refused] = []
+    events: list[EventDocument] = []
+    event_bodies: list[bytes] = []
     for body in bodies:
         try:
-            documents.append(to_document(body, now_ms))
+            message = read_archived(body)
+            if message.kind:
+                document, event = to_event(bytes(body), message, now_ms)
+                if event is not None:
+                    events.append(event)
+                    event_bodies.append(bytes(body))
+                if document is None:
+                    continue
+            else:
+                document = to_document(message, now_ms)
+            documents.append(document)
             fit.append(body)
         except Unfit as error:
             refused.append(Refused(bytes(body), "", str(error)))
-    if not documents:
+    if not documents and not events:
         return Inserted(0, 0, refused)
     covered = cover_lists(documents)
     with pymongo.timeout(timeout_seconds):
-        encoded = [document.encoded for document in documents]
-        try:
-            errors = _write(collection, encoded)
-        except OperationFailure as failure:
-            # The whole batch failed: one document's fault, or the server's?
-            errors = _write_one_by_one(collection, encoded, failure)
+        errors = _insert(collection, [document.encoded for document in documents])
         if errors:
             _mend(collection, documents, errors, covered)
+        refused += [
+            Refused(bytes(fit[index]), documents[index].message_id, reason)
+            for index, reason in _refusals(errors, len(documents)).items()
+        ]
+        result = Inserted(len(documents) - len(errors), sum(map(_is_duplicate, errors.values())), refused)
+        return result if not events else _write_events(collection, events, event_bodies, result)
+
+
+def _write_events(
+    collection: Any, events: list[EventDocument], bodies: list[bytes], before: Inserted
+) -> Inserted:
+    """Write events, and apply those that are written. Messages come first: an event may be of one of them."""
+    errors = _insert(events_of(collection), [event.encoded for event in events])
+    late = [event for index, event in enumerate(events) if index in errors and event.agent]
+    if late:
+        add_agents(collection, late)
+    reasons = _refusals(errors, len(events))
+    good = [index for index in range(len(events)) if index not in reasons]
+    bad = apply_events(collection, [events[index].event for index in good])
+    reasons |= {good[place]: f"code {code}" for place, code in bad.items()}
+    dead = [Refused(bodies[index], events[index].event.id, reason) for index, reason in reasons.items()]
+    return Inserted(
+        before.written + len(events) - len(errors),
+        before.duplicates + sum(map(_is_duplicate, errors.values())),
+        before.refused + dead,
+    )
+
+
+def _insert(collection: Any, encoded: list[bytes]) -> dict[int, dict[str, Any]]:
+    """As `_write`; a batch that fails as a whole is tried document by document."""
+    if not encoded:
+        return {}
+    try:
+        return _write(collection, encoded)
+    except OperationFailure as failure:
+        # The whole batch failed: one document's fault, or the server's?
+        return _write_one_by_one(collection, encoded, failure)
+
+
+def _refusals(errors: dict[int, dict[str, Any]], count: int) -> dict[int, str]:
+    """Why MongoDB will never take some of `count` documents. Raises Unavailable: it is the server's state."""
     bad = {index: one for index, one in errors.items() if not _is_duplicate(one)}
+    reasons = {}
     for index, one in bad.items():
         code = one.get("code")
         # A code in neither list is about the document only if another document was written.
-        if code in _PASSING or (code not in _REFUSALS and len(bad) == len(documents)):
+        if code in _PASSING or (code not in REFUSALS and len(bad) == count):
             raise Unavailable(f"MongoDB: writes fail with code {code}")
-        reason = f"code {code}: {one.get('errmsg', '')}"
-        refused.append(Refused(bytes(fit[index]), documents[index].message_id, reason))
-    return Inserted(len(documents) - len(errors), len(errors) - len(bad), refused)
+        reasons[index] = f"code {code}: {one.get('errmsg', '')}"
+    return reasons
 
 
 def _write(collection: Any, documents: list[bytes]) -> dict[int, dict[str, Any]]:
@@ -125,7 +170,7 @@ def _write_one_by_one(
     collection: Any, documents: list[bytes], error: OperationFailure
 ) -> dict[int, dict[str, Any]]:
     """As `_write`. Raises `error` if no document can be written alone either: then it is not about them."""
-    if error.code not in _REFUSALS or len(documents) == 1:
+    if error.code not in REFUSALS or len(documents) == 1:
         raise error
     errors: dict[int, dict[str, Any]] = {}
     for index, document in enumerate(documents):
@@ -133,7 +178,7 @@ def _write_one_by_one(
             if single_errors := _write(collection, [document]):
                 errors[index] = single_errors[0]
         except OperationFailure as single:
-            if single.code not in _REFUSALS:
+            if single.code not in REFUSALS:
                 raise
             errors[index] = {"code": single.code, "errmsg": str(single)}
     if len(errors) == len(documents) and not any(_is_duplicate(one) for one in errors.values()):
@@ -169,4 +214,4 @@ def _mend(
 
 def _is_duplicate(error: dict[str, Any]) -> bool:
     """True if the document's id is there already; not for a unique index that an operator has made."""
-    return error.get("code") == _DUPLICATE_KEY and error.get("keyPattern", {"_id": 1}) == {"_id": 1}
+    return error.get("code") == DUPLICATE_KEY and error.get("keyPattern", {"_id": 1}) == {"_id": 1}

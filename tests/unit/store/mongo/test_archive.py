@@ -22,7 +22,8 @@ from imd.store.mongo import document as archive_document
 from imd.store.mongo import write as mongo_write
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.cover import cover_lists
-from imd.store.mongo.document import Unfit, to_document, to_json
+from imd.store.mongo.document import Document, Unfit, read_archived, to_document
+from imd.store.mongo.entry import to_json
 from tests.support.rabbit import own_mongo, until
 from tests.support.servers import free_port, shared
 
@@ -46,9 +47,13 @@ def with_agent(plain: bytes, agent: str) -> bytes:
     return b'%b,"agent":%b}' % (plain[:-1], msgspec.json.encode(agent))
 
 
+def encoded(plain: bytes) -> Document:
+    return to_document(read_archived(plain), NOW_MS)
+
+
 def document(plain: bytes) -> dict[str, Any]:
     codec = bson.CodecOptions(tz_aware=True)  # type: ignore[attr-defined]
-    return bson.decode(to_document(plain, NOW_MS).encoded, codec)  # type: ignore[no-any-return]
+    return bson.decode(encoded(plain).encoded, codec)  # type: ignore[no-any-return]
 
 
 class DocumentTests(unittest.TestCase):
@@ -121,7 +126,7 @@ class DocumentTests(unittest.TestCase):
     def test_any_bytes(self, plain: bytes) -> None:
         """Bytes that are no message raise Unfit, and no other exception."""
         with self.assertRaises(Unfit):
-            to_document(plain, NOW_MS)
+            encoded(plain)
 
     def test_unfit(self) -> None:
         """A message that can be decoded but never stored is Unfit, and the reason does not show it."""
@@ -137,7 +142,7 @@ class DocumentTests(unittest.TestCase):
         ]
         for plain in unfit:
             with self.assertRaises(Unfit) as error:
-                to_document(plain, NOW_MS)
+                encoded(plain)
             self.assertNotIn("secret", str(error.exception))
 
 
@@ -182,6 +187,8 @@ class MongoArchiveTests(unittest.TestCase):
         await until(lambda: archive._indexed, "the indexes")
         found = {tuple(index["key"]): index for index in self.collection.index_information().values()}
         by_id = ("_id", 1)
+        of_events = found.pop((("conversation", 1), ("version", 1)))
+        self.assertEqual(of_events["partialFilterExpression"], {"version": {"$exists": True}})
         self.assertEqual(
             set(found),
             {(by_id,), *(((name, 1), by_id) for name in ("userId", "to", "conversation", "participants"))},
@@ -265,7 +272,7 @@ class MongoArchiveTests(unittest.TestCase):
 
     def write_some(self, batch: list[bytes], part: float) -> None:
         """Write only the first documents of a batch."""
-        documents = [to_document(plain, NOW_MS) for plain in batch]
+        documents = [encoded(plain) for plain in batch]
         cover_lists(documents)
         some = documents[: 1 + int(part * len(documents))]
         mongo_write._write(self.collection, [one.encoded for one in some])
