@@ -91,7 +91,7 @@ class Auth:
     visitors: bool = _key(True, values.switch())
     """anonymous visitors are admitted"""
     visitor_days: float = _key(30.0, values.days())
-    """how long an unused token of a visitor stays valid"""
+    """how long an unused token of a visitor that wrote stays valid"""
 
 
 @dataclass(frozen=True)

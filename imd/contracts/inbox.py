@@ -14,6 +14,9 @@ from twisted.internet.defer import Deferred
 
 from imd.contracts.backend import Backend
 
+NEWCOMER_SECONDS = 3600
+"""how long a visitor that has neither written nor got a message is known after it was last here"""
+
 
 @dataclass(frozen=True)
 class InboxOptions:
@@ -35,7 +38,7 @@ class InboxOptions:
     desk_grace_seconds: float = 120
     """how long an agent may be gone before its visitors are given to another"""
     visitor_days: float = 30
-    """how long an unused token of a visitor stays valid"""
+    """how long an unused token of a visitor stays valid, once it has written or got a message"""
 
 
 class RoomAim(msgspec.Struct, gc=False):

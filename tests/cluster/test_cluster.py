@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pika
+from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from tests.cluster.across import AcrossNodes
@@ -75,6 +76,37 @@ class ClusterTests(AcrossNodes, unittest.TestCase):
             self.assertEqual(node.metric("imd_channel_searches_total") - before, expected)
             self.assertEqual(self.searches(channel, queue, wanted), expected)
         self.assertGreater(three_nodes()[1].metric("imd_delivered_messages_total"), 0)
+
+    async def test_visitor_that_never_wrote(self) -> None:
+        """Its keys last an hour, anew while it is connected; from its first message on they last for days."""
+        node = cluster().node({"node": {"lease_seconds": 3}, "inbox": {"reconcile_seconds": 1}})
+        self.addCleanup(node.kill)
+        await deferToThread(node.start)
+        visitor = await self.login(None, url=node.url, loginType=None, isVisitor=True)
+
+        def names() -> list[str]:
+            found = cluster().redis("KEYS", f"imd:{{{visitor.connected['userId']}}}:*")
+            return [key.decode() for key in found]
+
+        def ends() -> list[int]:
+            return [cluster().redis("TTL", key) for key in keys]
+
+        keys = names()
+
+        self.assertEqual(len(keys), 5)
+        self.assertTrue(all(0 < seconds <= 3600 for seconds in ends()), ends())
+        for key in keys:
+            cluster().redis("EXPIRE", key, 100)
+
+        async def renewed() -> bool:
+            return min(ends()) > 3000
+
+        await self.eventually(renewed)
+        visitor.send({"msg": "hello"})
+        await visitor.take("accepted")
+        keys = names()
+        self.assertEqual([key for key in keys if "newcomer" in key], [])
+        self.assertGreater(min(ends()), 20 * 86_400)
 
     async def test_search_under_load(self) -> None:
         """Also when many messages come before the answer: one search, everything arrives in order."""

@@ -11,7 +11,15 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.trial import unittest
 
 from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord, HistoryQuery
-from imd.contracts.inbox import ConnectRequest, Duplicate, InboxOptions, Leave, Placed, Submission
+from imd.contracts.inbox import (
+    NEWCOMER_SECONDS,
+    ConnectRequest,
+    Duplicate,
+    InboxOptions,
+    Leave,
+    Placed,
+    Submission,
+)
 from imd.protocol.message import IMessage, encode_message
 from imd.store.embedded.backend import EmbeddedStore
 from imd.store.shown import kind_of
@@ -21,6 +29,7 @@ from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
 from tests.contract.embedded_harness import EmbeddedHarness, SteppedClock
 from tests.contract.events_contract import EventsContract, Item
+from tests.contract.newcomer_contract import VISITOR, NewcomerContract
 from tests.contract.opening_contract import OpeningContract
 from tests.contract.own_devices_contract import OwnDevicesContract
 from tests.contract.support import ids_of, submission_of
@@ -103,6 +112,40 @@ class EmbeddedOpeningTests(OpeningContract, EmbeddedHarness):
     async def traces_of(self, user: str) -> int:
         with closing(sqlite3.connect(os.path.join(self.folder, "imd.db"))) as file:
             return int(file.execute("SELECT COUNT(*) FROM user WHERE name = ?", (user,)).fetchone()[0])
+
+
+class EmbeddedNewcomerTests(NewcomerContract, EmbeddedHarness):
+    """Visitors that never wrote."""
+
+    async def settle_down(self) -> None:
+        await self.store._sweep_once()
+
+    async def traces_of(self, visitor: str) -> int:
+        with closing(sqlite3.connect(os.path.join(self.folder, "imd.db"))) as file:
+            return sum(
+                len(file.execute(f"SELECT 1 FROM {rows} = ?", (visitor,)).fetchall())
+                for rows in (
+                    *("user WHERE name", "visitor WHERE name", "newcomer WHERE name"),
+                    # Devices of nobody are taken for the visitor's.
+                    "device d LEFT JOIN user u USING (uid) WHERE COALESCE(u.name, 'visitor-1')",
+                )
+            )
+
+    async def test_next_life(self) -> None:
+        """An hour goes on when the process is another, and a message counts that the last one placed."""
+        await self.come()
+        await self.inbox.remember_visitor("visitor-2", "hash")
+        await self.connect("visitor-2")
+        await self.ask("visitor-2")
+        await self.advance(1500)
+        await self.begin_again()
+        self.assertTrue(await self.known())
+        await self.begin_again()
+        self.assertEqual(await self.pass_by(NEWCOMER_SECONDS + 60), 0)
+        self.assertGreater(await self.traces_of("visitor-2"), 0)
+        self.assertTrue(await self.inbox.knows_visitor("visitor-2", "hash"))
+        await self.send(self.message("anna", VISITOR))
+        self.assertEqual((await self.read(VISITOR)).head, 1)
 
 
 class EmbeddedArchiveTests(ArchiveContract, unittest.TestCase):

@@ -411,7 +411,7 @@ class EmbeddedSweepTests(EmbeddedHarness):
         await self.send(*[self.message("alice", "bob", client_msg_id=f"c-{n}") for n in range(300)])
         await self.inbox.remember_visitor("visitor-1", "hash")
         await self.visit("bob", "phone", 0)
-        tables = ("sent", "visitor", "device")
+        tables = ("sent", "newcomer", "device")
         self.assertEqual([self.rows(table) for table in tables], [300, 1, 1])
         await self.advance(2 * DAY_SECONDS)
 

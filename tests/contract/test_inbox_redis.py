@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 
 from imd.contracts.inbox import (
+    NEWCOMER_SECONDS,
     Ack,
     ConnectRequest,
     Duplicate,
@@ -33,6 +34,7 @@ from imd.store.redis.inbox import RedisInbox
 from tests.contract.accept_contract import AcceptContract
 from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
+from tests.contract.newcomer_contract import VISITOR, NewcomerContract
 from tests.contract.opening_contract import OpeningContract
 from tests.contract.own_devices_contract import OwnDevicesContract
 from tests.contract.redis_harness import RedisHarness
@@ -79,6 +81,56 @@ class RedisOpeningTests(OpeningContract, RedisHarness):
 
     async def traces_of(self, user: str) -> int:
         return len(await self.redis.command("KEYS", f"imd:{{{user}}}:*"))
+
+
+class RedisNewcomerTests(NewcomerContract, RedisHarness):
+    """Visitors that never wrote."""
+
+    async def traces_of(self, visitor: str) -> int:
+        return len(await self.redis.command("KEYS", f"imd:{{{visitor}}}:*"))
+
+    async def longest(self) -> int:
+        """The seconds after which nothing of the visitor is left."""
+        keys = await self.redis.command("KEYS", f"imd:{{{VISITOR}}}:*")
+        ends = [await self.redis.command("TTL", key) for key in keys]
+        self.assertGreater(min(ends), 0)
+        return max(ends)
+
+    async def test_another_run(self) -> None:
+        """A head that is written anew in another run of Redis lasts no longer than a newcomer."""
+        await self.come()
+        for ask in (
+            lambda: self.renew(VISITOR),
+            lambda: self.renew(VISITOR, renew=False),
+            lambda: self.inbox.pull(VISITOR, "", 0, 1),
+            lambda: self.ack(VISITOR, 0),
+            lambda: self.connect(VISITOR),
+            lambda: self.leave(VISITOR),
+        ):
+            await self.redis.command("DEL", "imd:run")
+            await ask()
+            self.assertLessEqual(await self.longest(), NEWCOMER_SECONDS)
+
+    async def test_forgotten_while_connected(self) -> None:
+        """Redis lost all: its channel registers again, and a first message is kept as any."""
+        await self.come()
+        await self.redis.command("FLUSHALL")
+        self.assertFalse((await self.renew(VISITOR)).held)
+        await self.connect(VISITOR, resume=True)
+        self.assertLessEqual(await self.longest(), NEWCOMER_SECONDS)
+        await self.redis.command("FLUSHALL")
+        await self.ask(VISITOR)
+        await self.connect(VISITOR, resume=True)
+        await self.go()
+        self.assertGreater(await self.longest(), 20 * 86_400)
+
+    async def test_known_before(self) -> None:
+        """A visitor with a token of the version before is no newcomer."""
+        await self.begin()
+        await self.redis.command("SET", f"imd:{{{VISITOR}}}:visitor", "hash", "EX", 86_400)
+        self.assertTrue(await self.known())
+        await self.connect(VISITOR)
+        self.assertGreater(await self.longest(), 20 * 86_400)
 
 
 _numbers = itertools.count(1)

@@ -53,6 +53,7 @@ from imd.store.embedded.probe import Probe
 from imd.store.embedded.state import State
 from imd.store.embedded.sweep import Sweep
 from imd.store.embedded.tables import lock_folder, open_file
+from imd.store.embedded.visitors import Visitors
 from imd.store.embedded.worker import Worker
 
 SWEEP_SECONDS = 1.0
@@ -84,6 +85,7 @@ class EmbeddedStore:
         self._desk: Desk
         self._placing: Placing
         self._devices: Devices
+        self._visitors: Visitors
         self._sweep: Sweep
         self._probe: Probe
         self._connection: sqlite3.Connection | None = None
@@ -120,7 +122,8 @@ class EmbeddedStore:
         self._desk = Desk(state)
         self._devices = Devices(state)
         drift = Drift(self._connection, self._clock, state.next_number)
-        self._sweep = Sweep(state, self._devices, drift)
+        self._visitors = Visitors(state)
+        self._sweep = Sweep(state, self._devices, self._visitors, drift)
         self._placing = Placing(state, self._desk)
         group = Group(state, self._placing)
         self._probe = Probe(self._folder, state, group)
@@ -197,10 +200,10 @@ class EmbeddedStore:
         return self._do(None, lambda: self._desk.agent_of(visitor))
 
     def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]:
-        return self._do(None, lambda: self._sweep.remember_visitor(visitor, token_hash))
+        return self._do(None, lambda: self._visitors.remember(visitor, token_hash))
 
     def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:
-        return self._do(None, lambda: self._sweep.knows_visitor(visitor, token_hash))
+        return self._do(None, lambda: self._visitors.knows(visitor, token_hash))
 
     # ArchiveQueue
 

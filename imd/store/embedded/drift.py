@@ -20,7 +20,13 @@ _TABLE = (
     "CREATE TABLE IF NOT EXISTS drift "
     "(one INTEGER PRIMARY KEY, began INTEGER NOT NULL, number INTEGER NOT NULL, ms INTEGER NOT NULL)"
 )
-_TIMES = (("device", "seen"), ("sent", "used"), ("visitor", "used"), ("user", "agent_used"))
+_TIMES = (
+    ("device", "seen"),
+    ("sent", "used"),
+    ("visitor", "used"),
+    ("newcomer", "used"),
+    ("user", "agent_used"),
+)
 
 
 def mend_times(connection: sqlite3.Connection) -> None:

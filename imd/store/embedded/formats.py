@@ -100,11 +100,19 @@ CREATE TABLE reaction (message INTEGER NOT NULL, reaction TEXT NOT NULL, uid INT
     last TEXT NOT NULL, present INTEGER NOT NULL, PRIMARY KEY (message, reaction, uid)) WITHOUT ROWID;
 """
 
+# Tokens of visitors that have neither written nor got a message when they are looked at; used: ms.
+_NEWCOMERS = """
+CREATE TABLE newcomer (name TEXT PRIMARY KEY, token_hash TEXT NOT NULL, used INTEGER NOT NULL);
+CREATE INDEX newcomer_used ON newcomer (used);
+"""
+
 STEPS: tuple[str, ...] = (
     # 3. sync: 1 if the device wants what its user's other devices send.
     "ALTER TABLE device ADD COLUMN sync INTEGER NOT NULL DEFAULT 0;",
     # 4.
     _EVENTS,
+    # 5.
+    _NEWCOMERS,
 )
 """formats BASE + 1 and up, in order; each is the SQL that makes it of the format before"""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from imd.contracts.inbox import InboxOptions
+from imd.contracts.inbox import NEWCOMER_SECONDS, InboxOptions
 from imd.protocol.ids import ServerClock
 from imd.store.embedded import tables
 from imd.store.embedded.channels import Channels
@@ -90,6 +90,7 @@ class State:
         self.grace_ms = int(options.desk_grace_seconds * 1000)
         self.dedup_ms = int(options.dedup_seconds * 1000)
         self.visitor_ms = int(options.visitor_days * 86_400_000)
+        self.newcomer_ms = min(NEWCOMER_SECONDS * 1000, self.visitor_ms)
         self._users: dict[str, User] = {}
         self._loads: dict[str, int] | None = None
         self._next_uid = 1
@@ -168,6 +169,11 @@ class State:
             self._new_users.discard(user.uid)
             self._changed_users.pop(user.uid, None)
             self._users.pop(user.name, None)
+
+    def rows_are_gone(self, names: Iterable[str]) -> None:
+        """Drop users from the cache whose rows were deleted. They must have no changes to be written."""
+        for name in names:
+            self._users.pop(name, None)
 
     def user(self, name: str) -> User:
         return self._users.get(name) or self.load((name,))[name]

@@ -1,4 +1,4 @@
-"""Deletes old rows of the embedded backend, a few at each call; keeps visitors' tokens."""
+"""Deletes old rows of the embedded backend, a few at each call."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from imd.store.embedded.desk import AGENT_KEPT_MS
 from imd.store.embedded.devices import Devices
 from imd.store.embedded.drift import Drift
 from imd.store.embedded.state import SILENT, State, User
+from imd.store.embedded.visitors import Visitors
 
 ROWS_PER_SWEEP = 2000
 USERS_PER_SWEEP = 200
@@ -18,10 +19,11 @@ PURGE_EVERY = 60
 class Sweep:
     """Deletes expired rows to make room. Readers check times themselves, and do not depend on it."""
 
-    def __init__(self, state: State, devices: Devices, drift: Drift) -> None:
+    def __init__(self, state: State, devices: Devices, visitors: Visitors, drift: Drift) -> None:
         self._state = state
         self._drift = drift
         self._devices = devices
+        self._visitors = visitors
         self._uid = 0
         self._calls = 0
         self._last_use = 0
@@ -32,7 +34,7 @@ class Sweep:
         self._state.write()
         self._drift.note()
         self._forget_sent(now)
-        self._forget_visitors(now)
+        self._visitors.forget(now)
         self._sweep_users(now)
         self._calls += 1
         if self._calls % PURGE_EVERY == 0:
@@ -48,12 +50,6 @@ class Sweep:
             "DELETE FROM sent WHERE use IN "
             "(SELECT use FROM (SELECT use, used FROM sent ORDER BY use LIMIT ?) WHERE used < ?)",
             (rows, now - self._state.dedup_ms),
-        )
-
-    def _forget_visitors(self, now: int) -> None:
-        self._state.connection.execute(
-            "DELETE FROM visitor WHERE rowid IN (SELECT rowid FROM visitor WHERE used < ? LIMIT ?)",
-            (now - self._state.visitor_ms, ROWS_PER_SWEEP),
         )
 
     def _sweep_users(self, now: int) -> None:
@@ -92,19 +88,3 @@ class Sweep:
                 state.lay_aside(user)
             else:
                 state.assign(user, None)
-
-    # tokens
-
-    def remember_visitor(self, visitor: str, token_hash: str) -> None:
-        self._state.connection.execute(
-            "INSERT OR REPLACE INTO visitor (name, token_hash, used) VALUES (?, ?, ?)",
-            (visitor, token_hash, self._state.clock.now_ms()),
-        )
-
-    def knows_visitor(self, visitor: str, token_hash: str) -> bool:
-        now = self._state.clock.now_ms()
-        known = self._state.connection.execute(
-            "UPDATE visitor SET used = ? WHERE name = ? AND token_hash = ? AND used >= ?",
-            (now, visitor, token_hash, now - self._state.visitor_ms),
-        )
-        return known.rowcount > 0

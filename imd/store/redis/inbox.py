@@ -33,7 +33,7 @@ from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.redis.accept import accept_items, encode_id, read_outcomes, read_served, sent_name
 from imd.store.redis.reasons import plain_reason
-from imd.store.redis.script_calls import BatchedScript, ScriptCalls
+from imd.store.redis.script_calls import BatchedScript, ScriptCalls, newcomer_seconds
 
 _unpack_accept = msgspec.msgpack.Decoder(tuple[int, int, list[str], list[int], Any, int, int]).decode
 _unpack_desk = msgspec.msgpack.Decoder(tuple[int, int, list[Any], int, int]).decode
@@ -56,6 +56,7 @@ class RedisInbox:
         timeout_seconds: float = 5.0,
     ) -> None:
         self._visitor_seconds = math.ceil(options.visitor_days * 86400)
+        self._newcomer_seconds = newcomer_seconds(options)
         self._calls = calls = ScriptCalls(
             reactor, url, options, clock, lossless=lossless, timeout_seconds=timeout_seconds
         )
@@ -153,21 +154,26 @@ class RedisInbox:
 
     def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]:
         return self._redis.general.command(
-            "SET", _visitor_key(visitor), token_hash, "EX", self._visitor_seconds
+            "SET", _token_key(visitor, "newcomer"), token_hash, "EX", self._newcomer_seconds
         ).addCallback(lambda _: None)
 
     def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:
-        def compare(stored: bytes | None) -> bool | Deferred[bool]:
-            if stored is None or not secrets.compare_digest(stored, token_hash.encode()):
-                return False
-            used = self._redis.general.command("EXPIRE", _visitor_key(visitor), self._visitor_seconds)
-            return used.addCallback(lambda _: True)
+        return Deferred.fromCoroutine(self._knows_visitor(visitor, token_hash))
 
-        return self._redis.general.command("GET", _visitor_key(visitor)).addCallback(compare)
+    async def _knows_visitor(self, visitor: str, token_hash: str) -> bool:
+        command = self._redis.general.command
+        # In this order: a first message moves the token from the one key to the other.
+        for name, seconds in (("newcomer", self._newcomer_seconds), ("visitor", self._visitor_seconds)):
+            key = _token_key(visitor, name)
+            stored = await command("GET", key)
+            if stored is not None and secrets.compare_digest(stored, token_hash.encode()):
+                await command("EXPIRE", key, seconds)
+                return True
+        return False
 
 
-def _visitor_key(visitor: str) -> str:
-    return f"imd:{{{encode_id(visitor)}}}:visitor"
+def _token_key(visitor: str, name: str) -> str:
+    return f"imd:{{{encode_id(visitor)}}}:{name}"
 
 
 def _read_messages(flat: list[Any]) -> list[tuple[int, bytes]]:

@@ -12,7 +12,7 @@ from prometheus_client import Gauge, Histogram
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from imd.contracts.inbox import InboxOptions
+from imd.contracts.inbox import NEWCOMER_SECONDS, InboxOptions
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.redis.pair import RedisPair
@@ -34,6 +34,11 @@ _PLACED_PART = {"accept": 1, "desk": 0}
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_list = msgspec.msgpack.Decoder(tuple[int, int, list[Any]]).decode
+
+
+def newcomer_seconds(options: InboxOptions) -> int:
+    """How long Redis keeps a visitor that has neither written nor got a message."""
+    return min(NEWCOMER_SECONDS, math.ceil(options.visitor_days * 86400))
 
 
 class ScriptCalls:
@@ -62,6 +67,8 @@ class ScriptCalls:
             math.ceil(options.desk_grace_seconds),
             options.unopened_messages,
             options.new_ids,
+            math.ceil(options.visitor_days * 86400),
+            newcomer_seconds(options),
         ]
         nothing = _pack([self._packed_options, []])
         self.redis = RedisPair(

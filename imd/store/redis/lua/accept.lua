@@ -81,6 +81,7 @@ local function add_own(inbox, member, shared, outcome)
   return {10, inbox.n, add_all(inbox, {member}, shared), outcome}
 end
 
+-- A visitor's first message gives it an agent or puts it into the line. So only then its expiry is seen to.
 local function place_at_desk(visitor, to, body)
   write_all()
   local agent, deliveries = present_agent(visitor), {}
@@ -96,6 +97,7 @@ local function place_at_desk(visitor, to, body)
     if gone then take_back(gone, visitor) end
     if agent then
       claim(visitor, agent)
+      postpone_expiry(visitor)
       complete, left = hand_over(visitor, agent, deliveries)
     end
   end
@@ -104,7 +106,7 @@ local function place_at_desk(visitor, to, body)
     left = left + give(visitor, agent, {body}, deliveries)
     note_given(visitor, agent, {body}, given)
   else
-    wait(visitor)
+    if wait(visitor) then postpone_expiry(visitor) end
     redis.call('RPUSH', key(visitor, 'waiting'), body)
     redis.call('LTRIM', key(visitor, 'waiting'), -max_messages, -1)
     redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)

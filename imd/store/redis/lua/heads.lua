@@ -3,8 +3,34 @@
 local today = math.floor(now_s / 86400)
 local drawn = 0
 
+-- A visitor is a newcomer until it has written or got a message. A newcomer's keys, its token among them, expire after
+-- newcomer_s. Its head has no day, so its first message comes to postpone_expiry as each day's first message does.
+local function is_visitor(user)
+  return string.sub(user, 1, 8) == 'visitor-'
+end
+
+local function is_newcomer(user)
+  return is_visitor(user) and redis.call('HEXISTS', key(user, 'head'), 'day') == 0 and
+    redis.call('EXISTS', key(user, 'visitor')) == 0
+end
+
+local function hold_newcomer(user)
+  for _, name in ipairs({'head', 'cursors', 'devices', 'channels', 'newcomer'}) do
+    redis.call('EXPIRE', key(user, name), newcomer_s)
+  end
+end
+
+local function keep_token(visitor)
+  local token_hash = redis.call('GET', key(visitor, 'newcomer'))
+  if token_hash then
+    redis.call('SET', key(visitor, 'visitor'), token_hash, 'EX', visitor_s)
+    redis.call('DEL', key(visitor, 'newcomer'))
+  end
+end
+
 -- A user's keys expire after keep_days of silence; the head expires a little later than the keys that it describes.
 local function postpone_expiry(user)
+  if is_visitor(user) then keep_token(user) end
   redis.call('HSET', key(user, 'head'), 'day', today)
   redis.call('EXPIRE', key(user, 'head'), keep_s + 172800)
   for _, name in ipairs({'inbox', 'cursors', 'devices', 'channels'}) do
@@ -25,7 +51,7 @@ local function head(user, later)
     epoch = chance .. format('%x', drawn)
     if later and not h[1] then return epoch, seq, true, true end
     redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'n', run_text)
-    redis.call('EXPIRE', at, keep_s + 172800)
+    redis.call('EXPIRE', at, is_newcomer(user) and newcomer_s or keep_s + 172800)
   end
   return epoch, seq, tonumber(h[4] or '0') ~= today
 end

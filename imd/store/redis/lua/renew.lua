@@ -12,7 +12,13 @@ return reply(each(function(item)
     if item[4] then agent_online_until(user, now_s + lease_s) end
     local seen, cursor_epoch, attempt, flags = device_info(redis.call('HGET', key(user, 'devices'), device))
     if now_s - seen > 3600 then set_device_info(user, device, cursor_epoch, attempt, flags) end
-    if stale then postpone_expiry(user) end
+    if stale then
+      if not is_newcomer(user) then
+        postpone_expiry(user)
+      elseif redis.call('PTTL', key(user, 'head')) < newcomer_s * 833 then -- five sixths of it, in ms
+        hold_newcomer(user)
+      end
+    end
   end
   return {held, epoch, seq}
 end))

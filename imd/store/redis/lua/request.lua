@@ -12,6 +12,7 @@ local options, items = request[1], request[2]
 local max_messages, dedup_s, keep_s, lease_s = options[1], options[2], options[3], options[4]
 local max_devices, max_channels, grace_s = options[5], options[6], options[7]
 local unopened_messages, new_ids = math.min(options[8], max_messages), options[9]
+local visitor_s, newcomer_s = options[10], options[11]
 
 -- Lua passes at most about 8,000 arguments at once.
 local PASSED = 4000

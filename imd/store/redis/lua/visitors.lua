@@ -20,11 +20,11 @@ local function is_waiting(visitor)
   return redis.call('ZSCORE', WAITING, visitor)
 end
 
--- Put a visitor at the end of the waiting order. A visitor that waits already keeps its place.
+-- Put a visitor at the end of the waiting order. A visitor that waits already keeps its place, and false is returned.
 local function wait(visitor)
-  if not is_waiting(visitor) then
-    redis.call('ZADD', WAITING, redis.call('INCR', TURN), visitor)
-  end
+  if is_waiting(visitor) then return false end
+  redis.call('ZADD', WAITING, redis.call('INCR', TURN), visitor)
+  return true
 end
 
 -- The agent online with the fewest visitors; false when none is online.
