@@ -77,9 +77,7 @@ class MembershipCase(unittest.SynchronousTestCase):
         with RawClient(node.port) as client:
             client.open()
             client.say({"isConnect": True, "isVisitor": True})
-            came = client.next()
-            assert came is not None and came.brief == "connected", came
-            return str(json.loads(came.payload)["userId"])
+            return str(client.next_text()["userId"])
 
     def rows(self) -> dict[str, Any]:
         return {row["name"]: row for row in self.table()["nodes"]}

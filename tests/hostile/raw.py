@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import socket
+import ssl
 from typing import Any, NamedTuple
 
 from tests.support.servers import HOST
@@ -81,7 +82,13 @@ class Frame(NamedTuple):
 class RawClient:
     """A connection to a node. Every wait has a deadline. A read ends if the node cuts the connection."""
 
-    def __init__(self, port: int | str, receive_buffer: int | None = None, address: str = HOST) -> None:
+    def __init__(
+        self,
+        port: int | str,
+        receive_buffer: int | None = None,
+        address: str = HOST,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """`port`: or the path of a Unix socket. `address`: the loopback address to come from."""
         is_unix = isinstance(port, str)
         self.socket = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET, socket.SOCK_STREAM)
@@ -94,6 +101,8 @@ class RawClient:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.socket.bind((address, 0))
             self.socket.connect((HOST, port))
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket)
         self.user = f"raw-{next(_names)}-{os.urandom(3).hex()}"
         self.ended = False
         self._data = b""
@@ -142,16 +151,18 @@ class RawClient:
             if not self._read():
                 return None
 
+    def next_but_pings(self) -> Frame | None:
+        """The next frame that is no ping; pings before it are answered. None: the connection has ended."""
+        while (came := self.next()) is not None and came.opcode == PING:
+            self.send(frame(PONG, came.payload))
+        return came
+
     def next_text(self) -> dict[str, Any]:
         """The content of the next text frame; pings before it are answered. A message's type is `message`."""
-        while True:
-            came = self.next()
-            assert came is not None, "the node has gone"
-            if came.opcode == PING:
-                self.send(frame(PONG, came.payload))
-            else:
-                assert came.opcode == TEXT, came
-                return {"type": "message", **json.loads(came.payload)}
+        came = self.next_but_pings()
+        assert came is not None, "the node has gone"
+        assert came.opcode == TEXT, came
+        return {"type": "message", **json.loads(came.payload)}
 
     def rest(self) -> list[Frame]:
         """All frames until the node ends the connection."""

@@ -1,7 +1,7 @@
 """Visitors' tokens in the embedded backend, and the end of visitors that never wrote.
 
-A visitor is a newcomer until it has written or got a message. That shows by the numbers of its inbox and its
-rows in `participant`, so a message does nothing for it: they are looked at when a newcomer's hour is over.
+A visitor is a newcomer until it has written or got a message. Its inbox's numbers and the messages that it
+takes part in show that, so a message does nothing for it: both are looked at when a newcomer's hour is over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ ROWS_PER_CALL = 2000
 
 _TAKES_PART = (
     "EXISTS (SELECT 1 FROM user u WHERE u.name = newcomer.name AND "
-    "(u.seq > 0 OR EXISTS (SELECT 1 FROM participant p WHERE p.uid = u.uid)))"
+    "(u.seq > 0 OR EXISTS (SELECT 1 FROM participant p WHERE p.uid = u.uid) "
+    "OR EXISTS (SELECT 1 FROM event_reader e WHERE e.uid = u.uid)))"
 )
 _IS_SEEN = (
     "EXISTS (SELECT 1 FROM user u JOIN device d ON d.uid = u.uid "
