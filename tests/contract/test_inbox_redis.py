@@ -124,6 +124,25 @@ class RedisNewcomerTests(NewcomerContract, RedisHarness):
         await self.go()
         self.assertGreater(await self.longest(), 20 * 86_400)
 
+    async def test_broken_token(self) -> None:
+        """A token that cannot be read keeps nobody's message back."""
+        await self.come()
+        for key in ("newcomer", "visitor"):
+            await self.redis.command("DEL", f"imd:{{{VISITOR}}}:{key}")
+            await self.redis.command("RPUSH", f"imd:{{{VISITOR}}}:{key}", "rubbish")
+        asked, told = (self.message(VISITOR), self.message("anna", VISITOR))
+        outcomes = await self.send(asked, told, self.message("alice", "bob"))
+        self.assertEqual([type(outcome) for outcome in outcomes], [Placed] * 3)
+        self.assertEqual((await self.read("bob")).head, 1)
+
+    async def test_clock_set_back(self) -> None:
+        """Redis' clock was set back: an hour is an hour again when the channel is renewed."""
+        await self.come()
+        for key in await self.redis.command("KEYS", f"imd:{{{VISITOR}}}:*"):
+            await self.redis.command("EXPIRE", key, 2 * 86_400)
+        await self.renew(VISITOR)
+        self.assertLessEqual(await self.longest(), NEWCOMER_SECONDS)
+
     async def test_known_before(self) -> None:
         """A visitor with a token of the version before is no newcomer."""
         await self.begin()

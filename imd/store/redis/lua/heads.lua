@@ -14,15 +14,22 @@ local function is_newcomer(user)
     redis.call('EXISTS', key(user, 'visitor')) == 0
 end
 
+-- Whether a newcomer's expiry has to be put off. A time that is too long comes of a clock that was set back.
+local function is_due(user)
+  local left = redis.call('PTTL', key(user, 'head')) / 1000
+  return left < newcomer_s * 5 / 6 or left > newcomer_s
+end
+
 local function hold_newcomer(user)
   for _, name in ipairs({'head', 'cursors', 'devices', 'channels', 'newcomer'}) do
     redis.call('EXPIRE', key(user, name), newcomer_s)
   end
 end
 
+-- Called while messages are written, which must not fail.
 local function keep_token(visitor)
-  local token_hash = redis.call('GET', key(visitor, 'newcomer'))
-  if token_hash then
+  local token_hash = redis.pcall('GET', key(visitor, 'newcomer'))
+  if type(token_hash) == 'string' then
     redis.call('SET', key(visitor, 'visitor'), token_hash, 'EX', visitor_s)
     redis.call('DEL', key(visitor, 'newcomer'))
   end

@@ -15,7 +15,7 @@ return reply(each(function(item)
     if stale then
       if not is_newcomer(user) then
         postpone_expiry(user)
-      elseif redis.call('PTTL', key(user, 'head')) < newcomer_s * 833 then -- five sixths of it, in ms
+      elseif is_due(user) then
         hold_newcomer(user)
       end
     end
