@@ -88,10 +88,12 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.archiver.writer import ArchiveWriter
     from imd.store.batch_numbers import Numbers
     from imd.store.mongo.archive import MongoArchive
+    from imd.store.mongo.level import MongoLevel
     from imd.store.rabbit.archive_queue import RabbitArchiveQueue
     from imd.store.rabbit.bus import RabbitBus
     from imd.store.rabbit.connection import RabbitConnection
     from imd.store.redis.inbox import RedisInbox
+    from imd.store.redis.level import RedisLevel
     from imd.store.redis.node_table import RedisNodeTable
 
     inbox = RedisInbox(
@@ -124,4 +126,13 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     audit = ArchiveAudit(reactor, archive, numbers, writer)
     workers: list[Backend] = [audit] if writer is None else [writer, audit]
     nodes = RedisNodeTable(reactor.callLater, inbox.command)
-    return Backends(inbox=inbox, queue=queue, archive=archive, bus=bus, nodes=nodes, workers=workers)
+    return Backends(
+        inbox=inbox,
+        queue=queue,
+        archive=archive,
+        bus=bus,
+        nodes=nodes,
+        workers=workers,
+        levels={"Redis": RedisLevel(inbox.command), "MongoDB": MongoLevel(archive)},
+        hear_level=(inbox.set_level, bus.set_level, numbers.set_level),
+    )

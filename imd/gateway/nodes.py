@@ -30,6 +30,8 @@ class Row(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
     """milliseconds since the epoch"""
     connections: _Count
     draining: bool
+    level: _Count = 1
+    """the feature level that it works at; older versions do not tell"""
 
     def is_routable(self) -> bool:
         """A gateway can send clients there: by a name that HAProxy takes, and with addresses."""

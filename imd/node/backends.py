@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from imd.contracts.archive import Archive, ArchiveQueue
 from imd.contracts.backend import Backend
 from imd.contracts.bus import Bus
 from imd.contracts.inbox import Inbox
+from imd.contracts.level import LevelStore
 from imd.gateway.table import NodeTable
 
 
@@ -22,6 +23,10 @@ class Backends:
     bus: Bus | None
     nodes: NodeTable | None = None
     workers: Sequence[Backend] = ()
+    levels: Mapping[str, LevelStore] = field(default_factory=dict)
+    """the stores that hold the cluster's level; none: it is the newest"""
+    hear_level: Sequence[Callable[[int], None]] = ()
+    """to be told the level when it is found, and when it changes"""
 
     def named(self) -> dict[str, Backend]:
         """All of them by the names that /readyz uses, in the order of starting."""

@@ -34,6 +34,20 @@ def tell_to_go(handlers: Collection[Handler], why: str) -> None:
         handler.leaving(random.randint(0, spread), why)
 
 
+def send_away(clock: Any, seconds: float, clients: Collection[Any], reason: str) -> None:
+    """Tell these clients to connect anew, here or elsewhere; close one that is there after `seconds`."""
+    told = list(clients)
+    say_goodbye(told)
+
+    def close() -> None:
+        for client in told:
+            if client in clients:
+                (client.handler or client).close(CLOSE_LEAVING, reason)
+
+    if told:
+        clock.callLater(seconds, close)
+
+
 class Goodbye:
     """Empties a node that goes on running, and keeps it empty."""
 

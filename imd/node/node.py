@@ -87,6 +87,9 @@ class Node:
                 problems[name] = problem
         if self._ports.websocket is None:
             problems["listener"] = "stopping" if self._starting is None else "not listening yet"
+        level = self.parts.level.problem()
+        if level is not None:
+            problems["level"] = level
         return problems | self.parts.membership.problems()
 
     # from its start

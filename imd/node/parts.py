@@ -26,9 +26,10 @@ from imd.entry.newcomers import Newcomers
 from imd.entry.replacing import Replacing
 from imd.node.backends import Backends
 from imd.node.departures import Departures
-from imd.node.goodbye import tell_to_go
+from imd.node.goodbye import send_away, tell_to_go
 from imd.observe.trace import TRACE
 from imd.ops.control import Switch
+from imd.ops.level import ClusterLevel
 from imd.ops.membership import Membership
 from imd.ops.readiness import Readiness
 from imd.protocol.ids import MessageIds, ServerClock
@@ -56,6 +57,7 @@ class Parts:
         probes = {"inbox": backends.inbox.probe}
         if id(backends.queue) != id(backends.inbox):
             probes["archive queue"] = backends.queue.probe
+        self.level = ClusterLevel(reactor, backends.levels, self._level_changed)
         self.membership = Membership(
             reactor,
             settings,
@@ -64,6 +66,7 @@ class Parts:
             is_listening,
             self._count_connections,
             must_drain,
+            self.level,
         )
         home = self.membership.home if settings.cluster.routing == "gateway" else None
         self.router = Router(sessions, backends.bus, reactor.seconds, reactor.callLater, home)
@@ -113,7 +116,7 @@ class Parts:
             unix_seconds=time.time,
             leave=self.departures.leave,
             desk_changed=self.upkeep.serve_desk,
-            level=lambda: 2,
+            level=self.level,
             homecoming=self.homecoming,
         )
 
@@ -140,6 +143,15 @@ class Parts:
 
     def _count_connections(self) -> int:
         return len(self._factory.open) if self._factory is not None else 0
+
+    def _level_changed(self, level: int) -> None:
+        """Each connection has the features of the level that it began at: all of them begin anew."""
+        for hear in self.backends.hear_level:
+            hear(level)
+        self.membership.changed()
+        if self._factory is not None:
+            seconds, clients = self._settings.node.stop_seconds, self._factory.open
+            send_away(self._reactor, seconds, clients, "the cluster's level has changed")
 
     def _desk_served(self, deliveries: Sequence[Delivery]) -> None:
         """Agents got waiting messages of visitors: deliver them, and tell the archive of these agents."""

@@ -67,6 +67,8 @@ class Start:
         self.factory = self._parts.make_factory(room)
         await self._open_operators_ports()
         await self._start_backends()
+        # Before anything is written that would make a new cluster look like an old one.
+        await self._parts.level.start()
         self.factory.heartbeat.start()
         self._parts.upkeep.start()
         self._parts.readiness.start()

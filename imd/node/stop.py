@@ -42,6 +42,7 @@ class Stop:
             factory.heartbeat.stop()
         parts = self._parts
         parts.gate.stop()
+        parts.level.stop()
         parts.upkeep.stop()
         if parts.homecoming is not None:
             parts.homecoming.stop()

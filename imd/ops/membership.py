@@ -38,8 +38,12 @@ class Membership:
         is_listening: Callable[[], bool],
         count_connections: Callable[[], int],
         must_drain: Callable[[bool], None],
+        level: Callable[[], int],
     ) -> None:
-        """`clock` is a reactor. `must_drain` is told, again and again, whether the node is to be drained."""
+        """`clock` is a reactor. `must_drain` is told, again and again, whether the node is to be drained.
+
+        `level` is the feature level that the node works at.
+        """
         self.draining = False
         """clients are to go elsewhere: for a stop, a drain, or since the name is taken"""
         self.announcer: Announcer | None = None
@@ -49,6 +53,7 @@ class Membership:
         self._is_listening = is_listening
         self._count_connections = count_connections
         self._must_drain = must_drain
+        self._level = level
         self._is_drain_wished = False
         self._seldom = Seldom(self.log, clock.seconds)
         self._alone = False
@@ -147,6 +152,7 @@ class Membership:
             self._row,
             connections=self._count_connections(),
             draining=self.draining or not self._is_listening(),
+            level=self._level(),
         )
 
     def _heard(self, heard: Announced) -> None:

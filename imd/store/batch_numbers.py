@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from imd.contracts.level import FIRST
+
 BLOCK = 1024
 """numbers in a block"""
 WINDOW = 128
@@ -74,7 +76,7 @@ class Numbers:
     """One publisher's numbers: each batch gets the next one; confirmed numbers are collected for the ledger.
 
     The number of a batch that was refused, returned or not confirmed in time is not collected: its messages
-    were not accepted.
+    were not accepted. At the first level none is collected: nodes of 0.1 write batches, and note nothing.
     """
 
     def __init__(self, publisher: str) -> None:
@@ -82,7 +84,12 @@ class Numbers:
         self.publisher = _unusable.sub("_", publisher)[-_MAX_NAME:]
         self._last = 0
         self._before = 0
+        self._collects = True
         self._untold: dict[int, int] = {}
+
+    def set_level(self, level: int) -> None:
+        """The cluster's level, before the first batch and when it changes."""
+        self._collects = level > FIRST
 
     def next(self) -> tuple[int, str]:
         """A number, and the `message_id` that carries it."""
@@ -92,6 +99,8 @@ class Numbers:
         return self._last, message_id
 
     def confirmed(self, number: int) -> None:
+        if not self._collects:
+            return
         age = self._last - number
         if age < WINDOW:
             self._before |= 1 << age

@@ -46,7 +46,7 @@ class ClusterTests(AcrossNodes, unittest.TestCase):
         self.addCleanup(connection.close)
         channel = connection.channel()
         queue = channel.queue_declare("", exclusive=True).method.queue
-        channel.queue_bind(queue, "imd.search")
+        channel.queue_bind(queue, "imd.all")
         return channel, queue
 
     def searches(self, channel: Any, queue: str, wanted: str) -> int:

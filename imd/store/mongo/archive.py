@@ -36,8 +36,8 @@ COLLECTION = "im_message"
 DATABASE = "imd"
 
 READ_THREADS = 3
-# Two writes, a ping, the building of indexes, and the audit.
-WRITE_THREADS = 5
+# Two writes, a ping, the building of indexes, the audit, and the cluster's level.
+WRITE_THREADS = 6
 MAX_READS = 256
 PING_SECONDS = 2.0
 SELECTION_SECONDS = 2.0

@@ -19,10 +19,9 @@ from imd.contracts.bus import Hint
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError
 from imd.store.rabbit.connection import RabbitConnection
+from imd.store.rabbit.exchanges import ALL_EXCHANGE, NODE_EXCHANGE, OldExchange, declare_exchanges
 from imd.store.rabbit.link import Link
 
-SEARCH_EXCHANGE = "imd.search"
-NODE_EXCHANGE = "imd.node"
 QUEUE_LENGTH = 10_000
 MESSAGE_BYTES = 512 * 1024
 _HINT_OVERHEAD_BYTES = 24
@@ -167,6 +166,7 @@ class RabbitBus:
         # A blocked connection answers no searches.
         publisher.when_freed(self._say_back)
         consumer.add_user(self._set_up_consumer, self._consumer_lost)
+        self._old = OldExchange(clock, consumer)
 
     # from the node
 
@@ -190,11 +190,16 @@ class RabbitBus:
         self._asked = asked
         self._well = well
 
+    def set_level(self, level: int) -> None:
+        """Let nodes of 0.1 in, or keep them out."""
+        self._old.set_level(level)
+
     def start(self) -> Deferred[None]:
         return gatherResults([self._publisher.start(), self._consumer.start()]).addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
         self._stopped = True
+        self._old.stop()
         return gatherResults(
             [ensureDeferred(self._publisher.stop()), ensureDeferred(self._consumer.stop())]
         ).addCallback(lambda _: None)
@@ -212,7 +217,7 @@ class RabbitBus:
 
     def search(self, hints: list[Hint]) -> None:
         for part in split_hints(hints):
-            self._publish("search", SEARCH_EXCHANGE, "", Search(self.address, group_hints(part)), len(part))
+            self._publish("search", ALL_EXCHANGE, "", Search(self.address, group_hints(part)), len(part))
 
     def ask(self, address: str, hints: list[Hint]) -> None:
         # A search to one node, so nodes of any version answer it.
@@ -226,12 +231,12 @@ class RabbitBus:
 
     def send_replaced(self, channels: list[str]) -> None:
         for part in _split_channels(channels):
-            self._publish("replaced", SEARCH_EXCHANGE, "", Replaced(self.address, part), len(part))
+            self._publish("replaced", ALL_EXCHANGE, "", Replaced(self.address, part), len(part))
 
     # from the node's health
 
     def ask_who_is_well(self) -> None:
-        self._publish("asking", SEARCH_EXCHANGE, "", Asking(self.address), 1)
+        self._publish("asking", ALL_EXCHANGE, "", Asking(self.address), 1)
 
     def say_well(self, address: str) -> None:
         self._publish("well", NODE_EXCHANGE, address, Well(self.address), 1)
@@ -267,7 +272,7 @@ class RabbitBus:
 
     async def _set_up_publisher(self, link: Link) -> None:
         channel = await link.channel()
-        await self._declare_exchanges(link, channel)
+        await declare_exchanges(link, channel)
         channel.add_on_return_callback(self._came_back)
         self._channel = channel
         self._say_back()
@@ -281,23 +286,19 @@ class RabbitBus:
     def _say_back(self) -> None:
         """Once both connections are set up, other nodes search for our channels again, and we for theirs."""
         if self._hearing and self._channel is not None:
-            self._publish("back", SEARCH_EXCHANGE, "", Back(self.address), 1)
+            self._publish("back", ALL_EXCHANGE, "", Back(self.address), 1)
             self._back()
 
     async def _set_up_consumer(self, link: Link) -> None:
         channel = await link.channel()
-        await self._declare_exchanges(link, channel)
+        await declare_exchanges(link, channel)
         queue = await self._declare_queue(link)
-        await link.call(channel.queue_bind(queue, SEARCH_EXCHANGE, ""), "queue.bind")
+        await link.call(channel.queue_bind(queue, ALL_EXCHANGE, ""), "queue.bind")
         await link.call(channel.queue_bind(queue, NODE_EXCHANGE, self.address), "queue.bind")
         arrived, _ = await link.call(channel.basic_consume(queue, auto_ack=True), "basic.consume")
         ensureDeferred(self._consume(arrived)).addErrback(self._consumer_gone, link, channel)
         self._hearing = True
         self._say_back()
-
-    async def _declare_exchanges(self, link: Link, channel: TwistedChannel) -> None:
-        for exchange, kind in ((SEARCH_EXCHANGE, "fanout"), (NODE_EXCHANGE, "direct")):
-            await link.call(channel.exchange_declare(exchange, kind, durable=True), "exchange.declare")
 
     async def _declare_queue(self, link: Link) -> str:
         """Declare this node's queue; under another name while a dead connection's queue is still locked."""

@@ -29,6 +29,7 @@ from imd.contracts.inbox import (
     Superseded,
     TooManyChannels,
 )
+from imd.contracts.level import FIRST, NEWEST
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.redis.accept import accept_items, encode_id, read_outcomes, read_served, sent_name
@@ -55,6 +56,7 @@ class RedisInbox:
         lossless: bool = False,
         timeout_seconds: float = 5.0,
     ) -> None:
+        self._level = NEWEST
         self._visitor_seconds = math.ceil(options.visitor_days * 86400)
         self._newcomer_seconds = newcomer_seconds(options)
         self._calls = calls = ScriptCalls(
@@ -82,6 +84,11 @@ class RedisInbox:
     def command(self, *parts: bytes | str | int) -> Deferred[Any]:
         """Run one command for another store of the node. Fails with Unavailable."""
         return self._redis.general.command(*parts)
+
+    def set_level(self, level: int) -> None:
+        """The cluster's level, before the first message and when it changes."""
+        self._level = level
+        self._calls.set_level(level)
 
     # messages on their way in
 
@@ -153,8 +160,12 @@ class RedisInbox:
         )
 
     def remember_visitor(self, visitor: str, token_hash: str) -> Deferred[None]:
+        name, seconds = "newcomer", self._newcomer_seconds
+        if self._level == FIRST:
+            # Nodes of 0.1 look for the token there.
+            name, seconds = "visitor", self._visitor_seconds
         return self._redis.general.command(
-            "SET", _token_key(visitor, "newcomer"), token_hash, "EX", self._newcomer_seconds
+            "SET", _token_key(visitor, name), token_hash, "EX", seconds
         ).addCallback(lambda _: None)
 
     def knows_visitor(self, visitor: str, token_hash: str) -> Deferred[bool]:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from imd.contracts.inbox import NEWCOMER_SECONDS, InboxOptions
+from imd.contracts.level import NEWEST
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.redis.pair import RedisPair
@@ -69,11 +70,16 @@ class ScriptCalls:
             options.new_ids,
             math.ceil(options.visitor_days * 86400),
             newcomer_seconds(options),
+            NEWEST,
         ]
         nothing = _pack([self._packed_options, []])
         self.redis = RedisPair(
             reactor, url, clock, nothing, lossless=lossless, timeout_seconds=timeout_seconds
         )
+
+    def set_level(self, level: int) -> None:
+        """The cluster's level, for the scripts."""
+        self._packed_options[-1] = level
 
     def call(self, script: str, items: Sequence[Any], decode: Callable[[bytes], Any]) -> Deferred[Any]:
         """Run a script; gives the parts of its reply behind time and run. The time sets the clock right."""

@@ -45,19 +45,35 @@ local function postpone_expiry(user)
   end
 end
 
+local HEAD_FIELDS = {'epoch', 'seq', 'n', 'day', FIRST_LEVEL and 'run' or nil}
+
+-- Nodes of 0.1 know no number of a run, and note the run id of Redis' process in its place. Beside them each head has
+-- both, and one that names this process is good: otherwise an inbox would get a new epoch from each version in turn.
+local function keep_for_old_nodes(at, n, noted)
+  if noted == run_id then
+    if not n then redis.call('HSET', at, 'n', run_text) end
+    return not n or n == run_text
+  end
+  if n == run_text then redis.call('HSET', at, 'run', run_id) end
+  return n == run_text
+end
+
 -- Returns epoch, last number, whether the expiry is due to be postponed, and whether the head is new and unwritten.
 -- A head of another run gets a new epoch: that run may have given out numbers that this one has forgotten.
 -- `later`: do not create a missing head; the message that is put into the inbox creates it.
 local function head(user, later)
   local at = key(user, 'head')
-  local h = redis.call('HMGET', at, 'epoch', 'seq', 'n', 'day')
+  local h = redis.call('HMGET', at, unpack(HEAD_FIELDS))
   local epoch, seq = h[1], tonumber(h[2] or '0')
   if not seq then error('not a number: seq of ' .. at, 0) end
-  if not epoch or h[3] ~= run_text then
+  local same = h[3] == run_text
+  if FIRST_LEVEL and epoch then same = keep_for_old_nodes(at, h[3], h[5]) end
+  if not epoch or not same then
     drawn = drawn + 1
     epoch = chance .. format('%x', drawn)
     if later and not h[1] then return epoch, seq, true, true end
     redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'n', run_text)
+    if FIRST_LEVEL then redis.call('HSET', at, 'run', run_id) end
     redis.call('EXPIRE', at, is_newcomer(user) and newcomer_s or keep_s + 172800)
   end
   return epoch, seq, tonumber(h[4] or '0') ~= today

@@ -65,7 +65,11 @@ local function write(inbox)
     redis.call('ZADD', key(user, 'inbox'), unpack(added, i, math.min(i + PASSED - 1, last)))
   end
   if inbox.new then
-    redis.call('HSET', head_at, 'epoch', inbox.epoch, 'n', run_text, 'unopened', '1')
+    if FIRST_LEVEL then
+      redis.call('HSET', head_at, 'epoch', inbox.epoch, 'n', run_text, 'run', run_id)
+    else
+      redis.call('HSET', head_at, 'epoch', inbox.epoch, 'n', run_text, 'unopened', '1')
+    end
   end
   if inbox.shared then
     redis.call('HSET', head_at, 'seq', format('%d', inbox.seq), 'shared', format('%d', inbox.shared))

@@ -13,6 +13,9 @@ local max_messages, dedup_s, keep_s, lease_s = options[1], options[2], options[3
 local max_devices, max_channels, grace_s = options[5], options[6], options[7]
 local unopened_messages, new_ids = math.min(options[8], max_messages), options[9]
 local visitor_s, newcomer_s = options[10], options[11]
+-- At the first level nodes of 0.1 share these keys. They open inboxes without saying so, so none counts as unopened.
+local FIRST_LEVEL = options[12] == 1
+if FIRST_LEVEL then unopened_messages, new_ids = max_messages, 0 end
 
 -- Lua passes at most about 8,000 arguments at once.
 local PASSED = 4000

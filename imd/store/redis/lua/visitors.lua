@@ -5,6 +5,9 @@
 -- that agent has got, so that it gets none twice. 'given' exists as long as the visitor has an agent.
 -- WAITING holds the visitors that wait for an agent, or whose agent has not got everything yet.
 --
+-- At the first level nodes of 0.1 serve the same desk, and count nothing. Then a new agent gets what the last one has not
+-- read, as from them: 'waiting' is the only list.
+--
 -- An agent has two sets of visitors. 'visitors' is its load. 'silent' holds visitors that have written nothing for a day
 -- and are still owed an answer.
 
@@ -46,6 +49,7 @@ end
 
 -- Note that an agent has got these messages, and that they have no answer. `given`: how many there were before.
 local function note_given(visitor, agent, bodies, given)
+  if FIRST_LEVEL then return end
   local unanswered_at, given_at = key(visitor, 'unanswered'), key(visitor, 'given')
   redis.call('RPUSH', unanswered_at, unpack(bodies, math.max(1, #bodies - UNANSWERED + 1)))
   redis.call('LTRIM', unanswered_at, -UNANSWERED, -1)
@@ -70,16 +74,23 @@ local function unread_of(agent)
   return unread_by[agent]
 end
 
--- How many messages a visitor's agents have got since the last answer. Older versions did not count: then the messages
--- that the agent has not read are taken for unanswered.
-local function given_to(visitor, agent)
-  local given = redis.call('HGET', key(visitor, 'given'), '')
-  if given then return tonumber(given) end
+-- The messages of a visitor among them, the oldest first.
+local function unread_from(agent, visitor)
   local own, bodies = '"userId":"' .. visitor .. '"', {}
   local unread = unread_of(agent)
   for i = #unread, 1, -1 do
     if not is_shared(unread[i]) and string.find(unread[i], own, 1, true) then bodies[#bodies + 1] = unread[i] end
   end
+  return bodies
+end
+
+-- How many messages a visitor's agents have got since the last answer. Older versions did not count: then the messages
+-- that the agent has not read are taken for unanswered.
+local function given_to(visitor, agent)
+  if FIRST_LEVEL then return 0 end
+  local given = redis.call('HGET', key(visitor, 'given'), '')
+  if given then return tonumber(given) end
+  local bodies = unread_from(agent, visitor)
   if #bodies > 0 then note_given(visitor, agent, bodies, 0) end
   return #bodies
 end
@@ -88,6 +99,7 @@ local function claim(visitor, agent)
   local owed = redis.call('EXISTS', key(visitor, 'unanswered')) == 1
   redis.call('SET', key(visitor, 'agent'), agent, 'EX', owed and keep_s or AGENT_KEPT_S)
   redis.call('SADD', key(agent, 'visitors'), visitor)
+  if FIRST_LEVEL then return end
   redis.call('HSETNX', key(visitor, 'given'), '', 0)
   redis.call('EXPIRE', key(visitor, 'given'), keep_s)
 end
@@ -105,11 +117,17 @@ local function take_back(agent, visitor)
   if redis.call('GET', key(visitor, 'agent')) ~= agent then return end
   given_to(visitor, agent)
   redis.call('DEL', key(visitor, 'agent'))
+  if FIRST_LEVEL then
+    local unread = unread_from(agent, visitor)
+    for i = #unread, 1, -1 do redis.call('LPUSH', key(visitor, 'waiting'), unread[i]) end
+    redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)
+  end
   if redis.call('EXISTS', key(visitor, 'unanswered'), key(visitor, 'waiting')) > 0 or least_loaded() then wait(visitor) end
 end
 
 -- The visitor's agent has answered, so the next agent does not get these messages.
 local function answered(visitor, agent)
+  if FIRST_LEVEL then return end
   if redis.call('GET', key(visitor, 'agent')) ~= agent then return end
   redis.call('DEL', key(visitor, 'unanswered'), key(visitor, 'given'))
   redis.call('HSET', key(visitor, 'given'), '', 0)
@@ -122,9 +140,13 @@ end
 local function give(visitor, agent, bodies, deliveries)
   local inbox = open_inbox(agent)
   for _, body in ipairs(bodies) do
-    -- With user and body, since the node's request does not name them.
-    deliveries[#deliveries + 1] = {agent, inbox.epoch, add(inbox, body), inbox.channels, body}
+    -- An agent may get back a visitor whose messages it still has: a number never moves.
+    if not (FIRST_LEVEL and redis.call('ZSCORE', key(agent, 'inbox'), body)) then
+      -- With user and body, since the node's request does not name them.
+      deliveries[#deliveries + 1] = {agent, inbox.epoch, add(inbox, body), inbox.channels, body}
+    end
   end
+  if inbox.count == 0 then return 0 end
   return write(inbox)
 end
 

@@ -227,7 +227,7 @@ class BusTests(unittest.TestCase):
         before = dropped("malformed")
         for body in (b"", b"{}", b"\xc1", encode(["hints", "x", [[1, 2]]])):
             broker.channel.basic_publish("imd.node", two.address, body)
-        broker.channel.basic_publish("imd.search", "", encode(["unheard-of", "x", []]))
+        broker.channel.basic_publish("imd.all", "", encode(["unheard-of", "x", []]))
         await until(lambda: dropped("malformed") >= before + 5, "all are counted")
         two.listen(lambda *_: 1 / 0, *([lambda *_: None] * 5))  # type: ignore[arg-type,return-value]
         one.send_hints(two.address, [Hint("c", "e", 1, None)])
