@@ -9,23 +9,26 @@ from __future__ import annotations
 import json
 import random
 import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from imd.client import events
 from imd.client.acks import Acks
 from imd.client.agenda import Agenda
+from imd.client.catchup import CatchUp
 from imd.client.effects import AskToken, Deliver, Dial, Drop, Effect, HangUp
-from imd.client.events import Message, Outgoing, Refusal, State
-from imd.client.history import History, history_frame
+from imd.client.events import State
 from imd.client.identity import Identity
 from imd.client.link import Link
+from imd.client.numbered import Message, Recall, is_copy
 from imd.client.options import Options
 from imd.client.outbox import Outbox
+from imd.client.outgoing import Outgoing, Refusal
 from imd.client.receiving import Hole, Receiving
 from imd.client.reconnect import Backoff, Verdict, judge
+from imd.client.requests import KINDS, Requests, question
 from imd.client.sending import Sending
+from imd.client.silence import Silence
 from imd.client.store import Store
 from imd.client.tokens import AGAIN_SECONDS, Tokens
 from imd.protocol.errors import BAD_FRAME, CLOSE_UNAUTHORIZED, INVALID_MESSAGE, UNKNOWN_TYPE
@@ -60,7 +63,10 @@ class Core:
         self._acks = Acks(self._agenda, self._link, self._receiving)
         busy = Backoff(0.5, 15.0, chance)
         self._sending = Sending(self._agenda, self._link, self.outbox, options, busy, wall)
-        self._history = History(self._agenda, self._link, busy)
+        self._requests = Requests(self._agenda, self._link, busy)
+        parts = (self._agenda, self._link, self._requests, self._receiving)
+        self._catch_up = CatchUp(*parts, store, saved, options, self._sending.recalled)
+        self._silence = Silence(self._agenda, self._link, options.pong_seconds, self._not_answered)
         self._tokens = Tokens()
         self._backoff = Backoff(options.min_backoff, options.max_backoff, chance)
         """between two connections"""
@@ -72,6 +78,11 @@ class Core:
     @property
     def device(self) -> str:
         return self._identity.device
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that the cluster has granted; empty before the first `connected`."""
+        return self._link.features or ()
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -91,12 +102,12 @@ class Core:
 
     def deadline(self) -> float | None:
         """When to call `tick` at the latest, by `seconds`; None: not before the next input."""
-        times = (self._agenda.deadline(), self._history.deadline())
+        times = (self._agenda.deadline(), self._requests.deadline())
         return min((at for at in times if at is not None), default=None)
 
     def tick(self) -> None:
         self._agenda.run_timers()
-        self._history.end_overdue()
+        self._requests.end_overdue()
 
     # ---- from the program
 
@@ -119,30 +130,19 @@ class Core:
             self._agenda.cancel_all()
             self._agenda.later("closing", CLOSE_SECONDS, self._not_closed)
         else:
-            self._agenda.add(Drop())
-            self._end(None, "stopped")
+            self._not_closed()
 
-    def send(
-        self,
-        msg: str,
-        to: str = "",
-        group: Sequence[str] = (),
-        content_type: str | None = None,
-        client_msg_id: str | None = None,
-    ) -> Outgoing:
-        """Put a message into the outbox. Raises OutboxFull, or ValueError for one that no node would take."""
-        return self._sending.send(msg, to, group, content_type, client_msg_id or uuid.uuid4().hex)
+    def _not_closed(self) -> None:
+        self._agenda.add(Drop())
+        self._end(None, "stopped")
 
-    def reply(self, message: Message, msg: str, content_type: str | None = None) -> Outgoing:
-        """Answer the sender, or all of a group.
+    def post(self, outgoing: Outgoing) -> Outgoing:
+        """Put an entry into the outbox; gives the one that is kept. Raises as Sending.post."""
+        return self._sending.post(outgoing)
 
-        While the message is unhandled, the reply's clientMsgId derives from it. A program that dies then,
-        gets the message again and replies again has its reply delivered once.
-        """
-        client_msg_id = self._receiving.next_reply(message.id)
-        group = sorted({message.user_id, *message.group} - {self.user_id or ""}) if message.group else []
-        to = "" if group else message.user_id
-        return self.send(msg, to, group, content_type, client_msg_id)
+    def next_reply(self, message: Message) -> str:
+        """A clientMsgId for an answer. That of an unhandled message is the same after a restart."""
+        return self._receiving.next_reply(message.id) or ""
 
     def cancel(self, client_msg_id: str) -> bool:
         return self.outbox.cancel(client_msg_id)
@@ -151,20 +151,13 @@ class Core:
         return self._sending.retry(client_msg_id)
 
     def handled(self, message_id: str) -> None:
-        """The program is done with a message: it is acknowledged, a little later and with others."""
+        """The program is done with an entry: it is acknowledged, a little later and with others."""
         self._acks.moved(self._receiving.handled(message_id))
+        self._catch_up.handled(message_id)
 
-    def ask_history(
-        self,
-        with_: str | None = None,
-        group: Sequence[str] | None = None,
-        everything: bool = False,
-        before: str | None = None,
-        limit: int = 50,
-    ) -> str:
-        """Ask for a page of a conversation, or of all; gives the ref that the `Answer` will name."""
-        frame = history_frame(with_, group, everything, before, limit)
-        return self._history.ask(frame, self.options.history_seconds)
+    def ask(self, kind: str, **fields: Any) -> str:
+        """Ask a question of `requests.KINDS`; gives the ref that the `Answer` will name."""
+        return self._requests.ask(question(kind, **fields), self.options.history_seconds)
 
     # ---- from the shell: tokens
 
@@ -206,7 +199,7 @@ class Core:
             self._watch()
             kind = frame.get("type")
             if kind is None:
-                self._on_message(frame)
+                self._on_numbered(frame)
             elif kind in _HANDLERS:
                 _HANDLERS[kind](self, frame)
         except (ValueError, TypeError, KeyError, Hole) as error:
@@ -242,6 +235,7 @@ class Core:
             self._come_back(0.0 if first else pause, code, reason)
         elif self._identity.forget_visitor():
             self._receiving.forget()
+            self._catch_up.forget()
             self._come_back(self._backoff.next(), code, reason)
         else:
             self._end(code, reason, permanent=True)
@@ -251,47 +245,60 @@ class Core:
     def _on_connected(self, frame: dict[str, Any]) -> None:
         if self.state is not State.CONNECTING:
             return
-        now = self._seconds()
         self.user_id = frame["userId"]
-        link = self._link
-        link.limits = dict(frame.get("limits") or {})
-        link.opened_at, link.server_ahead_ms = now, frame["serverTime"] - now * 1000
-        link.ping_seconds = self.options.ping_seconds or frame.get("pingSeconds") or 25.0
+        self._link.described(frame, self._seconds(), self.options.ping_seconds)
         other = self._identity.confirmed(frame["userId"], frame.get("visitorToken"))
         if other is not None:
             self._receiving.forget()
+            self._catch_up.forget()
             self._sending.refuse_all(other)
         self._receiving.start_at(frame["epoch"], frame["seq"])
         self._agenda.cancel_all()
         self._tokens.connected(frame.get("exp"))
         if "exp" in frame:
             self._plan_token()
-        link.is_open = True
+        self._link.is_open = True
         self._set_state(State.OPEN)
         self._watch()
         self._agenda.emit(events.Connected(frame["userId"], frame["recovered"], frame))
         if not frame["recovered"]:
             self._report_gap()
         self._sending.flush()
-        self._history.flush()
+        self._requests.flush()
+        self._catch_up.opened(gap=not frame["recovered"])
 
     def _on_reset(self, frame: dict[str, Any]) -> None:
         self._receiving.start_at(frame["epoch"], frame["seq"])
         self._report_gap()
+        self._catch_up.gap()
 
     def _report_gap(self) -> None:
         self._agenda.emit(events.Gap())
         self._acks.confirm_start()
 
-    def _on_message(self, frame: dict[str, Any]) -> None:
-        message = self._receiving.take(frame)
+    def _on_numbered(self, frame: dict[str, Any]) -> None:
+        mine = elsewhere = False
+        if is_copy(frame, self.user_id):
+            # A copy for one's own devices. It is no answer: only `accepted` ends an entry of the outbox.
+            mine = self.outbox.placed(frame.get("clientMsgId") or "", frame.get("id") or "")
+            elsewhere = not mine
+        entry = self._receiving.take(frame, mine, elsewhere, "events" in self.options.features)
         if self._receiving.gap:
             self._receiving.gap = False
             self._agenda.emit(events.Gap())
-        if message is None:
+            self._catch_up.gap()
+        if entry is None:
             self._acks.moved(self._receiving.skip())
-        else:
-            self._agenda.add(Deliver(message))
+            return
+        if isinstance(entry, Recall):
+            self._sending.recalled(entry.of)
+        self._agenda.add(Deliver(entry))
+        self._catch_up.numbered(entry.id)
+
+    def _on_accepted(self, frame: dict[str, Any]) -> None:
+        if "sync" in (self._link.features or ()) and frame.get("id"):
+            self._receiving.know(frame["id"])
+        self._sending.accepted(frame)
 
     def _on_error(self, frame: dict[str, Any]) -> None:
         refusal = Refusal(frame["code"], frame.get("reason") or "")
@@ -299,8 +306,8 @@ class Core:
         retry_seconds = (frame.get("retryAfterMs") or 0) / 1000
         if "clientMsgId" in frame:
             self._sending.refused(frame["clientMsgId"], refusal, temporary, retry_seconds)
-        elif frame.get("ref") in self._history:
-            self._history.refused(frame["ref"], refusal, temporary, retry_seconds)
+        elif frame.get("ref") in self._requests:
+            self._requests.refused(frame["ref"], refusal, temporary, retry_seconds)
         elif self.state is State.CONNECTING and refusal.code in (BAD_FRAME, INVALID_MESSAGE, UNKNOWN_TYPE):
             # The connect signal is wrong, and the next one would be the same.
             self._agenda.add(Drop())
@@ -326,23 +333,12 @@ class Core:
         self._agenda.add(Drop())
         self._come_back(self._backoff.next(), None, "not connected in time")
 
-    def _not_closed(self) -> None:
-        self._agenda.add(Drop())
-        self._end(None, "stopped")
-
-    def _ping(self) -> None:
-        self._agenda.transmit({"type": "ping"})
-        self._agenda.later("pong", self.options.pong_seconds, self._not_answered)
-
     def _not_answered(self) -> None:
         self._agenda.add(Drop())
         self.closed(self.connection, None, "the node is silent")
 
     def _watch(self) -> None:
-        """A frame came: begin to measure the node's silence anew."""
-        self._agenda.cancel("pong")
-        if self.state is State.OPEN and not self._stopping:
-            self._agenda.later("silence", self._link.ping_seconds, self._ping)
+        self._silence.heard(self.state is State.OPEN and not self._stopping)
 
     def _plan_token(self, least: float = 0.0) -> None:
         """Ask for a newer token in good time, but not before `least` seconds."""
@@ -372,7 +368,7 @@ class Core:
     def _end(self, code: int | None, reason: str, permanent: bool = False) -> None:
         self._lost()
         self._set_state(State.CLOSED, code, reason, permanent=permanent)
-        self._history.end_all(events.Ended(code, reason, permanent))
+        self._requests.end_all(events.Ended(code, reason, permanent))
 
     def _lost(self) -> None:
         """The connection is gone. Later inputs about it have an old number, and are ignored."""
@@ -381,7 +377,8 @@ class Core:
         self._agenda.cancel_all()
         self._acks.lost()
         self._sending.lost()
-        self._history.lost()
+        self._requests.lost()
+        self._catch_up.lost()
 
     def _set_state(self, state: State, code: int | None = None, reason: str = "", **more: Any) -> None:
         self.state = state
@@ -391,10 +388,10 @@ class Core:
 _HANDLERS: dict[str, Callable[[Core, dict[str, Any]], None]] = {
     "connected": Core._on_connected,
     "reset": Core._on_reset,
-    "accepted": lambda core, frame: core._sending.accepted(frame),
+    "accepted": Core._on_accepted,
     "error": Core._on_error,
-    "history": lambda core, frame: core._history.answered(frame),
     "token": Core._on_token,
     "leaving": Core._on_leaving,
+    **dict.fromkeys(KINDS, lambda core, frame: core._requests.answered(frame)),
 }
 """by a frame's type; a frame of another type is only a sign of life"""

@@ -6,16 +6,19 @@ A shell adds sockets, timers and promises (asyncio's futures, Twisted's Deferred
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from imd.client import effects, events
 from imd.client.core import Core
-from imd.client.events import Event, Message, Outgoing, Page, State
+from imd.client.events import Event, State
 from imd.client.hint import with_hint
-from imd.client.inbound import Inbound, Messages
+from imd.client.inbound import Entries, Inbound, Messages
+from imd.client.numbered import Entry
 from imd.client.options import Options
+from imd.client.outgoing import Outgoing
+from imd.client.program import Program
 from imd.client.store import MemoryStore, Store
 
 _log = logging.getLogger("imd.client")
@@ -24,7 +27,7 @@ EventType = TypeVar("EventType")
 Token = Callable[[], "str | Awaitable[str]"]
 
 
-class Driver(ABC):
+class Driver(Program):
     """The methods for programs, and the performance of the core's effects."""
 
     def __init__(
@@ -74,8 +77,9 @@ class Driver(ABC):
         return self._core.limits
 
     @property
-    def outbox(self) -> tuple[Outgoing, ...]:
-        return self._core.outbox.all
+    def features(self) -> tuple[str, ...]:
+        """Those of `options.features` that the cluster has granted; empty before the first `connected`."""
+        return self._core.features
 
     def start(self) -> None:
         """Connect, and come back whenever the connection is lost. Needs a running reactor or event loop."""
@@ -97,29 +101,6 @@ class Driver(ABC):
         """Done when everything in the outbox is accepted, or refused for good. Raises Ended."""
         return self._promise_in(self._drained, not self._core.outbox.waiting)
 
-    def send(
-        self,
-        msg: str,
-        *,
-        to: str = "",
-        group: Sequence[str] = (),
-        content_type: str | None = None,
-        client_msg_id: str | None = None,
-    ) -> Outgoing:
-        """Queue a message, to be sent until the node has accepted it or refused it for good.
-
-        Raises OutboxFull, or ValueError for a message that no node would take.
-        """
-        outgoing = self._core.send(msg, to, group, content_type, client_msg_id)
-        self._pump()
-        return outgoing
-
-    def reply(self, message: Message, msg: str, content_type: str | None = None) -> Outgoing:
-        """Answer the sender of a message, or its group."""
-        outgoing = self._core.reply(message, msg, content_type)
-        self._pump()
-        return outgoing
-
     def accepted(self, outgoing: Outgoing) -> Awaitable[events.Accepted]:
         """The node's answer to a message, also one that has come already. Raises Refused or Ended."""
         promise = self._promise()
@@ -133,42 +114,21 @@ class Driver(ABC):
             self._answers.setdefault(outgoing.client_msg_id, []).append(promise)
         return promise
 
-    def cancel(self, outgoing: Outgoing) -> bool:
-        """Forget a message that failed or was never sent; False for any other."""
-        return self._core.cancel(outgoing.client_msg_id)
-
-    def retry(self, outgoing: Outgoing) -> bool:
-        """Send a failed message again, as the last of the outbox."""
-        done = self._core.retry(outgoing.client_msg_id)
-        self._pump()
-        return done
-
-    def history(
-        self,
-        with_: str | None = None,
-        *,
-        group: Sequence[str] | None = None,
-        everything: bool = False,
-        before: str | None = None,
-        limit: int = 50,
-    ) -> Awaitable[Page]:
-        """The newest messages of a conversation before a message id. Raises Refused, Unanswered or Ended."""
-        promise = self._promise()
-        if self._end is not None:
-            self._settle(promise, self._end)
-            return promise
-        ref = self._core.ask_history(with_, group, everything, before, limit)
-        self._answers[ref] = [promise]
-        self._pump()
-        return promise
-
     def messages(self) -> Messages:
-        """Received messages, for one `async for`."""
-        return Messages(self._next_message, self.handled)
+        """Received messages of others, for one `async for`. Everything else is passed over."""
+        return Messages(self._next_entry, self.handled)
 
-    def handled(self, message: Message) -> None:
-        """The program is done with a message that it took from `messages`."""
-        self._core.handled(message.id)
+    def inbox(self) -> Entries:
+        """All that the inbox brings, for one `async for`: imd.client.Entry.
+
+        Besides others' messages: edits, recalls, reactions, changes of rooms, and one's own messages from
+        other devices (`elsewhere`).
+        """
+        return Entries(self._next_entry, self.handled)
+
+    def handled(self, entry: Entry) -> None:
+        """The program is done with what it took from `messages` or `inbox`."""
+        self._core.handled(entry.id)
         self._pump()
 
     def on(self, kind: type[EventType], listener: Callable[[EventType], object]) -> Callable[[], None]:
@@ -251,8 +211,17 @@ class Driver(ABC):
             waiting.append(promise)
         return promise
 
-    def _next_message(self) -> Any:
+    def _next_entry(self) -> Any:
         return self._inbound.next(self._end)
+
+    def _ask(self, kind: str, **fields: Any) -> Any:
+        promise = self._promise()
+        if self._end is not None:
+            self._settle(promise, self._end)
+            return promise
+        self._answers[self._core.ask(kind, **fields)] = [promise]
+        self._pump()
+        return promise
 
     def _pump(self) -> None:
         """Perform the core's effects. When a listener calls back, the loop that is running performs them."""
@@ -285,8 +254,8 @@ class Driver(ABC):
         match effect:
             case effects.Transmit(text):
                 self._transmit(text)
-            case effects.Deliver(message):
-                self._inbound.put(message)
+            case effects.Deliver(entry):
+                self._inbound.put(entry)
             case effects.Emit(event):
                 self._happened(event)
             case effects.Answer(ref, result):

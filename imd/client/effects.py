@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from imd.client.events import ClientError, Event, Message, Page
+from imd.client.events import Event
+from imd.client.numbered import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +47,18 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Give a message to the program. Call `handled` when the program is done with it."""
+    """Give an entry of the inbox to the program. Call `handled` when the program is done with it."""
 
-    message: Message
+    entry: Entry
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer the `ask_history` that gave this ref."""
+    """Answer the `ask` that gave this ref."""
 
     ref: str
-    result: Page | ClientError
+    result: Any
+    """an answer of imd.client.events, a list of messages, or a ClientError"""
 
 
 Effect = AskToken | Dial | Transmit | HangUp | Drop | Emit | Deliver | Answer

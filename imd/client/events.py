@@ -1,4 +1,4 @@
-"""Messages, events and errors, as programs see them. No I/O."""
+"""Events, answers and errors, as programs see them. No I/O."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from imd.client.numbered import Edit, Member, Message, Reaction, Recall, RoomEvent
+from imd.client.outgoing import Outgoing, Refusal
 
 
 class State(StrEnum):
@@ -21,79 +24,64 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A received message, or one of the archive (without `seq`). Times are milliseconds since the epoch."""
+class Page:
+    """A page of the archive, oldest first."""
 
-    id: str
-    user_id: str
-    """the sender"""
-    msg: str
-    send_time: int
-    to: str = ""
-    group: tuple[str, ...] = ()
-    from_user_type: str = ""
-    content_type: str | None = None
-    client_msg_id: str | None = None
-    is_visitor: bool = False
-    seq: int | None = None
+    entries: list[Message | RoomEvent]
+    """messages, and in a room also its changes"""
+    more: bool
+    """there are older entries"""
+    more_after: bool = False
+    """there are newer entries"""
 
-    @classmethod
-    def of(cls, frame: Mapping[str, Any]) -> Message:
-        """From a decoded frame. Unknown fields are left out. Raises KeyError without an id."""
-        return cls(
-            id=frame["id"],
-            user_id=frame.get("userId") or "",
-            msg=frame.get("msg") or "",
-            send_time=frame.get("sendTime") or 0,
-            to=frame.get("to") or "",
-            group=tuple(frame.get("group") or ()),
-            from_user_type=frame.get("fromUserType") or "",
-            content_type=frame.get("contentType"),
-            client_msg_id=frame.get("clientMsgId"),
-            is_visitor=bool(frame.get("isVisitor")),
-            seq=frame.get("seq"),
-        )
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """A message of the outbox. `state`: waiting, sent (without an answer yet), accepted or failed."""
-
-    client_msg_id: str
-    msg: str
-    to: str = ""
-    group: tuple[str, ...] = ()
-    content_type: str | None = None
-    queued_at: int = 0
-    """milliseconds since the epoch, by the client's clock"""
-    sent_at: int | None = None
-    """the first time that it was sent and not refused unseen, in milliseconds of the node's clock"""
-    state: str = "waiting"
-    error: Refusal | None = None
-    """why it failed"""
-    id: str = ""
-    """the message's id, once it is accepted"""
-    send_time: int = 0
-    """milliseconds since the epoch, by the servers' clock, once it is accepted"""
-
-    def frame(self) -> dict[str, Any]:
-        frame: dict[str, Any] = {"clientMsgId": self.client_msg_id, "msg": self.msg}
-        if self.to:
-            frame["to"] = self.to
-        elif self.group:
-            frame["group"] = list(self.group)
-        if self.content_type is not None:
-            frame["contentType"] = self.content_type
-        return frame
+    @property
+    def messages(self) -> list[Message]:
+        return [entry for entry in self.entries if isinstance(entry, Message)]
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A page of the archive, oldest message first."""
+class Changes:
+    """Events of the archive, oldest first: all but messages."""
 
-    messages: list[Message]
+    events: list[Edit | Recall | Reaction | RoomEvent]
     more: bool
-    """there are older messages"""
+    """there are later ones, after the last of these"""
+    complete: str
+    """everything up to this id is archived"""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomInfo:
+    """A room of one's own."""
+
+    room: str
+    name: str
+    role: str
+    count: int
+    version: int
+    posting: str = "all"
+    history: str = "joined"
+    joining: str = "invite"
+    data: Mapping[str, Any] | None = None
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPage:
+    """Rooms of one's own, by id."""
+
+    rooms: list[RoomInfo]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPage:
+    """Members of a room, by user id."""
+
+    room: str
+    version: int
+    users: list[Member]
+    more: bool
 
 
 # ---- events
@@ -121,19 +109,15 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The message is in every recipient's inbox and in the archive queue: it cannot be lost any more."""
+    """The event is in every recipient's inbox and in the archive queue: it cannot be lost any more.
+
+    `outgoing` has the `room` and `version` of a room's action. If its `changed` is False, nothing had to be
+    done, and there is no id.
+    """
 
     outgoing: Outgoing
     id: str
     send_time: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An error of the protocol: its code, and words for people."""
-
-    code: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class Identity:
                 frame["userId"] = options.user_id
         if token is not None:
             frame["token"] = token
+        if options.features:
+            frame["features"] = list(options.features)
         if options.ephemeral:
             frame["ephemeral"] = True
         epoch, seq = cursor

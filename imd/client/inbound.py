@@ -1,4 +1,4 @@
-"""Received messages on their way to the program, which takes them one at a time."""
+"""Received entries on their way to the program, which takes them one at a time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from imd.client.events import Ended, Message
+from imd.client.events import Ended
+from imd.client.numbered import Entry, Message
 
 
 class Inbound:
@@ -19,18 +20,18 @@ class Inbound:
     def __init__(self, promise: Callable[[], Any], settle: Callable[[Any, Any], None]) -> None:
         self._promise = promise
         self._settle = settle
-        self._queue: deque[Message] = deque()
+        self._queue: deque[Entry] = deque()
         self._wanted: Any = None
-        """the promise of the next message, if the loop waits for one"""
+        """the promise of the next entry, if the loop waits for one"""
 
-    def put(self, message: Message) -> None:
+    def put(self, entry: Entry) -> None:
         if self._wanted is None:
-            self._queue.append(message)
+            self._queue.append(entry)
         else:
-            self._keep(message)
+            self._keep(entry)
 
     def next(self, end: Ended | None) -> Any:
-        """A promise of the next message, or of the end if the client has come to one."""
+        """A promise of the next entry, or of the end if the client has come to one."""
         promise = self._promise()
         if self._queue:
             self._settle(promise, self._queue.popleft())
@@ -41,7 +42,7 @@ class Inbound:
         return promise
 
     def end(self, end: Ended) -> None:
-        """No message will come any more."""
+        """Nothing will come any more."""
         if self._wanted is not None:
             self._keep(_last_word(end))
 
@@ -55,28 +56,44 @@ def _last_word(end: Ended) -> Ended | None:
     return end if end.permanent else None
 
 
-class Messages:
-    """`async for message in client.messages()`: a message is handled when the loop asks for the next one.
+class Entries:
+    """`async for entry in client.inbox()`: an entry is handled when the loop asks for the next one.
 
-    A loop body that raises leaves its message unhandled: the message comes again after a restart. After
-    `break`, call `client.handled(message)`. The loop ends when the client is stopped; it raises Ended if the
-    client must not come back.
+    A loop body that raises leaves its entry unhandled: it comes again after a restart. After `break`, call
+    `client.handled(entry)`. The loop ends when the client is stopped; it raises Ended if the client must not
+    come back.
     """
 
-    def __init__(self, next_message: Callable[[], Any], handled: Callable[[Message], None]) -> None:
-        self._next_message = next_message
+    def __init__(self, next_entry: Callable[[], Any], handled: Callable[[Entry], None]) -> None:
+        self._next_entry = next_entry
         self._handled = handled
-        self._last: Message | None = None
+        self._last: Entry | None = None
+
+    def __aiter__(self) -> Entries:
+        return self
+
+    async def __anext__(self) -> Entry:
+        if self._last is not None:
+            last, self._last = self._last, None
+            self._handled(last)
+        entry: Entry | None = await self._next_entry()
+        if entry is None:
+            raise StopAsyncIteration
+        self._last = entry
+        return entry
+
+
+class Messages:
+    """`async for message in client.messages()`: others' messages, handled as in Entries."""
+
+    def __init__(self, next_entry: Callable[[], Any], handled: Callable[[Entry], None]) -> None:
+        self._entries = Entries(next_entry, handled)
 
     def __aiter__(self) -> Messages:
         return self
 
     async def __anext__(self) -> Message:
-        if self._last is not None:
-            self._handled(self._last)
-            self._last = None
-        message: Message | None = await self._next_message()
-        if message is None:
-            raise StopAsyncIteration
-        self._last = message
-        return message
+        while True:
+            entry = await anext(self._entries)
+            if isinstance(entry, Message) and not entry.elsewhere:
+                return entry

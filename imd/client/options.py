@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -25,8 +26,10 @@ class Options:
     """ask for a token at each connect, and before the present one expires"""
     hint: bool = True
     """name the user in the WebSocket's URL, for a gateway"""
+    features: Sequence[str] = ("events", "sync")
+    """asked for when connecting; empty: messages only, as in 0.1"""
     max_outbox: int = 1000
-    """most messages that are neither accepted nor failed"""
+    """most entries that are neither accepted nor failed"""
     dedup_seconds: float = 3600.0
     """how long the nodes know a clientMsgId; a message that has no answer for nine tenths of it fails"""
     min_backoff: float = 1.0

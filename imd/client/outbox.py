@@ -1,8 +1,9 @@
-"""Messages in order, kept until the node has accepted them or refused them for good."""
+"""Messages and other events in order, kept until the node has accepted them or refused them for good."""
 
 from __future__ import annotations
 
-from imd.client.events import OutboxFull, Outgoing, Refusal
+from imd.client.events import OutboxFull
+from imd.client.outgoing import Outgoing, Refusal
 from imd.client.store import Store
 
 MAX_CONVERSATIONS = 32
@@ -12,7 +13,7 @@ MAX_FAILED = 100
 
 
 class Outbox:
-    """At most `most` messages that have not failed; one of each conversation is unanswered at a time.
+    """At most `most` entries that have not failed; one of each `order` is unanswered at a time.
 
     With two on their way, a temporary refusal of the first would put it behind the second.
     """
@@ -23,7 +24,9 @@ class Outbox:
         self._all = {outgoing.client_msg_id: outgoing for outgoing in saved}
         self._sent_once: set[str] = set()
         self._held: dict[str, float] = {}
-        """messages that are not sent before a time, by clientMsgId; the time is the caller's"""
+        """entries that are not sent before a time, by clientMsgId; the time is the caller's"""
+        self._holds: dict[str, int] = {}
+        """how often in succession an entry was held, by clientMsgId"""
 
     @property
     def all(self) -> tuple[Outgoing, ...]:
@@ -54,7 +57,7 @@ class Outbox:
                 return None
             if outgoing.state == "failed":
                 continue
-            conversation = outgoing.to or frozenset(outgoing.group)
+            conversation = outgoing.order
             held = self._held.get(outgoing.client_msg_id, now) > now
             if outgoing.state == "waiting" and conversation not in busy and not held:
                 outgoing.state = "sent"
@@ -65,8 +68,14 @@ class Outbox:
         return None
 
     def hold(self, outgoing: Outgoing, until: float) -> None:
-        """Do not send a message before a time, nor those behind it to the same recipients."""
+        """Do not send an entry before a time, nor those behind it with the same `order`."""
         self._held[outgoing.client_msg_id] = until
+
+    def count_hold(self, outgoing: Outgoing) -> int:
+        """How often the entry was held before."""
+        count = self._holds.get(outgoing.client_msg_id, 0)
+        self._holds[outgoing.client_msg_id] = count + 1
+        return count
 
     def next_release(self, now: float) -> float | None:
         """The first time after `now` that a message is held until."""
@@ -87,6 +96,30 @@ class Outbox:
             self._sent_once.discard(outgoing.client_msg_id)
             outgoing.sent_at = None
             self._store.put_outgoing(outgoing)
+
+    def placed(self, client_msg_id: str, message_id: str) -> bool:
+        """The inbox has a copy of this entry, before its answer. False if the entry is not here."""
+        outgoing = self._all.get(client_msg_id)
+        if outgoing is None:
+            return False
+        outgoing.id = message_id
+        self._store.put_outgoing(outgoing)
+        return True
+
+    def recalled(self, message_id: str) -> list[Outgoing]:
+        """Forget the texts of a recalled message: its edits, and itself if it has failed. Gives what is gone.
+
+        A message without an answer stays until it has one: sent again, it must be the same.
+        """
+        gone = [
+            outgoing
+            for outgoing in self._all.values()
+            if (outgoing.kind == "edit" and outgoing.of == message_id)
+            or (outgoing.id == message_id and outgoing.state == "failed")
+        ]
+        for outgoing in gone:
+            self._drop(outgoing.client_msg_id)
+        return gone
 
     def fail_all(self, refusal: Refusal, but_unsent: bool) -> list[Outgoing]:
         """Make every message fail; `but_unsent`: except those that were never sent."""
@@ -153,4 +186,5 @@ class Outbox:
         self._store.drop_outgoing(client_msg_id)
         del self._all[client_msg_id]
         self._held.pop(client_msg_id, None)
+        self._holds.pop(client_msg_id, None)
         self._sent_once.discard(client_msg_id)

@@ -1,6 +1,6 @@
-"""Receiving: each message once, and a cursor that moves past the handled ones. No I/O.
+"""Receiving: each entry of the inbox once, and a cursor that moves past the handled ones. No I/O.
 
-Numbers are only valid on one connection and in one epoch. A message that comes again is known by its id.
+Numbers are only valid on one connection and in one epoch. An entry that comes again is known by its id.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from imd.client.events import Message
+from imd.client.numbered import Entry, entry_of
 from imd.client.store import Saved, Store
 
 KEPT_IDS = 20_000
@@ -38,6 +38,8 @@ class Receiving:
         """ids that the program has, and has not handled yet"""
         self._seen: dict[str, None] = dict.fromkeys(saved.seen)
         """ids that were handled, oldest first"""
+        self._unstored: list[str] = []
+        """ids of `_seen` that are stored with the next cursor"""
         self._replies: dict[str, int] = {}
         """how often each unhandled message was replied to, by id"""
 
@@ -49,9 +51,10 @@ class Receiving:
             self.epoch, self.seq = epoch, seq
             self._store.put_cursor(epoch, seq, [])
 
-    def take(self, frame: Mapping[str, Any]) -> Message | None:
-        """The message of a numbered frame; None if the program has it already, or its kind is unknown.
+    def take(self, frame: Mapping[str, Any], mine: bool, elsewhere: bool, events: bool) -> Entry | None:
+        """The entry of a numbered frame; None if the program has it already, or is not to get it.
 
+        `mine`: this device sent it. `elsewhere`: another device of the user did. `events`: kinds are known.
         Raises Hole the first time that a number is missing; the second time it sets `gap` and goes on.
         """
         seq = frame["seq"]
@@ -66,16 +69,37 @@ class Receiving:
         if self._hole == here:
             self._hole = None
         self._wire = seq
-        kind, message_id = frame.get("kind"), frame.get("id")
-        if kind is not None or not isinstance(message_id, str):
+        entry_id = frame.get("id")
+        known = isinstance(entry_id, str) and (events or frame.get("kind") is None)
+        entry = entry_of(frame, elsewhere) if known else None
+        if entry is None:
             # A frame of a later version of the protocol: acknowledged and skipped.
             self._pending.append((seq, ""))
             return None
-        self._pending.append((seq, message_id))
-        if message_id in self._open or message_id in self._seen:
+        self._pending.append((seq, entry.id))
+        if entry.id in self._open or entry.id in self._seen:
             return None
-        self._open.add(message_id)
-        return Message.of(frame)
+        if mine:
+            self._see(entry.id)
+            self._unstored.append(entry.id)
+            return None
+        self._open.add(entry.id)
+        return entry
+
+    def offer(self, frame: Mapping[str, Any]) -> Entry | None:
+        """The entry of a frame without a number; None for one that the program has or had."""
+        entry = entry_of(frame)
+        if entry is None or entry.id in self._open or entry.id in self._seen:
+            return None
+        self._open.add(entry.id)
+        return entry
+
+    def know(self, entry_id: str) -> None:
+        """This device has sent it: a copy in the inbox is not for the program."""
+        if entry_id not in self._seen:
+            self._see(entry_id)
+            if self.epoch is not None:
+                self._store.put_cursor(self.epoch, self.seq, [entry_id])
 
     def handled(self, message_id: str) -> int:
         """The program is done with a message. Gives by how far the cursor moved."""
@@ -83,9 +107,7 @@ class Receiving:
         if message_id not in self._open:
             return 0
         self._open.discard(message_id)
-        self._seen[message_id] = None
-        while len(self._seen) > KEPT_IDS:
-            del self._seen[next(iter(self._seen))]
+        self._see(message_id)
         return self._move([message_id])
 
     def next_reply(self, message_id: str) -> str | None:
@@ -104,8 +126,14 @@ class Receiving:
         while self._pending and self._pending[0][1] not in self._open:
             self.seq, _ = self._pending.popleft()
         if self.epoch is not None and (handled or self.seq != before):
-            self._store.put_cursor(self.epoch, self.seq, handled)
+            self._store.put_cursor(self.epoch, self.seq, self._unstored + handled)
+            self._unstored.clear()
         return self.seq - before
+
+    def _see(self, entry_id: str) -> None:
+        self._seen[entry_id] = None
+        while len(self._seen) > KEPT_IDS:
+            del self._seen[next(iter(self._seen))]
 
     def forget(self) -> None:
         """Another user: another inbox."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from imd.client.agenda import Agenda
-from imd.client.events import Accepted, Failed, Outgoing, Refusal
+from imd.client.events import Accepted, Failed, Refused
 from imd.client.link import Link
 from imd.client.options import Options
 from imd.client.outbox import Outbox
+from imd.client.outgoing import NO_EVENTS, Outgoing, Refusal
 from imd.client.reconnect import Backoff
 from imd.protocol.errors import RATE_LIMITED, TOO_LARGE, UNAVAILABLE
 
@@ -19,7 +21,10 @@ EXPIRED = "expired"
 OTHER_USER = "other_user"
 """the client's own code: the outbox was written by another user"""
 
+RECALLED = Refusal("conflict", "the message was recalled")
+
 LEAST_PAUSE_SECONDS = 0.05
+LONGEST_HOLD_SECONDS = 15.0
 LONG_PAUSE_SECONDS = 10.0
 """a longer pause of a `rate_limited` is about its recipients (`[limits] new_ids`), not about the pace"""
 
@@ -47,18 +52,23 @@ class Sending:
 
     # ---- from the program
 
-    def send(
-        self, msg: str, to: str, group: Sequence[str], content_type: str | None, client_msg_id: str
-    ) -> Outgoing:
-        """Raises OutboxFull, or ValueError for a message that no node would take."""
-        if not msg or not (to or group or self._options.visitor):
-            raise ValueError("a text and a recipient are expected")
-        outgoing = Outgoing(client_msg_id, msg, to, tuple(group), content_type)
+    def post(self, outgoing: Outgoing) -> Outgoing:
+        """Put an entry into the outbox.
+
+        Raises OutboxFull, ValueError for a message that no node would take, or Refused if the cluster does
+        not know events (`unsupported`).
+        """
+        if not outgoing.kind and not outgoing.msg:
+            raise ValueError("a text is expected")
+        if [bool(outgoing.to or outgoing.group), bool(outgoing.room)].count(True) > 1:
+            raise ValueError("a room, or users, are expected")
+        if not (outgoing.kind or outgoing.to or outgoing.group or outgoing.room or self._options.visitor):
+            raise ValueError("a recipient is expected")
+        outgoing.check()
+        if outgoing.needs_events and not self._link.knows_events:
+            raise Refused(NO_EVENTS)
+        outgoing.client_msg_id = outgoing.client_msg_id or uuid.uuid4().hex
         outgoing.queued_at = int(self._wall() * 1000)
-        try:
-            json.dumps(outgoing.frame(), ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("a lone surrogate cannot be sent") from None
         outgoing = self.outbox.add(outgoing)
         self.flush()
         return outgoing
@@ -74,9 +84,21 @@ class Sending:
         outgoing = self.outbox.accepted(frame.get("clientMsgId") or "")
         self._backoff.reset()
         if outgoing is not None:
-            outgoing.id, outgoing.send_time = frame["id"], frame["sendTime"]
+            outgoing.id, outgoing.send_time = frame.get("id") or "", frame.get("sendTime") or 0
+            outgoing.changed = frame.get("changed", True)
+            outgoing.room = frame.get("room") or outgoing.room
+            outgoing.version = frame.get("version") or 0
             self._agenda.emit(Accepted(outgoing, outgoing.id, outgoing.send_time))
+            if outgoing.kind == "recall":
+                self.recalled(outgoing.of)
         self.flush()
+
+    def recalled(self, message_id: str) -> None:
+        """A message was recalled: its text, and texts for it, leave the outbox."""
+        for outgoing in self.outbox.recalled(message_id):
+            if outgoing.state != "failed":
+                outgoing.state, outgoing.error = "failed", RECALLED
+                self._agenda.emit(Failed(outgoing, RECALLED))
 
     def refused(self, client_msg_id: str, refusal: Refusal, temporary: bool, retry_seconds: float) -> None:
         """`retry_seconds`: the pause that the node asks for."""
@@ -93,6 +115,12 @@ class Sending:
                 self.outbox.hold(outgoing, self._agenda.seconds() + retry_seconds)
                 self.flush()
                 return
+        if refusal.code == UNAVAILABLE and outgoing.waits_alone:
+            # The archive is behind, or a room is not loaded: others need not wait for that.
+            pause = min(LONGEST_HOLD_SECONDS, 0.5 * 2.0 ** min(self.outbox.count_hold(outgoing), 10))
+            self.outbox.hold(outgoing, self._agenda.seconds() + max(retry_seconds, pause))
+            self.flush()
+            return
         pause = self._backoff.next() if refusal.code == UNAVAILABLE else LEAST_PAUSE_SECONDS
         self._paused = True
         self._agenda.later("send", max(retry_seconds, pause), self._resume)
@@ -114,7 +142,11 @@ class Sending:
         now = self._agenda.seconds()
         now_ms = int(now * 1000 + self._link.server_ahead_ms)
         while self._link.is_open and not self._paused and (outgoing := self.outbox.next(now)) is not None:
-            if outgoing.sent_at is not None and now_ms - outgoing.sent_at > 900 * self._options.dedup_seconds:
+            if outgoing.needs_events and not self._link.knows_events:
+                self._fail(outgoing, NO_EVENTS)
+                continue
+            age = now_ms - outgoing.sent_at if outgoing.sent_at is not None and outgoing.expires else 0
+            if age > 900 * self._options.dedup_seconds:
                 # The nodes may have forgotten its clientMsgId: a resend could be delivered twice.
                 self._fail(outgoing, Refusal(EXPIRED, "sent, but not answered for too long"))
                 continue

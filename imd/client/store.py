@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Protocol
 
-from imd.client.events import Outgoing, Refusal
+from imd.client.outgoing import Outgoing, restored, stored
 
 SEEN = 1024
 """ids of handled messages in the file, which are recognised under other numbers"""
@@ -33,6 +33,10 @@ class Saved:
     """in the order of sending"""
     attempt: int = 0
     """the number of the last connect signal; 0: there was none"""
+    complete: str = ""
+    """events up to this id were in this inbox, or were read from the archive; empty: nobody knows"""
+    behind: bool = False
+    """later events may be missing, and have to be read from the archive"""
 
 
 class Store(Protocol):
@@ -51,8 +55,11 @@ class Store(Protocol):
 
     def drop_outgoing(self, client_msg_id: str) -> None: ...
 
+    def put_complete(self, complete: str, behind: bool) -> None:
+        """Store how far events are known. See `Saved`."""
+
     def put_user(self, user_id: str | None, visitor_token: str | None) -> None:
-        """Store the user. Cursor and ids are deleted: another user has another inbox."""
+        """Store the user. Cursor, ids and `complete` are deleted: another user has another inbox."""
 
     def close(self) -> None: ...
 
@@ -70,6 +77,8 @@ class MemoryStore:
     def put_outgoing(self, outgoing: Outgoing) -> None: ...
 
     def drop_outgoing(self, client_msg_id: str) -> None: ...
+
+    def put_complete(self, complete: str, behind: bool) -> None: ...
 
     def put_user(self, user_id: str | None, visitor_token: str | None) -> None: ...
 
@@ -106,9 +115,11 @@ class SqliteStore:
         if "cursor" in values:
             saved.epoch, saved.seq = json.loads(values["cursor"])
         saved.attempt = int(values.get("attempt", 0))
+        if "complete" in values:
+            saved.complete, saved.behind = json.loads(values["complete"])
         saved.seen = [row[0] for row in self._file.execute("SELECT id FROM seen ORDER BY number")]
         for (text,) in self._file.execute("SELECT message FROM outbox ORDER BY number"):
-            saved.outbox.append(_outgoing(text))
+            saved.outbox.append(restored(text))
         return saved
 
     def put_cursor(self, epoch: str, seq: int, handled: Sequence[str]) -> None:
@@ -131,17 +142,20 @@ class SqliteStore:
         self._file.execute(
             "INSERT INTO outbox (client_msg_id, message) VALUES (?, ?) "
             "ON CONFLICT (client_msg_id) DO UPDATE SET message = excluded.message",
-            (outgoing.client_msg_id, _text(outgoing)),
+            (outgoing.client_msg_id, stored(outgoing)),
         )
 
     def drop_outgoing(self, client_msg_id: str) -> None:
         self._file.execute("DELETE FROM outbox WHERE client_msg_id = ?", (client_msg_id,))
 
+    def put_complete(self, complete: str, behind: bool) -> None:
+        self._put("complete", json.dumps([complete, behind]))
+
     def put_user(self, user_id: str | None, visitor_token: str | None) -> None:
         file = self._file
         file.execute("BEGIN IMMEDIATE")
         try:
-            file.execute("DELETE FROM value WHERE name IN ('user', 'visitor', 'cursor')")
+            file.execute("DELETE FROM value WHERE name IN ('user', 'visitor', 'cursor', 'complete')")
             file.execute("DELETE FROM seen")
             for name, value in (("user", user_id), ("visitor", visitor_token)):
                 if value is not None:
@@ -156,26 +170,3 @@ class SqliteStore:
 
     def _put(self, name: str, value: str) -> None:
         self._file.execute("INSERT OR REPLACE INTO value VALUES (?, ?)", (name, value))
-
-
-def _text(outgoing: Outgoing) -> str:
-    kept = outgoing.frame() | {"queuedAt": outgoing.queued_at, "sentAt": outgoing.sent_at}
-    if outgoing.error is not None:
-        kept["error"] = [outgoing.error.code, outgoing.error.reason]
-    return json.dumps(kept)
-
-
-def _outgoing(text: str) -> Outgoing:
-    kept = json.loads(text)
-    error = kept.get("error")
-    return Outgoing(
-        client_msg_id=kept["clientMsgId"],
-        msg=kept["msg"],
-        to=kept.get("to", ""),
-        group=tuple(kept.get("group", ())),
-        content_type=kept.get("contentType"),
-        queued_at=kept["queuedAt"],
-        sent_at=kept["sentAt"],
-        state="waiting" if error is None else "failed",
-        error=None if error is None else Refusal(*error),
-    )

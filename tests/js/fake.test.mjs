@@ -1,6 +1,5 @@
 // imd.js with a fake node, for answers that real nodes give rarely or never.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { Client } from "../../imd/web/client/imd.js";
 import { accept, asPage, client, fakeNode, numbers, Storage, until, usual, WebSocket } from "./kit.mjs";
@@ -83,37 +82,6 @@ test("a temporary error: the message is sent again after the pause, and the orde
   await until(() => a.outbox.length === 0);
   assert.deepEqual(taken, numbers(20));
   assert.ok(refused >= 7);
-});
-
-// The Python client runs through the same scenarios.
-const scenarios = JSON.parse(readFileSync(new URL("../unit/client/refusals.json", import.meta.url)));
-test("the pause of a refusal is for all messages, or, if it is long, for the refused one's recipients", { concurrency: true }, async (t) => {
-  const run = async ({ sends, refused, cut, taken }) => {
-    const left = { ...refused };
-    let broken = false;
-    const found = [];
-    const fake = await fakeNode((frame, link) => {
-      const { clientMsgId, msg } = frame;
-      if (msg === undefined) return usual(frame, link);
-      if (msg === cut && !broken) {
-        broken = true;
-        return link.cut();
-      }
-      if (msg in left) {
-        link.send({ type: "error", code: "rate_limited", reason: "", temporary: true, retryAfterMs: left[msg], clientMsgId });
-        delete left[msg];
-        return;
-      }
-      found.push(msg);
-      accept(link, frame);
-    });
-    const a = join(fake, { storage: null });
-    sends.forEach(([to, msg]) => a.send({ to, msg }));
-    await until(() => a.outbox.length === 0);
-    assert.deepEqual(found, taken);
-  };
-  // Concurrently, as each long pause takes 15 seconds.
-  await Promise.all(scenarios.map((scenario) => t.test(scenario.name, () => run(scenario))));
 });
 
 test("maxInFlight messages are unanswered at most, one of each conversation", async () => {

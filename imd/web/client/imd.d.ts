@@ -3,8 +3,23 @@
 /** `waiting`: between two attempts. `closed`: stopped, or ended by the node for good. */
 export type State = "idle" | "connecting" | "open" | "waiting" | "closed";
 
-/** A received message, or one of the history, which has no `seq`. */
-export interface Message {
+export type Role = "owner" | "admin" | "member";
+
+/** A room's member. Without a role: `member` when added. */
+export interface Member {
+  userId: string;
+  role?: Role;
+}
+
+/** Equal reactions to a message: `users` are the first 20. */
+export interface Reactions {
+  reaction: string;
+  count: number;
+  users: string[];
+}
+
+interface Numbered {
+  /** None in the history and in `changes`. */
   seq?: number;
   id: string;
   clientMsgId?: string;
@@ -12,20 +27,115 @@ export interface Message {
   fromUserType?: string;
   to?: string;
   group?: string[];
-  msg: string;
-  contentType?: string;
+  room?: string;
   /** Milliseconds since 1970, by the servers' clock. */
   sendTime: number;
   isVisitor?: boolean;
 }
 
-/** A message in the outbox. Its `state` and `error` change. */
+/** A received message, or one of the history. */
+export interface Message extends Numbered {
+  /** Only in a room. */
+  kind?: "message";
+  roomVersion?: number;
+  msg: string;
+  contentType?: string;
+  /** The id of the message that is answered. */
+  replyTo?: string;
+  mentions?: string[];
+  data?: Record<string, unknown>;
+  /** Of the history and of a View: the last edit. */
+  edited?: { id: string; time: number };
+  /** Of the history and of a View: the time of the recall. `msg` is empty. */
+  recalled?: number;
+  reactions?: Reactions[];
+  /** The id of the last reaction that is counted. */
+  reactionsUpTo?: string;
+}
+
+/** `of` is the id of the message. */
+export interface Edit extends Numbered {
+  kind: "edit";
+  of: string;
+  msg: string;
+  contentType?: string;
+  mentions?: string[];
+  data?: Record<string, unknown>;
+}
+
+export interface Recall extends Numbered {
+  kind: "recall";
+  of: string;
+}
+
+export interface React extends Numbered {
+  kind: "react";
+  of: string;
+  reaction: string;
+  /** False: it was taken back. */
+  on: boolean;
+}
+
+export type RoomAction = "create" | "add" | "remove" | "role" | "set" | "join" | "leave" | "close";
+
+/** Rules of a room. */
+export interface Rules {
+  posting?: "all" | "admins";
+  history?: "all" | "joined";
+  joining?: "invite" | "open";
+  data?: Record<string, unknown>;
+}
+
+export interface RoomEvent extends Rules {
+  seq?: number;
+  kind: "room";
+  id: string;
+  clientMsgId?: string;
+  room: string;
+  /** The room's version from now on. */
+  version: number;
+  action: RoomAction;
+  userId: string;
+  fromUserType?: string;
+  /** The users concerned; of a `create` the first 50 members. */
+  users?: Required<Member>[];
+  /** Members afterwards. */
+  count: number;
+  name?: string;
+  sendTime: number;
+}
+
+/** A room of one's own. */
+export interface Room extends Rules {
+  room: string;
+  name: string;
+  role: Role;
+  count: number;
+  version: number;
+  closed?: boolean;
+}
+
+/** An entry of the outbox. Its `state` and `error` change. Without `kind` it is a message. */
 export interface Outgoing {
   readonly clientMsgId: string;
+  readonly kind?: "edit" | "recall" | "react" | "room";
   readonly to?: string;
   readonly group?: string[];
-  readonly msg: string;
+  readonly room?: string;
+  /** Of a message and an edit. */
+  readonly msg?: string;
   readonly contentType?: string;
+  readonly replyTo?: string;
+  readonly mentions?: string[];
+  readonly data?: Record<string, unknown>;
+  /** The id of the message that an edit, a recall or a reaction is about. */
+  readonly of?: string;
+  readonly reaction?: string;
+  readonly on?: boolean;
+  /** Of a room. */
+  readonly action?: RoomAction;
+  readonly name?: string;
+  readonly users?: Member[];
   /** Milliseconds since 1970, by this device's clock. */
   readonly queuedAt: number;
   readonly state: "waiting" | "sent" | "accepted" | "failed";
@@ -37,6 +147,11 @@ export interface Limits {
   groupMembers: number;
   ackWindow: number;
   messagesPerSecond: number;
+  /** These four: where there are events. */
+  dataBytes?: number;
+  roomMembers?: number;
+  editSeconds?: number;
+  recallSeconds?: number;
 }
 
 /** The synchronous interface of localStorage. */
@@ -66,6 +181,8 @@ export interface Options {
   WebSocket?: any;
   /** False: the user does not stand in the WebSocket's URL, where a gateway looks for it. */
   hint?: boolean;
+  /** Asked for when connecting: `["events", "sync"]`. Empty: messages only, as in 0.1. */
+  features?: string[];
   /** True: the node forgets the device when it disconnects. */
   ephemeral?: boolean;
   /** Silence of the node before the client pings it. Default: the node's interval. */
@@ -101,10 +218,25 @@ export interface Connected {
   recovered: boolean;
   serverTime: number;
   limits: Limits;
+  features?: string[];
   pingSeconds: number;
   visitorToken?: string;
   exp?: number;
   [field: string]: unknown;
+}
+
+/** The node's answer to an entry of the outbox. */
+export interface Accepted {
+  clientMsgId: string;
+  /** Absent if nothing had to be done. */
+  id?: string;
+  sendTime?: number;
+  /** False: nothing had to be done. */
+  changed: boolean;
+  /** Of a room's action. */
+  room?: string;
+  version?: number;
+  message: Outgoing;
 }
 
 /** The `detail` of each event. */
@@ -113,7 +245,14 @@ export interface Events {
   connected: Connected;
   /** In order, once. If a listener of `on` returns a promise, the message is handled when that is settled. */
   message: Message;
-  accepted: { clientMsgId: string; id: string; sendTime: number; message: Outgoing };
+  /** One's own message, written on another device. */
+  sent: Message;
+  /** These four: also one's own from other devices, never those of this device. Handled as `message`. */
+  edit: Edit;
+  recall: Recall;
+  react: React;
+  room: RoomEvent;
+  accepted: Accepted;
   failed: { clientMsgId: string; code: string; reason: string; message: Outgoing };
   /** Messages may be missing: read `history({all: true})`, and drop known ones by `id`. */
   gap: Record<string, never>;
@@ -123,11 +262,47 @@ export interface Events {
   outbox: Record<string, never>;
 }
 
-/** The error that `send` throws and `history` rejects with. */
+/** The error that calls throw and promises reject with. */
 export class ImdError extends Error {
   readonly code: string;
   readonly reason: string;
   constructor(code: string, reason: string);
+}
+
+/** One conversation. A visitor has a single one, which `all` names. */
+export type Selector = { with: string } | { group: string[] } | { room: string } | { all: true };
+
+/** Text, and what goes with it. */
+export interface Content {
+  msg: string;
+  contentType?: string;
+  /** User ids, or `["@all"]`. */
+  mentions?: string[];
+  data?: Record<string, unknown>;
+}
+
+type Users = string | Member | (string | Member)[];
+/** The action is refused (`conflict`) if the room has another version by then. */
+type AtVersion = { version?: number };
+
+/** Actions return their entry of the outbox, and throw as `send`. Questions reject with ImdError. */
+export interface Rooms {
+  /** `accepted` tells the new room's id. */
+  create(what: { name: string; users?: Users } & Rules): Outgoing;
+  add(room: string, users: Users, options?: AtVersion): Outgoing;
+  remove(room: string, users: Users, options?: AtVersion): Outgoing;
+  role(room: string, users: Required<Member> | Required<Member>[], options?: AtVersion): Outgoing;
+  set(room: string, what: { name?: string } & Rules & AtVersion): Outgoing;
+  join(room: string, options?: AtVersion): Outgoing;
+  leave(room: string, options?: AtVersion): Outgoing;
+  close(room: string, options?: AtVersion): Outgoing;
+  /** One's own rooms, by id. */
+  list(what?: { after?: string; limit?: number }): Promise<{ rooms: Room[]; more: boolean }>;
+  /** By user id. */
+  members(
+    room: string,
+    what?: { after?: string; limit?: number },
+  ): Promise<{ room: string; version: number; users: Required<Member>[]; more: boolean }>;
 }
 
 export class Client extends EventTarget {
@@ -142,22 +317,62 @@ export class Client extends EventTarget {
   /** Empty until `start` has found a free slot. */
   readonly device: string;
   readonly limits: Limits | null;
+  /** Those of `options.features` that the cluster has granted. Empty before `connected`. */
+  readonly features: readonly string[];
+  readonly rooms: Rooms;
   /** Oldest first; accepted ones are no longer in it. */
   readonly outbox: readonly Outgoing[];
-  /** Put a message into the outbox, connected or not. Throws ImdError: `invalid_message`, or `outbox_full`. */
-  send(what: { to?: string; group?: string[]; msg: string; contentType?: string }): Outgoing;
+  /** Put a message into the outbox, connected or not. Throws ImdError: `invalid_message`, `outbox_full`, or
+   *  `unsupported` for a room, `replyTo`, `mentions` or `data` in a cluster without events. */
+  send(what: { to?: string; group?: string[]; room?: string; replyTo?: string } & Content): Outgoing;
+  /** Replace text, content type, mentions and data of a message of one's own, given as such or by its id. */
+  edit(message: { id: string } | string, what: Content): Outgoing;
+  /** Remove a message for everybody, for good. */
+  recall(message: { id: string } | string): Outgoing;
+  /** Add a reaction; with `on` false take it back. */
+  react(message: { id: string } | string, reaction: string, on?: boolean): Outgoing;
+  /** The node's answer to an entry, also one that has come already. Rejects with ImdError if the entry fails. */
+  accepted(entry: Outgoing): Promise<Accepted>;
   /** Remove a message that has failed, or was never sent, from the outbox. False for any other. */
   cancel(clientMsgId: string): boolean;
   /** Put a failed message at the end of the outbox again, under the same clientMsgId. */
   retry(clientMsgId: string): boolean;
-  /** A page of the archive, oldest first. Waits for a connection. Rejects with ImdError. */
-  history(what: {
-    with?: string;
-    group?: string[];
-    all?: true;
-    before?: string;
-    limit?: number;
-  }): Promise<{ messages: Message[]; more: boolean }>;
+  /** A page of the archive, oldest first. `rooms: false`: rooms are left out. Waits for a connection. Rejects with ImdError. */
+  history(
+    what: Selector & { before?: string; after?: string; around?: string; limit?: number },
+  ): Promise<{ messages: (Message | RoomEvent)[]; more: boolean; moreAfter?: boolean; rooms?: false }>;
+  /** The messages with these ids, at most 50, that one may read. */
+  messages(ids: string[]): Promise<Message[]>;
+  /** Events but no messages, oldest first. Everything up to `complete` is archived. */
+  changes(
+    what: Selector & { after?: string; limit?: number },
+  ): Promise<{ events: (Edit | Recall | React | RoomEvent)[]; more: boolean; complete: string }>;
   /** Call `listener` with each event's detail. Returns a function that ends this. */
   on<T extends keyof Events>(type: T, listener: (detail: Events[T]) => unknown): () => void;
+}
+
+/** Messages as they are now, whatever the order in which the app hears of them: of one conversation, or of all. */
+export class View {
+  /** In the order of their ids. */
+  readonly messages: Message[];
+  get(id: string): Message | undefined;
+  /** Of `message`, `sent`, a history or `messages`. False if nothing looks different. */
+  add(message: Message): boolean;
+  /** The message need not be there yet. Returns its id if it looks different, else null. */
+  apply(event: Edit | Recall | React): string | null;
+  /** What this device sent itself, as `userId`. Returns the id of the message that looks different, else null. */
+  accepted(detail: Accepted, userId: string): string | null;
+  remove(id: string): void;
+}
+
+/** One's own rooms, from their list and their events. Versions that are known are dropped. */
+export class RoomsView {
+  constructor(me: string);
+  /** In the order of their ids. */
+  readonly all: Room[];
+  get(room: string): Room | undefined;
+  /** A page of `rooms.list`. */
+  put(page: { rooms: Room[] }): void;
+  /** False for a version that is known, or older. */
+  apply(event: RoomEvent): boolean;
 }

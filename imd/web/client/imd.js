@@ -20,14 +20,23 @@ const COURIER_MS = 30 * SECOND; // between two searches for the outboxes of clos
 const CLOSE_MS = SECOND;
 const LEASE_MS = 150 * SECOND; // long, as browsers run the timers of hidden tabs once a minute
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
-const MAX_HISTORY = 4; // unanswered requests; the node refuses more
-const MAX_HISTORY_WAITING = 100;
+const MAX_REQUESTS = 4; // unanswered requests; the node refuses more
+const MAX_REQUESTS_WAITING = 100;
+const LONGEST_HOLD_MS = 15 * SECOND; // between two attempts of an entry that the archive or a room holds up
+const CATCH_UP_MS = 15 * SECOND; // before the archive is asked again, when it is behind or did not answer
+const CATCH_UP_PAGE = 200;
+const COMPLETE_MS = 24 * 3600 * SECOND; // a `complete` of that age is renewed
+const CLOCKS_MS = 10 * SECOND; // for the clocks of two nodes
+const FEATURES = ["events", "sync"];
+const KINDS = ["edit", "recall", "react", "room"]; // events besides messages
+const QUESTIONS = ["history", "messages", "changes", "rooms", "members"];
 const BLOCK = 64; // ids of handled messages in one block
 const BLOCKS = 64; // full blocks in the storage
 
+const NO_EVENTS = "this cluster takes messages only";
 const UNSURE = "the connection ended before the answer; it may have been delivered";
 
-/** The error that history() rejects with, and send() throws. Programs decide by `code`. */
+/** The error that questions reject with, and calls that fill the outbox throw. Programs decide by `code`. */
 export class ImdError extends Error {
   constructor(code, reason) {
     super(`${code}: ${reason}`);
@@ -59,6 +68,9 @@ function parsed(text) {
     return undefined;
   }
 }
+
+/** Milliseconds since 1970, from the id of a message or event. */
+const timeOfId = (id) => parseInt(`${id}`.slice(0, 12), 16) || 0;
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
@@ -313,15 +325,18 @@ function numbersOf(text) {
 
 /**
  * A device with its cursor, the ids of handled messages and its outbox, under keys of its own:
- *   base:name        {owner, epoch, seq, attempt, ids, block}: one write moves the cursor and adds ids
+ *   base:name        {owner, epoch, seq, attempt, ids, block, complete, behind}: one write moves the cursor and adds ids
  *   base:name:idsN   a full block of ids; a new one replaces the oldest
  *   base:name:out    the numbers of the entries; base:name:outN an entry
+ *   base:name:new    the same for entries that version 0.1 of this client would take for private messages; base:name:newN
  */
 class Slot {
   owner = null;
   epoch = null;
   seq = 0;
   attempt = 0;
+  complete = ""; // events up to this id were in this inbox, or were read from the archive
+  behind = false; // later ones have to be read from the archive
   items = new Map(); // clientMsgId → item, in order
   #store;
   #key;
@@ -340,6 +355,8 @@ class Slot {
       this.epoch = record.epoch ?? null;
       this.seq = record.seq ?? 0;
       this.attempt = record.attempt ?? 0;
+      this.complete = record.complete ?? "";
+      this.behind = record.behind ?? false;
       this.#ids = record.ids ?? [];
       this.#block = record.block ?? 0;
     }
@@ -349,10 +366,16 @@ class Slot {
       if (Array.isArray(ids)) ids.forEach((id) => this.#seen.add(id));
     }
     this.#ids.forEach((id) => this.#seen.add(id));
-    for (const n of numbersOf(store.get(`${this.#key}:out`))) {
-      this.#next = n + 1;
-      const kept = store.read(`${this.#key}:out${n}`);
-      if (isObject(kept) && kept.entry) this.#remember(kept.entry, n, kept.since ?? null);
+    const found = [];
+    for (const place of ["out", "new"]) {
+      for (const n of numbersOf(store.get(`${this.#key}:${place}`))) {
+        this.#next = Math.max(this.#next, n + 1);
+        const kept = store.read(`${this.#key}:${place}${n}`);
+        if (isObject(kept) && kept.entry) found.push({ ...kept, n });
+      }
+    }
+    for (const { entry, n, since, placed } of found.sort((one, other) => one.n - other.n)) {
+      this.#remember(entry, n, since ?? null).placed = placed ?? null;
     }
   }
 
@@ -376,14 +399,14 @@ class Slot {
   }
 
   save() {
-    const { owner, epoch, seq, attempt } = this;
-    this.#store.write(this.#key, { owner, epoch, seq, attempt, ids: this.#ids, block: this.#block });
+    const { owner, epoch, seq, attempt, complete, behind } = this;
+    this.#store.write(this.#key, { owner, epoch, seq, attempt, ids: this.#ids, block: this.#block, complete, behind });
   }
 
   add(entry, since = null) {
     const item = this.#remember(entry, this.#next++, since);
     this.keep(item);
-    this.#saveIndex();
+    this.#saveIndex(item.place);
     return item;
   }
 
@@ -391,25 +414,28 @@ class Slot {
   keep(item) {
     const { state, ...entry } = item.entry;
     const kept = state === "failed" ? { ...entry, state } : { ...entry, state: "waiting" };
-    this.#store.write(`${this.#key}:out${item.n}`, { entry: kept, since: item.since });
+    this.#store.write(`${this.#key}:${item.place}${item.n}`, { entry: kept, since: item.since, placed: item.placed ?? undefined });
   }
 
   remove(item) {
     if (!this.items.delete(item.entry.clientMsgId)) return;
-    this.#saveIndex();
-    this.#store.remove(`${this.#key}:out${item.n}`);
+    this.#saveIndex(item.place);
+    this.#store.remove(`${this.#key}:${item.place}${item.n}`);
   }
 
   #remember(entry, n, since) {
     // `since`: the first sending that was not refused unseen, by the node's clock; null: it is in no inbox.
-    const item = { entry, n, since, sends: since === null ? 0 : 2, inFlight: false, sentAt: 0, heldUntil: 0, bytes: 0 };
-    item.conversation = JSON.stringify(entry.to ?? (entry.group ? [...entry.group].sort() : null));
+    // `placed`: its id, if the inbox had a copy of it before the answer.
+    const item = { entry, n, since, placed: null, sends: since === null ? 0 : 2, inFlight: false, sentAt: 0, heldUntil: 0, holds: 0, bytes: 0 };
+    item.order = orderOf(entry);
+    item.place = needsEvents(entry) ? "new" : "out";
     this.items.set(entry.clientMsgId, item);
     return item;
   }
 
-  #saveIndex() {
-    this.#store.writeText(`${this.#key}:out`, runs([...this.items.values()].map((item) => item.n)));
+  #saveIndex(place) {
+    const items = [...this.items.values()].filter((item) => item.place === place);
+    this.#store.writeText(`${this.#key}:${place}`, runs(items.map((item) => item.n)));
   }
 }
 
@@ -446,23 +472,88 @@ class Pace {
   }
 }
 
-// ---- checks
+// ---- entries of the outbox
 
-/** The fields of a message to send. Throws `invalid_message` for a wrong one, so that the app sees its mistake. */
-function checked({ to, group, msg, contentType }) {
-  const text = (value) => typeof value === "string" && value !== "" && !/\p{Surrogate}/u.test(value);
-  const no = (reason) => {
-    throw new ImdError("invalid_message", reason);
-  };
-  if (!text(msg)) no("msg: a text that is not empty, without lone surrogates");
-  if (to != null && !text(to)) no("to: the name of a user");
-  if (group != null && !(Array.isArray(group) && group.length && group.every(text))) no("group: a list of names");
-  if (contentType != null && !(contentType === "" || text(contentType))) no("contentType: a text");
-  const what = { msg };
-  if (to != null) what.to = to;
-  if (group != null) what.group = [...group];
-  if (contentType != null) what.contentType = contentType;
-  return what;
+const no = (reason) => {
+  throw new ImdError("invalid_message", reason);
+};
+const isText = (value) => typeof value === "string" && value !== "" && !/\p{Surrogate}/u.test(value);
+/** Users as frames have them, from one or several ids or objects. */
+const members = (users) => [users].flat().map((user) => (isObject(user) ? user : { userId: user }));
+const isName = (name, value) => isText(value) || no(`${name}: a name`);
+
+/** Fields of a message or an edit. Throws `invalid_message` for a wrong one, so that the app sees its mistake. */
+function content({ msg, contentType, mentions, data }) {
+  if (!isText(msg)) no("msg: a text that is not empty, without lone surrogates");
+  if (contentType != null && !(contentType === "" || isText(contentType))) no("contentType: a text");
+  if (mentions != null && !(Array.isArray(mentions) && mentions.every(isText))) no("mentions: a list of names");
+  if (data != null && !isObject(data)) no("data: an object");
+  const fields = { msg };
+  if (contentType != null) fields.contentType = contentType;
+  if (mentions?.length) fields.mentions = [...mentions];
+  if (data != null) fields.data = data;
+  return fields;
+}
+
+/** The fields of a message to send. */
+function checked({ to, group, room, replyTo, ...rest }) {
+  const fields = content(rest);
+  if (to != null) isName("to", to);
+  if (room != null) isName("room", room);
+  if (group != null && !(Array.isArray(group) && group.length && group.every(isText))) no("group: a list of names");
+  if (room != null && (to != null || group != null)) no("a room, or users");
+  if (replyTo != null) isName("replyTo", replyTo);
+  if (to != null) fields.to = to;
+  if (group != null) fields.group = [...group];
+  if (room != null) fields.room = room;
+  if (replyTo != null) fields.replyTo = replyTo;
+  return fields;
+}
+
+/** The id of a message that is given as such, or by its id. */
+function idOf(message) {
+  const id = isObject(message) ? message.id : message;
+  if (!isText(id)) no("the message has no id yet: wait until it is accepted");
+  return id;
+}
+
+/** True for an entry that a node without the feature `events` does not know, at least not whole. */
+const needsEvents = ({ kind, room, replyTo, mentions, data }) => [kind, room, replyTo, mentions, data].some((value) => value !== undefined);
+
+/** Entries with the same order are sent one after the other. */
+function orderOf({ kind, of, room, to, group, clientMsgId, action }) {
+  if (of !== undefined) return `of ${of}`;
+  if (action === "create") return `create ${clientMsgId}`;
+  return JSON.stringify(room ?? to ?? (group ? [...group].sort() : null));
+}
+
+/** False for what may happen twice without harm, however late. */
+const expires = ({ kind, action }) => kind !== "recall" && kind !== "react" && action !== "create";
+
+/** The frame of an entry. */
+function frameOf({ kind, of, queuedAt, state, error, ...fields }) {
+  return kind === undefined ? fields : { type: kind, id: of, ...fields };
+}
+
+/** The event that others got for an accepted entry; null for a room's action, and if nothing changed. */
+function eventOf({ id, sendTime, message }, userId) {
+  const { kind, queuedAt, state, error, ...fields } = message;
+  if (id === undefined || kind === "room") return null;
+  const event = { id, userId, sendTime, ...fields };
+  if (kind !== undefined || fields.room !== undefined) event.kind = kind ?? "message";
+  return event;
+}
+
+/** True for what a user sent, and is not a recipient of: a copy for the user's devices. */
+const isCopy = ({ userId, to, group }, me) => userId === me && to !== me && !group?.includes(me);
+
+/** The event that tells of a numbered frame; null for a kind that is not known. */
+function typeOf({ kind, of, room }, features) {
+  if (kind === undefined) return "message";
+  if (!features.includes("events")) return null;
+  if (kind === "message") return kind;
+  if (!KINDS.includes(kind) || (kind === "room" ? room : of) === undefined) return null;
+  return kind;
 }
 
 const SLOT = Symbol("slot"); // among a courier's options: {name, release}
@@ -496,6 +587,187 @@ function userOfToken(token) {
   }
 }
 
+// ---- views
+
+const MOST_UNKNOWN = 1000; // messages that are not there, with changes that wait for them
+const MOST_USERS = 20; // that are named beside a reaction's count
+
+/**
+ * Messages as they are now, with their edits, recalls and reactions, in whatever order the app hears of them.
+ * The edit with the highest id counts, a recall is final, and of a user's equal reactions the last id counts.
+ */
+export class View {
+  #records = new Map(); // id → {base, edit, recalled, reactions}
+  #unknown = new Set(); // ids without a message, oldest first
+  #shown = new WeakMap(); // record → the message as it is shown
+
+  /** In the order of their ids. */
+  get messages() {
+    const all = [...this.#records.values()].map((record) => this.#show(record)).filter(Boolean);
+    return all.sort((one, other) => (one.id < other.id ? -1 : 1));
+  }
+
+  get(id) {
+    const record = this.#records.get(id);
+    return record && this.#show(record);
+  }
+
+  add(message) {
+    const record = this.#record(message.id);
+    this.#unknown.delete(message.id);
+    return this.#change(record, () => {
+      const { base } = record;
+      if (!base) {
+        record.base = message;
+      } else {
+        const newest = (message.edited?.id ?? "") >= (base.edited?.id ?? "") ? message : base;
+        const counted = (message.reactionsUpTo ?? "") > (base.reactionsUpTo ?? "") ? message : base;
+        record.base = { ...newest, reactions: counted.reactions, reactionsUpTo: counted.reactionsUpTo };
+      }
+      record.recalled ??= message.recalled;
+      const { reactionsUpTo = "" } = record.base;
+      for (const [key, { id }] of record.reactions) if (id <= reactionsUpTo) record.reactions.delete(key);
+      this.#strip(record);
+    });
+  }
+
+  apply(event) {
+    const { kind, of } = event;
+    if (!["edit", "recall", "react"].includes(kind)) return null;
+    const record = this.#record(of);
+    const changed = this.#change(record, () => {
+      if (kind === "recall") record.recalled ??= event.sendTime;
+      else if (kind === "edit") record.edit = record.edit && record.edit.id > event.id ? record.edit : event;
+      else if (event.id > (record.base?.reactionsUpTo ?? "")) {
+        const key = JSON.stringify([event.userId, event.reaction]);
+        const last = record.reactions.get(key);
+        if (!last || event.id > last.id) record.reactions.set(key, event);
+      }
+      this.#strip(record);
+    });
+    return changed ? of : null;
+  }
+
+  accepted(detail, userId) {
+    const event = eventOf(detail, userId);
+    if (event === null) return null;
+    if (event.of !== undefined) return this.apply(event);
+    return this.add(event) ? event.id : null;
+  }
+
+  remove(id) {
+    this.#records.delete(id);
+    this.#unknown.delete(id);
+  }
+
+  #record(id) {
+    if (!this.#records.has(id)) {
+      this.#records.set(id, { base: null, edit: null, recalled: undefined, reactions: new Map() });
+      this.#unknown.add(id);
+      if (this.#unknown.size > MOST_UNKNOWN) this.remove(this.#unknown.values().next().value);
+    }
+    return this.#records.get(id);
+  }
+
+  /** True if the message looks different afterwards. */
+  #change(record, change) {
+    const before = JSON.stringify(this.#show(record));
+    change();
+    this.#shown.delete(record);
+    return record.base !== null && JSON.stringify(this.#show(record)) !== before;
+  }
+
+  /** After a recall no text is left. */
+  #strip(record) {
+    if (record.recalled === undefined) return;
+    record.edit = null;
+    if (record.base) record.base = withoutText(record.base);
+  }
+
+  #show(record) {
+    const { base, edit, recalled, reactions } = record;
+    if (base === null) return undefined;
+    if (this.#shown.has(record)) return this.#shown.get(record);
+    let shown = base;
+    if (recalled !== undefined) {
+      const { edited, reactions: gone, reactionsUpTo, ...rest } = withoutText(base);
+      shown = { ...rest, recalled };
+    } else {
+      if (edit && edit.id > (base.edited?.id ?? "")) {
+        const { msg, contentType, mentions, data, id, sendTime } = edit;
+        shown = withoutUndefined({ ...base, msg, contentType, mentions, data, edited: { id, time: sendTime } });
+      }
+      if (reactions.size) shown = { ...shown, reactions: counted(base.reactions ?? [], reactions) };
+    }
+    this.#shown.set(record, shown);
+    return shown;
+  }
+}
+
+function withoutText({ contentType, mentions, data, ...rest }) {
+  return { ...rest, msg: "" };
+}
+
+const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+
+/** Reactions with later ones counted in. */
+function counted(before, later) {
+  const found = new Map(before.map((each) => [each.reaction, each]));
+  for (const { reaction, on, userId } of [...later.values()].sort((one, other) => (one.id < other.id ? -1 : 1))) {
+    let { count, users } = found.get(reaction) ?? { count: 0, users: [] };
+    const named = users.includes(userId);
+    if (on && !named) [count, users] = [count + 1, [...users, userId]];
+    else if (!on && (named || count > users.length)) [count, users] = [count - 1, users.filter((user) => user !== userId)];
+    found.set(reaction, { reaction, count, users: users.slice(0, MOST_USERS) });
+  }
+  return [...found.values()].filter(({ count }) => count > 0);
+}
+
+/** One's own rooms, from their list and their events. Versions that are known are dropped. */
+export class RoomsView {
+  #me;
+  #rooms = new Map();
+  #versions = new Map(); // also of rooms that one has left
+
+  constructor(me) {
+    this.#me = me;
+  }
+
+  /** In the order of their ids. */
+  get all() {
+    return [...this.#rooms.values()].sort((one, other) => (one.room < other.room ? -1 : 1));
+  }
+
+  get(room) {
+    return this.#rooms.get(room);
+  }
+
+  put({ rooms }) {
+    for (const room of rooms) {
+      if (room.version < (this.#versions.get(room.room) ?? 0)) continue;
+      this.#rooms.set(room.room, room);
+      this.#versions.set(room.room, room.version);
+    }
+  }
+
+  apply({ room, version, action, userId, users = [], count, name, posting, history, joining, data }) {
+    if (version <= (this.#versions.get(room) ?? 0)) return false;
+    this.#versions.set(room, version);
+    const mine = users.find((user) => user.userId === this.#me);
+    if ((action === "leave" || action === "remove") && mine) {
+      this.#rooms.delete(room);
+      return true;
+    }
+    const unknown = { room, name: "", role: "member", count: 0, posting: "all", history: "joined", joining: "invite" };
+    const changed = { version, ...withoutUndefined({ count, name, posting, history, joining, data }) };
+    if (mine?.role && action !== "set") changed.role = mine.role;
+    if (action === "create" && userId === this.#me) changed.role = "owner";
+    if (action === "close") changed.closed = true;
+    this.#rooms.set(room, { ...unknown, ...this.#rooms.get(room), ...changed });
+    return true;
+  }
+}
+
 // ---- the client
 
 /** imd.d.ts documents events, options and methods. */
@@ -522,6 +794,7 @@ export class Client extends EventTarget {
   #connected = null; // the frame `connected`, while connected
   #userId;
   #limits = null;
+  #features = null; // null before the first `connected`
   #heardAt = 0;
   #pingMs = 25 * SECOND;
   #serverAhead = 0; // the node's time minus clock()
@@ -553,9 +826,13 @@ export class Client extends EventTarget {
   #inFlight = 0;
   #pausedUntil = 0;
   #pauses = 0;
-  #requests = new Map(); // ref → history request
+  #requests = new Map(); // ref → request
   #refs = 0;
   #courier = null;
+  #answers = new WeakMap(); // entry → the detail of its `accepted`
+  #waiters = new Map(); // clientMsgId → functions that settle promises of `accepted`
+  #reading = null; // replaced at each reading of what left the inbox unseen
+  #newer = null; // a newer `complete`, and the node's time when it was told
 
   constructor(options) {
     super();
@@ -570,6 +847,7 @@ export class Client extends EventTarget {
       maxInFlight: 16,
       ordered: true,
       dedupSeconds: 3600,
+      features: FEATURES,
       ...options,
     };
     const { storage, storageKey, userId, isVisitor } = this.#options;
@@ -598,6 +876,10 @@ export class Client extends EventTarget {
     return this.#limits;
   }
 
+  get features() {
+    return this.#features ?? [];
+  }
+
   get outbox() {
     const stored = this.#slot ? [...this.#slot.items.values()].map((item) => item.entry) : this.#shelf;
     return [...stored, ...this.#early];
@@ -606,7 +888,7 @@ export class Client extends EventTarget {
   on(type, listener) {
     const heard = (event) => {
       const result = listener(event.detail);
-      if (type === "message" && typeof result?.then === "function") this.#returned?.push(result);
+      if (typeof result?.then === "function") this.#returned?.push(result);
     };
     this.addEventListener(type, heard);
     return () => this.removeEventListener(type, heard);
@@ -635,7 +917,35 @@ export class Client extends EventTarget {
   }
 
   send(what) {
-    const entry = { clientMsgId: uuid(), ...checked(what), queuedAt: Date.now(), state: "waiting" };
+    return this.#post(checked(what));
+  }
+
+  edit(message, what) {
+    return this.#post({ kind: "edit", of: idOf(message), ...content(what) });
+  }
+
+  recall(message) {
+    return this.#post({ kind: "recall", of: idOf(message) });
+  }
+
+  react(message, reaction, on = true) {
+    if (!isText(reaction)) no("reaction: a text");
+    return this.#post({ kind: "react", of: idOf(message), reaction, on: Boolean(on) });
+  }
+
+  accepted(entry) {
+    return new Promise((resolve, reject) => {
+      const { clientMsgId, state, error } = entry;
+      if (state === "accepted") return resolve(this.#answers.get(entry));
+      if (state === "failed") return reject(new ImdError(error.code, error.reason));
+      if (!this.#waiters.has(clientMsgId)) this.#waiters.set(clientMsgId, []);
+      this.#waiters.get(clientMsgId).push({ resolve, reject });
+    });
+  }
+
+  #post(what) {
+    const entry = { clientMsgId: uuid(), ...what, queuedAt: Date.now(), state: "waiting" };
+    if (needsEvents(entry) && !this.#knowsEvents) throw new ImdError("unsupported", NO_EVENTS);
     if ((this.#slot?.items.size ?? 0) + this.#early.length >= this.#options.maxOutbox) {
       throw new ImdError("outbox_full", `${this.#options.maxOutbox} messages are in the outbox`);
     }
@@ -644,6 +954,15 @@ export class Client extends EventTarget {
     this.#emit("outbox", {});
     this.#pump();
     return entry;
+  }
+
+  /** False if the cluster is known not to take edits, rooms and so on. */
+  get #knowsEvents() {
+    return this.#features === null || this.#features.includes("events") || this.#limits?.dataBytes !== undefined;
+  }
+
+  get #hasEvents() {
+    return this.#features?.includes("events") ?? false;
   }
 
   cancel(clientMsgId) {
@@ -669,23 +988,62 @@ export class Client extends EventTarget {
   }
 
   history(what) {
+    return this.#ask("history", what).then(({ messages, more, moreAfter, rooms }) =>
+      withoutUndefined({ messages, more: Boolean(more), moreAfter, rooms }),
+    );
+  }
+
+  messages(ids) {
+    return this.#ask("messages", { ids }).then(({ messages }) => messages);
+  }
+
+  changes(what) {
+    return this.#ask("changes", what).then(({ events, more, complete }) => ({ events, more: Boolean(more), complete }));
+  }
+
+  /** Rooms: actions go through the outbox, questions are promises. */
+  rooms = {
+    create: ({ name, users, ...rules }) => this.#room("create", undefined, { name, users: users && members(users), ...rules }),
+    add: (room, users, options) => this.#room("add", room, { users: members(users), ...options }),
+    remove: (room, users, options) => this.#room("remove", room, { users: members(users), ...options }),
+    role: (room, users, options) => this.#room("role", room, { users: members(users), ...options }),
+    set: (room, what) => this.#room("set", room, what),
+    join: (room, options) => this.#room("join", room, options),
+    leave: (room, options) => this.#room("leave", room, options),
+    close: (room, options) => this.#room("close", room, options),
+    list: (what) => this.#ask("rooms", what).then(({ rooms, more }) => ({ rooms, more: Boolean(more) })),
+    members: (room, what) =>
+      this.#ask("members", { room, ...what }).then(({ version, users, more }) => ({ room, version, users, more: Boolean(more) })),
+  };
+
+  #room(action, room, { name, users, posting, history, joining, data, version } = {}) {
+    if (action === "create") isName("name", name);
+    else isName("room", room);
+    if (data != null && !isObject(data)) no("data: an object");
+    const what = { kind: "room", action, room };
+    for (const [key, value] of Object.entries({ name, users, posting, history, joining, data, version })) if (value != null) what[key] = value;
+    return this.#post(what);
+  }
+
+  /** A promise of the node's answer. `once`: it is not asked again on another connection. */
+  #ask(type, what, once = false) {
     return new Promise((resolve, reject) => {
       if (!this.#running) return reject(new ImdError("stopped", "the client is not started"));
-      if (this.#requests.size >= MAX_HISTORY_WAITING) return reject(new ImdError("busy", "too many requests"));
-      const ref = `h${++this.#refs}`;
-      const timer = `history ${ref}`;
+      if (this.#requests.size >= MAX_REQUESTS_WAITING) return reject(new ImdError("busy", "too many requests"));
+      const ref = `q${++this.#refs}`;
+      const timer = `request ${ref}`;
       const settle = (settled) => (value) => {
         this.#timers.cancel(timer);
         this.#requests.delete(ref);
         settled(value);
-        this.#askHistory();
+        this.#sendRequests();
       };
-      const request = { what, resolve: settle(resolve), reject: settle(reject), sent: false, notBefore: 0 };
+      const request = { type, what, resolve: settle(resolve), reject: settle(reject), once, sent: false, notBefore: 0 };
       this.#requests.set(ref, request);
       this.#timers.set(timer, this.#options.historySeconds * SECOND, () =>
         request.reject(new ImdError("timeout", "no answer in time")),
       );
-      this.#askHistory();
+      this.#sendRequests();
     });
   }
 
@@ -798,8 +1156,12 @@ export class Client extends EventTarget {
     return Array.isArray(names) ? names : [];
   }
 
+  #hasOutbox(name) {
+    return ["out", "new"].some((place) => this.#store.get(`${this.#base}:${name}:${place}`));
+  }
+
   #rank(name) {
-    const waiting = this.#store.get(`${this.#base}:${name}:out`) ? 2 ** 52 : 0;
+    const waiting = this.#hasOutbox(name) ? 2 ** 52 : 0;
     return waiting + (this.#store.read(`${this.#base}:${name}`)?.attempt ?? 0);
   }
 
@@ -862,7 +1224,7 @@ export class Client extends EventTarget {
   }
 
   #sendSignal() {
-    const { userId, loginType, isCustomerService, isVisitor, ephemeral } = this.#options;
+    const { userId, loginType, isCustomerService, isVisitor, ephemeral, features } = this.#options;
     const slot = this.#slot;
     slot.attempt = Math.max(Date.now(), slot.attempt + 1);
     slot.save();
@@ -870,6 +1232,7 @@ export class Client extends EventTarget {
     const visitorToken = isVisitor && !this.#asNewVisitor ? this.#visitorToken : null;
     const optional = { userId, loginType, isCustomerService, isVisitor, ephemeral, token: this.#token, visitorToken };
     for (const [key, value] of Object.entries(optional)) if (value != null) signal[key] = value;
+    if (features?.length) signal.features = features;
     if (slot.epoch !== null) signal.cursor = { epoch: slot.epoch, seq: slot.seq };
     this.#write(signal);
   }
@@ -895,6 +1258,7 @@ export class Client extends EventTarget {
     this.#inFlight = 0;
     this.#pausedUntil = 0;
     this.#limits = frame.limits ?? null;
+    this.#features = Array.isArray(frame.features) ? frame.features : [];
     this.#pace = new Pace(frame.limits?.messagesPerSecond ?? 0);
     this.#pingMs = (this.#options.pingSeconds ?? frame.pingSeconds ?? 25) * SECOND;
     this.#serverAhead = (frame.serverTime ?? Date.now()) - clock();
@@ -928,8 +1292,9 @@ export class Client extends EventTarget {
     if (turn !== this.#turn) return;
     if (!this.#options[SLOT]) slot.save();
     if (gap) this.#ackBreak(frame.seq);
-    this.#askHistory();
+    this.#sendRequests();
     this.#pump();
+    if (!this.#options[SLOT]) this.#openedEvents(gap);
     this.#timers.set("courier", SECOND, () => this.#lookForOrphans());
   }
 
@@ -963,7 +1328,10 @@ export class Client extends EventTarget {
       item.inFlight = false;
       item.entry.state = "waiting";
     }
-    for (const request of this.#requests.values()) request.sent = false;
+    for (const request of [...this.#requests.values()]) {
+      request.sent = false;
+      if (request.once) request.reject(new ImdError("lost", "the connection ended"));
+    }
     if (wasOpen && clock() - this.#openedAt >= STEADY_MS) this.#failures = 0;
     const refusal = this.#refusal;
     if (code === 4001) this.#refusedWhy = refusal?.reason ?? reason;
@@ -1003,6 +1371,7 @@ export class Client extends EventTarget {
     this.#timers.clear();
     this.#courier?.stop();
     this.#unlisten.splice(0).forEach((stop) => stop());
+    this.#reading = null;
     this.#endRequests("closed", reason);
     const detail = { reason: reason || "", permanent: true };
     this.#setState("closed", code === undefined ? detail : { code, ...detail });
@@ -1014,7 +1383,8 @@ export class Client extends EventTarget {
     const ws = this.#ws;
     this.#save();
     this.#ws = this.#connected = this.#offered = null;
-    for (const name of ["connect", "hurry", "ping", "pong", "ack", "save", "token", "pump", "release", "answer", "ask", "courier"]) {
+    this.#reading = null;
+    for (const name of ["connect", "hurry", "ping", "pong", "ack", "save", "token", "pump", "release", "answer", "ask", "courier", "catch up"]) {
       this.#timers.cancel(name);
     }
     if (!ws) return;
@@ -1033,6 +1403,7 @@ export class Client extends EventTarget {
     const ws = this.#ws;
     if (ws) ws.onmessage = ws.onclose = null;
     this.#timers.clear();
+    this.#reading = null;
     this.#endRequests("stopped", "the client was stopped");
     if (this.#pending && ws) await this.#atMost(CLOSE_MS, this.#chain);
     this.#save();
@@ -1089,7 +1460,7 @@ export class Client extends EventTarget {
     else if (type === "connected") this.#connected || this.#onConnected(frame);
     else if (!this.#connected) this.#error("bad_frame", `${type} before connected`);
     else if (type === "accepted") this.#onAccepted(frame);
-    else if (type === "history") this.#onHistory(frame);
+    else if (QUESTIONS.includes(type)) this.#onAnswer(frame);
     else if (type === "reset") this.#onReset(frame);
     else if (type === "leaving") this.#onLeaving(frame);
     else if (type === "token") this.#onToken(frame);
@@ -1110,23 +1481,43 @@ export class Client extends EventTarget {
       // The second time at the same place: go on after the hole.
       this.#emit("gap", {});
       if (!this.#connected) return;
+      this.#openedEvents(true);
     }
     if (this.#hole === this.#linkSeq) this.#hole = null;
     this.#linkSeq = seq;
     if (seq <= this.#received) return this.#planAck(); // the app got it on an earlier connection
     this.#received = seq;
     const era = this.#era;
-    const known = kind !== undefined || (typeof id === "string" && !this.#slot.isNew(id));
-    const returned = known ? [] : this.#tell(message);
+    let type = typeOf(message, this.#options.features ?? []);
+    if (type !== null && isCopy(message, this.#userId)) {
+      // A copy for one's own devices. It is no answer: only `accepted` ends an entry of the outbox.
+      if (this.#wasSentHere(message)) type = "";
+      else if (type === "message") type = "sent";
+    }
+    const known = type === null || (typeof id === "string" && !this.#slot.isNew(id));
+    if (!known && type === "recall") this.#recalled(message.of);
+    const returned = known || type === "" ? [] : this.#tell(type, message);
+    if (!known) this.#noteNumbered(id);
     if (known) id = undefined; // not to be stored again
     if (returned.length === 0 && this.#pending === 0) this.#had(era, seq, id);
     else this.#hadLater(era, seq, id, returned);
   }
 
+  /** True for a message or event that this device, or a courier of it, has not heard the answer to yet. */
+  #wasSentHere({ clientMsgId, id }) {
+    const slots = [this.#slot, this.#courier?.#slot].filter(Boolean);
+    const slot = slots.find(({ items }) => items.has(clientMsgId));
+    if (!slot) return false;
+    const item = slot.items.get(clientMsgId);
+    item.placed = id;
+    slot.keep(item);
+    return true;
+  }
+
   /** Call the listeners; returns the promises that they returned. */
-  #tell(message) {
+  #tell(type, detail) {
     this.#returned = [];
-    this.#emit("message", message);
+    this.#emit(type, detail);
     const returned = this.#returned;
     this.#returned = null;
     return returned;
@@ -1190,6 +1581,7 @@ export class Client extends EventTarget {
     if (turn !== this.#turn) return;
     this.#slot.save();
     this.#ackBreak(frame.seq);
+    this.#openedEvents(true);
   }
 
   /** Confirm the break. The node would report it at each connect until then. */
@@ -1220,6 +1612,10 @@ export class Client extends EventTarget {
       this.#slot.keep(item);
       if (code === "rate_limited" && Number(frame.retryAfterMs) > LONG_PAUSE_MS) {
         item.heldUntil = clock() + Number(frame.retryAfterMs);
+      } else if (code === "unavailable" && (item.entry.kind ?? item.entry.room) !== undefined) {
+        // The archive is behind, or a room is not loaded: others need not wait for that.
+        const growing = Math.min(LONGEST_HOLD_MS, 500 * 2 ** Math.min(item.holds++, 10));
+        item.heldUntil = clock() + Math.max(Number(frame.retryAfterMs) || 0, growing);
       } else {
         this.#pausedUntil = clock() + retryMs;
         this.#pauses++;
@@ -1230,7 +1626,7 @@ export class Client extends EventTarget {
       if (!frame.temporary) return request.reject(new ImdError(code, reason));
       request.sent = false;
       request.notBefore = clock() + retryMs;
-      this.#askHistory();
+      this.#sendRequests();
     } else {
       if (this.#offered !== null && clientMsgId == null && ref == null) {
         // Nothing else is unanswered: most likely this answers the newer token. The old one stands.
@@ -1308,12 +1704,12 @@ export class Client extends EventTarget {
     const busy = new Set();
     let released = Infinity; // milliseconds until the first held message may be sent
     for (const item of [...this.#slot.items.values()]) {
-      if (this.#inFlight >= maxInFlight) return;
+      if (this.#inFlight >= maxInFlight) break;
       if (item.entry.state === "failed") continue;
       const held = item.heldUntil - clock();
       if (held > 0) {
         released = Math.min(released, held);
-      } else if (!item.inFlight && !busy.has(item.conversation)) {
+      } else if (!item.inFlight && !busy.has(item.order)) {
         if (!this.#fits(item)) continue;
         const cost = Math.max(1, (item.entry.group?.length ?? 0) / 10);
         const wait = this.#pace.wait(cost);
@@ -1322,7 +1718,7 @@ export class Client extends EventTarget {
         this.#sendItem(item);
         if (!this.#connected) return;
       }
-      if (ordered) busy.add(item.conversation);
+      if (ordered || item.entry.kind !== undefined) busy.add(item.order);
     }
     if (released < Infinity) this.#timers.set("release", released, () => this.#pump());
   }
@@ -1338,11 +1734,14 @@ export class Client extends EventTarget {
     const oldest = this.#serverNow() - this.#options.dedupSeconds * 0.9 * SECOND;
     item.bytes ||= bytesOf(JSON.stringify(entry));
     // A frame that is too large would end the connection, at each resend.
-    if (entry.msg.length > messageBytes || bytesOf(entry.msg) > messageBytes || item.bytes > 6 * messageBytes + 60_000) {
+    const { msg = "" } = entry;
+    if (item.place === "new" && !this.#knowsEvents) {
+      this.#fail(item, "unsupported", NO_EVENTS);
+    } else if (msg.length > messageBytes || bytesOf(msg) > messageBytes || item.bytes > 6 * messageBytes + 60_000) {
       this.#fail(item, "too_large", `more than ${messageBytes} bytes`);
     } else if (entry.group?.length > groupMembers && entry.to === undefined) {
       this.#fail(item, "too_large", `more than ${groupMembers} members`);
-    } else if (since !== null && since < oldest) {
+    } else if (since !== null && since < oldest && expires(entry)) {
       this.#fail(item, "expired", UNSURE);
     } else {
       return true;
@@ -1351,7 +1750,6 @@ export class Client extends EventTarget {
   }
 
   #sendItem(item) {
-    const { clientMsgId, to, group, msg, contentType } = item.entry;
     if (item.since === null) {
       item.since = Math.round(this.#serverNow()); // it is the nodes that forget a clientMsgId, by their clock
       item.sends = 0;
@@ -1363,7 +1761,7 @@ export class Client extends EventTarget {
     item.entry.state = "sent";
     this.#inFlight++;
     if (!this.#timers.has("answer")) this.#timers.set("answer", ANSWER_MS, () => this.#lookForAnswers());
-    this.#write({ clientMsgId, to, group, msg, contentType });
+    this.#write(frameOf(item.entry));
   }
 
   #lookForAnswers() {
@@ -1379,25 +1777,66 @@ export class Client extends EventTarget {
     this.#inFlight--;
   }
 
-  #onAccepted({ clientMsgId, id, sendTime }) {
+  #onAccepted({ clientMsgId, id, sendTime, changed = true, room, version }) {
     const item = this.#slot.items.get(clientMsgId);
     if (!item || item.entry.state === "failed") return;
     if (item.inFlight) this.#answered(item);
     this.#pauses = 0;
-    item.entry.state = "accepted";
+    const { entry } = item;
+    entry.state = "accepted";
+    if (id !== undefined && this.#features.includes("sync")) this.#know(id);
     this.#slot.remove(item);
-    this.#emit("accepted", { clientMsgId, id, sendTime, message: item.entry });
+    const detail = { clientMsgId, id, sendTime, changed, message: entry };
+    if (entry.kind === "room") Object.assign(detail, { room: room ?? entry.room, version });
+    this.#answers.set(entry, detail);
+    this.#settle(clientMsgId, "resolve", detail);
+    this.#emit("accepted", detail);
+    if (entry.kind === "recall") this.#recalled(entry.of);
     this.#emit("outbox", {});
     this.#pump();
   }
 
+  #settle(clientMsgId, how, value) {
+    const waiters = this.#waiters.get(clientMsgId) ?? [];
+    this.#waiters.delete(clientMsgId);
+    for (const waiter of waiters) waiter[how](value);
+  }
+
+  /** This device has sent it: a copy in the inbox is not for the app. Stored before the entry leaves the outbox. */
+  #know(id) {
+    const slot = this.#slot;
+    if (!slot.isNew(id)) return;
+    slot.had(slot.seq, id);
+    slot.save();
+  }
+
+  /** A message was recalled: its text, and texts for it, leave the outbox. */
+  #recalled(of) {
+    for (const item of [...(this.#slot?.items.values() ?? [])]) {
+      const { entry } = item;
+      const isEdit = entry.kind === "edit" && entry.of === of;
+      // A message without an answer stays until it has one: sent again, it must be the same.
+      if (!isEdit && !(item.placed === of && entry.state === "failed")) continue;
+      if (item.inFlight) this.#answered(item);
+      this.#slot.remove(item);
+      if (entry.state !== "failed") this.#failed(item, "conflict", "the message was recalled");
+      this.#emit("outbox", {});
+    }
+  }
+
   #fail(item, code, reason) {
-    item.entry.state = "failed";
-    item.entry.error = { code, reason };
+    Object.assign(item.entry, { state: "failed", error: { code, reason } });
     this.#slot.keep(item);
-    this.#emit("failed", { clientMsgId: item.entry.clientMsgId, code, reason, message: item.entry });
+    this.#failed(item, code, reason);
     this.#emit("outbox", {});
     if (!this.#timers.has("pump")) this.#pumpIn(0);
+  }
+
+  #failed({ entry }, code, reason) {
+    entry.state = "failed";
+    entry.error = { code, reason };
+    this.#settle(entry.clientMsgId, "reject", new ImdError(code, reason));
+    this.#emit("failed", { clientMsgId: entry.clientMsgId, code, reason, message: entry });
   }
 
   /** After 1009, fail the largest frame: it would end each connection. */
@@ -1409,36 +1848,144 @@ export class Client extends EventTarget {
     this.#fail(largest, "too_large", "the frame was too large for the node");
   }
 
-  // -- history
+  // -- questions
 
-  #askHistory() {
+  #sendRequests() {
     if (!this.#connected || this.#leavingMs !== null) return;
     const now = clock();
     let sent = [...this.#requests.values()].filter((request) => request.sent).length;
     for (const [ref, request] of this.#requests) {
-      if (sent >= MAX_HISTORY) return;
+      if (sent >= MAX_REQUESTS) return;
       if (request.sent) continue;
+      const { type, what } = request;
+      if (!this.#knowsEvents && (type !== "history" || what?.room != null || what?.after != null || what?.around != null)) {
+        return request.reject(new ImdError("unsupported", NO_EVENTS)); // which calls this again
+      }
       const wait = Math.max(request.notBefore - now, this.#pace.wait(1));
       if (wait > 0) {
-        if (!this.#timers.has("ask")) this.#timers.set("ask", wait, () => this.#askHistory());
+        if (!this.#timers.has("ask")) this.#timers.set("ask", wait, () => this.#sendRequests());
         continue;
       }
       this.#pace.take(1);
       request.sent = true;
       sent++;
-      this.#write({ type: "history", ref, ...request.what });
+      this.#write({ type, ref, ...what });
     }
   }
 
-  #onHistory({ ref, messages, more }) {
-    const request = this.#requests.get(ref);
-    if (!request) return;
-    if (Array.isArray(messages)) request.resolve({ messages, more: Boolean(more) });
-    else request.reject(new ImdError("bad_frame", "`history` without messages"));
+  #onAnswer(frame) {
+    const request = this.#requests.get(frame.ref);
+    if (request?.type !== frame.type) return;
+    const list = { changes: "events", members: "users", rooms: "rooms" }[frame.type] ?? "messages";
+    if (Array.isArray(frame[list])) request.resolve(frame);
+    else request.reject(new ImdError("bad_frame", `\`${frame.type}\` without ${list}`));
   }
 
   #endRequests(code, reason) {
     for (const request of [...this.#requests.values()]) request.reject(new ImdError(code, reason || code));
+  }
+
+  // -- events that left the inbox unseen
+
+  // The inbox brings every event while it is continuous. So the slot remembers an id, `complete`: events up to it are
+  // known. After a gap the client asks for the `changes` since then. Rooms are asked one by one.
+
+  /** Connected, or at a gap. */
+  #openedEvents(gap) {
+    const slot = this.#slot;
+    this.#newer = null;
+    if (gap && slot.complete && !slot.behind) {
+      slot.behind = true;
+      slot.save();
+    }
+    if (!this.#hasEvents) return;
+    if (slot.behind) this.#readChanges(this.#serverNow());
+    else if (!slot.complete || this.#serverNow() - timeOfId(slot.complete) > COMPLETE_MS) this.#askComplete();
+  }
+
+  async #askComplete() {
+    const reading = (this.#reading = {});
+    try {
+      const { complete } = await this.#ask("changes", { all: true, limit: 0 }, true);
+      if (reading !== this.#reading) return;
+      if (this.#slot.complete) this.#newer = { complete, at: this.#serverNow() };
+      else this.#setComplete(complete, false);
+    } catch {
+      // Asked again at the next connect.
+    }
+  }
+
+  /** The inbox, without a hole until here, has brought this message or event. */
+  #noteNumbered(id) {
+    if (!this.#newer || this.#slot.behind || timeOfId(id) <= this.#newer.at + CLOCKS_MS) return;
+    // It was placed after the answer, so every event up to `complete` was placed before it.
+    this.#setComplete(this.#newer.complete, false);
+    this.#newer = null;
+  }
+
+  #setComplete(complete, behind) {
+    Object.assign(this.#slot, { complete, behind });
+    this.#slot.save();
+  }
+
+  /** Read everything after `complete`; again, until the archive has everything from before `since`, a time of the node. */
+  async #readChanges(since) {
+    const reading = (this.#reading = {});
+    const slot = this.#slot;
+    const stale = () => reading !== this.#reading || slot !== this.#slot;
+    const again = () => this.#timers.set("catch up", CATCH_UP_MS, () => this.#readChanges(since));
+    let least = "";
+    const read = async (conversation) => {
+      for (let after = slot.complete, more = true; more; ) {
+        const answer = await this.#ask("changes", { ...conversation, after, limit: CATCH_UP_PAGE }, true);
+        if (stale()) return;
+        if (!least || answer.complete < least) least = answer.complete;
+        for (const event of answer.events) {
+          this.#tellUnnumbered(event);
+          if (stale()) return;
+          after = event.id;
+        }
+        more = answer.more && answer.events.length > 0;
+      }
+    };
+    try {
+      await read({ all: true });
+      for (let after, more = !this.#options.isVisitor; more && !stale(); ) {
+        const page = await this.#ask("rooms", { after, limit: CATCH_UP_PAGE }, true);
+        for (const { room } of page.rooms) {
+          if (stale()) return;
+          // Most likely it was left meanwhile.
+          await read({ room }).catch((error) => error.code === "not_found" || Promise.reject(error));
+          after = room;
+        }
+        more = page.more && page.rooms.length > 0;
+      }
+    } catch {
+      return stale() || again();
+    }
+    if (stale()) return;
+    // An event of the lost inbox may be on its way to the archive. It is older than the gap's discovery.
+    const behind = timeOfId(least) < since + CLOCKS_MS;
+    if (behind) again();
+    await this.#chain;
+    if (slot === this.#slot) this.#setComplete(least > slot.complete ? least : slot.complete, behind);
+  }
+
+  /** Tell the app of an event that `changes` gave. */
+  #tellUnnumbered(event) {
+    const type = typeOf(event, FEATURES);
+    if (type === null || type === "message" || !this.#slot.isNew(event.id)) return;
+    if (type === "recall") this.#recalled(event.of);
+    const slot = this.#slot;
+    const returned = this.#tell(type, event);
+    const had = () => slot === this.#slot && slot.had(slot.seq, event.id);
+    if (returned.length === 0) return had();
+    const before = this.#chain;
+    this.#pending++;
+    this.#chain = Promise.allSettled([...returned, before]).then(() => {
+      this.#pending--;
+      had();
+    });
   }
 
   // -- the outboxes of closed tabs
@@ -1451,7 +1998,7 @@ export class Client extends EventTarget {
     again();
     if (this.#courier) return;
     for (const name of this.#slotNames()) {
-      if (name === this.#slot.name || !this.#store.get(`${this.#base}:${name}:out`)) continue;
+      if (name === this.#slot.name || !this.#hasOutbox(name)) continue;
       const release = await this.#locks.hold(`${this.#base}:${name}`);
       if (release === null) continue;
       if (turn !== this.#turn) return release();
@@ -1468,7 +2015,11 @@ export class Client extends EventTarget {
       courier.stop();
       if (this.#connected) this.#timers.set("courier", 100, () => this.#lookForOrphans());
     };
-    for (const type of ["accepted", "error"]) courier.on(type, (detail) => this.#emit(type, detail));
+    courier.on("error", (detail) => this.#emit("error", detail));
+    courier.on("accepted", (detail) => {
+      if (detail.id !== undefined && this.#slot && this.features.includes("sync")) this.#know(detail.id);
+      this.#emit("accepted", detail);
+    });
     const look = () => {
       if (courier.outbox.every((entry) => entry.state === "failed")) {
         courier.#handOver(this);

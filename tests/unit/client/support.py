@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from imd.client import Message, Options, State, Store, effects
+from imd.client import Options, State, Store, effects
 from imd.client.core import Core
+from imd.client.program import Program
 from imd.client.store import MemoryStore
 
 WINDOW = 8
@@ -24,6 +25,20 @@ class Clock:
         return self.wall_now
 
 
+class Shell(Program):
+    """The methods of programs, without promises: a question gives its ref."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._core = pipe.core
+        self._pipe = pipe
+
+    def _ask(self, kind: str, **fields: Any) -> Any:
+        return self._core.ask(kind, **fields)
+
+    def _pump(self) -> None:
+        self._pipe.run()
+
+
 class Pipe:
     """A core with the test as its shell. The lists hold the effects that were performed."""
 
@@ -32,9 +47,10 @@ class Pipe:
         options = {"user_id": "alice", **options}
         clock = self.clock
         self.core = Core(Options(**options), store or MemoryStore(), clock.seconds, clock.wall, lambda: 1.0)
+        self.program = Shell(self)
         self.done: list[effects.Effect] = []
         self.sent: list[dict[str, Any]] = []
-        self.delivered: list[Message] = []
+        self.delivered: list[Any] = []
         self.happened: list[Any] = []
 
     def run(self) -> None:
@@ -43,8 +59,8 @@ class Pipe:
             match effect:
                 case effects.Transmit(text):
                     self.sent.append(json.loads(text))
-                case effects.Deliver(message):
-                    self.delivered.append(message)
+                case effects.Deliver(entry):
+                    self.delivered.append(entry)
                 case effects.Emit(event):
                     self.happened.append(event)
 

@@ -10,20 +10,6 @@ from tests.unit.client.support import Clock, Pipe
 
 
 class ConnectTests(unittest.TestCase):
-    def test_signal(self) -> None:
-        """The connect signal names user, device and cursor, with an attempt that rises."""
-        pipe = Pipe(device="phone", customer_service=True)
-        pipe.open(seq=7)
-        [first] = pipe.take()
-        self.assertLessEqual({"isConnect": True, "userId": "alice", "device": "phone"}.items(), first.items())
-        self.assertEqual((first["ack"], first["isCustomerService"]), (True, True))
-        self.assertNotIn("cursor", first)
-        pipe.lose()
-        pipe.wait(1)
-        pipe.open(seq=7)
-        [second] = pipe.take()
-        self.assertEqual(second["cursor"], {"epoch": "e", "seq": 7})
-        self.assertGreater(second["attempt"], first["attempt"])
 
     def test_clock_set_back_between_processes(self) -> None:
         """With a store the attempt rises all the same, or the node would prefer an older connection."""
@@ -65,20 +51,6 @@ class ConnectTests(unittest.TestCase):
         pipe.wait(6)
         pipe.lose()
         self.assertEqual(pipe.events(events.StateChanged)[-1].retry_seconds, 1)
-
-    def test_leaving(self) -> None:
-        """Nothing is sent to a node that leaves; the client comes back after `reconnectMs`."""
-        pipe = Pipe()
-        pipe.open()
-        pipe.gets(type="leaving", reconnectMs=700)
-        pipe.take()
-        pipe.core.send("hi", "bob")
-        self.assertEqual(pipe.take(), [])
-        pipe.lose(4200)
-        self.assertEqual(pipe.events(events.StateChanged)[-1].retry_seconds, 0.7)
-        pipe.wait(0.7)
-        pipe.open()
-        self.assertEqual(pipe.take()[-1]["msg"], "hi")
 
     def test_silence(self) -> None:
         """A silent node is sent a ping, and left without an answer."""

@@ -57,34 +57,6 @@ class ReceivingTests(unittest.TestCase):
         pipe.core.handled("m1")
         self.assertEqual(pipe.take(), [{"type": "ack", "seq": 6, "epoch": "f"}])
 
-    def test_reset(self) -> None:
-        """On an open connection: a gap, and on from the new number."""
-        pipe = Pipe()
-        pipe.open()
-        pipe.message(1)
-        pipe.core.handled("m1")
-        pipe.gets(type="reset", epoch="f", seq=40, recovered=False)
-        pipe.message(41, "m1")
-        pipe.take()
-        pipe.wait(1)
-        self.assertEqual(pipe.take(), [{"type": "ack", "seq": 41, "epoch": "f"}])
-        self.assertEqual((len(pipe.delivered), len(pipe.events(events.Gap))), (1, 1))
-
-    def test_hole(self) -> None:
-        """A number left out: a new connection, from the cursor; left out there as well, it is a gap."""
-        pipe = Pipe()
-        pipe.open()
-        pipe.message(2)
-        self.assertEqual((pipe.core.state, pipe.delivered), (State.WAITING, []))
-        pipe.wait(1)
-        pipe.open()
-        pipe.message(2)
-        self.assertEqual([message.seq for message in pipe.delivered], [2])
-        self.assertEqual((pipe.core.state, len(pipe.events(events.Gap))), (State.OPEN, 1))
-        pipe.take()
-        pipe.core.handled("m2")
-        self.assertEqual(pipe.take(), [{"type": "ack", "seq": 2, "epoch": "e"}])
-
     def test_hole_that_was_mended(self) -> None:
         """It is forgotten: the next hole is asked for, too."""
         pipe = Pipe()

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial import unittest
 
-from imd.client import SqliteStore, effects
+from imd.client import Outgoing, SqliteStore, effects
 from tests.unit.client.support import WINDOW, Clock, Pipe
 
 
@@ -127,13 +127,13 @@ class Story:
                 elif isinstance(effect, effects.Transmit):
                     self.node.up.append(json.loads(effect.text))
                 elif isinstance(effect, effects.Deliver):
-                    self.pipe.delivered.append(effect.message)
+                    self.pipe.delivered.append(effect.entry)
 
     def step(self, name: str) -> None:
         core, node = self.pipe.core, self.node
         if name == "send":
             self.said += 1
-            core.send(f"s{self.said}", "bob")
+            core.post(Outgoing("", f"s{self.said}", "bob"))
         elif name == "arrive":
             self.arrived += 1
             node.messages.append(f"m{self.arrived}")
