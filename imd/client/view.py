@@ -35,15 +35,15 @@ class _Record:
             self.base = replace(
                 newest, reactions=counted.reactions, reactions_up_to=counted.reactions_up_to, seq=old.seq
             )
-        if message.recalled is not None and self.recalled is None:
-            self.recalled = message.recalled
+        self._recall(message.recalled)
         for key, reaction in list(self.reactions.items()):
             if reaction.id <= self.base.reactions_up_to:
                 del self.reactions[key]
+        self._forget_text()
 
     def apply(self, change: Change) -> None:
         if isinstance(change, Recall):
-            self.recalled = self.recalled or change.send_time
+            self._recall(change.send_time)
         elif isinstance(change, Edit):
             if self.edit is None or change.id > self.edit.id:
                 self.edit = change
@@ -52,6 +52,14 @@ class _Record:
             last = self.reactions.get(key)
             if last is None or change.id > last.id:
                 self.reactions[key] = change
+        self._forget_text()
+
+    def _recall(self, time: int | None) -> None:
+        """The earliest recall counts."""
+        if time is not None:
+            self.recalled = time if self.recalled is None else min(time, self.recalled)
+
+    def _forget_text(self) -> None:
         if self.recalled is not None:
             self.edit = None
             if self.base is not None:
@@ -62,7 +70,7 @@ class _Record:
         if base is None:
             return None
         if self.recalled is not None:
-            return replace(_without_text(base), recalled=self.recalled, edited=None, reactions=())
+            base = replace(base, recalled=self.recalled, edited=None)
         edit = self.edit
         if edit is not None and edit.id > _edit_id(base):
             base = replace(

@@ -387,6 +387,10 @@ export class Player {
     for (const text of texts) if (this.#stored.includes(text)) throw new Mismatch(`${text} is in the store`);
   }
 
+  do_page(messages) {
+    for (const message of messages) this.view.add(message);
+  }
+
   do_view(expected) {
     this.match(expected, this.view.messages);
   }

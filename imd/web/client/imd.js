@@ -624,7 +624,7 @@ export class View {
         const counted = (message.reactionsUpTo ?? "") > (base.reactionsUpTo ?? "") ? message : base;
         record.base = { ...newest, reactions: counted.reactions, reactionsUpTo: counted.reactionsUpTo };
       }
-      record.recalled ??= message.recalled;
+      this.#recall(record, message.recalled);
       const { reactionsUpTo = "" } = record.base;
       for (const [key, { id }] of record.reactions) if (id <= reactionsUpTo) record.reactions.delete(key);
       this.#strip(record);
@@ -636,7 +636,7 @@ export class View {
     if (!["edit", "recall", "react"].includes(kind)) return null;
     const record = this.#record(of);
     const changed = this.#change(record, () => {
-      if (kind === "recall") record.recalled ??= event.sendTime;
+      if (kind === "recall") this.#recall(record, event.sendTime);
       else if (kind === "edit") record.edit = record.edit && record.edit.id > event.id ? record.edit : event;
       else if (event.id > (record.base?.reactionsUpTo ?? "")) {
         const key = JSON.stringify([event.userId, event.reaction]);
@@ -677,6 +677,11 @@ export class View {
     return record.base !== null && JSON.stringify(this.#show(record)) !== before;
   }
 
+  /** The earliest recall counts. */
+  #recall(record, time) {
+    if (time != null) record.recalled = Math.min(time, record.recalled ?? time);
+  }
+
   /** After a recall no text is left. */
   #strip(record) {
     if (record.recalled === undefined) return;
@@ -690,15 +695,13 @@ export class View {
     if (this.#shown.has(record)) return this.#shown.get(record);
     let shown = base;
     if (recalled !== undefined) {
-      const { edited, reactions: gone, reactionsUpTo, ...rest } = withoutText(base);
+      const { edited, ...rest } = base;
       shown = { ...rest, recalled };
-    } else {
-      if (edit && edit.id > (base.edited?.id ?? "")) {
-        const { msg, contentType, mentions, data, id, sendTime } = edit;
-        shown = withoutUndefined({ ...base, msg, contentType, mentions, data, edited: { id, time: sendTime } });
-      }
-      if (reactions.size) shown = { ...shown, reactions: counted(base.reactions ?? [], reactions) };
+    } else if (edit && edit.id > (base.edited?.id ?? "")) {
+      const { msg, contentType, mentions, data, id, sendTime } = edit;
+      shown = withoutUndefined({ ...base, msg, contentType, mentions, data, edited: { id, time: sendTime } });
     }
+    if (reactions.size) shown = { ...shown, reactions: counted(base.reactions ?? [], reactions) };
     this.#shown.set(record, shown);
     return shown;
   }

@@ -18,6 +18,7 @@ from imd.client import (
     Gap,
     Leaving,
     Member,
+    Message,
     OutboxFull,
     Outgoing,
     Reaction,
@@ -32,6 +33,7 @@ from imd.client import (
     View,
     effects,
 )
+from imd.client.numbered import entry_of
 from tests.unit.client.support import Clock, Pipe
 
 TIME_MS = 1_764_000_000_000
@@ -390,6 +392,11 @@ class Player:
         for text in texts:
             if text in self.stored():
                 raise Mismatch(f"{text} is in the store")
+
+    def do_page(self, frames: list[Any], step: dict[str, Any]) -> None:
+        for entry in map(entry_of, frames):
+            if isinstance(entry, Message):
+                self.view.put(entry)
 
     def do_view(self, expected: list[Any], step: dict[str, Any]) -> None:
         self.match(expected, as_frame(self.view.messages))
