@@ -78,7 +78,7 @@ class Driver(Program):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Those of `options.features` that the cluster has granted; empty before the first `connected`."""
+        """The features of `options` that the cluster has granted; empty before the first `connected`."""
         return self._core.features
 
     def start(self) -> None:

@@ -145,7 +145,7 @@ class View:
         return before != record.shown()
 
     def accepted(self, event: Accepted, user_id: str) -> bool:
-        """What this device sent itself, by `user_id`. Its inbox brings no copy of that."""
+        """An entry that this device sent itself, as `user_id`. Its inbox brings no copy of that."""
         entry = sent(event, user_id)
         return entry is not None and self.put(entry)
 

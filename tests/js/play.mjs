@@ -271,7 +271,7 @@ export class Player {
   }
 
   async do_reload() {
-    // What a kill leaves behind is the storage alone.
+    // A kill leaves nothing but the storage.
     this.clocks.forget();
     this.socket.readyState = 3;
     const { items } = this.storage;

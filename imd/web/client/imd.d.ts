@@ -317,7 +317,7 @@ export class Client extends EventTarget {
   /** Empty until `start` has found a free slot. */
   readonly device: string;
   readonly limits: Limits | null;
-  /** Those of `options.features` that the cluster has granted. Empty before `connected`. */
+  /** The features that the cluster has granted. Empty before `connected`. */
   readonly features: readonly string[];
   readonly rooms: Rooms;
   /** Oldest first; accepted ones are no longer in it. */
@@ -360,7 +360,7 @@ export class View {
   add(message: Message): boolean;
   /** The message need not be there yet. Returns its id if it looks different, else null. */
   apply(event: Edit | Recall | React): string | null;
-  /** What this device sent itself, as `userId`. Returns the id of the message that looks different, else null. */
+  /** An entry that this device sent itself, as `userId`. Returns the id of the message that looks different, else null. */
   accepted(detail: Accepted, userId: string): string | null;
   remove(id: string): void;
 }
