@@ -55,7 +55,8 @@ def show(found: Reading, now: float, output: Output) -> None:
         )
         return
     if rows:
-        headers = ("node", "clients at", "health at", "version", "up for", "connections", "slots", "state")
+        places = ("node", "clients at", "health at")
+        headers = (*places, "version", "level", "up for", "connections", "slots", "state")
         output.table(headers, [_cells(row, slots[row.name], now) for row in rows])
     if not found.stands:
         output.line(why_not(found), "yellow")
@@ -67,7 +68,7 @@ def _cells(row: Row, slots: int, now: float) -> tuple[object, ...]:
     where = row.websocket + (" TLS" if row.tls else "") + (" PROXY" if row.proxy else "")
     up = _duration(now - row.started / 1000)
     state = "draining" if row.draining else "serving" if row.is_routable() else "serving, not for a gateway"
-    return row.name, where or "-", row.http or "-", row.version, up, row.connections, slots, state
+    return row.name, where or "-", row.http or "-", row.version, row.level, up, row.connections, slots, state
 
 
 def _duration(seconds: float) -> str:

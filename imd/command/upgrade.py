@@ -123,7 +123,7 @@ class Upgrade:
             what = "a node of 0.1 is connected to RabbitMQ"
             raise Refused(f"{what}. Stop it; if it has crashed, its queue is gone within a minute") from None
         self._words.write(NEWEST)
-        return self._wait_for_nodes(NEWEST)
+        return self._tell(NEWEST, self._late_nodes(NEWEST))
 
     def undo(self) -> int:
         words = self._words.read()
@@ -132,8 +132,8 @@ class Upgrade:
         self._refuse_events()
         self._words.write(FIRST)
         try:
-            if self._wait_for_nodes(FIRST):
-                raise Refused("a node has not heard of the lower level; the level stays")
+            if late := self._late_nodes(FIRST):
+                raise Refused(f"not heard of the lower level: {', '.join(late)}; the level stays")
             self._wait_for_archive()
             self._refuse_events()
         except BaseException:
@@ -141,7 +141,7 @@ class Upgrade:
             self._words.write(NEWEST)
             raise
         self._exchange.open()
-        return 0
+        return self._tell(FIRST, [])
 
     # from within
 
@@ -160,8 +160,8 @@ class Upgrade:
             what = "rooms or events were written, which older nodes would misread"
             raise Refused(f"{what}: a backup is the way back")
 
-    def _wait_for_nodes(self, level: int) -> int:
-        """0 when all nodes in the table work at the level; 1 if some still do not after `seconds`."""
+    def _late_nodes(self, level: int) -> list[str]:
+        """The nodes in the table that still work at another level after `seconds`."""
         late: list[str] = []
 
         def all_heard() -> bool:
@@ -169,15 +169,19 @@ class Upgrade:
             late[:] = sorted(row.name for row in rows if row.level != level)
             return not late
 
-        done = _within(self._seconds, all_heard)
+        _within(self._seconds, all_heard)
+        return late
+
+    def _tell(self, level: int, late: list[str]) -> int:
+        """0 if no node is late, else 1."""
         if self._output.as_json:
-            self._output.value({"level": level, "done": done, "late": late})
-        elif done:
-            self._output.line(f"the cluster's level is {level}")
-        else:
+            self._output.value({"level": level, "done": not late, "late": late})
+        elif late:
             names = ", ".join(late)
             self._output.line(f"the cluster's level is {level}; not heard of it: {names}", "yellow")
-        return int(not done)
+        else:
+            self._output.line(f"the cluster's level is {level}")
+        return int(bool(late))
 
     def _wait_for_archive(self) -> None:
         """Return when all that was accepted so far is in MongoDB, where events show."""
