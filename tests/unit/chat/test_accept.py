@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial import unittest
 
 from imd.chat import accept
 from imd.chat.accept import Acceptor
-from imd.chat.batch import Refusal
+from imd.chat.batch import Answer, Refusal
 from imd.chat.compose import compose
 from imd.contracts.archive import ArchiveRecord, Record
-from imd.contracts.inbox import Delivery, Failed, NotAllowed, Placed, Submission, TooManyNew
+from imd.contracts.inbox import (
+    Closed,
+    Delivery,
+    Duplicate,
+    Failed,
+    NoRoom,
+    NotAllowed,
+    NotMember,
+    Outcome,
+    Placed,
+    RoomAim,
+    Submission,
+    TooManyNew,
+)
+from imd.protocol import events, frames
 from imd.protocol.author import Author
-from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, RATE_LIMITED, TOO_LARGE, UNAVAILABLE, Refused
+from imd.protocol.errors import (
+    CONFLICT,
+    FORBIDDEN,
+    INVALID_MESSAGE,
+    NOT_FOUND,
+    RATE_LIMITED,
+    TOO_LARGE,
+    UNAVAILABLE,
+    Refused,
+)
 from imd.protocol.frames import MessageFrame
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import FromUserType, decode_message
@@ -190,6 +214,93 @@ class PathTests(AcceptorTestCase):
         self.queue.confirm(1)
         self.assertEqual(self.alice.accepted["c-1"], (first.message_id, first.send_time))
         self.assertEqual(len(self.delivered), 1)
+
+    def submit_event(self, client_msg_id: str, event: events.Event, **more: Any) -> Submission:
+        """An event for bob by alice."""
+        event.id, event.send_time = self.ids.next()
+        event.client_msg_id, event.user_id, event.from_user_type = client_msg_id, "alice", "USER_TYPE"
+        body = events.encode_event(event)
+        submission = Submission(
+            "alice",
+            "phone",
+            client_msg_id,
+            event.checksum(),
+            event.id,
+            event.send_time,
+            ["bob"],
+            body,
+            **more,
+        )
+        submission.origin = self.alice
+        self.acceptor.submit(submission)
+        return submission
+
+    def test_event(self) -> None:
+        """An event is delivered as it is, and archived with what only the archive needs behind it."""
+        edit = events.Edit(of="0" * 28, to="bob", msg="hello")
+        submission = self.submit_event("c-1", edit, kind="edit", archived=b'"ofVersion":3')
+        self.turn()
+        self.place()
+        self.assertEqual([delivery.body for delivery in self.delivered], [submission.body])
+        [record] = self.queue.bodies(0)
+        self.assertEqual(record, submission.body[:-1] + b',"ofVersion":3}')
+        self.confirm_all()
+        self.assertEqual(self.alice.accepted["c-1"], (edit.id, edit.send_time))
+
+    def test_event_sent_again(self) -> None:
+        """Its archive record is that of the first time."""
+        first = self.submit_event(
+            "c-1", events.Recall(of="0" * 28, to="bob"), kind="recall", archived=b'"a":1'
+        )
+        self.turn()
+        self.place()
+        self.queue.fail()
+        self.now += 5
+        self.submit_event("c-1", events.Recall(of="0" * 28, to="bob"), kind="recall", archived=b'"a":1')
+        self.turn()
+        self.place()
+        self.assertEqual(self.queue.bodies(1), [first.body[:-1] + b',"a":1}'])
+        self.queue.confirm(1)
+        self.assertEqual(self.alice.accepted["c-1"], (first.message_id, first.send_time))
+        self.assertEqual(len(self.delivered), 1)
+
+    def test_message_of_a_room(self) -> None:
+        """The archive gets the body with the version that it was placed under, a resend with the first."""
+        outcomes: list[Outcome] = [Placed([], "", 7), Duplicate("1" * 28, 5, "", 4)]
+        self.patch(self.inbox, "accept", lambda batch: succeed(outcomes))
+        for client_msg_id in ("c-1", "c-2"):
+            message = events.RoomMessage(
+                "2" * 28, client_msg_id, "alice", "USER_TYPE", "r-1", 0, "hi", send_time=9
+            )
+            aim = RoomAim("r-1", *events.split_at_version(message))
+            submission = Submission("alice", "phone", client_msg_id, "x", message.id, 9, (), aim.body(0))
+            submission.kind, submission.room, submission.origin = "message", aim, self.alice
+            self.acceptor.submit(submission)
+        self.turn()
+        told = [json.loads(body) for body in self.queue.bodies(0)]
+        self.assertEqual([(one["id"], one["sendTime"]) for one in told], [("2" * 28, 9), ("1" * 28, 5)])
+        self.assertEqual([one["roomVersion"] for one in told], [7, 4])
+
+    def test_finished_answers_wait_for_their_turn(self) -> None:
+        """A frame that changed nothing is answered behind the messages before it, and kept by a failure."""
+        self.alice.send("c-1")
+        self.acceptor.submit(Answer(self.alice, "c-2", frames.unchanged("c-2")))
+        self.alice.send("c-3")
+        self.turn()
+        self.assertEqual(self.alice.answers, [])
+        self.place()
+        self.queue.fail()
+        unchanged = (None, '{"type":"accepted","clientMsgId":"c-2","changed":false}')
+        self.assertEqual(self.alice.answers, [("c-1", UNAVAILABLE), unchanged, ("c-3", UNAVAILABLE)])
+
+    def test_room_that_refuses(self) -> None:
+        """Each reason of a room has its error."""
+        self.inbox.refusals = {"r1": NoRoom(), "r2": NotMember(), "r3": Closed()}
+        for room in self.inbox.refusals:
+            self.alice.send(room, to=room)
+        self.turn()
+        self.place()
+        self.assertEqual(self.alice.answers, [("r1", UNAVAILABLE), ("r2", NOT_FOUND), ("r3", CONFLICT)])
 
     def test_refused_one_by_one(self) -> None:
         """A bad message fails alone; a message that is in no inbox is not archived."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from twisted.trial import unittest
 
 from imd.chat.compose import check, compose
 from imd.config.settings import Limits
 from imd.contracts.inbox import Submission
 from imd.protocol.author import Author
-from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
+from imd.protocol.errors import BAD_FRAME, FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.protocol.frames import MessageFrame
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import FromUserType, decode_message
@@ -113,3 +114,39 @@ class ComposeTests(unittest.TestCase):
         self.assert_refused(INVALID_MESSAGE, to="bob")
         second = self.compose(to="bob", msg="hi")
         self.assertEqual(int(second.message_id[12:18], 16) - int(first.message_id[12:18], 16), 1)
+
+    def test_more(self) -> None:
+        """What few messages have is passed on as it was written, and counts for a resend."""
+        fields = {"to": "bob", "msg": "hi", "client_msg_id": "c-1"}
+        more = {"reply_to": "0" * 28, "mentions": ["bob", "bob"], "data": msgspec.Raw(b'{ "a": 1.0 }')}
+        submission = self.compose(**fields, **more)
+        self.assertIn(b'"data":{ "a": 1.0 },', submission.body)
+        message = decode_message(submission.body)
+        self.assertEqual((message.reply_to, message.mentions), ("0" * 28, ["bob", "bob"]))
+        plain = self.compose(**fields)
+        for name, value in more.items():
+            self.assertNotEqual(self.compose(**fields, **{name: value}).checksum, plain.checksum)
+
+    def test_nothing_more(self) -> None:
+        """Null and empty count as left out."""
+        plain = self.compose(to="bob", msg="hi", client_msg_id="c-1")
+        empty = self.compose(
+            to="bob", msg="hi", client_msg_id="c-1", reply_to="", mentions=[], data=msgspec.Raw(b"null")
+        )
+        self.assertEqual(empty.checksum, plain.checksum)
+        self.assertEqual(set(msgspec.json.decode(empty.body)), set(msgspec.json.decode(plain.body)))
+
+    def test_more_that_is_wrong(self) -> None:
+        """Form and limits; everybody can be mentioned in rooms only."""
+        for code, fields in (
+            (INVALID_MESSAGE, {"reply_to": "c-1"}),
+            (INVALID_MESSAGE, {"reply_to": "A" * 28}),
+            (INVALID_MESSAGE, {"mentions": ["bob", "@all"]}),
+            (INVALID_MESSAGE, {"mentions": ["bob", ""]}),
+            (TOO_LARGE, {"mentions": [f"u{n}" for n in range(51)]}),
+            (FORBIDDEN, {"mentions": ["@all"]}),
+            (BAD_FRAME, {"data": msgspec.Raw(b"[]")}),
+            (TOO_LARGE, {"data": msgspec.Raw(b'{"a":"' + b"x" * 4096 + b'"}')}),
+        ):
+            self.assert_refused(code, to="bob", msg="hi", **fields)
+        self.compose(to="bob", msg="hi", mentions=[f"u{n}" for n in range(50)])
