@@ -109,11 +109,26 @@ install_servers() {
     local missing=()
     command -v redis-server >/dev/null || missing+=(redis-server)
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+    install_missing
+}
+
+# The proxies before nodes, as above. The second word of a pair is the package.
+install_proxies() {
+    local missing=() pair
+    for pair in haproxy:haproxy nginx:nginx-light; do
+        PATH=$PATH:/usr/sbin command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
+    done
+    install_missing
+}
+
+# The packages that the caller has found `missing`.
+install_missing() {
     [ ${#missing[@]} -gt 0 ] || return 0
     is_root && command -v apt-get >/dev/null ||
         fail "not installed: ${missing[*]} (as root: apt-get install ${missing[*]})"
     apt_install "${missing[@]}"
-    disable_services "${missing[@]}"
+    # nginx-light is the service nginx.
+    disable_services "${missing[@]/nginx-light/nginx}"
 }
 
 # The browser that the web pages are tested in.

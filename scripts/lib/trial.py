@@ -25,6 +25,7 @@ from scripts.lib.trial_internals import hand_out  # noqa: E402
 TOGETHER = ("tests.command", "tests.cluster.test_drill", "tests.hostile", "tests.unit.store.rabbit")
 # The groups that take longest come first, so that no process is left alone with one at the end.
 SLOW = [
+    "tests.cluster.test_drill",
     "tests.protocol.test_cluster_nodes",
     "tests.contract.test_inbox_redis",
     "tests.web.test_pages",
@@ -33,7 +34,6 @@ SLOW = [
     "tests.cluster.test_failover",
     "tests.protocol.test_embedded_node",
     "tests.protocol.test_gateway_nodes",
-    "tests.cluster.test_drill",
     "tests.hostile",
     "tests.command",
     "tests.unit.store.rabbit",

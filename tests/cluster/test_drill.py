@@ -19,6 +19,7 @@ from tests.tools.drill.report import as_text
 
 # The faults that are over soon. scripts/drill has all of them, and more time.
 QUICK = ["node-kill", "redis-kill", "redis-cut", "mongo-errors", "poison", "net-rabbit-cut"]
+GATEWAY = ["node-kill", "table-flush", "haproxy-kill", "haproxy-old-map"]
 
 
 @cache
@@ -58,3 +59,12 @@ class DrillTests(unittest.TestCase):
             outcome = await self.drill(plan)
             self.assertTrue(outcome.passed, self.report)
             self.assertGreater(len(outcome.history.messages), 50, self.report)
+
+    async def test_behind_a_gateway(self) -> None:
+        """Clients come through HAProxy, one node of three searches: faults of the gateway, and nodes' own."""
+        seed = str(random.randrange(10**6))
+        plan = Plan("gateway", GATEWAY, True, seconds=7, seed=seed, clients=20, hint_seconds=20)
+        plan.routing = "mixed"
+        outcome = await self.drill(plan)
+        self.assertTrue(outcome.passed, self.report)
+        self.assertGreater(len(outcome.history.messages), 50, self.report)

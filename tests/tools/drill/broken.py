@@ -8,6 +8,7 @@ NOTES is a file that grows by one byte each time that the sabotage takes place.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +27,10 @@ class Build(NamedTuple):
     finds: str
     also: frozenset[str]
     break_it: Callable[[Seams], None]
+
+
+# So long a build keeps messages that it has answered.
+HELD_SECONDS = 0.5
 
 
 class _Nobody:
@@ -217,6 +222,35 @@ def _gives_up(seams: Seams) -> None:
     seams.replace(MongoArchive, "insert", "self, bodies", make)
 
 
+def _ends_at_once(seams: Seams) -> None:
+    from twisted.internet import reactor
+
+    from imd.chat.accept import Acceptor
+    from imd.contracts.inbox import Submission
+    from imd.node.stop import Stop
+
+    seams.attributes(Submission, "origin", "client_msg_id", "message_id", "send_time")
+
+    def make_submit(submit: Callable[..., None], _: Did) -> Callable[..., None]:
+        def later(self: Acceptor, entry: Any) -> None:
+            if isinstance(entry, Submission):
+                entry.origin.message_accepted(entry.client_msg_id, entry.message_id, entry.send_time)
+                entry.origin = _Nobody()
+            reactor.callLater(HELD_SECONDS, submit, self, entry)  # type: ignore[attr-defined]
+
+        return later
+
+    def make_run(_: Callable[..., Any], did: Did) -> Callable[..., Any]:
+        async def end(self: Stop, factory: Any) -> None:
+            did()
+            os._exit(0)
+
+        return end
+
+    seams.replace(Acceptor, "submit", "self, entry", make_submit)
+    seams.replace(Stop, "run", "self, factory", make_run)
+
+
 # An archive that lacks a message shows in what is read back, and in who takes part in it.
 _UNARCHIVED = frozenset({"not archived", "history", "participants"})
 
@@ -275,6 +309,17 @@ BUILDS = {
     ),
 }
 
+ROLLING_BUILDS = {
+    "ends-at-once": Build(
+        "answers `accepted` half a second early, and ends on SIGTERM without a drain",
+        "rolling",
+        "lost",
+        frozenset(),
+        _ends_at_once,
+    )
+}
+"""shown by nodes that are restarted in good order"""
+
 
 def check(name: str) -> None:
     """Raises Gone when the build's target is not there any more, or is called in another way."""
@@ -288,7 +333,7 @@ def break_node(name: str, notes: str) -> None:
 
 def _apply(name: str, seams: Seams) -> None:
     try:
-        BUILDS[name].break_it(seams)
+        (BUILDS | ROLLING_BUILDS)[name].break_it(seams)
     except ImportError as error:
         raise Gone(f"{name}: {error}") from None
 

@@ -88,15 +88,15 @@ class Device:
                 await asyncio.sleep(self.rng.choice((0.02, 0.1, 0.5, 1.5)))
 
     async def _one_connection(self) -> None:
-        node = self.world.pick_node(self)
+        way = self.world.pick_way(self)
         self._ended.clear()
         self._connected = asyncio.get_running_loop().create_future()
-        frame = self._connect_frame(node.name)
+        frame = self._connect_frame(way.name)
         # A hasty client does not wait for the handshake: a node that hangs finds the connect frame later.
         hasty = self.rng.random() < 0.3
         try:
             self.wire = await Wire.open(
-                HOST, node.port, self._frame, self._closed, CONNECT_SECONDS, frame if hasty else None
+                HOST, way.port, self._frame, self._closed, CONNECT_SECONDS, frame if hasty else None, way.path
             )
             if not hasty:
                 self.wire.send(frame)
@@ -125,6 +125,7 @@ class Device:
         else:
             frame |= {"userId": self.user, "device": self.name, "loginType": "USER_TYPE"}
             frame["isCustomerService"] = self.role == "agent"
+            frame["token"] = self.world.ways.token(self.user, self.role == "agent")
         if self.kind != "seed":
             frame["ack"] = True
         if self.kind == "own" and self.epoch:

@@ -1,4 +1,4 @@
-"""Servers, nodes, and a proxy between each node and each backend."""
+"""Servers, nodes, a proxy between each node and each backend, and a gateway if there is to be one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,18 +17,23 @@ from typing import Any
 import pika
 import pymongo
 
+from imd.gateway.table import KEY
+from tests.gateway.gateway import Gateway
 from tests.protocol.clusters import RawRedis
 from tests.support.nodes import Ini, NodeServer
 from tests.support.paths import ROOT
 from tests.support.primaries import Primary
-from tests.support.servers import MongoServer, RabbitServer, Server, free_port
+from tests.support.servers import HOST, MongoServer, RabbitServer, Server, free_port, tail
 from tests.tools.drill.history import Document
 from tests.tools.drill.proxy import Proxy
 from tests.tools.drill.seams import times_noted
+from tests.tools.drill.ways import SECRET
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 ARCHIVE_QUEUE, DEAD_QUEUE = "imd.archive", "imd.archive.dead"
 BACKENDS = ("redis", "rabbitmq", "mongodb")
+ROUTINGS = ("search", "gateway", "mixed")
+"""of a cluster; `mixed`: its first node searches, the others ask homes"""
 
 
 class DrillMongo(MongoServer):
@@ -113,7 +119,19 @@ class Backends:
 class Cluster:
     """The nodes of one run, on a database number, a virtual host and a database of its own."""
 
-    def __init__(self, backends: Backends, ini: Ini, *, nodes: int, build: str, own_clocks: bool) -> None:
+    def __init__(
+        self,
+        backends: Backends,
+        ini: Ini,
+        *,
+        nodes: int,
+        build: str = "",
+        own_clocks: bool = False,
+        routing: str = "search",
+        is_proxied: bool = True,
+    ) -> None:
+        """With any `routing` but `search` there is a gateway, and nodes want tokens. `is_proxied`: there is a
+        proxy between each node and each server."""
         self.backends = backends
         backends.runs += 1
         self.number = backends.runs
@@ -122,7 +140,10 @@ class Cluster:
         self.count = nodes
         self.build = build
         self.own_clocks = own_clocks
+        self.routing = routing
+        self.is_proxied = is_proxied
         self.nodes: list[DrillNode] = []
+        self.gateways: list[Gateway] = []
         self.proxies: dict[tuple[int, str], Proxy] = {}
 
     @property
@@ -144,8 +165,35 @@ class Cluster:
         for number in range(self.count):
             await self._add_node(number)
         await asyncio.gather(*(asyncio.to_thread(node.start) for node in self.nodes))
+        if self.routing != "search":
+            await self.add_gateway()
+
+    async def add_gateway(self) -> Gateway:
+        """One more HAProxy with its sync, which reads the table as one of the nodes does."""
+        number = len(self.gateways)
+        ini = self.nodes[number % len(self.nodes)].folder / "node.ini"
+        gateway = Gateway(self.folder / f"gateway{number}", ini, f"gateway{number}")
+        self.gateways.append(gateway)
+        await asyncio.to_thread(gateway.start, self.names)
+        return gateway
+
+    async def end_gateway(self, gateway: Gateway) -> None:
+        """Kill it and its sync."""
+        self.gateways.remove(gateway)
+        await asyncio.to_thread(gateway.kill)
+        shutil.rmtree(gateway.folder)
+
+    @property
+    def names(self) -> list[str]:
+        return [node.name for node in self.nodes]
+
+    @property
+    def folder(self) -> Path:
+        return self.backends.folder / f"run{self.number}"
 
     async def stop(self) -> None:
+        for gateway in self.gateways:
+            await asyncio.to_thread(gateway.kill)
         for node in self.nodes:
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(node.kill)
@@ -163,14 +211,21 @@ class Cluster:
         urls = {"redis": self.redis_url, "rabbitmq": self.amqp_url, "mongodb": self.mongo_url}
         sections: dict[str, dict[str, object]] = {key: dict(value) for key, value in self.ini.items()}
         for name, server in servers.items():
-            proxy = Proxy(free_port(), server.port)
-            await proxy.start()
-            self.proxies[number, name] = proxy
+            port = server.port
+            if self.is_proxied:
+                proxy = self.proxies[number, name] = Proxy(free_port(), server.port)
+                await proxy.start()
+                port = proxy.port
             extra = sections.get(name, {}).pop("options", "")
-            url = urls[name].replace(f":{server.port}/", f":{proxy.port}/") + str(extra)
+            url = urls[name].replace(f":{server.port}/", f":{port}/") + str(extra)
             sections.setdefault(name, {})["url"] = url
         sections.setdefault("node", {})["backend"] = "cluster"
-        folder = self.backends.folder / f"run{self.number}" / f"node{number}"
+        if self.routing != "search":
+            searches = self.routing == "mixed" and number == 0
+            sections["cluster"] = {"routing": "search" if searches else "gateway"}
+            sections["websocket"] = {"trusted_proxies": HOST}
+            sections["auth"] = {"mode": "jwt", "secret": SECRET}
+        folder = self.folder / f"node{number}"
         self.nodes.append(DrillNode(folder, sections, f"node{number}", self.build, self.own_clocks))
 
     def _declare_classic(self) -> None:
@@ -183,6 +238,14 @@ class Cluster:
         connection = RawRedis(self.backends.redis.url)
         try:
             return connection(*words)
+        finally:
+            connection.close()
+
+    def forget_nodes(self) -> None:
+        """The table of nodes is lost, and nothing else."""
+        connection = RawRedis(self.redis_url)
+        try:
+            connection("DEL", KEY, f"{KEY}:wishes")
         finally:
             connection.close()
 
@@ -234,8 +297,10 @@ class Cluster:
         return sum(times_noted(node.notes) for node in self.nodes)
 
     def ready(self) -> bool:
-        """All nodes say so."""
-        return all(node.running and node.answers() for node in self.nodes)
+        """All nodes say so, and each gateway leads to all of them."""
+        if not all(node.running and node.answers() for node in self.nodes):
+            return False
+        return all(gateway.leads_to(self.names) for gateway in self.gateways)
 
     async def until_ready(self, seconds: float) -> float:
         """When all nodes were ready, monotonic. Raises TimeoutError."""
@@ -243,6 +308,7 @@ class Cluster:
         while not await asyncio.to_thread(self.ready):
             if time.monotonic() > end:
                 reasons = {node.name: node.http("readyz") for node in self.nodes if node.running}
+                reasons |= {one.name: (one.haproxy.states(), tail(one.sync.log, 5)) for one in self.gateways}
                 raise TimeoutError(f"nodes are not ready after {seconds:g} s: {reasons}")
             await asyncio.sleep(0.05)
         return time.monotonic()

@@ -14,6 +14,7 @@ from tests.tools.drill.cluster import Backends, Cluster
 from tests.tools.drill.faults import FAULTS, Fault, Stage
 from tests.tools.drill.history import History
 from tests.tools.drill.probe import Probe
+from tests.tools.drill.ways import Ways
 from tests.tools.drill.world import World
 
 SHORT_LEASE_SECONDS = 6
@@ -46,6 +47,7 @@ class Plan:
     classic_queue: bool = False
     mongo_options: str = ""
     hint_seconds: float = 1.0
+    routing: str = "search"
 
 
 @dataclass
@@ -98,11 +100,12 @@ async def run(plan: Plan, backends: Backends, say: Callable[[str], None]) -> Out
         nodes=plan.nodes,
         build=plan.build,
         own_clocks=any(fault.needs_clock for fault in faults),
+        routing=plan.routing,
     )
     outcome = Outcome(plan, History())
     try:
         await cluster.start(plan.classic_queue)
-        world = World(plan.seed, cluster.nodes, plan.clients, plan.rate)
+        world = World(plan.seed, Ways(cluster.nodes, cluster.gateways), plan.clients, plan.rate)
         outcome.history = world.history
         await world.start()
         stage = Stage(cluster, world, random.Random(f"{plan.seed}/{plan.name}"), lease)

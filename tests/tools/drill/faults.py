@@ -14,6 +14,13 @@ import pika
 
 from tests.support.servers import Server
 from tests.tools.drill.cluster import ARCHIVE_QUEUE, Cluster
+from tests.tools.drill.gateway_faults import (
+    haproxy_kill,
+    haproxy_old_map,
+    sync_stops,
+    table_flush,
+    two_haproxies,
+)
 from tests.tools.drill.replication import failback, failover
 from tests.tools.drill.wire import Wire
 from tests.tools.drill.world import World
@@ -26,6 +33,7 @@ class Stage:
         self.cluster = cluster
         self.world = world
         self.history = world.history
+        self.ways = world.ways
         self.rng = rng
         self.lease_seconds = lease_seconds
         self.poisoned = 0
@@ -55,6 +63,7 @@ class Fault(NamedTuple):
     run: Callable[[Stage], Awaitable[str]]
     short_lease: bool = False
     needs_clock: bool = False
+    needs_gateway: bool = False
 
 
 async def _node_kill(stage: Stage) -> str:
@@ -310,5 +319,25 @@ FAULTS = {
         ),
         Fault("clients-vanish", "clients", "no client reads, then all connections break", _clients_vanish),
         Fault("clock", "nodes", "a node's clock steps by an hour, forth and back", _clock, needs_clock=True),
+        *(
+            Fault(name, on, what, run, needs_gateway=True)
+            for name, on, what, run in (
+                ("table-flush", "table nodes haproxy", "the table of nodes is lost, twice", table_flush),
+                ("haproxy-kill", "haproxy", "kill -9 of HAProxy, and a restart", haproxy_kill),
+                (
+                    "haproxy-old-map",
+                    "table nodes haproxy",
+                    "HAProxy is reloaded with maps that lack a node, and sync stands still",
+                    haproxy_old_map,
+                ),
+                (
+                    "two-haproxies",
+                    "table nodes haproxy",
+                    "a second HAProxy, whose maps have a node that drains; then kill -9",
+                    two_haproxies,
+                ),
+                ("sync-stops", "table nodes haproxy", "sync stands still while a node restarts", sync_stops),
+            )
+        ),
     )
 }

@@ -17,9 +17,14 @@ class Wire(asyncio.Protocol):
     """One WebSocket. `on_frame` gets each JSON frame, `on_closed` the close code (None: none came)."""
 
     def __init__(
-        self, on_frame: Callable[[dict[str, Any]], None], on_closed: Callable[[], None], first: Any
+        self,
+        on_frame: Callable[[dict[str, Any]], None],
+        on_closed: Callable[[], None],
+        first: Any,
+        path: str,
     ) -> None:
         self._first = first
+        self._path = path
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._transport: Any = None
@@ -42,11 +47,12 @@ class Wire(asyncio.Protocol):
         on_closed: Callable[[], None],
         seconds: float,
         first: Any = None,
+        path: str = "/ws",
     ) -> Wire:
         """An open WebSocket. `first` is sent with the handshake. Raises OSError or TimeoutError."""
         async with asyncio.timeout(seconds):
             loop = asyncio.get_running_loop()
-            _, wire = await loop.create_connection(lambda: cls(on_frame, on_closed, first), host, port)
+            _, wire = await loop.create_connection(lambda: cls(on_frame, on_closed, first, path), host, port)
             try:
                 await wire.opened
             except BaseException:
@@ -82,7 +88,8 @@ class Wire(asyncio.Protocol):
         self._transport = transport
         host, port = transport.get_extra_info("peername")[:2]
         transport.write(
-            f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {self._path} HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         if self._first is not None:

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from tests.support.nodes import NodeServer
 from tests.tools.drill.client import Device
 from tests.tools.drill.history import History, Message
+from tests.tools.drill.ways import Way, Ways
 
 KINDS = ("own", "server", "own", "seed")
 # Probers talk to one another all the time, so that nodes look for their channels in the middle of a fault.
@@ -18,11 +18,11 @@ PROBER_RATE = 4.0
 
 
 class World:
-    """`clients` devices, two for each user, a tenth of them visitors, an agent, and a prober at each node."""
+    """`clients` devices, two for each user, a tenth of them visitors, an agent, and probers at each node."""
 
-    def __init__(self, seed: str, nodes: Sequence[NodeServer], clients: int, rate: float) -> None:
+    def __init__(self, seed: str, ways: Ways, clients: int, rate: float) -> None:
         self.seed = seed
-        self.nodes = nodes
+        self.ways = ways
         self.history = History()
         self.phase = "load"
         """load, settle or closing"""
@@ -49,8 +49,8 @@ class World:
             for kind in ("own", "server")
         ]
         self.probers = [
-            Device(self, f"probe{n}", f"probe{n}", "own", role="prober", rate=PROBER_RATE, pinned=n)
-            for n in range(len(nodes))
+            Device(self, user, user, "own", role="prober", rate=PROBER_RATE, pinned=number)
+            for user, number in ways.probers()
         ]
         self.devices += self.probers
         self._tasks: list[asyncio.Task[None]] = []
@@ -61,10 +61,8 @@ class World:
 
     # for devices
 
-    def pick_node(self, device: Device) -> NodeServer:
-        if device.pinned is not None:
-            return self.nodes[device.pinned]
-        return device.rng.choice(self.nodes)
+    def pick_way(self, device: Device) -> Way:
+        return self.ways.pick(device.rng, device.user, device.pinned)
 
     def accepted(self, message: Message, at: float) -> None:
         for user in message.recipients:
