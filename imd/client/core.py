@@ -313,6 +313,8 @@ class Core:
             self._agenda.add(Drop())
             self._end(None, f"{refusal.code}: {refusal.reason}", permanent=True)
         else:
+            if self.state is State.CONNECTING:
+                self._backoff.at_least(retry_seconds)
             if self._tokens.not_renewed():
                 # Nothing else is unanswered: most likely this answers the newer token. The old one stands.
                 self._plan_token(max(retry_seconds, AGAIN_SECONDS))

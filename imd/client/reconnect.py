@@ -33,12 +33,20 @@ class Backoff:
         self._least = least
         self._most = most
         self._chance = chance
+        self._asked = 0.0
         self.failures = 0
+
+    def at_least(self, seconds: float) -> None:
+        """The node asks for a pause: the next one has this, and up to half as much again."""
+        self._asked = seconds
 
     def next(self) -> float:
         limit = min(self._most, self._least * 2.0 ** min(self.failures, 30))
         self.failures += 1
-        return self._chance() * limit
+        pause = self._chance() * limit
+        asked, self._asked = self._asked, 0.0
+        return max(pause, asked * (1 + self._chance() / 2)) if asked else pause
 
     def reset(self) -> None:
+        self._asked = 0.0
         self.failures = 0

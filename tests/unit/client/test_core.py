@@ -52,6 +52,22 @@ class ConnectTests(unittest.TestCase):
         pipe.lose()
         self.assertEqual(pipe.events(events.StateChanged)[-1].retry_seconds, 1)
 
+    def test_refused_for_a_time(self) -> None:
+        """A node that refuses a connect may say when the next one may come; that holds once."""
+        pipe = Pipe(visitor=True, user_id=None)
+        pipe.core.start()
+        pauses = []
+        for _ in range(2):
+            pipe.core.opened(pipe.core.connection)
+            if not pauses:
+                refused = {"code": "rate_limited", "reason": "", "temporary": True, "retryAfterMs": 30_000}
+                pipe.gets(type="error", **refused)
+            pipe.lose(4100)
+            pauses.append(pipe.events(events.StateChanged)[-1].retry_seconds or 0.0)
+            pipe.wait(pauses[-1])
+            self.assertEqual(pipe.core.state, State.CONNECTING)
+        self.assertEqual(pauses, [45, 2])
+
     def test_silence(self) -> None:
         """A silent node is sent a ping, and left without an answer."""
         pipe = Pipe()
