@@ -1,10 +1,12 @@
 """A chat with somebody, in the terminal or in a pipe.
 
-The last messages are shown first, then new ones; a line that is typed is sent. Ctrl-D ends it. In a
-pipe each line of the input is a message, and the end comes when all of them are accepted.
+The last messages are shown first, then new ones; a line that is typed is sent. A line that begins with a
+slash is an order, such as /edit, /react or /room: /help names them. Ctrl-D ends it. In a pipe each line of
+the input is a message, and the end comes when all of them are accepted.
 
 examples:
   imd chat --as alice bob
+  imd chat --as alice r-5f0c2b6e9d1a4f3c8b7e6d5c4b3a2918
   echo "the backup is done" | imd chat --as cron alice
   imd chat visitor-0123456789abcdef0123 --url wss://chat.example.com/ws --token-file sams-token"""
 
@@ -22,7 +24,9 @@ from imd.protocol.message import is_usable_id
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("peer", metavar="WITH", help="whom to write to; several, split by commas: a group")
+    parser.add_argument(
+        "peer", metavar="WITH", help="whom to write to: a user; several, split by commas; a room, by its id"
+    )
     parser.add_argument("--as", dest="user", metavar="USER", help="who one is; a token may say it instead")
     parser.add_argument("--url", default="ws://127.0.0.1:9000/ws", help="of a node (ws://127.0.0.1:9000/ws)")
     parser.add_argument("--token", help="a JWT; it can then be seen in the list of processes")

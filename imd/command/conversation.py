@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-import time
+import re
 from typing import Any, TextIO
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from imd.client import Ended, Failed, Gap, Message, OutboxFull, State, StateChanged
+from imd.client import (
+    Accepted,
+    ClientError,
+    Ended,
+    Entry,
+    Failed,
+    Gap,
+    Message,
+    OutboxFull,
+    RoomEvent,
+    State,
+    StateChanged,
+    View,
+)
 from imd.client.twisted import Client
+from imd.command.entries import as_json, clock, colour, in_words
 from imd.command.lines import Lines
 from imd.command.output import Output, harmless
+from imd.command.typed import Typed, Wrong
 from imd.protocol.errors import ConfigurationError
 
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
+ROOM = re.compile(r"r-[0-9a-f]{32}")
 TYPING = 100
 """messages of a pipe that may wait to be accepted"""
 
@@ -31,6 +46,8 @@ class Conversation:
         self._output = output
         self._interactive = input.isatty() and output.terminal
         self._lines = Lines(reactor, output, input, self._interactive, self._send, self._input_ended)
+        self._room = peers[0] if len(peers) == 1 and ROOM.fullmatch(peers[0]) else ""
+        self._view = View()
         self._shown: set[str] = set()
         self._newest = ""
         """the id of the newest message that was shown as history"""
@@ -50,6 +67,7 @@ class Conversation:
             customer_service=options.role == "agent",
             max_outbox=TYPING,
         )
+        self._typed = Typed(self._client, self._room, self._note)
 
     def _token(self) -> str:
         if self._options.token_file is not None:
@@ -59,7 +77,8 @@ class Conversation:
     async def run(self) -> int:
         client = self._client
         client.on(StateChanged, self._state_changed)
-        client.on(Failed, self._message_failed)
+        client.on(Failed, self._entry_failed)
+        client.on(Accepted, self._accepted)
         client.on(Gap, lambda _: self._note("some messages may be missing here; the history has them"))
         # However the chat ends, the client acknowledges what was shown, and waits for no broken connection.
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stop)
@@ -108,16 +127,18 @@ class Conversation:
             return
         peers = self._peers
         asked: dict[str, Any] = {"group": peers} if len(peers) > 1 else {"with_": peers[0]}
+        if self._room:
+            asked = {"room": self._room}
         page = await self._client.history(**asked, limit=self._options.history)
-        for message in page.messages:
-            self._show(message)
-            self._newest = message.id
+        for entry in page.entries:
+            self._show(entry)
+            self._newest = entry.id
 
     def _receive(self) -> Deferred[None]:
         async def receive() -> None:
-            async for message in self._client.messages():
-                if message.id not in self._shown:
-                    self._show(message)
+            async for entry in self._client.inbox():
+                if entry.id not in self._shown:
+                    self._show(entry)
 
         return Deferred.fromCoroutine(receive()).addErrback(self._over)
 
@@ -126,24 +147,32 @@ class Conversation:
         if not self._end.called:
             self._end.errback(failure)
 
-    def _show(self, message: Message) -> None:
-        self._shown.add(message.id)
+    def _show(self, entry: Entry) -> None:
+        self._shown.add(entry.id)
+        self._view.put(entry)
+        if isinstance(entry, Message):
+            self._typed.noticed(entry)
         if self._output.as_json:
-            self._output.value({name: getattr(message, name) for name in Message.__slots__})
+            self._output.value(as_json(entry))
             return
-        at = time.localtime(message.send_time / 1000)
-        today = time.strftime("%F", at) == time.strftime("%F")
-        when = time.strftime("%H:%M" if today else "%F %H:%M", at)
-        if message.id < self._newest and message.seq is not None:
+        when = clock(entry.send_time)
+        if entry.id < self._newest and entry.seq is not None:
             # From before the page of history, and not seen yet: ids rise with time.
             when = f"earlier, {when}"
-        mine = message.user_id == self._client.user_id
-        style = "dim" if mine else COLOURS[sum(message.user_id.encode()) % len(COLOURS)]
-        if message.group:
-            where = f" to {', '.join(message.group)}"
-        else:
-            where = "" if mine or message.user_id in self._peers else " (another conversation)"
-        self._lines.say_above(f"{when} {harmless(message.user_id + where)}: {harmless(message.msg)}", style)
+        said = in_words(entry, self._view, self._where(entry))
+        self._lines.say_above(f"{when} {said}", colour(entry, self._client.user_id))
+
+    def _where(self, entry: Entry) -> str:
+        """The conversation, unless it is this one."""
+        if entry.room or self._room:
+            return "" if entry.room == self._room else f" (in {entry.room or 'another conversation'})"
+        if isinstance(entry, RoomEvent):
+            return ""
+        if entry.group:
+            return f" to {', '.join(entry.group)}"
+        if entry.user_id == self._client.user_id:
+            return "" if not entry.to or entry.to in self._peers else f" to {entry.to}"
+        return "" if entry.user_id in self._peers else " (another conversation)"
 
     def _state_changed(self, event: StateChanged) -> None:
         if event.state is State.WAITING:
@@ -156,12 +185,18 @@ class Conversation:
             self._trouble = ""
             self._note(f"{self._client.user_id} at {self._options.url}")
 
-    def _message_failed(self, event: Failed) -> None:
+    def _accepted(self, event: Accepted) -> None:
+        self._view.accepted(event, self._client.user_id or "")
+        if not event.outgoing.kind:
+            self._typed.noticed(event.outgoing)
+        self._typed.made(event.outgoing)
+
+    def _entry_failed(self, event: Failed) -> None:
         self._failed += 1
-        self._client.cancel(event.outgoing)
-        self._output.problem(
-            f"not accepted ({event.refusal.code}: {event.refusal.reason}): {event.outgoing.msg[:60]}"
-        )
+        outgoing = event.outgoing
+        self._client.cancel(outgoing)
+        said = outgoing.msg[:60] or outgoing.action or outgoing.kind
+        self._output.problem(f"not accepted ({event.refusal.code}: {event.refusal.reason}): {said}")
 
     def _note(self, text: str) -> None:
         if self._interactive:
@@ -170,13 +205,28 @@ class Conversation:
     # from its lines
 
     async def _queue(self, line: str) -> None:
-        to, group = ("", self._peers) if len(self._peers) > 1 else (self._peers[0], [])
-        while True:
+        reply_to = None
+        if self._interactive and line.startswith("/"):
             try:
-                self._client.send(line, to=to, group=group)
+                text, reply_to = self._typed.split(line)
+                if not text:
+                    await self._typed.follow(line)
+            except (Wrong, ValueError, ClientError) as error:
+                text = ""
+                self._note(str(error))
+            line = text
+        while line:
+            try:
+                self._client.send(line, reply_to=reply_to, **self._recipients)
                 return
             except OutboxFull:
                 await self._client.drained()
+
+    @property
+    def _recipients(self) -> dict[str, Any]:
+        if self._room:
+            return {"room": self._room}
+        return {"group": self._peers} if len(self._peers) > 1 else {"to": self._peers[0]}
 
     def _send(self, line: str) -> Deferred[None]:
         return Deferred.fromCoroutine(self._queue(line))

@@ -348,7 +348,6 @@ class ShellTests(unittest.TestCase):
             await story(TwistedClient, node, "alice")
             await asyncios
 
-
     async def test_hints(self) -> None:
         heard = Heard()
         self.addCleanup(heard.close)

@@ -10,7 +10,6 @@ from tests.unit.client.support import Clock, Pipe
 
 
 class ConnectTests(unittest.TestCase):
-
     def test_clock_set_back_between_processes(self) -> None:
         """With a store the attempt rises all the same, or the node would prefer an older connection."""
         clock, store, attempts = Clock(), SqliteStore(":memory:"), []
