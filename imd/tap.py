@@ -13,6 +13,7 @@ import imd
 from imd.config.settings import Settings, load, node_name
 from imd.contracts.backend import Backend
 from imd.contracts.inbox import InboxOptions
+from imd.contracts.rooms import RoomOptions
 from imd.entry.auth import Authenticator
 from imd.node.backends import Backends
 from imd.node.node import Node
@@ -75,12 +76,17 @@ def inbox_options(settings: Settings) -> InboxOptions:
     )
 
 
+def room_options(settings: Settings) -> RoomOptions:
+    return RoomOptions(settings.limits.room_members, settings.inbox.dedup_seconds)
+
+
 def _embedded(reactor: Any, settings: Settings) -> Backends:
     from imd.store.embedded.backend import EmbeddedStore
 
     # The times of the store go by a clock that is not set while it runs.
-    store = EmbeddedStore(settings.node.data, inbox_options(settings), ServerClock(), reactor)
-    return Backends(inbox=store, queue=store, archive=store, bus=None)
+    options = inbox_options(settings), ServerClock(), reactor, room_options(settings)
+    store = EmbeddedStore(settings.node.data, *options)
+    return Backends(inbox=store, queue=store, archive=store, rooms=store.rooms, bus=None)
 
 
 def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
@@ -95,6 +101,8 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.redis.inbox import RedisInbox
     from imd.store.redis.level import RedisLevel
     from imd.store.redis.node_table import RedisNodeTable
+    from imd.store.redis.rooms import RoomCopies
+    from imd.store.rooms import ClusterRooms
 
     inbox = RedisInbox(
         reactor,
@@ -126,10 +134,12 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     audit = ArchiveAudit(reactor, archive, numbers, writer)
     workers: list[Backend] = [audit] if writer is None else [writer, audit]
     nodes = RedisNodeTable(reactor.callLater, inbox.command)
+    rooms = ClusterRooms(reactor, archive, RoomCopies(inbox.calls), room_options(settings))
     return Backends(
         inbox=inbox,
         queue=queue,
         archive=archive,
+        rooms=rooms,
         bus=bus,
         nodes=nodes,
         workers=workers,

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from imd.chat.batch import Batch, Entry, Refusal, event_body, first_record
 from imd.contracts.archive import ArchiveQueue, ArchiveRecord, Record
-from imd.contracts.inbox import Delivery, Duplicate, Failed, Inbox, Outcome, Placed, Submission
+from imd.contracts.inbox import Delivery, Duplicate, Failed, Inbox, NoRoom, Outcome, Placed, Submission
 from imd.observe.seldom import Seldom
 from imd.observe.trace import TRACE
 from imd.protocol.errors import UNAVAILABLE, Refused, Unavailable
@@ -81,6 +81,7 @@ class Acceptor:
         call_soon: Callable[[Callable[[], None]], object],
         handed_over: Callable[[Sequence[ArchiveRecord]], None],
         call_failed: Callable[[str, str], None] = lambda part, reason: None,
+        room_heard: Callable[[str, int], None] = lambda room, members: None,
     ) -> None:
         self._inbox = inbox
         self._queue = queue
@@ -89,6 +90,7 @@ class Acceptor:
         self._call_soon = call_soon
         self._handed_over = handed_over
         self._call_failed = call_failed
+        self._room_heard = room_heard
         self._seldom = Seldom(self.log, clock.monotonic)
         self._waiting: deque[Entry] = deque()
         self._waiting_bytes = 0
@@ -225,7 +227,10 @@ class Acceptor:
         for index, submission, outcome in zip(batch.places(), batch.submissions, outcomes, strict=True):
             if type(outcome) is Placed:
                 deliveries += outcome.deliveries
-                body = event_body(submission, outcome.version) if submission.kind else submission.body
+                body = submission.body
+                if submission.kind:
+                    body = event_body(submission, outcome.version)
+                    self._note_room(submission, outcome.members)
                 if outcome.agent:
                     records.append(ArchiveRecord(body, outcome.agent))
                     earlier = [d for d in outcome.deliveries if d.body != submission.body]
@@ -239,6 +244,8 @@ class Acceptor:
                 records.append(first_record(submission, outcome))
             else:
                 batch.refuse_outcome(index, outcome)
+                if type(outcome) is NoRoom:
+                    self._note_room(submission, 0)
         failed = [outcome.reason for outcome in outcomes if type(outcome) is Failed]
         if failed:
             self._seldom.error("{n} messages could not be placed: {reason}", n=len(failed), reason=failed[0])
@@ -251,6 +258,10 @@ class Acceptor:
         else:
             batch.done = True
         self._flush()
+
+    def _note_room(self, submission: Submission, members: int) -> None:
+        if submission.room is not None:
+            self._room_heard(submission.room.room, members)
 
     def _published(self, _: None, batch: Batch) -> None:
         batch.done = True

@@ -123,7 +123,8 @@ def event_body(submission: Submission, version: int) -> bytes:
 
 def first_record(submission: Submission, first: Duplicate) -> Record:
     """A resend as the archive got it, or should have got it, when it was placed first."""
-    body = first_copy(submission.body, first.message_id, first.send_time, first.version)
+    body = submission.body if submission.room is None else submission.room.body(first.version)
+    body = first_copy(body, first.message_id, first.send_time, first.version)
     body = _with_members(body, submission.archived)
     return ArchiveRecord(body, first.agent) if first.agent else body
 

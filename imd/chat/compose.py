@@ -30,10 +30,12 @@ def check(frame: MessageFrame, author: Author, limits: Limits) -> None:
         check_id("to", to)
     elif frame.group:
         _check_group(frame.group, limits.group_members)
+    if frame.room:
+        _check_room(frame, author)
     if author.is_visitor and frame.group:
         raise Refused(FORBIDDEN, "group: a visitor writes to the desk and its agent only")
-    if not (msg and (to or frame.group or author.is_visitor)):
-        missing = "to or group" if msg else "msg"
+    if not (msg and (to or frame.group or frame.room or author.is_visitor)):
+        missing = "to, group or room" if msg else "msg"
         raise Refused(INVALID_MESSAGE, f"{missing}: must not be empty")
     message_bytes = limits.message_bytes
     # A character has four bytes at most.
@@ -103,6 +105,13 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
         encode_message(message),
         to if author.is_visitor else "",
     )
+
+
+def _check_room(frame: MessageFrame, author: Author) -> None:
+    if frame.to or frame.group:
+        raise Refused(INVALID_MESSAGE, "room: neither to nor group stands beside it")
+    if author.is_visitor:
+        raise Refused(FORBIDDEN, "room: a visitor writes to the desk and its agent only")
 
 
 def _check_group(group: list[str], group_members: int) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from imd.chat.history_requests import HistoryRequests
+from imd.chat.history_requests import requests_of
 from imd.chat.peer import Peer
 from imd.chat.posting import post
 from imd.chat.renewal import renew
+from imd.chat.room_frames import change_room, list_members, list_rooms
 from imd.entry.allowance import IDLE_ACK, PING
 from imd.protocol import frames
 from imd.protocol.errors import UNKNOWN_TYPE, Refused
@@ -44,9 +45,7 @@ def _ping(peer: Peer, frame: frames.PingFrame) -> None:
 
 
 def _history(peer: Peer, frame: HistoryFrame) -> None:
-    if peer.history_requests is None:
-        peer.history_requests = HistoryRequests(peer.services, peer, peer.author, peer.bucket)
-    peer.history_requests.ask(frame)
+    requests_of(peer).ask(frame)
 
 
 def _token(peer: Peer, frame: frames.TokenFrame) -> None:
@@ -72,7 +71,7 @@ HANDLERS: Mapping[type, tuple[str, Handler]] = {
     EditFrame: ("edit", _not_there),
     RecallFrame: ("recall", _not_there),
     ReactFrame: ("react", _not_there),
-    RoomFrame: ("room", _not_there),
-    RoomsFrame: ("rooms", _not_there),
-    MembersFrame: ("members", _not_there),
+    RoomFrame: ("room", change_room),
+    RoomsFrame: ("rooms", list_rooms),
+    MembersFrame: ("members", list_members),
 }

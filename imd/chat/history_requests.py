@@ -1,9 +1,12 @@
-"""The pages of history that one connection has asked for and not got yet."""
+"""The questions of one connection that are not answered yet: for pages of history, rooms, members."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -33,6 +36,14 @@ class Asker(Protocol):
         """Send an error frame."""
 
 
+def requests_of(peer: Any) -> HistoryRequests:
+    """The questions of an imd.chat.peer.Peer; made for the first one."""
+    if peer.history_requests is None:
+        peer.history_requests = HistoryRequests(peer.services, peer, peer.author, peer.bucket)
+    requests: HistoryRequests = peer.history_requests
+    return requests
+
+
 class HistoryRequests:
     """One connection's requests: at most MAX_REQUESTS at a time. Each costs `bucket` as much as a message."""
 
@@ -49,17 +60,22 @@ class HistoryRequests:
 
     def ask(self, frame: HistoryFrame) -> None:
         """Answer `frame` when the archive has answered. Raises Refused: a bad frame, or too many of them."""
-        limits = self._services.settings.limits
-        check_history(frame, limits.group_members)
+        check_history(frame, self._services.settings.limits.group_members)
+        self.answer(frame.ref, partial(self._services.historian.page, self._author, frame))
+
+    def answer(self, ref: str | None, ask: Callable[[], Deferred[bytes]]) -> None:
+        """Send the payload that `ask` gives, or an error for its Refused or Unavailable.
+
+        Raises Refused: too many questions.
+        """
         early = self._bucket.take(1.0)
         if early:
-            raise too_fast(limits.messages_per_second, early)
+            raise too_fast(self._services.settings.limits.messages_per_second, early)
         if self._count >= MAX_REQUESTS:
-            why = f"{MAX_REQUESTS} pages of history at a time"
+            why = f"{MAX_REQUESTS} questions at a time"
             raise Refused(RATE_LIMITED, why, retry_after_ms=100)
         self._count += 1
-        page = self._services.historian.page(self._author, frame)
-        page.addBoth(self._came).addCallbacks(self._answer, self._failed, errbackArgs=(frame.ref,))
+        ask().addBoth(self._came).addCallbacks(self._answer, self._failed, errbackArgs=(ref,))
 
     def _came(self, result: Any) -> Any:
         self._count -= 1
@@ -70,8 +86,10 @@ class HistoryRequests:
             self._asker.send(payload)
 
     def _failed(self, failure: Failure, ref: str | None) -> None:
-        if failure.check(Unavailable) is None:
-            self.log.failure("a page of history failed", failure)
+        error = failure.value
+        if not isinstance(error, Refused):
+            if failure.check(Unavailable) is None:
+                self.log.failure("a question could not be answered", failure)
+            error = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
         if self._asker.is_open:
-            refused = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
-            self._asker.send_error(refused, ref=ref)
+            self._asker.send_error(error, ref=ref)

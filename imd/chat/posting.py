@@ -5,6 +5,7 @@ from __future__ import annotations
 from imd.chat.compose import check, compose
 from imd.chat.peer import Peer
 from imd.chat.rate import rate_cost, too_fast
+from imd.chat.room_messages import post_to_room
 from imd.observe.trace import TRACE
 from imd.protocol.errors import Refused
 from imd.protocol.frames import MessageFrame
@@ -22,6 +23,9 @@ def post(peer: Peer, frame: MessageFrame) -> None:
         early = peer.bucket.take(1.0)
         answer = too_fast(limits.messages_per_second, early) if early else refused
         peer.refuse(frame.client_msg_id, answer)
+        return
+    if frame.room:
+        post_to_room(peer, frame)
         return
     early = peer.bucket.take(rate_cost(frame)) if limits.messages_per_second else 0.0
     if early:

@@ -13,6 +13,11 @@ def rate_cost(frame: MessageFrame) -> float:
     return max(1.0, len(frame.group) / 10)
 
 
+def room_cost(members: int) -> float:
+    """The part of the rate for a message to a room, or a change of it: a tenth for each member, 1 to 10."""
+    return min(10.0, max(1.0, members / 10))
+
+
 def too_fast(per_second: float, early_seconds: float) -> Refused:
     """The refusal of a frame that came `early_seconds` too early."""
     return Refused(

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from imd.chat.accept import Acceptor
 from imd.chat.history import Historian
 from imd.chat.homecoming import Homecoming
+from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.session import Session
 from imd.config.settings import Settings
 from imd.contracts.inbox import Inbox, Leave
+from imd.contracts.rooms import RoomStore
 from imd.contracts.timer import Cancellable
 from imd.entry.admission import Door
 from imd.entry.auth import Authenticator
@@ -42,6 +44,8 @@ class Services:
     """removes a channel from the registry; a node that stops waits for the answer"""
     desk_changed: Callable[[], None]
     """called when an agent has connected, as visitors may be waiting"""
+    rooms: RoomStore
+    room_changes: RoomChanges
     level: Callable[[], int]
     """the cluster's feature level; when it changes, all connections are closed"""
     homecoming: Homecoming | None = None

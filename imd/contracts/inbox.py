@@ -62,7 +62,8 @@ class RoomAim(msgspec.Struct, gc=False):
     """its members when they were counted last, which bound a batch"""
 
     def body(self, version: int) -> bytes:
-        return b"%b%d%b" % (self.head, version, self.tail)
+        """The body as it is placed under a version of the room; without a `tail` it has none."""
+        return b"%b%d%b" % (self.head, version, self.tail) if self.tail else self.head
 
 
 class Submission(msgspec.Struct, gc=False):
@@ -111,6 +112,8 @@ class Placed(msgspec.Struct, gc=False):
     """the agent who got a visitor's message; empty for other messages"""
     version: int = 0
     """of the room that it was placed in"""
+    members: int = 0
+    """of that room, which has only deliveries to users with live channels"""
 
 
 class Duplicate(NamedTuple):

@@ -10,6 +10,7 @@ from imd.contracts.backend import Backend
 from imd.contracts.bus import Bus
 from imd.contracts.inbox import Inbox
 from imd.contracts.level import LevelStore
+from imd.contracts.rooms import RoomStore
 from imd.gateway.table import NodeTable
 
 
@@ -20,6 +21,7 @@ class Backends:
     inbox: Inbox
     queue: ArchiveQueue
     archive: Archive
+    rooms: RoomStore
     bus: Bus | None
     nodes: NodeTable | None = None
     workers: Sequence[Backend] = ()
@@ -34,6 +36,7 @@ class Backends:
         if self.bus is not None:
             named["bus"] = self.bus
         named["archive"] = self.archive
+        named["rooms"] = self.rooms
         for worker in self.workers:
             named[type(worker).__name__] = worker
         return named

@@ -11,6 +11,8 @@ from imd.chat.accept import Acceptor
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
 from imd.chat.homecoming import Homecoming
+from imd.chat.room_changes import RoomChanges
+from imd.chat.room_sweep import RoomSweep
 from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
@@ -81,6 +83,7 @@ class Parts:
             lambda function: reactor.callLater(0, function),
             self.handed_over.add,
             self.readiness.failed,
+            backends.rooms.heard,
         )
         self.upkeep = Upkeep(
             reactor,
@@ -93,6 +96,9 @@ class Parts:
         )
         self.gate = Gate(reactor.seconds, reactor.callLater)
         self.ids = MessageIds(clock)
+        room_changes = RoomChanges(backends.rooms, backends.inbox, backends.queue, self.ids.next)
+        backends.rooms.deliver_to(self.router.deliver)
+        self.room_sweep = RoomSweep(room_changes, reactor.callLater)
         self.trace_switch = Switch(reactor, TRACE)
         authenticator = Authenticator(settings.auth, time.time)
         newcomers = Newcomers(
@@ -116,6 +122,8 @@ class Parts:
             unix_seconds=time.time,
             leave=self.departures.leave,
             desk_changed=self.upkeep.serve_desk,
+            rooms=backends.rooms,
+            room_changes=room_changes,
             level=self.level,
             homecoming=self.homecoming,
         )

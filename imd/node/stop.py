@@ -46,6 +46,7 @@ class Stop:
         parts.upkeep.stop()
         if parts.homecoming is not None:
             parts.homecoming.stop()
+        parts.room_sweep.stop()
         parts.readiness.stop()
         archived = parts.handed_over.drained()
         await self._step("tell the archive who got visitors' messages", archived, self._half())

@@ -151,6 +151,14 @@ def check_id(name: str, text: str) -> None:
         )
 
 
+_is_room_id = re.compile("r-[0-9a-f]{32}").fullmatch
+
+
+def is_room_id(text: str) -> bool:
+    """True for a text that may be the id of a room."""
+    return _is_room_id(text) is not None
+
+
 def is_visitor_id(user_id: str) -> bool:
     return user_id.startswith(VISITOR_PREFIX)
 

@@ -10,6 +10,7 @@ from tests.protocol.cursors import CursorRules
 from tests.protocol.delivery import DeliveryRules
 from tests.protocol.flow import FlowRules
 from tests.protocol.messages import MessageRules, ResendRules
+from tests.protocol.rooms import RoomRules
 from tests.protocol.visitors import VisitorRules
 
 PARTS = (
@@ -25,6 +26,7 @@ PARTS = (
     HandshakeRules,
     ControlRules,
     HistoryRules,
+    RoomRules,
 )
 
 

@@ -24,6 +24,7 @@ from imd.store.embedded import tables
 from imd.store.embedded.desk import Desk
 from imd.store.embedded.event_rows import archive_event
 from imd.store.embedded.opening import Opening
+from imd.store.embedded.rooms import RoomTables
 from imd.store.embedded.state import State, User
 from imd.store.shared_metrics import OVERFLOWN
 
@@ -49,9 +50,11 @@ def _conversation(members: tuple[str, ...]) -> bytes:
 class Placing:
     """Places batches of messages."""
 
-    def __init__(self, state: State, desk: Desk) -> None:
+    def __init__(self, state: State, desk: Desk, rooms: RoomTables) -> None:
         self._state = state
         self._desk = desk
+        self._rooms = rooms
+        rooms.wants_copy = self._wants_copy
         options = state.options
         self._unopened_messages = min(options.unopened_messages, options.max_messages)
         self._opening = Opening(options.new_ids)
@@ -81,6 +84,14 @@ class Placing:
                 if use is not None:
                     outcomes.append(self._again(submission, sender, key, use, now))
                     continue
+            if submission.room is not None:
+                number = state.next_number
+                outcome = self._rooms.place(submission, submission.room, now)
+                if key is not None and type(outcome) is Placed:
+                    message_id, at = submission.message_id, submission.send_time
+                    uses[key] = Use(submission.checksum, number, message_id, at, outcome.version)
+                outcomes.append(outcome)
+                continue
             try:
                 text = submission.body.decode()
                 members = conversation_members(decode_message(submission.body))
@@ -151,6 +162,10 @@ class Placing:
         if unplaced:
             self._unmake(set(unplaced).difference(names_of_senders))
         return outcomes
+
+    def _wants_copy(self, sender: str, device: str, now: int) -> bool:
+        user = self._state.user(sender)
+        return bool(user.sync) and self._others_sync(user, device, now)
 
     def _load_devices(self, users: Mapping[str, User], names: Iterable[str]) -> None:
         """Load the devices of these users that are not in memory."""

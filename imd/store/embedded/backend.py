@@ -39,6 +39,7 @@ from imd.contracts.inbox import (
     Sent,
     Submission,
 )
+from imd.contracts.rooms import RoomOptions
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError
 from imd.protocol.ids import ServerClock
@@ -50,6 +51,8 @@ from imd.store.embedded.devices import Devices
 from imd.store.embedded.drift import Drift, mend_times
 from imd.store.embedded.group import Group, Operation
 from imd.store.embedded.probe import Probe
+from imd.store.embedded.room_store import EmbeddedRooms
+from imd.store.embedded.rooms import RoomTables
 from imd.store.embedded.state import State
 from imd.store.embedded.sweep import Sweep
 from imd.store.embedded.tables import lock_folder, open_file
@@ -67,11 +70,21 @@ class EmbeddedStore:
 
     _log = Logger()
 
-    def __init__(self, folder: str, options: InboxOptions, clock: ServerClock, reactor: Any = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        options: InboxOptions,
+        clock: ServerClock,
+        reactor: Any = None,
+        room_options: RoomOptions | None = None,
+    ) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self._folder = folder
         self._options = options
+        self._room_options = room_options or RoomOptions()
+        self.rooms = EmbeddedRooms(lambda work: self._do(None, lambda: work(self._rooms)))
+        """the RoomStore on the same file"""
         self._clock = clock
         self._worker = Worker(reactor)
         self._seldom = Seldom(self._log)
@@ -84,6 +97,7 @@ class EmbeddedStore:
         self._state: State
         self._desk: Desk
         self._placing: Placing
+        self._rooms: RoomTables
         self._devices: Devices
         self._visitors: Visitors
         self._sweep: Sweep
@@ -124,7 +138,8 @@ class EmbeddedStore:
         drift = Drift(self._connection, self._clock, state.next_number)
         self._visitors = Visitors(state)
         self._sweep = Sweep(state, self._devices, self._visitors, drift)
-        self._placing = Placing(state, self._desk)
+        self._rooms = RoomTables(state, self._room_options)
+        self._placing = Placing(state, self._desk, self._rooms)
         group = Group(state, self._placing)
         self._probe = Probe(self._folder, state, group)
         return group

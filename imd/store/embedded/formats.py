@@ -106,6 +106,12 @@ CREATE TABLE newcomer (name TEXT PRIMARY KEY, token_hash TEXT NOT NULL, used INT
 CREATE INDEX newcomer_used ON newcomer (used);
 """
 
+# room.body: the room as JSON. made_by: a hash of the creating user, device and clientMsgId.
+_ROOMS = """
+CREATE TABLE room (id TEXT PRIMARY KEY, made_by TEXT NOT NULL UNIQUE, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE room_member (user TEXT NOT NULL, room TEXT NOT NULL, PRIMARY KEY (user, room)) WITHOUT ROWID;
+"""
+
 STEPS: tuple[str, ...] = (
     # 3. sync: 1 if the device wants what its user's other devices send.
     "ALTER TABLE device ADD COLUMN sync INTEGER NOT NULL DEFAULT 0;",
@@ -113,6 +119,8 @@ STEPS: tuple[str, ...] = (
     _EVENTS,
     # 5.
     _NEWCOMERS,
+    # 6.
+    _ROOMS,
 )
 """formats BASE + 1 and up, in order; each is the SQL that makes it of the format before"""
 

@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 
 from imd.contracts.inbox import NEWCOMER_SECONDS, InboxOptions
+from imd.contracts.rooms import Room
 from imd.protocol.ids import ServerClock
 from imd.store.embedded import tables
 from imd.store.embedded.channels import Channels
 from imd.store.embedded.events import Pending, apply_events
 
 MAX_USERS_IN_MEMORY = 200_000
+MAX_ROOMS_IN_MEMORY = 2_000
 OWED, SILENT = 1, 2
 
 
@@ -85,6 +87,8 @@ class State:
         self.clock = clock
         self.start_ms = clock.now_ms()
         self.channels = Channels(self.start_ms)
+        self.rooms: dict[str, Room] = {}
+        """rooms that were read or changed"""
         self.keep_ms = int(options.keep_days * 86_400_000)
         self.lease_ms = int(options.lease_seconds * 1000)
         self.grace_ms = int(options.desk_grace_seconds * 1000)
@@ -353,11 +357,14 @@ class State:
         if len(self._users) > MAX_USERS_IN_MEMORY:
             for name in list(islice(self._users, MAX_USERS_IN_MEMORY // 2)):
                 del self._users[name]
+        if len(self.rooms) > MAX_ROOMS_IN_MEMORY:
+            self.rooms.clear()
 
     def forget(self, mark: int = 0) -> None:
         """Drop the cache, which may differ from the file, and undo changes of the registry since `mark`."""
         self.channels.rollback(mark)
         self._users.clear()
+        self.rooms.clear()
         self._loads = None
         unwritten = (self.messages, self.participants, self.inbox, self.sent, self.waiting, self.unanswered)
         for rows in unwritten:

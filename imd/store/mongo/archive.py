@@ -38,6 +38,8 @@ DATABASE = "imd"
 READ_THREADS = 3
 # Two writes, a ping, the building of indexes, the audit, and the cluster's level.
 WRITE_THREADS = 6
+# Rooms' own: a change of a room waits for no page of history and no batch.
+ROOM_THREADS = 4
 MAX_READS = 256
 PING_SECONDS = 2.0
 SELECTION_SECONDS = 2.0
@@ -157,6 +159,18 @@ class MongoArchive:
         done = self._in_thread(self._writers, self._within, work, args, options)
         return done.addErrback(self._unavailable)
 
+    # from rooms
+
+    def call(
+        self, pool: ThreadPoolExecutor, seconds: float, work: Callable[..., Any], *args: Any
+    ) -> Deferred[Any]:
+        """Run `work(database, *args)` in a thread of `pool`, within `seconds`. Fails with Unavailable."""
+        if self._problem is not None or self._collection is None:
+            return fail(Unavailable(self.problem() or "MongoDB: stopped"))
+        give_up_at = time.monotonic() + seconds
+        done = self._in_thread(pool, self._until, give_up_at, work, self._collection.database, *args)
+        return done.addErrback(self._unavailable)
+
     # from history
 
     def history(self, query: HistoryQuery) -> Deferred[History]:
@@ -240,6 +254,13 @@ class MongoArchive:
         with pymongo.timeout(self._timeout_seconds):
             return work(self._collection, *args, **options)
 
+    def _until(self, give_up_at: float, work: Callable[..., Any], *args: Any) -> Any:
+        seconds = give_up_at - time.monotonic()
+        if seconds <= 0:
+            raise Unavailable("MongoDB: too much is asked for")
+        with pymongo.timeout(seconds):
+            return work(*args)
+
     def _connect(self) -> None:
         """Make the client; it connects when it is first used. Raises ConfigurationError."""
         try:
@@ -249,7 +270,7 @@ class MongoArchive:
                 # A date or text out of range must not make a page of history unreadable.
                 datetime_conversion="DATETIME_AUTO",
                 unicode_decode_error_handler="replace",
-                maxPoolSize=READ_THREADS + WRITE_THREADS,
+                maxPoolSize=READ_THREADS + WRITE_THREADS + ROOM_THREADS,
                 serverSelectionTimeoutMS=int(SELECTION_SECONDS * 1000),
                 connectTimeoutMS=int(SELECTION_SECONDS * 1000),
                 socketTimeoutMS=int(self._timeout_seconds * 1000),

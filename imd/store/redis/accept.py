@@ -9,13 +9,17 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from imd.contracts.inbox import (
+    Closed,
     Conflict,
     Delivery,
     Duplicate,
     Failed,
+    NoRoom,
     NotAllowed,
+    NotMember,
     Outcome,
     Placed,
+    RoomAim,
     Submission,
     TooManyNew,
 )
@@ -73,14 +77,23 @@ def _one_recipient(user: str) -> str:
     return "" if is_visitor_id(user) else _encode(user)
 
 
-def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) -> list[str] | int:
-    """Recipients of a message from or to a visitor, or to a list; the place of an equal list before it."""
+def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) -> list[Any] | int:
+    """Recipients of a message that has not one; for a list that came before in the batch, its place."""
+    if s.room is not None:
+        return _room(s.room, s.sender)
     if not s.recipients:
         return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
     if len(s.recipients) == 1:
         return ["<", encode_id(s.recipients[0]), encode_id(s.sender)]
     first = lists.setdefault(tuple(s.recipients), place)
     return [encode_id(user) for user in s.recipients] if first == place else first
+
+
+def _room(aim: RoomAim, sender: str) -> list[Any]:
+    """As lua/roomitems.lua has it."""
+    rules = "p" * aim.posts + "c" * aim.when_closed + "a" * aim.by_admins
+    of_version = -1 if aim.of_version is None else aim.of_version
+    return ["#", aim.room, encode_id(sender), of_version, rules, len(aim.head)]
 
 
 def _read_delivery(reply: Any) -> Delivery:
@@ -97,6 +110,9 @@ _OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
     5: lambda reply: Placed([_read_delivery(d) for d in reply[2]], unquote(reply[1])),
     8: lambda reply: TooManyNew(reply[1]),
     9: lambda reply: TooManyNew(None),
+    11: lambda reply: NoRoom(),
+    12: lambda reply: NotMember(),
+    13: lambda reply: Closed(),
 }
 
 
@@ -130,6 +146,8 @@ def read_outcomes(parts: list[Any], batch: Sequence[Submission]) -> list[Outcome
         kind = reply[0]
         if kind in _OUTCOMES:
             outcome = _OUTCOMES[kind](reply)
+        elif kind == 14:
+            outcome = _in_room(s, inboxes, channels_of, reply)
         else:
             if kind == 0:
                 lists[place] = reply[1::2], reply[2::2]
@@ -155,3 +173,16 @@ def _in_list(
         ],
         "",
     )
+
+
+def _in_room(s: Submission, inboxes: list[str], channels_of: list[list[str]], reply: list[Any]) -> Placed:
+    """A message to a room. The members with channels follow its version and the number of its members."""
+    assert s.room is not None
+    _, version, members, *told = reply
+    body = s.room.body(version)
+    flat = iter(told)
+    deliveries = [
+        Delivery(unquote(user), inboxes[at - 1], seq, channels_of[at], body)
+        for user, at, seq in zip(flat, flat, flat, strict=True)
+    ]
+    return Placed(deliveries, "", version, members)

@@ -59,7 +59,7 @@ class RedisInbox:
         self._level = NEWEST
         self._visitor_seconds = math.ceil(options.visitor_days * 86400)
         self._newcomer_seconds = newcomer_seconds(options)
-        self._calls = calls = ScriptCalls(
+        self.calls = calls = ScriptCalls(
             reactor, url, options, clock, lossless=lossless, timeout_seconds=timeout_seconds
         )
         self._redis = calls.redis
@@ -93,7 +93,7 @@ class RedisInbox:
     # messages on their way in
 
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
-        done = self._calls.call("accept", accept_items(batch), _unpack_accept)
+        done = self.calls.call("accept", accept_items(batch), _unpack_accept)
         return done.addCallback(read_outcomes, batch)
 
     def sent_before(self, user: str, device: str, client_msg_id: str) -> Deferred[Sent | None]:
@@ -104,7 +104,7 @@ class RedisInbox:
         if lost := self._redis.lost_since_asked():
             return fail(Unavailable(f"redis: {plain_reason(lost)}"))
         # A call without messages: Redis refuses it on the same grounds as one with messages.
-        looked = self._calls.call("accept", accept_items([]), _unpack_accept)
+        looked = self.calls.call("accept", accept_items([]), _unpack_accept)
         return looked.addCallback(lambda _: self._redis.run)
 
     # channels and their devices
@@ -147,12 +147,12 @@ class RedisInbox:
 
     def era(self) -> Deferred[str]:
         # Another run may have forgotten channels.
-        return self._calls.call("run", [], _unpack_run).addCallback(lambda _: str(self._redis.run))
+        return self.calls.call("run", [], _unpack_run).addCallback(lambda _: str(self._redis.run))
 
     # the desk and its visitors
 
     def serve_desk(self) -> Deferred[list[Delivery]]:
-        return self._calls.call("desk", [], _unpack_desk).addCallback(read_served)
+        return self.calls.call("desk", [], _unpack_desk).addCallback(read_served)
 
     def agent_of(self, visitor: str) -> Deferred[str]:
         return self._redis.general.command("GET", f"imd:{{{encode_id(visitor)}}}:agent").addCallback(

@@ -28,10 +28,18 @@ WAITING_CALLS = Gauge("imd_redis_waiting_items", "Items that wait for a script c
 
 MAX_WAITING_ITEMS = 200_000
 # Redis does nothing else while a script runs, so calls stay short. Connects and pulls also read a page each.
-MAX_ITEMS_PER_CALL = {"connect": 50, "pull": 50, "ack": 250, "renew": 250, "leave": 100, "sent": 250}
+MAX_ITEMS_PER_CALL = {
+    "connect": 50,
+    "pull": 50,
+    "ack": 250,
+    "renew": 250,
+    "leave": 100,
+    "sent": 250,
+    "member": 50,
+}
 MAX_CALLS_IN_FLIGHT = 2
 # The part of these scripts' replies that is empty when they have placed no message.
-_PLACED_PART = {"accept": 1, "desk": 0}
+_PLACED_PART = {"accept": 1, "desk": 0, "room": 0}
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_list = msgspec.msgpack.Decoder(tuple[int, int, list[Any]]).decode
@@ -80,6 +88,10 @@ class ScriptCalls:
     def set_level(self, level: int) -> None:
         """The cluster's level, for the scripts."""
         self._packed_options[-1] = level
+
+    def now_ms(self) -> int:
+        """Redis' time."""
+        return self._clock.now_ms()
 
     def call(self, script: str, items: Sequence[Any], decode: Callable[[bytes], Any]) -> Deferred[Any]:
         """Run a script; gives the parts of its reply behind time and run. The time sets the clock right."""

@@ -9,7 +9,7 @@ from importlib.resources import files
 _ALL = ("request", "runs", "heads", "devices", "shared", "reply", "agents")
 
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "accept": (*_ALL, "inboxes", "visitors", "resends", "openings", "permissions"),
+    "accept": (*_ALL, "inboxes", "visitors", "resends", "openings", "permissions", "rooms", "roomitems"),
     "connect": (*_ALL, "inboxes", "cursors", "pages"),
     "pull": (*_ALL, "pages"),
     "ack": (*_ALL, "inboxes", "cursors"),
@@ -17,6 +17,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "leave": (*_ALL, "inboxes", "cursors"),
     "desk": (*_ALL, "inboxes", "visitors"),
     "run": _ALL,
+    "room": (*_ALL, "inboxes", "resends", "rooms"),
+    "member": (*_ALL, "rooms"),
     "sent": (*_ALL, "resends"),
 }
 """script → the parts that precede it"""

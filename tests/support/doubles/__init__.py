@@ -6,6 +6,7 @@ Nothing answers by itself: a test says when a call is done, when its answer arri
 from tests.support.doubles.archive import ArchiveDouble, QueueDouble
 from tests.support.doubles.bus import BusDouble, Network
 from tests.support.doubles.inbox import UNCONFIRMED, Held, InboxDouble
+from tests.support.doubles.rooms import RoomsDouble
 from tests.support.doubles.wire import WireDouble
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "InboxDouble",
     "Network",
     "QueueDouble",
+    "RoomsDouble",
     "WireDouble",
 ]

@@ -13,6 +13,7 @@ from twisted.trial import unittest
 from imd.chat.accept import Acceptor
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
+from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
@@ -26,7 +27,7 @@ from imd.entry.newcomers import Newcomers
 from imd.entry.replacing import Replacing
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import MessageIds, ServerClock
-from tests.support.doubles import ArchiveDouble, InboxDouble, QueueDouble, WireDouble
+from tests.support.doubles import ArchiveDouble, InboxDouble, QueueDouble, RoomsDouble, WireDouble
 
 START = 1_764_000_000
 SECRET = "a secret of more than 32 bytes, for tests"
@@ -74,6 +75,7 @@ class ConnectionTestCase(unittest.TestCase):
         self.inbox = InboxDouble()
         self.queue = QueueDouble()
         self.archive = ArchiveDouble()
+        self.rooms = RoomsDouble()
         self.sessions: dict[str, Session] = {}
         self.soon: list[Callable[[], None]] = []
         self.leaves: list[Leave] = []
@@ -83,10 +85,11 @@ class ConnectionTestCase(unittest.TestCase):
         router = Router(self.sessions, None, self.clock.seconds, self.clock.callLater)
         authenticator = Authenticator(self.auth, self.unix_seconds)
         newcomers = Newcomers(self.limits.visitors_per_address, self.clock.seconds, lambda draw: draw())
+        ids = MessageIds(clock)
         self.services = Services(
             settings=Settings(limits=self.limits, auth=self.auth),
             clock=clock,
-            ids=MessageIds(clock),
+            ids=ids,
             inbox=self.inbox,
             acceptor=Acceptor(
                 self.inbox, self.queue, router.deliver, clock, self.soon.append, self.handed_over.extend
@@ -102,6 +105,8 @@ class ConnectionTestCase(unittest.TestCase):
             unix_seconds=self.unix_seconds,
             leave=self.leave,
             desk_changed=self.desk_changed,
+            rooms=self.rooms,
+            room_changes=RoomChanges(self.rooms, self.inbox, self.queue, ids.next),
             level=lambda: self.level,
         )
 

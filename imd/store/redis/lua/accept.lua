@@ -5,7 +5,8 @@
 --   names: the name that its clientMsgId is remembered under, or '';
 --   records: the text that is remembered, "id time checksum";
 --   recipients: the recipient | {recipients} | the place of an earlier message with the same list
---     | {'', visitor, its `to` or ''} for a message from a visitor | {'<', visitor, sender} for one to a visitor;
+--     | {'', visitor, its `to` or ''} for a message from a visitor | {'<', visitor, sender} for one to a visitor
+--     | {'#', room, sender, ...} for one to a room, as in roomitems.lua;
 --   bodies;
 --   senders: 'user:device:', each once;
 --   sender_of: the place of the message's sender in `senders`; 0: its own inbox gets no copy.
@@ -22,7 +23,9 @@
 --     | {7, place, n}: in the same inboxes, with numbers that are n higher
 --     | {8, ms}: it would begin too many inboxes before that time has passed
 --     | {9}: it would begin more inboxes than a sender may in any hour
---     | {10, inbox, seq, outcome}: in the sender's own inbox, too.
+--     | {10, inbox, seq, outcome}: in the sender's own inbox, too
+--     | {11}: there is no copy of the room | {12}: the sender is no member of the room | {13}: the room is closed
+--     | {14, ...}: in the inboxes of a room.
 --   overflown: messages that have left full inboxes. opened: inboxes that are new.
 -- A call without messages is a probe: an error says why none would be placed.
 -- The first line makes a full Redis refuse the whole call. Writes come last, and must not fail.
@@ -65,7 +68,7 @@ end
 -- Called before the desk, which reads and writes inboxes itself: nothing read before is valid afterwards.
 local function write_all()
   for _, inbox in ipairs(changed) do overflown = overflown + write(inbox) end
-  touched, changed, inboxes_of_list = {}, {}, {}
+  touched, changed, inboxes_of_list, room_inboxes = {}, {}, {}, {}
 end
 
 -- The users whose own inboxes get a copy, by the places of senders. A user whose keys are broken has no device.
@@ -241,6 +244,9 @@ while i <= #names do
     if seq then placed[2 * i - 1], placed[2 * i] = outcome, seq else put_outcome(i, outcome) end
   elseif type(to) == 'table' and to[1] == '' then
     local ok, outcome = pcall(place_for_visitor, names[i], records[i], to, bodies[i], own)
+    put_outcome(i, ok and outcome or failed(outcome))
+  elseif type(to) == 'table' and to[1] == '#' then
+    local ok, outcome = pcall(place_in_room, names[i], records[i], to, bodies[i], own, opened, will_change)
     put_outcome(i, ok and outcome or failed(outcome))
   else
     local first = type(to) == 'table' and i or to

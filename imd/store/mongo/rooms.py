@@ -1,0 +1,225 @@
+"""Rooms in MongoDB, a document each: the truth about a room. Blocks.
+
+A document is a `Room`; `madeBy`, a hash of the creating user, device and clientMsgId; and `outbox`, events
+that are not known to be archived. A change is one conditional update: it fails if another change came first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import pymongo
+from bson.int64 import Int64
+from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from imd.contracts import room_rules
+from imd.contracts.room_rules import Stamp
+from imd.contracts.rooms import MAX_ROOMS_OF_USER, Action, Past, Room, RoomEntry, RoomSummary
+from imd.protocol.errors import Refused, Unavailable
+
+COLLECTION = "im_room"
+MAX_OUTBOX = 100
+MAX_OUTBOX_BYTES = 1 << 20
+LEFTOVER_ROOMS = 20
+
+# Codes by which a server says that it is alone: only members of a replica set know linearizable reads.
+_ALONE = frozenset({20, 72, 76, 123})
+
+
+class Document(NamedTuple):
+    """A room, and its events that are not settled."""
+
+    room: Room
+    outbox: tuple[RoomEntry, ...]
+
+
+class Lost(NamedTuple):
+    """Another change came first: try again."""
+
+
+class Known(NamedTuple):
+    """The action has been done before."""
+
+    document: Document
+    past: Past
+
+
+class Made(NamedTuple):
+    """The action is done. The event is the last of the outbox."""
+
+    document: Document
+
+
+class Same(NamedTuple):
+    """The action changes nothing."""
+
+    document: Document
+
+
+Attempt = Lost | Known | Made | Same | Refused
+
+
+class RoomDocuments:
+    """Reads and writes documents. `collection` is any collection of the database."""
+
+    def __init__(self, database: Any) -> None:
+        room = database.get_collection(
+            COLLECTION,
+            write_concern=WriteConcern(w="majority", j=True),
+            read_concern=ReadConcern("majority"),
+            read_preference=pymongo.ReadPreference.PRIMARY,
+        )
+        self._rooms = room
+        self._exact = room.with_options(read_concern=ReadConcern("linearizable"))
+        self._indexed = False
+
+    def make_indexes(self) -> None:
+        """Make what is missing. The first is needed for two copies of one `create` to make one room."""
+        self._rooms.create_index("madeBy", unique=True, name="madeBy_1")
+        self._rooms.create_index([("members.u", 1), ("_id", 1)], name="members.u_1__id_1")
+        self._rooms.create_index("outbox.at", name="outbox.at_1", sparse=True)
+        self._indexed = True
+
+    def read(self, room: str) -> Document | None:
+        """The room as it is, whichever server was voted out meanwhile."""
+        found = self._exactly(lambda rooms: rooms.find_one({"_id": room}))
+        return _document(found) if found is not None else None
+
+    def attempt(self, action: Action, stamp: Stamp, most_members: int, dedup_ms: int) -> Attempt:
+        """Try to do what the action asks for."""
+        try:
+            if action.action == "create":
+                return self._create(action, stamp, most_members)
+            return self._change(action, stamp, most_members, dedup_ms)
+        except Refused as refused:
+            return refused
+
+    def settle(self, room: str, versions: Sequence[int]) -> None:
+        """Take the events of these versions out of the outbox."""
+        self._rooms.update_one({"_id": room}, {"$pull": {"outbox": {"version": {"$in": list(versions)}}}})
+
+    def leftovers(self, before_ms: int) -> list[str]:
+        """Rooms with events from before that time."""
+        found = self._rooms.find({"outbox.at": {"$lt": Int64(before_ms)}}, {"_id": True})
+        return [document["_id"] for document in found.limit(LEFTOVER_ROOMS)]
+
+    def rooms_of(self, user: str, after: str, limit: int) -> list[RoomSummary]:
+        """At most `limit` rooms of the user behind `after`, by id."""
+        own = {"$filter": {"input": "$members", "cond": {"$eq": ["$$this.u", {"$literal": user}]}}}
+        shown = {name: True for name in ("name", "version", "posting", "history", "joining", "data")}
+        steps: list[Any] = [
+            {"$match": {"members.u": user, "_id": {"$gt": after}}},
+            {"$sort": {"_id": 1}},
+            {"$limit": limit},
+            {"$project": {**shown, "count": {"$size": "$members"}, "own": own}},
+        ]
+        found = self._exactly(lambda rooms: list(rooms.aggregate(steps, batchSize=limit + 1)))
+        return [
+            RoomSummary(
+                one["_id"],
+                one["name"],
+                one["own"][0]["r"],
+                one["count"],
+                one["version"],
+                one["posting"],
+                one["history"],
+                one["joining"],
+                one["data"],
+            )
+            for one in found
+        ]
+
+    # from within
+
+    def _exactly(self, read: Callable[[Any], Any]) -> Any:
+        """A linearizable read; on a server without a replica set, any of its reads is exact."""
+        try:
+            return read(self._exact)
+        except OperationFailure as error:
+            if error.code not in _ALONE:
+                raise
+            self._exact = self._rooms
+            return read(self._exact)
+
+    def _create(self, action: Action, stamp: Stamp, most_members: int) -> Attempt:
+        if not self._indexed:
+            self.make_indexes()
+        made_by = room_rules.made_by(action)
+        found = self._rooms.find_one({"madeBy": made_by})
+        if found is None:
+            full = self._full(room_rules.newcomers(None, action))
+            decided = room_rules.create(action, stamp, most_members, full)
+            document = {
+                "madeBy": made_by,
+                **_fields(decided.room),
+                "outbox": [msgspec.to_builtins(decided.entry)],
+            }
+            document["_id"] = decided.room.id
+            try:
+                self._rooms.insert_one(document)
+            except DuplicateKeyError:
+                return Lost()
+            return Made(Document(decided.room, (decided.entry,)))
+        known = _document(found)
+        room_rules.check_same(known.room.made, action)
+        return Known(known, known.room.made)
+
+    def _change(self, action: Action, stamp: Stamp, most_members: int, dedup_ms: int) -> Attempt:
+        # Exact: an answer that nothing changes must be as true as one that something did.
+        document = self.read(action.room)
+        room = document.room if document is not None else None
+        if document is not None and room is not None:
+            past = room_rules.remembered(room, action, stamp.time, dedup_ms)
+            if past is not None:
+                return Known(document, past)
+        full = self._full(room_rules.newcomers(room, action))
+        decided = room_rules.change(room, action, stamp, most_members, full)
+        assert document is not None and room is not None
+        if decided is None:
+            return Same(document)
+        if not _has_space(document.outbox, decided.entry):
+            raise Unavailable(f"rooms: {len(document.outbox)} changes of the room are not finished yet")
+        before, after = _fields(room), _fields(decided.room)
+        changed = {name: value for name, value in after.items() if value != before[name]}
+        made = self._rooms.find_one_and_update(
+            {"_id": room.id, "version": room.version},
+            {"$set": changed, "$push": {"outbox": msgspec.to_builtins(decided.entry)}},
+            return_document=pymongo.ReturnDocument.AFTER,
+            projection={"outbox": True},
+        )
+        if made is None:
+            return Lost()
+        return Made(Document(decided.room, _outbox(made)))
+
+    def _full(self, users: Collection[str]) -> set[str]:
+        """Users of these who are in as many rooms as a user may be."""
+        full = set()
+        for user in users:
+            query = {"members.u": user}
+            if self._rooms.count_documents(query, limit=MAX_ROOMS_OF_USER) >= MAX_ROOMS_OF_USER:
+                full.add(user)
+        return full
+
+
+def _has_space(outbox: Sequence[RoomEntry], entry: RoomEntry) -> bool:
+    size = sum(len(msgspec.json.encode(one)) for one in (*outbox, entry))
+    return not outbox or (len(outbox) < MAX_OUTBOX and size <= MAX_OUTBOX_BYTES)
+
+
+def _fields(room: Room) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(room)
+    fields.pop("id")
+    return fields
+
+
+def _document(found: dict[str, Any]) -> Document:
+    room = msgspec.convert({**found, "id": found["_id"]}, Room)
+    return Document(room, _outbox(found))
+
+
+def _outbox(found: dict[str, Any]) -> tuple[RoomEntry, ...]:
+    return tuple(msgspec.convert(found.get("outbox", []), list[RoomEntry]))

@@ -1,0 +1,303 @@
+"""Rooms of a cluster: documents in MongoDB, and copies in Redis, which are brought up to date with them.
+
+Every path ends in the same step, `RoomCopies.bring`: a change, a room that Redis does not know, and events
+that a dead node has left. The step is refused if Redis may have forgotten or gained something since the
+document was read; then the document is read again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from prometheus_client import Counter, Gauge
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.contracts.inbox import Delivery
+from imd.contracts.room_rules import Stamp
+from imd.contracts.rooms import (
+    Action,
+    Changed,
+    ChangeOutcome,
+    Leftover,
+    Membership,
+    MembersPage,
+    RoomOptions,
+    RoomSummary,
+    Unchanged,
+    page_of_members,
+)
+from imd.observe.seldom import Seldom
+from imd.protocol.errors import Refused, Unavailable
+from imd.store.mongo.archive import ROOM_THREADS, MongoArchive
+from imd.store.mongo.rooms import Document, Known, Lost, RoomDocuments, Same
+from imd.store.redis.rooms import RoomCopies, Seen
+
+LOADED = Counter(
+    "imd_rooms_loaded_total", "Rooms whose copy was brought up to date from MongoDB, but for changes."
+)
+COLD = Counter("imd_rooms_cold_total", "Messages refused for want of a copy of their room in Redis.")
+SWEPT = Counter("imd_rooms_swept_total", "Rooms whose events were finished by another node than their maker.")
+LOADS_WAITING = Gauge("imd_rooms_loads_waiting", "Rooms that wait to be loaded (bound: 1,000).")
+
+ANSWER_SECONDS = 2.0
+MAX_LOADS = 3
+MAX_LOADS_WAITING = 1000
+MAX_WARM = 20_000
+LEFT_AFTER_MS = 10_000
+
+
+class ClusterRooms:
+    """Implements imd.contracts.rooms.RoomStore."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        archive: MongoArchive,
+        copies: RoomCopies,
+        options: RoomOptions,
+    ) -> None:
+        self._reactor = reactor
+        self._archive = archive
+        self._copies = copies
+        self._options = options
+        self._seldom = Seldom(self.log, reactor.seconds)
+        self._pool: ThreadPoolExecutor | None = None
+        self._documents: tuple[Any, RoomDocuments] | None = None
+        self._deliver: Callable[[Sequence[Delivery]], None] = lambda deliveries: None
+        self._warm: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """rooms that Redis knows: the run in which, and the members last heard of"""
+        self._loads: dict[str, list[Deferred[bool]]] = {}
+        self._to_load: deque[str] = deque()
+        self._loading = 0
+
+    # Backend
+
+    def start(self) -> Deferred[None]:
+        self._pool = ThreadPoolExecutor(ROOM_THREADS, "mongodb-room")
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+        return succeed(None)
+
+    def problem(self) -> str | None:
+        return None
+
+    # changes
+
+    def deliver_to(self, deliver: Callable[[Sequence[Delivery]], None]) -> None:
+        self._deliver = deliver
+
+    def change(self, action: Action, stamp: Callable[[], tuple[str, int]]) -> Deferred[ChangeOutcome]:
+        return self._in_time(self._change(action, stamp))
+
+    async def _change(self, action: Action, stamp: Callable[[], tuple[str, int]]) -> ChangeOutcome:
+        dedup_ms = int(self._options.dedup_seconds * 1000)
+        while True:
+            seen = self._copies.seen()
+            most = self._options.members
+            attempt = await self._ask(RoomDocuments.attempt, action, Stamp(*stamp()), most, dedup_ms)
+            if not isinstance(attempt, Lost):
+                break
+        if isinstance(attempt, Refused):
+            return attempt
+        document = attempt.document
+        if document.outbox:
+            await self._bring(document, seen)
+        room = document.room
+        if isinstance(attempt, Same):
+            return Unchanged(room.id, room.version)
+        past = attempt.past if isinstance(attempt, Known) else room.past[-1]
+        bodies = [entry.bodies[0].body.encode() for entry in document.outbox if entry.version == past.version]
+        version = room.version if action.action == "create" else past.version
+        return Changed(room.id, version, past.id, past.time, bodies, (past.version,) if bodies else ())
+
+    def settle(self, room: str, versions: Sequence[int]) -> Deferred[None]:
+        return self._in_time(self._ask(RoomDocuments.settle, room, versions))
+
+    def leftovers(self) -> Deferred[list[Leftover]]:
+        return ensureDeferred(self._leftovers())
+
+    async def _leftovers(self) -> list[Leftover]:
+        before = self._copies.seen().at - LEFT_AFTER_MS
+        found = []
+        for room in await self._ask(RoomDocuments.leftovers, before):
+            seen = self._copies.seen()
+            document = await self._ask(RoomDocuments.read, room)
+            if document is None:
+                continue
+            document = await self._bring(document, seen)
+            old = [entry for entry in document.outbox if entry.at < before]
+            if old:
+                SWEPT.inc()
+                bodies = [entry.bodies[0].body.encode() for entry in old]
+                found.append(Leftover(room, bodies, [entry.version for entry in old]))
+        return found
+
+    # rooms that Redis knows
+
+    def is_warm(self, room: str) -> bool:
+        known = self._warm.get(room)
+        return known is not None and known[0] == self._copies.run
+
+    def warm(self, room: str) -> Deferred[bool]:
+        waiter: Deferred[bool] = Deferred()
+        if (waiters := self._loads.get(room)) is not None:
+            waiters.append(waiter)
+            return waiter
+        if len(self._to_load) >= MAX_LOADS_WAITING:
+            return fail(Unavailable(f"rooms: {MAX_LOADS_WAITING} wait to be loaded"))
+        self._loads[room] = [waiter]
+        self._to_load.append(room)
+        self._load_next()
+        return waiter
+
+    def size(self, room: str) -> int:
+        known = self._warm.get(room)
+        return known[1] if known is not None else 1
+
+    def heard(self, room: str, members: int) -> None:
+        if members:
+            self._note(room, members)
+        else:
+            COLD.inc()
+            self._warm.pop(room, None)
+            self.warm(room).addErrback(self._not_loaded)
+
+    # questions
+
+    def membership(self, room: str, user: str) -> Deferred[Membership | None]:
+        return self._in_time(self._membership(room, user))
+
+    async def _membership(self, room: str, user: str) -> Membership | None:
+        found = await self._copies.membership(room, user)
+        if found is None:
+            if not await self.warm(room):
+                return None
+            found = await self._copies.membership(room, user)
+            if found is None:
+                raise Unavailable("rooms: the room is not known to Redis")
+        return None if isinstance(found, int) else found
+
+    def rooms_of(self, user: str, after: str, limit: int) -> Deferred[tuple[list[RoomSummary], bool]]:
+        return self._in_time(self._rooms_of(user, after, limit))
+
+    async def _rooms_of(self, user: str, after: str, limit: int) -> tuple[list[RoomSummary], bool]:
+        found = await self._ask(RoomDocuments.rooms_of, user, after, limit + 1)
+        return found[:limit], len(found) > limit
+
+    def members_of(self, room: str, viewer: str, after: str, limit: int) -> Deferred[MembersPage | None]:
+        return self._in_time(self._members_of(room, viewer, after, limit))
+
+    async def _members_of(self, room: str, viewer: str, after: str, limit: int) -> MembersPage | None:
+        document = await self._ask(RoomDocuments.read, room)
+        if document is None or document.room.member(viewer) is None:
+            return None
+        return page_of_members(document.room, after, limit)
+
+    # from within
+
+    def _ask(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Have a method of RoomDocuments done in a thread."""
+        if self._pool is None:
+            return fail(Unavailable("rooms: stopped"))
+        return self._archive.call(self._pool, ANSWER_SECONDS, self._do, work, args)
+
+    def _do(self, database: Any, work: Callable[..., Any], args: Sequence[Any]) -> Any:
+        """In a thread."""
+        made = self._documents
+        if made is None or made[0] != database:
+            made = self._documents = (database, RoomDocuments(database))
+        return work(made[1], *args)
+
+    async def _bring(self, document: Document, seen: Seen) -> Document:
+        """Bring Redis up to date with the document, which was read after `seen`.
+
+        Gives the document that Redis has now.
+        """
+        while True:
+            brought = await self._copies.bring(document.room, document.outbox, seen)
+            self._deliver(brought.deliveries)
+            if not brought.stale:
+                self._note(document.room.id, len(document.room.members))
+                return document
+            seen = self._copies.seen()
+            again = await self._ask(RoomDocuments.read, document.room.id)
+            if again is None:
+                raise Unavailable("rooms: the room has gone from MongoDB")
+            document = again
+
+    def _note(self, room: str, members: int) -> None:
+        self._warm[room] = (self._copies.run, members)
+        self._warm.move_to_end(room)
+        if len(self._warm) > MAX_WARM:
+            self._warm.popitem(last=False)
+
+    def _load_next(self) -> None:
+        while self._to_load and self._loading < MAX_LOADS:
+            room = self._to_load.popleft()
+            self._loading += 1
+            loaded = self._in_time(self._load(room))
+            loaded.addBoth(self._loaded, room)
+        LOADS_WAITING.set(len(self._to_load))
+
+    async def _load(self, room: str) -> bool:
+        """Have Redis know the room, if it does not; False if there is no such room."""
+        known = await self._copies.membership(room, "")
+        if known is not None:
+            self._note(room, known if isinstance(known, int) else known.members)
+            return True
+        seen = self._copies.seen()
+        document = await self._ask(RoomDocuments.read, room)
+        if document is None:
+            return False
+        await self._bring(document, seen)
+        LOADED.inc()
+        return True
+
+    def _loaded(self, result: bool | Failure, room: str) -> None:
+        self._loading -= 1
+        for waiter in self._loads.pop(room):
+            if isinstance(result, Failure):
+                waiter.errback(Failure(Unavailable(result.getErrorMessage())))
+            else:
+                waiter.callback(result)
+        self._load_next()
+
+    def _not_loaded(self, failure: Failure) -> None:
+        self._seldom.warn("a room could not be loaded: {reason}", reason=failure.getErrorMessage())
+
+    def _in_time(self, work: Any) -> Deferred[Any]:
+        """The result of a coroutine or Deferred, or Unavailable after ANSWER_SECONDS."""
+        done = ensureDeferred(work) if not isinstance(work, Deferred) else work
+        answer: Deferred[Any] = Deferred()
+
+        def over(result: Any) -> None:
+            if not answer.called:
+                if isinstance(result, Failure) and result.check(Unavailable) is None:
+                    self._seldom.failure("rooms: an operation failed", result)
+                    result = Failure(Unavailable("rooms: an operation failed"))
+                answer.callback(result)
+
+        def too_late() -> None:
+            answer.errback(Failure(Unavailable(f"rooms: no answer within {ANSWER_SECONDS:g} s")))
+
+        deadline = self._reactor.callLater(ANSWER_SECONDS, too_late)
+        answer.addBoth(_cancel, deadline)
+        done.addBoth(over)
+        return answer
+
+
+def _cancel(result: Any, deadline: Any) -> Any:
+    if deadline.active():
+        deadline.cancel()
+    return result
