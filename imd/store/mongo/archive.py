@@ -24,6 +24,7 @@ from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.store.backoff import backoff
 from imd.store.mongo.apply import events_of
 from imd.store.mongo.changes import read_changes, read_messages, read_targets
+from imd.store.mongo.deadline import within
 from imd.store.mongo.entry import Found
 from imd.store.mongo.history import read_page
 from imd.store.mongo.indexes import make_event_indexes, make_indexes
@@ -168,7 +169,7 @@ class MongoArchive:
         if self._problem is not None or self._collection is None:
             return fail(Unavailable(self.problem() or "MongoDB: stopped"))
         give_up_at = time.monotonic() + seconds
-        done = self._in_thread(pool, self._until, give_up_at, work, self._collection.database, *args)
+        done = self._in_thread(pool, within, give_up_at, work, self._collection.database, *args)
         return done.addErrback(self._unavailable)
 
     # from history
@@ -197,7 +198,7 @@ class MongoArchive:
         give_up_at = time.monotonic() + self._timeout_seconds
         answer: Deferred[Any] = Deferred()
         # A read counts until its thread is free, which may be after the answer's deadline.
-        running = self._in_thread(self._readers, self._read, work, question, give_up_at)
+        running = self._in_thread(self._readers, within, give_up_at, work, self._collection, question)
         running.addBoth(self._read_done).addCallback(self._without_foreign)
         running.addErrback(self._unavailable)
         running.chainDeferred(answer)
@@ -234,13 +235,6 @@ class MongoArchive:
 
     # in threads, where the reactor must not be used
 
-    def _read(self, work: Callable[[Any, Any], Found], question: Any, give_up_at: float) -> Found:
-        seconds = give_up_at - time.monotonic()
-        if seconds <= 0:
-            raise Unavailable("MongoDB: too much is asked of the archive")
-        with pymongo.timeout(seconds):
-            return work(self._collection, question)
-
     def _newest_id(self) -> str:
         with pymongo.timeout(self._timeout_seconds):
             # Only texts: documents with other ids, which sort behind texts, are foreign.
@@ -253,13 +247,6 @@ class MongoArchive:
     def _within(self, work: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
         with pymongo.timeout(self._timeout_seconds):
             return work(self._collection, *args, **options)
-
-    def _until(self, give_up_at: float, work: Callable[..., Any], *args: Any) -> Any:
-        seconds = give_up_at - time.monotonic()
-        if seconds <= 0:
-            raise Unavailable("MongoDB: too much is asked for")
-        with pymongo.timeout(seconds):
-            return work(*args)
 
     def _connect(self) -> None:
         """Make the client; it connects when it is first used. Raises ConfigurationError."""

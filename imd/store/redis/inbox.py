@@ -88,7 +88,7 @@ class RedisInbox:
     def set_level(self, level: int) -> None:
         """The cluster's level, before the first message and when it changes."""
         self._level = level
-        self._calls.set_level(level)
+        self.calls.set_level(level)
 
     # messages on their way in
 
