@@ -9,7 +9,7 @@ from imd.client import Member, Message, Outgoing
 from imd.client.twisted import Client
 from imd.command.output import harmless
 
-HELP = """/edit TEXT: replace one's last message; /recall: remove it; /reply TEXT: answer the last one of others;
+HELP = """/edit TEXT: replace one's last message; /recall: remove it; /reply TEXT: answer another's last one;
 /react 👍, /unreact 👍: to it; /rooms; /room NAME USER…: make a room; in a room: /members, /add USER…,
 /remove USER…, /role USER owner|admin|member, /name NAME, /leave, /close; //TEXT: a text with a slash"""
 
