@@ -7,7 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imd.client.events import Accepted, RoomInfo, RoomPage
-from imd.client.numbered import Change, Edit, Edited, Entry, Message, Reaction, Reactions, Recall, RoomEvent
+from imd.client.numbered import (
+    Change,
+    Edit,
+    Edited,
+    Entry,
+    Member,
+    Message,
+    Reaction,
+    Reactions,
+    Recall,
+    RoomEvent,
+)
 
 MOST_UNKNOWN = 1000
 """most messages that are not here, with changes that wait for them"""
@@ -224,6 +235,35 @@ class RoomsView:
             if room.version >= self._versions.get(room.room, 0):
                 self._rooms[room.room] = room
                 self._versions[room.room] = room.version
+
+    def accepted(self, event: Accepted) -> bool:
+        """A room's action of this device. Where users were passed over, the count is a guess until `put`."""
+        outgoing, me = event.outgoing, self._user_id
+        if outgoing.kind != "room" or not outgoing.changed:
+            return False
+        fields = outgoing.fields
+        users = tuple(
+            Member(each["userId"], each.get("role") or "member") for each in fields.get("users") or ()
+        )
+        names = ("name", "posting", "history", "joining", "data")
+        rules: dict[str, Any] = {name: fields.get(name) for name in names}
+        known = self._rooms.get(outgoing.room)
+        before = 0 if known is None else known.count
+        counts = {"create": 1 + len(users), "add": before + len(users), "remove": before - len(users)}
+        counts["join"] = before + 1
+        return self.apply(
+            RoomEvent(
+                id=event.id,
+                room=outgoing.room,
+                version=outgoing.version,
+                action=outgoing.action,
+                user_id=me,
+                send_time=event.send_time,
+                users=(Member(me),) if outgoing.action in ("join", "leave") else users,
+                count=counts.get(outgoing.action, 0),
+                **rules,
+            )
+        )
 
     def apply(self, event: RoomEvent) -> bool:
         """False for a version that is known, or older."""

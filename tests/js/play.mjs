@@ -163,9 +163,9 @@ export class Player {
     if (socket !== this.socket) return;
     if (frame.isConnect) this.signal = frame;
     else if (frame.type === "ack") this.acked = [frame.epoch, frame.seq];
-    else if (frame.type === "ping") this.scenario.silent || this.gives({ type: "pong" });
+    else if (frame.type === "ping") this.scenario.silent || queueMicrotask(() => this.gives({ type: "pong" }));
     else if (frame.type === "changes" && frame.limit === 0 && !this.asks) {
-      this.gives({ type: "changes", ref: frame.ref, events: [], more: false, complete: COMPLETE });
+      queueMicrotask(() => this.gives({ type: "changes", ref: frame.ref, events: [], more: false, complete: COMPLETE }));
     } else this.sent.push(frame);
   }
 
@@ -177,7 +177,10 @@ export class Player {
 
   happened(type, detail) {
     this.events.push({ type, ...detail });
-    if (type === "accepted") this.view.accepted(detail, "alice");
+    if (type === "accepted") {
+      this.view.accepted(detail, "alice");
+      this.rooms.accepted(detail);
+    }
     if (!ENTRIES.includes(type)) return;
     if (type === "room") this.rooms.apply(detail);
     else if (type === "message" || type === "sent") this.view.add(detail);
@@ -220,6 +223,7 @@ export class Player {
     socket.readyState = OPEN;
     socket.onopen();
     this.match(signal, this.signal);
+    if (given === null) return;
     const { events, ...fields } = this.filled(given);
     const limits = { messageBytes: 1000, groupMembers: 5, ackWindow: 8, messagesPerSecond: 0 };
     const newer = events ? { features: ["events", "sync"] } : {};

@@ -375,4 +375,6 @@ export class RoomsView {
   put(page: { rooms: Room[] }): void;
   /** False for a version that is known, or older. */
   apply(event: RoomEvent): boolean;
+  /** A room's action of this device. Where users were passed over, `count` is a guess until `put`. */
+  accepted(detail: Accepted): boolean;
 }

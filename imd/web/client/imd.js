@@ -753,6 +753,16 @@ export class RoomsView {
     }
   }
 
+  /** A room's action of this device. Where users were passed over, the count is a guess until `put`. */
+  accepted({ changed, room, version, message }) {
+    const { kind, action, users = [], name, posting, history, joining, data } = message;
+    if (kind !== "room" || !changed) return false;
+    const before = this.#rooms.get(room)?.count ?? 0;
+    const count = { create: 1 + users.length, add: before + users.length, remove: before - users.length, join: before + 1 }[action];
+    const concerned = action === "leave" || action === "join" ? [{ userId: this.#me, role: "member" }] : users;
+    return this.apply({ room, version, action, userId: this.#me, users: concerned, count, name, posting, history, joining, data });
+  }
+
   apply({ room, version, action, userId, users = [], count, name, posting, history, joining, data }) {
     if (version <= (this.#versions.get(room) ?? 0)) return false;
     this.#versions.set(room, version);

@@ -199,6 +199,7 @@ class Player:
                 room = {"room": outgoing.room, "version": outgoing.version}
                 self.events.append({"type": "accepted", "clientMsgId": outgoing.client_msg_id} | told | room)
                 self.view.accepted(event, "alice")
+                self.rooms.accepted(event)
             case Failed(outgoing, refusal):
                 told = {"clientMsgId": outgoing.client_msg_id, "code": refusal.code}
                 self.events.append({"type": "failed"} | told)
@@ -245,14 +246,16 @@ class Player:
 
     # ---- steps: what happens
 
-    def do_open(self, fields: dict[str, Any], step: dict[str, Any]) -> None:
+    def do_open(self, fields: dict[str, Any] | None, step: dict[str, Any]) -> None:
         core = self.pipe.core
         if core.state != "connecting":
             raise Mismatch(f"{core.state}")
         core.opened(core.connection)
         self.look()
         self.match(step.get("signal", {}), self.signal)
-        fields = self.filled(fields)
+        if fields is None:
+            return
+        fields = dict(self.filled(fields))
         limits = {"messageBytes": 1000, "groupMembers": 5, "ackWindow": 8, "messagesPerSecond": 0}
         connected = {"v": 1, "userId": "alice", "device": "d", "epoch": "e", "seq": 0, "recovered": True}
         connected |= {"serverTime": TIME_MS + self.clock.elapsed_ms, "pingSeconds": 25}

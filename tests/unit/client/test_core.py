@@ -67,37 +67,6 @@ class ConnectTests(unittest.TestCase):
             self.assertEqual(pipe.core.state, State.CONNECTING)
         self.assertEqual(pauses, [45, 2])
 
-    def test_silence(self) -> None:
-        """A silent node is sent a ping, and left without an answer."""
-        pipe = Pipe()
-        pipe.open()
-        pipe.take()
-        pipe.wait(25)
-        self.assertEqual(pipe.take(), [{"type": "ping"}])
-        pipe.gets(type="pong", serverTime=1)
-        pipe.wait(25)
-        self.assertEqual(pipe.take(), [{"type": "ping"}])
-        pipe.wait(10)
-        self.assertIn(effects.Drop(), pipe.done)
-        self.assertEqual(pipe.core.state, State.WAITING)
-
-    def test_no_answer_to_connect(self) -> None:
-        """A connection without `connected` in time is given up."""
-        pipe = Pipe()
-        pipe.core.start()
-        pipe.core.opened(pipe.core.connection)
-        pipe.wait(20)
-        self.assertIn(effects.Drop(), pipe.done)
-        self.assertEqual(pipe.core.state, State.WAITING)
-
-    def test_signal_refused(self) -> None:
-        """A connect signal that is refused as invalid ends the client: the next one would be the same."""
-        pipe = Pipe(login_type="WIZARD")
-        pipe.core.start()
-        pipe.core.opened(pipe.core.connection)
-        pipe.gets(type="error", code="invalid_message", reason="loginType", temporary=False)
-        self.assertEqual(pipe.core.state, State.CLOSED)
-
     def test_old_connection(self) -> None:
         """Inputs about an earlier connection are ignored."""
         pipe = Pipe()
@@ -123,17 +92,6 @@ class ConnectTests(unittest.TestCase):
             pipe.core.received(pipe.core.connection, text)
             pipe.run()
             self.assertEqual(pipe.core.state, State.WAITING, text)
-
-    def test_unknown_frames(self) -> None:
-        """Frames and kinds of a later version are skipped; numbered ones are acknowledged."""
-        pipe = Pipe()
-        pipe.open()
-        pipe.gets(type="weather")
-        pipe.gets(seq=1, kind="receipt", of="m0")
-        pipe.take()
-        pipe.wait(1)
-        self.assertEqual(pipe.take(), [{"type": "ack", "seq": 1, "epoch": "e"}])
-        self.assertEqual(pipe.delivered, [])
 
 
 class TokenTests(unittest.TestCase):

@@ -49,15 +49,3 @@ class OutboxTests(unittest.TestCase):
         self.assertEqual([frame.get("msg") for frame in pipe.take()[1:]], [])
         self.assertEqual(pipe.events(events.Failed)[0].refusal.code, "other_user")
         self.assertEqual((store.load().user_id, store.load().epoch), ("mallory", "m"))
-
-    def test_new_visitor(self) -> None:
-        """A new visitor sends the unsent messages of the forgotten one."""
-        pipe = Pipe(visitor=True, user_id=None)
-        pipe.open(userId="visitor-1", visitorToken="t1")
-        pipe.program.send("sent")
-        pipe.program.send("not yet")
-        pipe.lose(4001)
-        pipe.wait(1)
-        pipe.open(userId="visitor-2", visitorToken="t2")
-        self.assertEqual([frame["msg"] for frame in pipe.take() if "msg" in frame][-1:], ["not yet"])
-        self.assertEqual([failed.outgoing.msg for failed in pipe.events(events.Failed)], ["sent"])
