@@ -86,7 +86,9 @@ def _embedded(reactor: Any, settings: Settings) -> Backends:
     # The times of the store go by a clock that is not set while it runs.
     options = inbox_options(settings), ServerClock(), reactor, room_options(settings)
     store = EmbeddedStore(settings.node.data, *options)
-    return Backends(inbox=store, queue=store, archive=store, rooms=store.rooms, bus=None)
+    return Backends(
+        inbox=store, queue=store, archive=store, rooms=store.rooms, bus=None, complete=store.complete
+    )
 
 
 def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
@@ -103,6 +105,7 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.redis.node_table import RedisNodeTable
     from imd.store.redis.rooms import RoomCopies
     from imd.store.rooms import ClusterRooms
+    from imd.store.unwritten import Unwritten
 
     inbox = RedisInbox(
         reactor,
@@ -120,18 +123,20 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     bus = RabbitBus(reactor, publisher, consumer, node_name(settings), secrets.token_hex(4))
     archive = MongoArchive(reactor, settings.mongodb.url, timeout_seconds=settings.mongodb.timeout_seconds)
     numbers = Numbers(bus.address)
+    unwritten = Unwritten(clock.monotonic)
     queue = RabbitArchiveQueue(
         reactor,
         publisher,
         confirm_seconds=settings.rabbitmq.confirm_seconds,
         queue_bytes=queue_bytes,
         numbers=numbers,
+        unwritten=unwritten,
     )
     writer = None
     if settings.archive.consume:
         batch = settings.archive.batch
         writer = ArchiveWriter(reactor, consumer, publisher, archive, queue_bytes=queue_bytes, batch=batch)
-    audit = ArchiveAudit(reactor, archive, numbers, writer)
+    audit = ArchiveAudit(reactor, archive, numbers, writer, unwritten)
     workers: list[Backend] = [audit] if writer is None else [writer, audit]
     nodes = RedisNodeTable(reactor.callLater, inbox.command)
     rooms = ClusterRooms(reactor, archive, RoomCopies(inbox.calls), room_options(settings))
@@ -144,5 +149,6 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         nodes=nodes,
         workers=workers,
         levels={"Redis": RedisLevel(inbox.command), "MongoDB": MongoLevel(archive)},
-        hear_level=(inbox.set_level, bus.set_level, numbers.set_level),
+        hear_level=(inbox.set_level, bus.set_level, numbers.set_level, unwritten.set_level),
+        progress=audit,
     )

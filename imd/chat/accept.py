@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -135,6 +136,15 @@ class Acceptor:
         done: Deferred[None] = Deferred()
         self._idle.append(done)
         return done
+
+    # from those who look at the archive
+
+    def oldest_ms(self) -> int | None:
+        """When the id of the oldest message that is not answered was made, ms; None if all are answered."""
+        for submission in chain((one for batch in self._batches for one in batch.submissions), self._waiting):
+            if type(submission) is Submission:
+                return int(submission.message_id[:12], 16)
+        return None
 
     # from within
 

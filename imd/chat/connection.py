@@ -14,10 +14,10 @@ from prometheus_client import Counter
 from imd.chat.batch import Entry, Refusal
 from imd.chat.features import chosen_features
 from imd.chat.handlers import HANDLERS
-from imd.chat.history_requests import HistoryRequests
 from imd.chat.login import Login, connected
 from imd.chat.patience import Patience
 from imd.chat.posting import post
+from imd.chat.questions import Questions
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.chat.token_deadline import watch_token
@@ -72,7 +72,7 @@ class Connection:
         "admission",
         "bucket",
         "features",
-        "history_requests",
+        "questions",
         "send",
         "services",
         "session",
@@ -97,7 +97,7 @@ class Connection:
         self._paused = False
         self._leaving = ""
         """why the client is to go; empty: it is not"""
-        self.history_requests: HistoryRequests | None = None
+        self.questions: Questions | None = None
         """created by the first request"""
         self._deadline: Cancellable | None = services.call_later(websocket.connect_seconds, self._no_connect)
         self.admission: Admission

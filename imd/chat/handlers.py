@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from imd.chat.history_requests import requests_of
+from imd.chat.asking import ask_changes, ask_history, ask_messages
 from imd.chat.peer import Peer
 from imd.chat.posting import post
 from imd.chat.renewal import renew
@@ -44,10 +44,6 @@ def _ping(peer: Peer, frame: frames.PingFrame) -> None:
     peer.send(frames.encode(frames.Pong(peer.services.clock.now_ms())))
 
 
-def _history(peer: Peer, frame: HistoryFrame) -> None:
-    requests_of(peer).ask(frame)
-
-
 def _token(peer: Peer, frame: frames.TokenFrame) -> None:
     peer.spend(PING)
     authenticator = peer.services.authenticator
@@ -63,11 +59,11 @@ def _not_there(peer: Peer, frame: Any) -> None:
 HANDLERS: Mapping[type, tuple[str, Handler]] = {
     frames.MessageFrame: ("message", post),
     frames.AckFrame: ("ack", _ack),
-    HistoryFrame: ("history", _history),
+    HistoryFrame: ("history", ask_history),
     frames.PingFrame: ("ping", _ping),
     frames.TokenFrame: ("token", _token),
-    MessagesFrame: ("messages", _not_there),
-    ChangesFrame: ("changes", _not_there),
+    MessagesFrame: ("messages", ask_messages),
+    ChangesFrame: ("changes", ask_changes),
     EditFrame: ("edit", _not_there),
     RecallFrame: ("recall", _not_there),
     ReactFrame: ("react", _not_there),

@@ -1,68 +1,137 @@
-"""Pages of one's own conversations, from the archive."""
+"""Answers from the archive: pages of history, single messages, and events to catch up with."""
 
 from __future__ import annotations
 
-import msgspec
-from twisted.internet.defer import Deferred, succeed
+from collections.abc import Callable, Sequence
 
-from imd.contracts.archive import Archive, History, HistoryQuery
-from imd.contracts.inbox import Inbox
+import msgspec
+from twisted.internet.defer import Deferred
+
+from imd.chat.readers import Readers
+from imd.contracts.archive import Archive, ChangesQuery, History, HistoryQuery
 from imd.protocol import frames
 from imd.protocol.author import Author
-from imd.protocol.message import FromUserType, conversation_id, is_visitor_id
-from imd.protocol.requests import HistoryFrame
+from imd.protocol.requests import ChangesFrame, HistoryFrame, MessagesFrame
 
-# Four pages of a client that does not read them are all in memory.
+# Four answers to a client that does not read them are all in memory.
 PAGE_BYTES = 1 << 20
 
 
 class Historian:
-    """Says what a user may read, and reads it."""
+    """Says what a user may read, and reads it. Each answer is a frame's payload.
 
-    def __init__(self, archive: Archive, inbox: Inbox) -> None:
+    The coroutines raise Unavailable, and Refused (`not_found`) for a room of others.
+    """
+
+    def __init__(self, archive: Archive, readers: Readers, complete: Callable[[], Deferred[str]]) -> None:
         self._archive = archive
-        self._inbox = inbox
+        self.readers = readers
+        self.complete = complete
+        """the id up to which everything is archived; empty while nothing is known"""
 
-    def page(self, author: Author, frame: HistoryFrame) -> Deferred[bytes]:
-        """The payload of the history frame that answers `frame`. Fails with Unavailable."""
-        query = HistoryQuery(author.user, None, before=frame.before or None, limit=frame.limit)
-        found = self._scope(query, author, frame)
-        return found.addCallback(self._archive.history).addCallback(_answer, frame.ref)
+    async def page(self, author: Author, frame: HistoryFrame, *, events: bool, level: int) -> bytes:
+        """`events`: the device gets entries that have a kind. Level 1 does not tell of newer ones."""
+        selected = await self.readers.select(author, frame)
+        history = History()
+        is_room = bool(frame.room) and not author.is_visitor
+        if events or not is_room:
+            query = HistoryQuery(
+                author.user,
+                selected.conversation,
+                selected.only_own,
+                before=frame.before or None,
+                limit=frame.limit,
+                after=frame.after or None,
+                around=frame.around or None,
+                from_version=selected.from_version,
+            )
+            history = await self._archive.history(query)
+        page = _page(history, frame)
+        if level >= 2:
+            page.more_after = history.more_after
+            if selected.conversation is None:
+                page.rooms = False
+        if frame.ref is not None:
+            page.ref = frame.ref
+        return frames.encode(page)
 
-    def _scope(self, query: HistoryQuery, author: Author, frame: HistoryFrame) -> Deferred[HistoryQuery]:
-        """Set the conversation that is asked for. A frame can only name conversations of its author."""
-        if frame.all:
-            return succeed(query)
-        if author.type is FromUserType.VISITOR_TYPE:
-            # A visitor has one conversation, with any agent.
-            query.conversation = conversation_id([author.user])
-            return succeed(query)
-        others = [frame.with_] if frame.with_ is not None else frame.group or []
-        if len(others) == 1 and is_visitor_id(others[0]):
-            return self._visitors_conversation(query, others[0])
-        query.conversation = conversation_id(sorted({author.user, *others}))
-        return succeed(query)
+    async def messages(
+        self, author: Author, ids: Sequence[str], frame: MessagesFrame, *, events: bool
+    ) -> bytes:
+        """The messages of these ids that the author may read."""
+        found = await self._archive.messages(ids, author.user)
+        entries = [entry for entry in found if events or not entry.kind]
+        readable = await self.readers.readable(author, [entry.scope for entry in entries])
+        bodies = [entry.body for entry, may_read in zip(entries, readable, strict=True) if may_read]
+        answer = frames.MessagesAnswer(messages=[msgspec.Raw(body) for body in bodies])
+        if frame.ref is not None:
+            answer.ref = frame.ref
+        return frames.encode(answer)
 
-    def _visitors_conversation(self, query: HistoryQuery, visitor: str) -> Deferred[HistoryQuery]:
-        """The visitor's present agent reads all of it, any other user the messages that they took part in."""
-        query.conversation = conversation_id([visitor])
+    async def changes(self, author: Author, frame: ChangesFrame) -> bytes:
+        """Events of a conversation, or of all."""
+        selected = await self.readers.select(author, frame)
+        # Asked first: the events that are read afterwards are all that there are up to it.
+        complete = await self.complete()
+        query = ChangesQuery(
+            author.user,
+            selected.conversation,
+            selected.only_own,
+            after=frame.after or None,
+            limit=frame.limit,
+            from_version=selected.from_version,
+        )
+        found = await self._archive.changes(query)
+        count = _fitting(found.events)
+        answer = frames.ChangesAnswer(
+            events=[msgspec.Raw(body) for body in found.events[:count]],
+            more=found.more or count < len(found.events),
+            complete=complete,
+        )
+        if selected.conversation is None:
+            answer.rooms = False
+        if frame.ref is not None:
+            answer.ref = frame.ref
+        return frames.encode(answer)
 
-        def decide(agent: str) -> HistoryQuery:
-            query.only_own = agent != query.viewer
-            return query
 
-        return self._inbox.agent_of(visitor).addCallback(decide)
+def _page(history: History, frame: HistoryFrame) -> frames.HistoryPage:
+    """The part of the page that has PAGE_BYTES at most: what is nearest to the place that was asked for."""
+    bodies = history.messages
+    first, end = 0, len(bodies)
+    if frame.around:
+        first, end = _around(bodies, history.older)
+    elif frame.after:
+        end = _fitting(bodies)
+    else:
+        first = end - _fitting(bodies[::-1])
+    history.more = history.more or first > 0
+    history.more_after = history.more_after or end < len(bodies)
+    return frames.HistoryPage(messages=[msgspec.Raw(body) for body in bodies[first:end]], more=history.more)
 
 
-def _answer(history: History, ref: str | None) -> bytes:
-    """The newest messages of the page, up to PAGE_BYTES, at least one; for the others there is `more`."""
-    size, first = 0, len(history.messages)
-    while first and (not size or size + len(history.messages[first - 1]) <= PAGE_BYTES):
-        first -= 1
-        size += len(history.messages[first])
-    page = frames.HistoryPage(
-        messages=[msgspec.Raw(body) for body in history.messages[first:]], more=history.more or first > 0
-    )
-    if ref is not None:
-        page.ref = ref
-    return frames.encode(page)
+def _fitting(bodies: Sequence[bytes]) -> int:
+    """How many of the first have PAGE_BYTES at most; at least one, if there is one."""
+    size = 0
+    for count, body in enumerate(bodies):
+        size += len(body)
+        if count and size > PAGE_BYTES:
+            return count
+    return len(bodies)
+
+
+def _around(bodies: Sequence[bytes], older: int) -> tuple[int, int]:
+    """The part around the first that is not older: its beginning and its end."""
+    first = end = min(older, max(len(bodies) - 1, 0))
+    size = 0
+    while first > 0 or end < len(bodies):
+        newer_next = end < len(bodies) and (end - older <= older - first or first == 0)
+        body = bodies[end] if newer_next else bodies[first - 1]
+        size += len(body)
+        if end > first and size > PAGE_BYTES:
+            break
+        if newer_next:
+            end += 1
+        else:
+            first -= 1
+    return first, end

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from imd.chat.batch import Entry
-from imd.chat.history_requests import HistoryRequests
+from imd.chat.questions import Questions
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.entry.admission import Admission
@@ -27,7 +27,7 @@ class Peer(Protocol):
     """the rate of its messages and events"""
     features: Sequence[str] | None
     """that it asked for and got; None if it asked for none"""
-    history_requests: HistoryRequests | None
+    questions: Questions | None
     """made for the first one"""
 
     @property

@@ -7,7 +7,7 @@ from functools import partial
 import msgspec
 from twisted.internet.defer import Deferred
 
-from imd.chat.history_requests import requests_of
+from imd.chat.asking import questions_of
 from imd.chat.peer import Peer
 from imd.chat.rate import room_cost, too_fast
 from imd.chat.room_form import read_action
@@ -45,7 +45,7 @@ def list_rooms(peer: Peer, frame: RoomsFrame) -> None:
         raise Refused(INVALID_MESSAGE, "after: the id of a room is expected")
     _check_author(peer)
     rooms, user = peer.services.rooms, peer.author.user
-    requests_of(peer).answer(frame.ref, partial(_rooms, rooms, user, frame))
+    questions_of(peer).ask(frame.ref, partial(_rooms, rooms, user, frame))
 
 
 def list_members(peer: Peer, frame: MembersFrame) -> None:
@@ -59,7 +59,7 @@ def list_members(peer: Peer, frame: MembersFrame) -> None:
     if not is_room_id(frame.room):
         raise Refused(NOT_FOUND, "no such room")
     rooms, user = peer.services.rooms, peer.author.user
-    requests_of(peer).answer(frame.ref, partial(_members, rooms, user, frame))
+    questions_of(peer).ask(frame.ref, partial(_members, rooms, user, frame))
 
 
 def _check_limit(limit: int) -> None:

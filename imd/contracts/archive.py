@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -163,3 +163,16 @@ class Archive(Backend, Protocol):
 
     def newest_id(self) -> Deferred[str]:
         """The highest id of a message or an event in the archive; empty if there is none."""
+
+
+class Progress(Protocol):
+    """How far the archive is behind what this node has published, and behind nodes that are gone."""
+
+    def oldest_ms(self) -> int | None:
+        """When the first id of the oldest batch was made that is not known to be archived; None: all are."""
+
+    def waiting(self) -> Collection[str]:
+        """Names, as `name_of` gives them, of nodes with confirmed batches that are not archived yet."""
+
+    def name_of(self, bus: str) -> str:
+        """The name of the node with this address on the bus."""

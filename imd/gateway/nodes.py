@@ -32,6 +32,8 @@ class Row(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
     draining: bool
     level: _Count = 1
     """the feature level that it works at; older versions do not tell"""
+    archived: _Count = 0
+    """up to when the node vouches that what it took is archived, ms since the epoch; 0: it does not say"""
 
     def is_routable(self) -> bool:
         """A gateway can send clients there: by a name that HAProxy takes, and with addresses."""

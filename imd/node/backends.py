@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from imd.contracts.archive import Archive, ArchiveQueue
+from twisted.internet.defer import Deferred
+
+from imd.contracts.archive import Archive, ArchiveQueue, Progress
 from imd.contracts.backend import Backend
 from imd.contracts.bus import Bus
 from imd.contracts.inbox import Inbox
@@ -29,6 +31,10 @@ class Backends:
     """the stores that hold the cluster's level; none: it is the newest"""
     hear_level: Sequence[Callable[[int], None]] = ()
     """to be told the level when it is found, and when it changes"""
+    complete: Callable[[], Deferred[str]] | None = None
+    """the id up to which everything is archived, where the store itself knows it"""
+    progress: Progress | None = None
+    """where it does not: how far the archive is"""
 
     def named(self) -> dict[str, Backend]:
         """All of them by the names that /readyz uses, in the order of starting."""

@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
+
 from imd.chat.accept import Acceptor
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
 from imd.chat.homecoming import Homecoming
+from imd.chat.readers import Readers
 from imd.chat.room_changes import RoomChanges
 from imd.chat.room_sweep import RoomSweep
 from imd.chat.router import Router
@@ -30,6 +33,7 @@ from imd.node.backends import Backends
 from imd.node.departures import Departures
 from imd.node.goodbye import send_away, tell_to_go
 from imd.observe.trace import TRACE
+from imd.ops.complete import NOTHING, Completeness
 from imd.ops.control import Switch
 from imd.ops.level import ClusterLevel
 from imd.ops.membership import Membership
@@ -55,6 +59,7 @@ class Parts:
         self._reactor = reactor
         self._settings = settings
         self._factory: ChannelFactory | None = None
+        self._completeness: Completeness | None = None
         sessions: dict[str, Session] = {}
         probes = {"inbox": backends.inbox.probe}
         if id(backends.queue) != id(backends.inbox):
@@ -69,6 +74,7 @@ class Parts:
             self._count_connections,
             must_drain,
             self.level,
+            self._archived_ms,
         )
         home = self.membership.home if settings.cluster.routing == "gateway" else None
         self.router = Router(sessions, backends.bus, reactor.seconds, reactor.callLater, home)
@@ -85,6 +91,7 @@ class Parts:
             self.readiness.failed,
             backends.rooms.heard,
         )
+        self._completeness = self._make_completeness(clock)
         self.upkeep = Upkeep(
             reactor,
             backends.inbox,
@@ -112,7 +119,11 @@ class Parts:
             inbox=backends.inbox,
             acceptor=self.acceptor,
             router=self.router,
-            historian=Historian(backends.archive, backends.inbox),
+            historian=Historian(
+                backends.archive,
+                Readers(backends.inbox, backends.rooms),
+                self._complete,
+            ),
             authenticator=authenticator,
             door=Door(settings.auth, authenticator, newcomers),
             gate=self.gate,
@@ -127,6 +138,21 @@ class Parts:
             level=self.level,
             homecoming=self.homecoming,
         )
+
+    def _make_completeness(self, clock: ServerClock) -> Completeness | None:
+        """None where the store itself knows up to which id it is complete."""
+        progress = self.backends.progress
+        if progress is None:
+            return None
+        return Completeness(clock, self.membership.rows, progress, self.acceptor.oldest_ms)
+
+    def _complete(self) -> Deferred[str]:
+        if self.backends.complete is not None:
+            return self.backends.complete()
+        return succeed(NOTHING) if self._completeness is None else self._completeness.complete()
+
+    def _archived_ms(self) -> int:
+        return 0 if self._completeness is None else self._completeness.word()
 
     def make_factory(self, room: int) -> ChannelFactory:
         """A factory for the WebSockets of this node. `room`: how many connections there may be."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -39,10 +39,12 @@ class Membership:
         count_connections: Callable[[], int],
         must_drain: Callable[[bool], None],
         level: Callable[[], int],
+        archived_ms: Callable[[], int],
     ) -> None:
         """`clock` is a reactor. `must_drain` is told, again and again, whether the node is to be drained.
 
-        `level` is the feature level that the node works at.
+        `level`: the feature level that the node works at; `archived_ms`: up to when it vouches for archived
+        messages.
         """
         self.draining = False
         """clients are to go elsewhere: for a stop, a drain, or since the name is taken"""
@@ -54,6 +56,7 @@ class Membership:
         self._count_connections = count_connections
         self._must_drain = must_drain
         self._level = level
+        self._archived_ms = archived_ms
         self._is_drain_wished = False
         self._seldom = Seldom(self.log, clock.seconds)
         self._alone = False
@@ -97,6 +100,12 @@ class Membership:
             return None
         row = self.announcer.last.rows.get(self.announcer.slots.home(user) or "")
         return row.bus if row is not None and row.bus != self._row.bus else None
+
+    # from those who look at the archive
+
+    def rows(self) -> Mapping[str, Row]:
+        """The rows of the last table that could be acted upon, by name."""
+        return {} if self.announcer is None else self.announcer.last.rows
 
     # from the door
 
@@ -153,6 +162,7 @@ class Membership:
             connections=self._count_connections(),
             draining=self.draining or not self._is_listening(),
             level=self._level(),
+            archived=self._archived_ms(),
         )
 
     def _heard(self, heard: Announced) -> None:

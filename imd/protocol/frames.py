@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from imd.protocol.errors import BAD_FRAME, INVALID_MESSAGE, UNKNOWN_TYPE, Refused
-from imd.protocol.message import MAX_CLIENT_MSG_ID_CHARS, NO_DATA, check_id
+from imd.protocol.message import MAX_CLIENT_MSG_ID_CHARS, NO_DATA
 from imd.protocol.requests import (
     ChangesFrame,
     EditFrame,
@@ -258,22 +258,6 @@ decode = Reader(MessageFrame, ConnectFrame, _TYPES).decode
 decode_at_level_1 = FirstReader(FirstMessageFrame, FirstConnectFrame, _FIRST_TYPES).decode
 
 
-def check_history(frame: HistoryFrame, group_members: int) -> None:
-    """Raise Refused (`invalid_message`) unless the request names one conversation, within the limits."""
-    wanted = [frame.with_ is not None, frame.group is not None, bool(frame.all)]
-    if sum(wanted) != 1:
-        raise Refused(INVALID_MESSAGE, "exactly one of with, group and all is expected")
-    if not 1 <= frame.limit <= 200:
-        raise Refused(INVALID_MESSAGE, "limit: 1 to 200 is expected")
-    if frame.with_ is not None:
-        check_id("with", frame.with_)
-    if frame.group is not None:
-        if not 1 <= len(frame.group) <= group_members:
-            raise Refused(INVALID_MESSAGE, f"group: 1 to {group_members} members are expected")
-        for member in frame.group:
-            check_id("group", member)
-
-
 # ---- frames to clients
 
 
@@ -332,10 +316,25 @@ class TokenRenewed(msgspec.Struct, tag="token", tag_field="type"):
     exp: int
 
 
-class HistoryPage(msgspec.Struct, tag="history", tag_field="type"):
+class HistoryPage(msgspec.Struct, tag="history", tag_field="type", rename="camel"):
     messages: list[msgspec.Raw]
     more: bool
     ref: str | msgspec.UnsetType = msgspec.UNSET
+    more_after: bool | msgspec.UnsetType = msgspec.UNSET
+    rooms: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class MessagesAnswer(msgspec.Struct, tag="messages", tag_field="type"):
+    messages: list[msgspec.Raw]
+    ref: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChangesAnswer(msgspec.Struct, tag="changes", tag_field="type"):
+    events: list[msgspec.Raw]
+    more: bool
+    complete: str
+    ref: str | msgspec.UnsetType = msgspec.UNSET
+    rooms: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 encode = msgspec.json.Encoder().encode

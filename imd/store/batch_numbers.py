@@ -72,6 +72,11 @@ def ranges(numbers: list[int], at_most: int = 8) -> str:
     return ", ".join(said) + (" and others" if len(spans) > at_most else "")
 
 
+def publisher_name(address: str) -> str:
+    """The name under which a node with this address publishes."""
+    return _unusable.sub("_", address)[-_MAX_NAME:]
+
+
 class Numbers:
     """One publisher's numbers: each batch gets the next one; confirmed numbers are collected for the ledger.
 
@@ -81,7 +86,7 @@ class Numbers:
 
     def __init__(self, publisher: str) -> None:
         """`publisher` differs after each start."""
-        self.publisher = _unusable.sub("_", publisher)[-_MAX_NAME:]
+        self.publisher = publisher_name(publisher)
         self._last = 0
         self._before = 0
         self._collects = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from prometheus_client import Counter
@@ -12,7 +13,15 @@ from twisted.python.failure import Failure
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
 from imd.store.archiver.writer import ArchiveWriter
-from imd.store.batch_numbers import BLOCK, Bits, Numbers, add_number, numbers_of, ranges
+from imd.store.batch_numbers import (
+    BLOCK,
+    Bits,
+    Numbers,
+    add_number,
+    numbers_of,
+    publisher_name,
+    ranges,
+)
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.ledger import (
     Block,
@@ -20,10 +29,12 @@ from imd.store.mongo.ledger import (
     close_blocks,
     mark_missing,
     note,
+    read_done,
     read_ledger,
     say_gone,
     say_held,
 )
+from imd.store.unwritten import Unwritten
 
 ROUND_SECONDS = 3.0
 MISSING_SECONDS = 60.0
@@ -93,12 +104,20 @@ class ArchiveAudit:
     log = Logger()
 
     def __init__(
-        self, clock: Any, archive: MongoArchive, numbers: Numbers, writer: ArchiveWriter | None
+        self,
+        clock: Any,
+        archive: MongoArchive,
+        numbers: Numbers,
+        writer: ArchiveWriter | None,
+        unwritten: Unwritten | None = None,
     ) -> None:
+        """`unwritten` is told which of this node's batches are written."""
         self._clock = clock
         self._archive = archive
         self._numbers = numbers
         self._writer = writer
+        self._unwritten = unwritten
+        self._waiting: frozenset[str] = frozenset()
         self._seldom = Seldom(self.log, clock.seconds)
         self._suspicions = Suspicions()
         self._strangers_since: float | None = None
@@ -122,6 +141,18 @@ class ArchiveAudit:
     def problem(self) -> str | None:
         """Always None: messages do not depend on the audit."""
         return None
+
+    # Progress
+
+    def oldest_ms(self) -> int | None:
+        return None if self._unwritten is None else self._unwritten.oldest_ms()
+
+    def waiting(self) -> Collection[str]:
+        """Known only with a writer: the other nodes' words tell of it, too."""
+        return self._waiting
+
+    def name_of(self, bus: str) -> str:
+        return publisher_name(bus)
 
     async def _stop(self) -> None:
         self._stopping = True
@@ -151,6 +182,7 @@ class ArchiveAudit:
         while not self._stopping:
             try:
                 await self._tell()
+                await self._look_after_own()
                 if self._writer is not None:
                     await self._look(self._writer)
             except Unavailable:
@@ -184,6 +216,10 @@ class ArchiveAudit:
         if not permitted:
             self._seldom.warn("archive audit: MongoDB permits no ledger; missing batches are not noticed")
 
+    async def _look_after_own(self) -> None:
+        if self._unwritten is not None and (blocks := self._unwritten.blocks()):
+            self._unwritten.noted(await self._archive.run(read_done, self._numbers.publisher, blocks))
+
     async def _look(self, writer: ArchiveWriter) -> None:
         await self._archive.run(say_held, self._numbers.publisher, writer.consumer.holding())
         queue = await writer.consumer.queue_state()
@@ -192,6 +228,9 @@ class ArchiveAudit:
             return
         waiting, consumers = queue
         ledger: Ledger = await self._archive.run(read_ledger)
+        self._waiting = frozenset(
+            block.publisher for block in ledger.blocks if block.confirmed & ~block.written & ~block.missing
+        )
         if self._has_strangers(consumers - len(ledger.holding)):
             self._suspicions.clear()
             return

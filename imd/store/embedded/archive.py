@@ -112,3 +112,10 @@ def read_newest_id(state: State) -> str:
         "SELECT MAX(id) FROM event)"
     )
     return state.connection.execute(newest).fetchone()[0] or ""
+
+
+def read_last_id(state: State) -> str:
+    """The id of the last message or event that was placed. Ids rise in the order of placing."""
+    state.write()
+    last = state.connection.execute("SELECT id FROM message ORDER BY number DESC LIMIT 1").fetchone()
+    return "0" * 28 if last is None else str(last[0])

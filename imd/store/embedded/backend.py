@@ -44,7 +44,7 @@ from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError
 from imd.protocol.ids import ServerClock
 from imd.store.embedded.accept import Placing
-from imd.store.embedded.archive import read_history, read_newest_id
+from imd.store.embedded.archive import read_history, read_last_id, read_newest_id
 from imd.store.embedded.changes import read_changes, read_messages, read_targets
 from imd.store.embedded.desk import Desk
 from imd.store.embedded.devices import Devices
@@ -243,6 +243,10 @@ class EmbeddedStore:
 
     def newest_id(self) -> Deferred[str]:
         return self._do(None, lambda: read_newest_id(self._state))
+
+    def complete(self) -> Deferred[str]:
+        """The id up to which everything is archived: the last one that was placed."""
+        return self._do(None, lambda: read_last_id(self._state))
 
     # forgetting
 

@@ -122,6 +122,13 @@ def read_ledger(collection: Any) -> Ledger:
     return Ledger(blocks, holding)
 
 
+def read_done(collection: Any, publisher: str, blocks: range) -> dict[int, int]:
+    """block → which of a publisher's numbers are written, or missing."""
+    ids = [_id((publisher, block)) for block in blocks]
+    found = ledger_of(collection).find({"_id": {"$in": ids}})
+    return {one["block"]: _bits(one, "w") | _bits(one, "m") for one in found if "block" in one}
+
+
 def mark_missing(collection: Any, missing: Bits) -> Bits:
     """Mark numbers. Gives the ones that were not marked before, and were not written meanwhile."""
     ledger = ledger_of(collection)

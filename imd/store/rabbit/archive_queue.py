@@ -21,6 +21,7 @@ from imd.store.batch_numbers import Numbers
 from imd.store.rabbit.connection import RabbitConnection
 from imd.store.rabbit.link import Link
 from imd.store.rabbit.reasons import reason_of
+from imd.store.unwritten import Unwritten
 
 ARCHIVE_QUEUE = "imd.archive"
 DEAD_QUEUE = "imd.archive.dead"
@@ -57,6 +58,13 @@ def _with_agent(record: Record) -> bytes:
     if isinstance(record, bytes):
         return record
     return b'%b,"agent":%b}' % (record.body[:-1], _json(record.agent)) if record.agent else record.body
+
+
+def first_id(record: Record) -> str:
+    """The id of a message or an event, from its JSON; empty if there is none."""
+    body = record if isinstance(record, bytes) else record.body
+    _, found, rest = body[:200].partition(b'"id":"')
+    return rest.partition(b'"')[0].decode(errors="replace") if found else ""
 
 
 async def declare_archive_queues(link: Link, queue_bytes: int) -> None:
@@ -150,8 +158,12 @@ class RabbitArchiveQueue:
         confirm_seconds: float = 5.0,
         queue_bytes: int = 1 << 30,
         numbers: Numbers | None = None,
+        unwritten: Unwritten | None = None,
     ) -> None:
-        """`numbers`: the marks of batches, by which missing ones are noticed; None for no marks."""
+        """`numbers`: the marks of batches, by which missing ones are noticed; None for no marks.
+
+        `unwritten` is told of each batch that has a mark.
+        """
         self._clock = clock
         self._publisher = publisher
         self._confirm_seconds = confirm_seconds
@@ -159,6 +171,7 @@ class RabbitArchiveQueue:
         self._channel: TwistedChannel | None = None
         self._link: Link | None = None
         self._numbers = numbers
+        self._unwritten = unwritten
         self._properties = pika.BasicProperties(delivery_mode=2, content_type="application/json")
         self._in_flight: dict[_Batch, None] = {}
         self._bytes_in_flight = 0
@@ -213,7 +226,7 @@ class RabbitArchiveQueue:
         if len(self._in_flight) >= IN_FLIGHT_BATCHES or self._bytes_in_flight + len(body) > IN_FLIGHT_BYTES:
             FAILURES.labels("overload").inc()
             return fail(Unavailable(f"RabbitMQ ({ARCHIVE_QUEUE}): too much is not confirmed yet"))
-        return self._send(body, self._numbers if records else None)
+        return self._send(body, self._numbers if records else None, records)
 
     def probe(self) -> Deferred[None]:
         """Publishes an empty batch, unless a batch is in flight or was confirmed within IDLE_SECONDS."""
@@ -224,13 +237,17 @@ class RabbitArchiveQueue:
             return succeed(None)
         return self._send(b"[]")
 
-    def _send(self, body: bytes, numbers: Numbers | None = None) -> Deferred[None]:
+    def _send(
+        self, body: bytes, numbers: Numbers | None = None, records: Sequence[Record] = ()
+    ) -> Deferred[None]:
         channel = self._channel
         if channel is None:
             return fail(Unavailable(self.problem() or "no channel"))
         properties, number = self._properties, None
         if numbers is not None:
             number, message_id = numbers.next()
+            if records and self._unwritten is not None:
+                self._unwritten.published(number, first_id(records[0]))
             properties = pika.BasicProperties(
                 delivery_mode=2, content_type="application/json", message_id=message_id
             )
@@ -239,6 +256,7 @@ class RabbitArchiveQueue:
             confirm = channel.basic_publish("", ARCHIVE_QUEUE, body, properties, mandatory=True)
         except AMQPError as error:
             FAILURES.labels("lost").inc()
+            self._note_failed(number)
             return fail(Unavailable(f"RabbitMQ ({ARCHIVE_QUEUE}): {reason_of(error)}"))
         self._unanswered += 1
         self._in_flight[batch] = None
@@ -286,9 +304,14 @@ class RabbitArchiveQueue:
     def _fail(self, batch: _Batch, label: str, reason: str) -> None:
         if self._take_out(batch):
             FAILURES.labels(label).inc()
+            self._note_failed(batch.number)
             # The breaker opens first: the errback may publish again at once.
             self._break(reason)
             batch.done.errback(Unavailable(f"RabbitMQ ({ARCHIVE_QUEUE}): {reason}"))
+
+    def _note_failed(self, number: int | None) -> None:
+        if number is not None and self._unwritten is not None:
+            self._unwritten.failed(number)
 
     def _take_out(self, batch: _Batch) -> bool:
         if batch not in self._in_flight:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
-from imd.contracts.archive import History, HistoryQuery, Record
+from imd.contracts.archive import (
+    Asked,
+    Changes,
+    ChangesQuery,
+    Entry,
+    History,
+    HistoryQuery,
+    Record,
+    Target,
+)
 from imd.protocol.errors import Unavailable
 from tests.support.doubles.backend import Backed
 
@@ -39,9 +49,25 @@ class ArchiveDouble(Backed):
     """imd.contracts.archive.Archive: queries in `asked`, answered by the test."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[HistoryQuery, Deferred[History]]] = []
+        self.asked: list[tuple[Any, Deferred[Any]]] = []
+        self.complete_id = "0" * 28
 
     def history(self, query: HistoryQuery) -> Deferred[History]:
-        page: Deferred[History] = Deferred()
-        self.asked.append((query, page))
-        return page
+        return self._ask(query)
+
+    def messages(self, message_ids: Sequence[str], viewer: str) -> Deferred[list[Entry]]:
+        return self._ask((tuple(message_ids), viewer))
+
+    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target]]:
+        return self._ask(tuple(asked))
+
+    def changes(self, query: ChangesQuery) -> Deferred[Changes]:
+        return self._ask(query)
+
+    def complete(self) -> Deferred[str]:
+        return succeed(self.complete_id)
+
+    def _ask(self, query: Any) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
+        self.asked.append((query, answer))
+        return answer

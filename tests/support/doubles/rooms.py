@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
-from imd.contracts.rooms import Action
+from imd.contracts.rooms import Action, Membership
 from tests.support.doubles.backend import Backed
 
 
@@ -17,6 +17,7 @@ class RoomsDouble(Backed):
     def __init__(self) -> None:
         self.asked: list[tuple[Any, Deferred[Any]]] = []
         self.sizes: dict[str, int] = {}
+        self.members: dict[tuple[str, str], Membership] = {}
         self.settled: list[tuple[str, Sequence[int]]] = []
         self.deliver: Callable[[Any], None] = lambda deliveries: None
 
@@ -61,7 +62,8 @@ class RoomsDouble(Backed):
             self.sizes.pop(room, None)
 
     def membership(self, room: str, user: str) -> Deferred[Any]:
-        return self._ask("membership", room, user)
+        """Answered at once, by `members`."""
+        return succeed(self.members.get((room, user)))
 
     def rooms_of(self, user: str, after: str, limit: int) -> Deferred[Any]:
         return self._ask("rooms_of", user, after, limit)

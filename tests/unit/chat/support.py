@@ -13,6 +13,7 @@ from twisted.trial import unittest
 from imd.chat.accept import Acceptor
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
+from imd.chat.readers import Readers
 from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.services import Services
@@ -95,7 +96,7 @@ class ConnectionTestCase(unittest.TestCase):
                 self.inbox, self.queue, router.deliver, clock, self.soon.append, self.handed_over.extend
             ),
             router=router,
-            historian=Historian(self.archive, self.inbox),
+            historian=Historian(self.archive, Readers(self.inbox, self.rooms), self.archive.complete),
             authenticator=authenticator,
             door=Door(self.auth, authenticator, newcomers),
             gate=Gate(self.clock.seconds, self.clock.callLater),

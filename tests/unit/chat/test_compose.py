@@ -116,7 +116,7 @@ class ComposeTests(unittest.TestCase):
         self.assertEqual(int(second.message_id[12:18], 16) - int(first.message_id[12:18], 16), 1)
 
     def test_more(self) -> None:
-        """What few messages have is passed on as it was written, and counts for a resend."""
+        """Fields that few messages have are passed on as written, and count for a resend."""
         fields = {"to": "bob", "msg": "hi", "client_msg_id": "c-1"}
         more = {"reply_to": "0" * 28, "mentions": ["bob", "bob"], "data": msgspec.Raw(b'{ "a": 1.0 }')}
         submission = self.compose(**fields, **more)

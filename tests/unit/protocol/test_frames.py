@@ -14,6 +14,7 @@ from imd.protocol import frames
 from imd.protocol.errors import BAD_FRAME, ERROR_CODES, INVALID_MESSAGE, RATE_LIMITED, UNKNOWN_TYPE, Refused
 from imd.protocol.frames import BadFrame, MessageFrame
 from imd.protocol.message import IMessage, encode_message
+from imd.protocol.questions import check_history
 
 NAMES = [
     *("type", "clientMsgId", "userId", "to", "group", "msg", "contentType", "isConnect", "seq", "ref"),
@@ -93,7 +94,7 @@ class AnyBytesTests(unittest.TestCase):
                 text.encode()
             if type(frame) is frames.HistoryFrame:
                 try:
-                    frames.check_history(frame, 5)
+                    check_history(frame, 5, is_visitor=False, level=2)
                 except Refused as refused:
                     frames.error(refused, ref=frame.ref)
 
@@ -215,27 +216,6 @@ class DecodeTests(unittest.TestCase):
         self.assert_bad(INVALID_MESSAGE, b'{"clientMsgId":""}')
 
 
-class HistoryTests(unittest.TestCase):
-    def test_exactly_one(self) -> None:
-        """Exactly one of with, group and all; a limit from 1 to 200; ids that are allowed."""
-        for good in ({"with": "b"}, {"group": ["b"]}, {"all": True}, {"all": True, "limit": 200},
-                     {"with": "b", "all": False, "limit": 1}):  # fmt: skip
-            self.check(good)
-        wrong: list[dict[str, Any]] = [
-                    {}, {"all": False}, {"with": "b", "group": ["c"]}, {"with": "b", "all": True},
-                    {"with": ""}, {"group": []}, {"group": ["b", ""]}, {"group": list("abcdef")},
-                    {"all": True, "limit": 0}, {"all": True, "limit": 201}, {"all": True, "limit": -1},
-                    {"with": "x" * 129}]  # fmt: skip
-        for bad in wrong:
-            refused = self.assertRaises(Refused, self.check, bad)
-            self.assertEqual(refused.code, INVALID_MESSAGE)
-
-    def check(self, fields: dict[str, Any]) -> None:
-        frame = frames.decode(json.dumps({"type": "history", **fields}).encode())
-        assert type(frame) is frames.HistoryFrame
-        frames.check_history(frame, group_members=5)
-
-
 class EncodeTests(unittest.TestCase):
     def test_type_first(self) -> None:
         """In each frame with a type, the type is the first key."""
@@ -250,6 +230,8 @@ class EncodeTests(unittest.TestCase):
             "pong": frames.encode(frames.Pong(5)),
             "token": frames.encode(frames.TokenRenewed(5)),
             "history": frames.encode(frames.HistoryPage([], False)),
+            "messages": frames.encode(frames.MessagesAnswer([])),
+            "changes": frames.encode(frames.ChangesAnswer([], False, "0" * 28)),
             "accepted": frames.accepted(None, "1f", 5),
         }
         for name, payload in payloads.items():
