@@ -13,7 +13,7 @@ from imd.protocol.errors import Unavailable
 from imd.store.mongo.write import Refused
 from imd.store.rabbit.archive_queue import DEAD_QUEUE, declare_archive_queues
 from imd.store.rabbit.connection import RabbitConnection
-from imd.store.rabbit.link import Link
+from imd.store.rabbit.link import Link, as_amqp_error
 
 CONFIRM_SECONDS = 10.0
 REASON_HEADER = "x-imd-reason"
@@ -57,6 +57,7 @@ class DeadLetters:
         def too_late(_: object, seconds: float) -> None:
             raise TimeoutError(f"no confirm within {seconds:g} s")
 
+        confirm.addErrback(as_amqp_error)
         await confirm.addTimeout(CONFIRM_SECONDS, self._clock, onTimeoutCancel=too_late)
 
     async def _set_up(self, link: Link) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pika
 from pika.adapters.twisted_connection import TwistedChannel, TwistedProtocolConnection
+from pika.exceptions import StreamLostError
 from prometheus_client import Gauge
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionClosed
 from twisted.python.failure import Failure
 
 from imd.store.rabbit.pika_internals import when_closed_by_broker
@@ -124,6 +126,13 @@ class AmqpProtocol(TwistedProtocolConnection):
         self.words = f"closed by the broker: ({code}) {text}"
 
 
+def as_amqp_error(failure: Failure) -> Any:
+    """Errback: raise StreamLostError, an AMQPError, for a lost connection that pika reports by Twisted's error."""
+    if failure.check(ConnectionClosed):
+        raise StreamLostError(reason_of(failure)) from None
+    return failure
+
+
 class Link:
     """One AMQP connection: setups open channels on it, and drop it when something fails."""
 
@@ -151,11 +160,15 @@ class Link:
         return channel
 
     def call(self, answer: Deferred[Any], method: str) -> Deferred[Any]:
-        """`answer`, or TimeoutError after RPC_SECONDS: pika's Deferreds may never fire."""
+        """`answer`, or TimeoutError after RPC_SECONDS: pika's Deferreds may never fire.
+
+        The other errors are AMQPErrors.
+        """
 
         def too_late(failure: Failure, seconds: float) -> Any:
             raise TimeoutError(f"{method}: no answer within {seconds:g} s")
 
+        answer.addErrback(as_amqp_error)
         return answer.addTimeout(RPC_SECONDS, self._reactor, onTimeoutCancel=too_late)
 
     def drop(self, reason: object) -> None:

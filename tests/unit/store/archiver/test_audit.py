@@ -256,7 +256,7 @@ class ArchiveAuditTests(unittest.TestCase):
         lines = [formatEvent(event) for event in captured if event["log_level"] is LogLevel.error]
         self.assertTrue(lines and all("of east were confirmed" in line for line in lines), lines)
         await self.publish(side, 5000, 3)
-        await until(lambda: self.archived() == batches_left + 3, "all the others are there")
+        await until(lambda: self.archived() == batches_left + 3, "all the others are there", 60)
         self.assertEqual(self.missing(), count)
         self.assertEqual(count_missing(self.database), {"east": count})
         findings = await deferToThread(lambda: list(look_mongo.look(Mongodb(url=self.server.url), 10)))
