@@ -98,8 +98,10 @@ class Receiving:
         """This device has sent it: a copy in the inbox is not for the program."""
         if entry_id not in self._seen:
             self._see(entry_id)
-            if self.epoch is not None:
-                self._store.put_cursor(self.epoch, self.seq, [entry_id])
+            self._unstored.append(entry_id)
+        if self._unstored and self.epoch is not None:
+            self._store.put_cursor(self.epoch, self.seq, self._unstored)
+            self._unstored.clear()
 
     def handled(self, message_id: str) -> int:
         """The program is done with a message. Gives by how far the cursor moved."""

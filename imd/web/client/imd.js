@@ -1511,7 +1511,8 @@ export class Client extends EventTarget {
     if (!known && type === "recall") this.#recalled(message.of);
     const returned = known || type === "" ? [] : this.#tell(type, message);
     if (!known) this.#noteNumbered(id);
-    if (known) id = undefined; // not to be stored again
+    if (!known && type === "") this.#slot.had(this.#slot.seq, id); // at once: `accepted` stores it
+    if (known || type === "") id = undefined; // not to be stored again
     if (returned.length === 0 && this.#pending === 0) this.#had(era, seq, id);
     else this.#hadLater(era, seq, id, returned);
   }
@@ -1818,8 +1819,7 @@ export class Client extends EventTarget {
   /** This device has sent it: a copy in the inbox is not for the app. Stored before the entry leaves the outbox. */
   #know(id) {
     const slot = this.#slot;
-    if (!slot.isNew(id)) return;
-    slot.had(slot.seq, id);
+    if (slot.isNew(id)) slot.had(slot.seq, id);
     slot.save();
   }
 

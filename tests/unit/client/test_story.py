@@ -20,11 +20,13 @@ class FakeNode:
 
     epoch: str = "e1"
     low: int = 0
-    messages: list[str] = field(default_factory=list)
-    """ids; the first has the number low + 1"""
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    """without their numbers; the first has low + 1"""
     cursor: int = 0
     accepted: dict[str, str] = field(default_factory=dict)
     """clientMsgId → text, in the order of acceptance"""
+    copied: set[str] = field(default_factory=set)
+    """texts of the user's own messages that are in the inbox, too"""
     up: list[dict[str, Any]] = field(default_factory=list)
     down: list[dict[str, Any]] = field(default_factory=list)
     on: bool = False
@@ -53,10 +55,7 @@ class FakeNode:
     def push(self) -> None:
         while self.on and self.sent < self.head and self.sent - self.cursor < WINDOW:
             self.sent += 1
-            message_id = self.messages[self.sent - self.low - 1]
-            self.down.append(
-                {"seq": self.sent, "id": message_id, "userId": "bob", "msg": message_id, "sendTime": 1}
-            )
+            self.down.append({"seq": self.sent} | self.messages[self.sent - self.low - 1])
 
     def hear(self) -> None:
         frame = self.up.pop(0)
@@ -70,6 +69,7 @@ class FakeNode:
             self.down.append(
                 {"type": "connected", "userId": "alice", "epoch": self.epoch, "seq": self.sent}
                 | {"recovered": good, "serverTime": 1, "limits": limits, "pingSeconds": 25}
+                | {"features": ["sync"]}
             )
             self.push()
         elif frame.get("type") == "ack":
@@ -88,16 +88,21 @@ class FakeNode:
         if not self.stumbles or self.stumbles % 2:
             known = self.accepted.setdefault(frame["clientMsgId"], frame["msg"])
             assert known == frame["msg"]
+            if frame["msg"] not in self.copied:
+                # The user has another device.
+                self.copied.add(frame["msg"])
+                self.messages.append({"userId": "alice", "id": f"id {known}", "sendTime": 1} | frame)
+                self.push()
         if self.stumbles:
             answer |= {"type": "error", "code": "unavailable", "reason": "down", "temporary": True}
         else:
-            answer |= {"type": "accepted", "id": "x", "sendTime": 1}
+            answer |= {"type": "accepted", "id": f"id {frame['msg']}", "sendTime": 1}
         self.down.append(answer)
 
 
 STEPS = st.sampled_from(
     ["send", "arrive", "arrive", "up", "up", "down", "down", "handle", "break", "wait", "restart", "forget",
-     "stumble"]
+     "stumble", "elsewhere"]
 )  # fmt: skip
 
 
@@ -105,7 +110,7 @@ class Story:
     def __init__(self) -> None:
         self.clock, self.node, self.store = Clock(), FakeNode(), SqliteStore(":memory:")
         self.handled: list[str] = []
-        self.said = self.arrived = 0
+        self.said = self.arrived = self.elsewhere = 0
         self.begin()
 
     def begin(self) -> None:
@@ -136,7 +141,23 @@ class Story:
             core.post(Outgoing("", f"s{self.said}", "bob"))
         elif name == "arrive":
             self.arrived += 1
-            node.messages.append(f"m{self.arrived}")
+            arrived = f"m{self.arrived}"
+            node.messages.append(
+                {"id": arrived, "userId": "bob", "to": "alice", "msg": arrived, "sendTime": 1}
+            )
+            node.push()
+        elif name == "elsewhere":
+            self.elsewhere += 1
+            sent = f"e{self.elsewhere}"
+            copy = {
+                "id": sent,
+                "userId": "alice",
+                "to": "bob",
+                "msg": sent,
+                "clientMsgId": sent,
+                "sendTime": 1,
+            }
+            node.messages.append(copy)
             node.push()
         elif name == "up" and node.up:
             node.hear()
@@ -182,13 +203,16 @@ class StoryTests(unittest.TestCase):
     @example(["arrive", "up", "down", "down", "break", "handle", "forget", "wait", "up", "down", "restart"])
     @settings(deadline=None, max_examples=150)
     def test_nothing_lost_nothing_twice(self, names: list[str]) -> None:
-        """All sent messages are accepted once, and all arriving ones are handled once, in order."""
+        """All sent messages are accepted once, and all others are handled once, in order, but no copies."""
         story = Story()
         try:
             for name in names:
                 story.step(name)
             story.settle()
             self.assertEqual(list(story.node.accepted.values()), [f"s{n + 1}" for n in range(story.said)])
-            self.assertEqual(story.handled, [f"m{n + 1}" for n in range(story.arrived)])
+            of_others = [message for message in story.handled if message.startswith("m")]
+            self.assertEqual(of_others, [f"m{n + 1}" for n in range(story.arrived)])
+            of_own = [message for message in story.handled if not message.startswith("m")]
+            self.assertEqual(of_own, [f"e{n + 1}" for n in range(story.elsewhere)])
         finally:
             story.store.close()
