@@ -11,6 +11,7 @@ from tests.tools.bench.nodes import across, many
 from tests.tools.bench.one_to_one import one_to_one
 from tests.tools.bench.plan import Figure
 from tests.tools.bench.profile import profile
+from tests.tools.bench.routings import routings
 
 FIGURES: dict[str, Figure] = {
     "cluster": lambda rig, plan, say: one_to_one(rig, plan, say, ("cluster",)),
@@ -21,6 +22,7 @@ FIGURES: dict[str, Figure] = {
     "group": group,
     "across": across,
     "nodes": many,
+    "routings": routings,
     "catching-up": catching_up,
     "instructions": instructions,
     "profile": profile,

@@ -114,13 +114,13 @@ async def saturate(
         ran.marks.append(look(_both(pairs)))
     for pair in pairs:
         pair.sender.stop()
-    await _drain(watch, pairs)
+    await drain(watch, pairs)
     ran.sent_until = time.monotonic()
     ran.per_second = (after - before) / took
     ran.seconds = took
     ran.messages = _both(pairs)
     ran.spent(cpu_before, cpu_after, after - before, took)
-    await _close(watch, pairs)
+    await close_pairs(watch, pairs)
     return ran
 
 
@@ -133,8 +133,8 @@ async def send_about(urls: list[tuple[str, str]], shape: Shape, messages: int, s
     await watch.until(lambda: _both(pairs) >= messages, seconds, lambda: f"{_both(pairs)} of {messages}")
     for pair in pairs:
         pair.sender.stop()
-    await _drain(watch, pairs)
-    await _close(watch, pairs)
+    await drain(watch, pairs)
+    await close_pairs(watch, pairs)
     return _both(pairs)
 
 
@@ -152,9 +152,9 @@ async def pace(
     watch = Watch()
     pairs = await open_pairs(watch, urls, shape, acks)
     ran = Ran(frame_bytes=pairs[0].sender.frame_bytes)
-    sending = _Pacer(pairs, rate)
+    sending = Pacer(pairs, rate)
     await sending.run(watch, warm_seconds)
-    _time(pairs)
+    time_from_now(pairs)
     cpu_before, before = cpu(), _both(pairs)
     began = time.perf_counter()
     await sending.run(watch, seconds)
@@ -162,13 +162,13 @@ async def pace(
     ran.measured = _both(pairs) - before
     ran.spent(cpu_before, cpu(), ran.measured, took)
     ran.per_second = ran.measured / took
-    await _drain(watch, pairs)
+    await drain(watch, pairs)
     ran.sent_until = time.monotonic()
     for pair in pairs:
         ran.deliveries += [took for took in pair.recipient.latencies or () if took == took]
         ran.answers += [took for took in pair.sender.latencies or () if took == took]
     ran.messages = _both(pairs)
-    await _close(watch, pairs)
+    await close_pairs(watch, pairs)
     return ran
 
 
@@ -215,13 +215,13 @@ async def catch_up(url: str, plan: Plan) -> tuple[float, list[float], list[float
             lambda: late.sender.count == late.sender.sent, DRAIN_SECONDS, lambda: "accepted while away"
         )
     pairs = await open_pairs(watch, [(url, url)], plan.shape)
-    pacer = _Pacer(pairs, plan.rate)
+    pacer = Pacer(pairs, plan.rate)
     await pacer.run(watch, plan.warm_seconds)
-    _time(pairs)
+    time_from_now(pairs)
     await pacer.run(watch, plan.seconds)
-    await _drain(watch, pairs)
+    await drain(watch, pairs)
     before = [took for pair in pairs for took in pair.recipient.latencies or () if took == took]
-    _time(pairs)
+    time_from_now(pairs)
     others = asyncio.ensure_future(pacer.run(watch, DRAIN_SECONDS))
     began = time.perf_counter()
     await late.recipient.open(url)
@@ -229,13 +229,13 @@ async def catch_up(url: str, plan: Plan) -> tuple[float, list[float], list[float
     took = time.perf_counter() - began
     others.cancel()
     await asyncio.gather(others, return_exceptions=True)
-    await _drain(watch, pairs)
+    await drain(watch, pairs)
     meanwhile = [one for pair in pairs for one in pair.recipient.latencies or () if one == one]
-    await _close(watch, [*pairs, late])
+    await close_pairs(watch, [*pairs, late])
     return took, meanwhile, before
 
 
-def _time(pairs: list[Pair]) -> None:
+def time_from_now(pairs: list[Pair]) -> None:
     """Measure latencies from now on, but of those that are under way."""
     for pair in pairs:
         pair.time_messages()
@@ -243,7 +243,7 @@ def _time(pairs: list[Pair]) -> None:
             pair.sender.sent_at[number] = float("nan")
 
 
-class _Pacer:
+class Pacer:
     """Sends what is due, every millisecond, one pair after the other."""
 
     def __init__(self, pairs: list[Pair], rate: float) -> None:
@@ -273,7 +273,7 @@ def _both(pairs: list[Pair]) -> int:
     return sum(pair.both for pair in pairs)
 
 
-async def _drain(watch: Watch, pairs: list[Pair]) -> None:
+async def drain(watch: Watch, pairs: list[Pair]) -> None:
     def missing() -> str:
         sent = sum(pair.sender.sent for pair in pairs)
         accepted = sum(pair.sender.count for pair in pairs)
@@ -283,7 +283,7 @@ async def _drain(watch: Watch, pairs: list[Pair]) -> None:
     await watch.until(lambda: all(pair.complete for pair in pairs), DRAIN_SECONDS, missing)
 
 
-async def _close(watch: Watch, pairs: list[Pair]) -> None:
+async def close_pairs(watch: Watch, pairs: list[Pair]) -> None:
     # A message too many would come now.
     await watch.sleep(0.2)
     if not all(pair.complete for pair in pairs):

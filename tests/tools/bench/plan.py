@@ -28,13 +28,22 @@ class Plan:
     nodes: tuple[int, ...] = (2, 4, 8)
     nodes_rate: float = 50.0
     """messages a second for each of many nodes, so that more nodes do not mean smaller batches"""
+    conversations: int = 400
+    """users that are written to for the first time where routings are compared"""
     counted: tuple[int, int] = (2_000, 12_000)
     """messages of the two runs whose instructions are counted"""
 
 
 FULL = Plan()
 QUICK = Plan(
-    turns=1, warm_seconds=1.0, seconds=2.0, members=500, waiting=5_000, logins=2_000, nodes=(2, 4)
+    turns=1,
+    warm_seconds=1.0,
+    seconds=2.0,
+    members=500,
+    waiting=5_000,
+    logins=2_000,
+    nodes=(2, 4),
+    conversations=100,
 )
 TINY = Plan(
     turns=1,
@@ -45,6 +54,7 @@ TINY = Plan(
     waiting=200,
     logins=50,
     nodes=(2,),
+    conversations=8,
     counted=(100, 400),
 )
 
