@@ -127,7 +127,7 @@ class AmqpProtocol(TwistedProtocolConnection):
 
 
 def as_amqp_error(failure: Failure) -> Any:
-    """Errback: raise StreamLostError, an AMQPError, if pika passes on Twisted's error of a lost connection."""
+    """Errback: raise StreamLostError, an AMQPError, if pika passes on Twisted's error of a lost link."""
     if failure.check(ConnectionClosed):
         raise StreamLostError(reason_of(failure)) from None
     return failure
