@@ -239,6 +239,7 @@ class Acceptor:
                 deliveries += outcome.deliveries
                 body = submission.body
                 if submission.kind:
+                    batch.events.append((index, submission.kind))
                     body = event_body(submission, outcome.version)
                     self._note_room(submission, outcome.members)
                 if outcome.agent:
@@ -310,21 +311,22 @@ class Acceptor:
         for index, entry in enumerate(batch.entries):
             other = others.get(index) if others else None
             try:
-                if isinstance(other, Refused):
+                if other is None:
+                    assert type(entry) is Submission
+                    accepted += 1
+                    entry.origin.message_accepted(entry.client_msg_id, entry.message_id, entry.send_time)
+                elif isinstance(other, Refused):
                     entry.origin.message_refused(entry.client_msg_id, other)
                 elif isinstance(other, bytes):
                     entry.origin.frame_answered(other)
-                elif other is not None:
+                else:
                     again += 1
                     entry.origin.message_accepted(entry.client_msg_id, other.message_id, other.send_time)
-                else:
-                    assert type(entry) is Submission
-                    accepted += 1
-                    if entry.kind:
-                        EVENTS.labels(entry.kind).inc()
-                    entry.origin.message_accepted(entry.client_msg_id, entry.message_id, entry.send_time)
             except Exception:
                 # A sender that fails must not cost the others their answers.
                 self._seldom.failure("a sender could not be answered", Failure())
+        for index, kind in batch.events:
+            if index not in others:
+                EVENTS.labels(kind).inc()
         _ACCEPTED_NEW.inc(accepted)
         _ACCEPTED_AGAIN.inc(again)

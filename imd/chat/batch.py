@@ -53,15 +53,17 @@ Entry = Submission | Refusal | Answer
 
 
 class Batch:
-    """`others` has, by their place, answers other than `accepted`: bytes are sent as they are."""
+    """`others` has, by their place, answers other than `accepted`: bytes are sent as they are. `events` has
+    the places and kinds of the events that were placed."""
 
-    __slots__ = ("born", "done", "entries", "others", "size", "submissions")
+    __slots__ = ("born", "done", "entries", "events", "others", "size", "submissions")
 
     def __init__(self, entries: list[Entry], size: int, born: float) -> None:
         self.entries = entries
         self.size = size
         self.submissions = [entry for entry in entries if type(entry) is Submission]
         self.others: dict[int, Refused | Duplicate | bytes] = {}
+        self.events: list[tuple[int, str]] = []
         self.born = born
         self.done = False
         if len(self.submissions) != len(entries):

@@ -9,7 +9,7 @@ from imd.protocol.data import read_data
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.protocol.frames import MessageFrame
 from imd.protocol.ids import MessageIds, is_message_id
-from imd.protocol.message import IMessage, check_id, encode_message
+from imd.protocol.message import NO_DATA, IMessage, check_id, encode_message
 
 MAX_CONTENT_TYPE_CHARS = 128
 MAX_MENTIONS = 50
@@ -43,16 +43,18 @@ def check(frame: MessageFrame, author: Author, limits: Limits) -> None:
         raise Refused(TOO_LARGE, f"msg: at most {message_bytes} bytes")
     if frame.content_type is not None and len(frame.content_type) > MAX_CONTENT_TYPE_CHARS:
         raise Refused(INVALID_MESSAGE, f"contentType: at most {MAX_CONTENT_TYPE_CHARS} characters")
-    if frame.reply_to or frame.mentions or frame.data:
+    if frame.reply_to is not None or frame.mentions is not None or frame.data is not NO_DATA:
         check_more(frame)
 
 
 def check_more(frame: MessageFrame) -> None:
-    """Check the fields that few messages have. `data` is then as a message keeps it.
+    """Check the fields that few messages have. They are then as a message keeps them.
 
     Raises Refused: `invalid_message`, `too_large`, `bad_frame` for `data` that is no object, `forbidden`
     for a mention of everybody outside a room.
     """
+    frame.reply_to = frame.reply_to or None
+    frame.mentions = frame.mentions or None
     if frame.reply_to and not is_message_id(frame.reply_to):
         raise Refused(INVALID_MESSAGE, "replyTo: a message's id is expected")
     if frame.mentions:
@@ -88,8 +90,8 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
         group,
         frame.msg or "",
         frame.content_type,
-        frame.reply_to or None,
-        frame.mentions or None,
+        frame.reply_to,
+        frame.mentions,
         frame.data,
         now_ms,
         author.is_visitor,

@@ -117,7 +117,7 @@ class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
         """
         target = self.to or sorted(set(self.group or ()))
         written = f"{target}\0{self.msg}\0{self.content_type}"
-        if self.reply_to or self.mentions or self.data:
+        if self.reply_to is not None or self.mentions is not None or self.data is not NO_DATA:
             written += more_written(self.reply_to, self.mentions, self.data)
         return f"{crc32(written.encode()):x}"
 

@@ -10,6 +10,7 @@ from tests.protocol.cursors import CursorRules
 from tests.protocol.delivery import DeliveryRules
 from tests.protocol.flow import FlowRules
 from tests.protocol.messages import MessageRules, ResendRules
+from tests.protocol.own_devices import OwnDeviceRules
 from tests.protocol.rooms import RoomRules
 from tests.protocol.visitors import VisitorRules
 
@@ -20,6 +21,7 @@ PARTS = (
     ResendRules,
     BadFrameRules,
     DeliveryRules,
+    OwnDeviceRules,
     FlowRules,
     VisitorRules,
     TokenRules,
