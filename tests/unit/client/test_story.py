@@ -92,12 +92,12 @@ class FakeNode:
                 # The user has another device.
                 self.copied.add(frame["msg"])
                 self.messages.append({"userId": "alice", "id": f"id {known}", "sendTime": 1} | frame)
-                self.push()
         if self.stumbles:
             answer |= {"type": "error", "code": "unavailable", "reason": "down", "temporary": True}
         else:
             answer |= {"type": "accepted", "id": f"id {frame['msg']}", "sendTime": 1}
         self.down.append(answer)
+        self.push()
 
 
 STEPS = st.sampled_from(
@@ -201,6 +201,8 @@ class Story:
 class StoryTests(unittest.TestCase):
     @given(st.lists(STEPS, max_size=80))
     @example(["arrive", "up", "down", "down", "break", "handle", "forget", "wait", "up", "down", "restart"])
+    @example(["up", "down", "send", "up", "down", "restart"])
+    @example(["up", "down", "arrive", "send", "up", "down", "down", "restart", "handle", "handle"])
     @settings(deadline=None, max_examples=150)
     def test_nothing_lost_nothing_twice(self, names: list[str]) -> None:
         """All sent messages are accepted once, and all others are handled once, in order, but no copies."""
