@@ -63,7 +63,7 @@ class DrillTests(unittest.TestCase):
     async def test_behind_a_gateway(self) -> None:
         """Clients come through HAProxy, one node of three searches: faults of the gateway, and nodes' own."""
         seed = str(random.randrange(10**6))
-        plan = Plan("gateway", GATEWAY, True, seconds=7, seed=seed, clients=20, hint_seconds=20)
+        plan = Plan("gateway", GATEWAY, True, seconds=12, seed=seed, clients=20, hint_seconds=20)
         plan.routing = "mixed"
         outcome = await self.drill(plan)
         self.assertTrue(outcome.passed, self.report)

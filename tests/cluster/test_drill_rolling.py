@@ -17,7 +17,7 @@ GENEROUS = Limits(away_p99_seconds=20, others_p99_ms=10_000, empty_seconds=90)
 
 
 class RollingTests(unittest.TestCase):
-    timeout = 240
+    timeout = 400
 
     async def roll(self, plan: Plan) -> Outcome:
         lines: list[str] = []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import signal
-import sys
 import time
 import zlib
 from urllib.parse import quote
@@ -13,17 +11,19 @@ from urllib.parse import quote
 import jwt
 
 from imd.gateway.runtime import RuntimeProblem
+from tests.gateway.gateway import Gateway
 from tests.gateway.haproxy import Haproxy, folder
 from tests.gateway.support import until
 from tests.gateway.test_membership import GATEWAY, MembershipCase
 from tests.hostile.raw import RawClient, handshake
 from tests.support.nodes import NodeServer
-from tests.support.servers import HOST, end_group, spawn
+from tests.support.servers import HOST
 
 SECRET = "a secret that only this test knows of"
 JWT = {"auth": {"mode": "jwt", "secret": SECRET}, "websocket": {"trusted_proxies": HOST}}
+# It only rises: connections may end meanwhile, as their users are moved home.
+OPENED = 'imd_handshakes_total{result="opened"}'
 USERS = [f"{stem}{number}" for number in range(14) for stem in ("alice", "ольга ", "小明+")][:40]
-IMD = [sys.executable, "-c", "import sys; from imd.command import main; sys.exit(main())"]
 
 
 def ranked(user: str, names: list[str]) -> list[str]:
@@ -37,17 +37,10 @@ class HomeCase(MembershipCase):
         """HAProxy and sync, by the commands."""
         path = folder()
         self.addCleanup(shutil.rmtree, path)
-        proxy = Haproxy(path)
-        ini = nodes[0].folder / "node.ini"
-        bind = ["--bind", f"{HOST}:{proxy.port}"]
-        config = spawn([*IMD, "gateway", "config", ini, *bind, "--out", path], path / "config.log")
-        self.assertEqual(config.wait(60), 0, (path / "config.log").read_text())
-        proxy.start()
-        self.addCleanup(proxy.kill)
-        sync = spawn([*IMD, "gateway", "sync", ini, "--out", path], path / "sync.log")
-        self.addCleanup(end_group, sync, signal.SIGKILL, 10)
-        until(lambda: proxy.states() == {node.name: "up" for node in nodes}, "HAProxy sees all nodes")
-        return proxy
+        gateway = Gateway(path, nodes[0].folder / "node.ini")
+        self.addCleanup(gateway.kill)
+        gateway.start(node.name for node in nodes)
+        return gateway.haproxy
 
     @staticmethod
     def token(user: str) -> str:
@@ -64,12 +57,13 @@ class HomeCase(MembershipCase):
         self.assertEqual(client.next_text()["userId"], user)
         return client
 
+
 class HomeTests(HomeCase):
     def lands_at(self, nodes: list[NodeServer], proxy: Haproxy, user: str) -> str:
         """The node that a user's client reaches through HAProxy."""
-        before = {node.name: node.metric("imd_connections") for node in nodes}
+        before = {node.name: node.metric(OPENED) for node in nodes}
         self.come(proxy.port, user, f"?user={quote(user, safe='')}")
-        [place] = [node.name for node in nodes if node.metric("imd_connections") > before[node.name]]
+        [place] = [node.name for node in nodes if node.metric(OPENED) > before[node.name]]
         return place
 
     def test_homes(self) -> None:
