@@ -43,6 +43,8 @@ _ACCEPTED_NEW = ACCEPTED.labels("new")
 _ACCEPTED_AGAIN = ACCEPTED.labels("resent")
 
 BATCH_DELIVERIES = 5_000
+# A delivery to a list or a room counts as so many: the inbox does nothing else while it places 1,000 of them.
+MANY_WEIGHT = 5
 BATCH_BYTES = 1 << 20
 MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 << 20
@@ -186,7 +188,8 @@ class Acceptor:
         while waiting:
             entry = waiting[0]
             if type(entry) is Submission:
-                deliveries += len(entry.recipients) or (entry.room.size if entry.room is not None else 1)
+                count = len(entry.recipients) or (entry.room.size if entry.room is not None else 1)
+                deliveries += count if count == 1 else MANY_WEIGHT * count
                 size += len(entry.body)
                 if entries and (deliveries > BATCH_DELIVERIES or size > BATCH_BYTES):
                     size -= len(entry.body)
