@@ -42,6 +42,7 @@ async def end_to_end(settings: Settings, url: str | None, token: str | None, sec
         user_id=user,
         device=device,
         ephemeral=True,
+        features=(),
         token=None if token is None else lambda: str(token),
     )
     reasons = [""]

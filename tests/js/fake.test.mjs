@@ -308,3 +308,23 @@ for (const locks of ["Web Locks", "leases"]) {
     });
   });
 }
+
+test("accepted(): the answer, the refusal, and the end of the client", async () => {
+  const fake = await fakeNode((frame, link) => {
+    if (frame.isConnect || frame.msg === "good") return usual(frame, link);
+    if (frame.msg !== "bad") return;
+    link.send({ type: "error", clientMsgId: frame.clientMsgId, code: "forbidden", reason: "no", temporary: false });
+  });
+  const a = join(fake);
+  const [good, bad, silent] = ["good", "bad", "silent"].map((msg) => a.send({ to: msg, msg }));
+  const answer = await a.accepted(good);
+  assert.deepEqual([answer.message, answer.changed], [good, true]);
+  assert.equal((await a.accepted(good)).id, answer.id, "said once more");
+  await assert.rejects(a.accepted(bad), { code: "forbidden" });
+  await assert.rejects(a.accepted(bad), { code: "forbidden" });
+  const unanswered = assert.rejects(a.accepted(silent), { code: "stopped" });
+  await a.stop();
+  await unanswered;
+  await assert.rejects(a.accepted(silent), { code: "stopped" });
+  assert.equal(a.outbox.find(({ msg }) => msg === "silent").state, "waiting");
+});

@@ -331,7 +331,8 @@ export class Client extends EventTarget {
   recall(message: { id: string } | string): Outgoing;
   /** Add a reaction; with `on` false take it back. */
   react(message: { id: string } | string, reaction: string, on?: boolean): Outgoing;
-  /** The node's answer to an entry, also one that has come already. Rejects with ImdError if the entry fails. */
+  /** The node's answer to an entry, also one that has come already. Rejects with ImdError if the entry fails,
+   *  or when the client is stopped or closed; the entry may then still wait in the outbox. */
   accepted(entry: Outgoing): Promise<Accepted>;
   /** Remove a message that has failed, or was never sent, from the outbox. False for any other. */
   cancel(clientMsgId: string): boolean;

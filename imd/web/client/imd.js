@@ -951,6 +951,7 @@ export class Client extends EventTarget {
       const { clientMsgId, state, error } = entry;
       if (state === "accepted") return resolve(this.#answers.get(entry));
       if (state === "failed") return reject(new ImdError(error.code, error.reason));
+      if (!this.#running) return reject(new ImdError("stopped", "the client is not started"));
       if (!this.#waiters.has(clientMsgId)) this.#waiters.set(clientMsgId, []);
       this.#waiters.get(clientMsgId).push({ resolve, reject });
     });
@@ -1895,6 +1896,7 @@ export class Client extends EventTarget {
   }
 
   #endRequests(code, reason) {
+    for (const clientMsgId of [...this.#waiters.keys()]) this.#settle(clientMsgId, "reject", new ImdError(code, reason || code));
     for (const request of [...this.#requests.values()]) request.reject(new ImdError(code, reason || code));
   }
 
