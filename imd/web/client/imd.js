@@ -1324,6 +1324,7 @@ export class Client extends EventTarget {
 
   /** The outbox is another user's. A new visitor takes over the unsent messages of the forgotten one. */
   #changedOwner() {
+    Object.assign(this.#slot, { complete: "", behind: false });
     for (const item of [...this.#slot.items.values()]) {
       if (item.entry.state === "failed" || (this.#options.isVisitor && item.since === null)) continue;
       this.#fail(item, "other_user", `it was written as ${this.#slot.owner}`);
