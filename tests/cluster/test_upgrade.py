@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import pymongo
@@ -16,7 +17,7 @@ from tests.protocol.support import Rules, new_folder
 from tests.support.nodes import NodeServer
 from tests.support.old_version import NoHistory, OldNode, old_tree
 from tests.support.rabbit import until
-from tests.support.servers import ServerError
+from tests.support.servers import ServerError, free_port
 from tests.support.ws_client import WsClient
 
 
@@ -230,6 +231,31 @@ class UpgradeTests(Rules, unittest.TestCase):
             refused = OldNode(new_folder(), self.cluster.ini, name="late")
             refused.start_seconds = 15
             await self.begin(refused)
+
+    async def test_neither_tells(self) -> None:
+        """Without a word in Redis, and without MongoDB, a node is not ready, says why, and opens no port."""
+        self.cluster.ini["mongodb"]["url"] = f"mongodb://127.0.0.1:{free_port()}/imd"
+        node = self.cluster.node()
+        node.start_seconds = 0
+        self.addCleanup(deferToThread, node.kill)
+        self.patch(node, "answers", lambda: True)
+        await deferToThread(node.start)
+
+        def reasons() -> dict[str, str]:
+            try:
+                return dict(json.loads(node.http("readyz")[1])["reasons"])
+            except OSError:
+                return {}
+
+        level = await until(lambda: reasons().get("level"), "a reason", 60)
+        self.assertTrue(level.startswith("level: unknown"), level)
+        self.assertIn("MongoDB", level)
+        with self.assertRaises(OSError):
+            socket.create_connection(("127.0.0.1", node.port), timeout=2)
+        # A word in Redis is enough.
+        self.cluster.redis("SET", "imd:level", 2)
+        await until(lambda: "level" not in reasons() and reasons(), "the level is known")
+        await self.login("alice", url=node.url)
 
     async def test_both_forget(self) -> None:
         """A Redis that lost its memory gets the level from MongoDB, also for a node that starts then."""

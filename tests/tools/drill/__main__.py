@@ -1,11 +1,18 @@
-"""`python -m tests.tools.drill [faults | builds | rolling | storm | slow] …`: see scripts/drill."""
+"""`python -m tests.tools.drill [faults | builds | rolling | storm | slow | upgrade] …`: see scripts/drill."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-_DRILLS = {"faults": "faultdrill", "builds": "builds", "rolling": "rolling", "storm": "storm", "slow": "slow"}
+_DRILLS = {
+    "faults": "faultdrill",
+    "builds": "builds",
+    "rolling": "rolling",
+    "storm": "storm",
+    "slow": "slow",
+    "upgrade": "upgrading",
+}
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from imd.gateway.table import KEY
 from tests.gateway.gateway import Gateway
 from tests.protocol.clusters import RawRedis
 from tests.support.nodes import Ini, NodeServer
+from tests.support.old_version import old_environment
 from tests.support.paths import ROOT
 from tests.support.primaries import Primary
 from tests.support.servers import HOST, MongoServer, RabbitServer, Server, free_port, tail
@@ -43,8 +44,14 @@ class DrillMongo(MongoServer):
         return [*super()._command(), "--setParameter", "enableTestCommands=1"]
 
 
+# Keys that 0.1.0 refuses.
+NEW_KEYS = {("limits", "visitors_per_address")}
+
+
 class DrillNode(NodeServer):
-    """A node that may have a clock of its own, or be a broken build."""
+    """A node that may have a clock of its own, be a broken build, or be of 0.1.0 as long as `old` is true."""
+
+    old = False
 
     def __init__(self, folder: Path, ini: Ini, name: str, build: str, own_clock: bool) -> None:
         super().__init__(folder, ini, name=name)
@@ -65,7 +72,14 @@ class DrillNode(NodeServer):
         self.clock_file.write_text(f"{seconds:+d}\n")
 
     def _prepare(self) -> None:
+        given = self.ini
+        if self.old:
+            self.ini = {
+                section: {key: value for key, value in keys.items() if (section, key) not in NEW_KEYS}
+                for section, keys in given.items()
+            }
         super()._prepare()
+        self.ini = given
         if self.own_clock and not self.clock_file.exists():
             self.step_clock(0)
 
@@ -76,7 +90,7 @@ class DrillNode(NodeServer):
         return [sys.executable, "-m", "tests.tools.drill.broken", self.build, self.notes, *twistd]
 
     def _environment(self) -> dict[str, str] | None:
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        env = old_environment() if self.old else {**os.environ, "PYTHONPATH": str(ROOT)}
         if self.own_clock:
             env |= {
                 "LD_PRELOAD": str(FAKETIME),
@@ -129,9 +143,11 @@ class Cluster:
         own_clocks: bool = False,
         routing: str = "search",
         is_proxied: bool = True,
+        old: bool = False,
     ) -> None:
         """With any `routing` but `search` there is a gateway, and nodes want tokens. `is_proxied`: there is a
-        proxy between each node and each server."""
+        proxy between each node and each server. `old`: the nodes are of 0.1.0, until they are replaced."""
+        self.old = old
         self.backends = backends
         backends.runs += 1
         self.number = backends.runs
@@ -226,7 +242,9 @@ class Cluster:
             sections["websocket"] = {"trusted_proxies": HOST}
             sections["auth"] = {"mode": "jwt", "secret": SECRET}
         folder = self.folder / f"node{number}"
-        self.nodes.append(DrillNode(folder, sections, f"node{number}", self.build, self.own_clocks))
+        node = DrillNode(folder, sections, f"node{number}", self.build, self.own_clocks)
+        node.old = self.old
+        self.nodes.append(node)
 
     def _declare_classic(self) -> None:
         with contextlib.closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:

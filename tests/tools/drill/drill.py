@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.tools.drill.checker import Violation, check
 from tests.tools.drill.cluster import Backends, Cluster
@@ -48,6 +49,8 @@ class Plan:
     mongo_options: str = ""
     hint_seconds: float = 1.0
     routing: str = "search"
+    old: bool = False
+    """the nodes are of 0.1.0 at first"""
 
 
 @dataclass
@@ -82,8 +85,15 @@ class Outcome:
         return not self.violations and not self.troubles
 
 
-async def run(plan: Plan, backends: Backends, say: Callable[[str], None]) -> Outcome:
-    """Run one part. The servers stay."""
+Strike = Callable[
+    [Plan, Sequence[Fault], Stage, World, Outcome, Callable[[str], None]], Coroutine[Any, Any, None]
+]
+
+
+async def run(
+    plan: Plan, backends: Backends, say: Callable[[str], None], strike: Strike | None = None
+) -> Outcome:
+    """Run one part. The servers stay. `strike` stands for the usual rounds of faults."""
     faults = [FAULTS[name] for name in plan.faults]
     lease = SHORT_LEASE_SECONDS if any(fault.short_lease for fault in faults) else LEASE_SECONDS
     ini = {
@@ -101,6 +111,7 @@ async def run(plan: Plan, backends: Backends, say: Callable[[str], None]) -> Out
         build=plan.build,
         own_clocks=any(fault.needs_clock for fault in faults),
         routing=plan.routing,
+        old=plan.old,
     )
     outcome = Outcome(plan, History())
     try:
@@ -110,7 +121,7 @@ async def run(plan: Plan, backends: Backends, say: Callable[[str], None]) -> Out
         await world.start()
         stage = Stage(cluster, world, random.Random(f"{plan.seed}/{plan.name}"), lease)
         began = time.monotonic()
-        await _strike(plan, faults, stage, world, outcome, say)
+        await (strike or strike_rounds)(plan, faults, stage, world, outcome, say)
         outcome.load_seconds = time.monotonic() - began
         await _conclude(cluster, world, outcome, say)
     finally:
@@ -120,7 +131,7 @@ async def run(plan: Plan, backends: Backends, say: Callable[[str], None]) -> Out
     return outcome
 
 
-async def _strike(
+async def strike_rounds(
     plan: Plan,
     faults: Sequence[Fault],
     stage: Stage,
@@ -134,7 +145,8 @@ async def _strike(
     queue: list[Fault] = []
     await world.until(lambda: True, 1, "")
     await asyncio.sleep(1.0)
-    while faults and (time.monotonic() < end or not outcome.struck):
+    before = len(outcome.struck)
+    while faults and (time.monotonic() < end or len(outcome.struck) == before):
         await asyncio.sleep(stage.rng.uniform(0.3, 1.5))
         if not queue:
             queue = stage.rng.sample(faults, len(faults))
