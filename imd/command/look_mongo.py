@@ -13,13 +13,22 @@ from pymongo.uri_parser import parse_uri
 from imd.command.findings import Finding, note, ok, problem, say, warning
 from imd.command.judge import certificate, clock
 from imd.config.settings import Mongodb
+from imd.store.mongo.apply import EVENTS, REACTIONS
 from imd.store.mongo.archive import COLLECTION, DATABASE
-from imd.store.mongo.indexes import conflict, missing_indexes
+from imd.store.mongo.indexes import (
+    EVENT_INDEXES,
+    REACTION_INDEXES,
+    ROOM_INDEX,
+    conflict,
+    missing_indexes,
+)
 from imd.store.mongo.ledger import count_missing
 
 PART = "mongodb"
 FULL = 0.85
 SLOW_INDEX_DOCUMENTS = 1_000_000
+BESIDE = {COLLECTION: (ROOM_INDEX,), EVENTS: EVENT_INDEXES, REACTIONS: REACTION_INDEXES}
+"""collection → its indexes for events"""
 
 
 def look(mongodb: Mongodb, seconds: float) -> Iterator[Finding]:
@@ -98,10 +107,14 @@ def _writes(client: Any, database: Any) -> Iterator[Finding]:
     else:
         said = ", ".join(f"{key}={value}" for key, value in asked.items())
         yield warning(PART, f"the url asks for {said}: less than a majority and the journal", "Leave it out.")
-    there = COLLECTION in database.list_collection_names()
+    names_there = database.list_collection_names()
+    there = COLLECTION in names_there
     count = database[COLLECTION].estimated_document_count() if there else 0
     information = database[COLLECTION].index_information() if there else {}
     missing = missing_indexes(information)
+    for name, indexes in BESIDE.items():
+        if there and name in names_there:
+            missing += missing_indexes(database[name].index_information(), indexes)
     conflicts = {index.fields: conflict(index, information) for index in missing}
     names = "; ".join(index.fields for index in missing if not conflicts[index.fields])
     for fields, why in conflicts.items():

@@ -80,8 +80,10 @@ def live(settings: Settings, options: Any, output: Output) -> int:
 
 def show(found: Whereabouts, output: Output) -> None:
     output.line(f"{found.id}, made {_time(found.made)}")
+    if found.kind:
+        output.line(harmless(f"{_KINDS.get(found.kind, found.kind)}{f' of {found.of}' if found.of else ''}"))
     if found.sender:
-        to = ", ".join(found.recipients) or "the desk"
+        to = found.room or ", ".join(found.recipients) or "the desk"
         output.line(harmless(f"from {found.sender} to {to}"))
     if found.archived:
         at = f", written {_time(found.archived_at)}" if found.archived_at is not None else ""
@@ -113,6 +115,13 @@ def show(found: Whereabouts, output: Output) -> None:
         output.line("To see where such messages go: imd trace --on USER, on each node.")
 
 
+_KINDS = {
+    "message": "a message in a room",
+    "edit": "an edit",
+    "recall": "a recall",
+    "react": "a reaction",
+    "room": "a change of a room",
+}
 _SHOWN = {True: "yes", False: "no", None: "?"}
 
 

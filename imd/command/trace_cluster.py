@@ -13,6 +13,7 @@ from imd.command.rabbit_client import cause, connect, length
 from imd.command.redis_client import RedisClient, RedisError
 from imd.command.whereabouts import Device, Place, Whereabouts
 from imd.config.settings import Settings
+from imd.store.mongo.apply import EVENTS
 from imd.store.mongo.archive import COLLECTION, DATABASE
 from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE
 from imd.store.redis.accept import encode_id
@@ -46,7 +47,10 @@ def _in_archive(settings: Settings, found: Whereabouts, seconds: float) -> None:
     )
     try:
         with pymongo.timeout(seconds):
-            document = client.get_default_database(DATABASE)[COLLECTION].find_one({"_id": found.id})
+            database = client.get_default_database(DATABASE)
+            document = database[COLLECTION].find_one({"_id": found.id})
+            if document is None:
+                document = database[EVENTS].find_one({"_id": found.id})
     except PyMongoError as error:
         found.notes.append(f"MongoDB does not answer: {say(error)}")
         return
@@ -56,6 +60,12 @@ def _in_archive(settings: Settings, found: Whereabouts, seconds: float) -> None:
         return
     found.archived = True
     found.archived_at = int(document["createTime"].timestamp() * 1000)
+    found.kind, found.of = document.get("kind", ""), document.get("of", "")
+    found.room = document.get("room", "")
+    if found.kind:
+        found.sender = document["sender"]
+        found.recipients = [one for one in document.get("participants", ()) if one != found.sender]
+        return
     found.sender = document["userId"]
     to, group, agent = document.get("to"), document.get("group"), document.get("agent")
     found.recipients = [agent] if agent else [to] if to else list(dict.fromkeys(group or ()))
@@ -85,8 +95,9 @@ def _at_desk(redis: RedisClient, found: Whereabouts, visitor: str) -> None:
 
 
 def _is(body: bytes, message_id: str) -> bool:
-    """`id` is the first key of a message."""
-    return bytes(body).startswith(b'{"id":"%b"' % message_id.encode())
+    """`id` is the first key of a message, and the second of an event."""
+    start = bytes(body)[:100]
+    return b'"id":"%b"' % message_id.encode() in start and start.startswith((b'{"id":', b'{"kind":'))
 
 
 def _place(redis: RedisClient, user: str, message_id: str) -> Place:

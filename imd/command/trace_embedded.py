@@ -35,6 +35,8 @@ def _read(file: sqlite3.Connection, found: Whereabouts, users: list[str]) -> Non
         # Written in the same transaction as the inboxes, so there is no time of its own.
         found.archived = True
         found.sender = message["userId"]
+        found.kind, found.of = message.get("kind", ""), message.get("of", "")
+        found.room = message.get("room", "")
         to, group = message.get("to"), message.get("group")
         found.recipients = [to] if to else list(dict.fromkeys(group or ()))
         if message.get("isVisitor"):

@@ -35,6 +35,11 @@ class Whereabouts:
     id: str
     made: int
     """by its id"""
+    kind: str = ""
+    """of an event; empty for a plain message, and if it is not known"""
+    of: str = ""
+    """the message that was edited, recalled or reacted to"""
+    room: str = ""
     sender: str = ""
     recipients: list[str] = field(default_factory=list)
     archived: bool = False

@@ -314,10 +314,10 @@ class TraceClusterTests(unittest.TestCase):
         await phone.quiet()
         config = node.folder / "node.ini"
 
-        async def trace(message_id: str) -> dict[str, Any]:
+        async def trace(message_id: str, *more: str) -> dict[str, Any]:
             end = time.monotonic() + 30
             while True:
-                _, said = await deferToThread(here, "trace", message_id, "--config", config, "--json")
+                _, said = await deferToThread(here, "trace", message_id, "--config", config, "--json", *more)
                 found: dict[str, Any] = json.loads(said)
                 if found["archived"] or time.monotonic() > end:
                     return found
@@ -328,6 +328,18 @@ class TraceClusterTests(unittest.TestCase):
         self.assertEqual((found["sender"], found["archived"], place["seq"]), ("alice", True, 1))
         self.assertEqual((devices["phone"]["has_it"], devices["phone"]["live"]), (True, True))
         self.assertEqual((devices["tablet"]["has_it"], devices["tablet"]["live"]), (False, False))
+
+        users = [{"userId": "bob"}]
+        alice.send({"type": "room", "clientMsgId": "r1", "action": "create", "name": "W", "users": users})
+        made = await alice.take("accepted")
+        alice.send({"clientMsgId": "r2", "room": made["room"], "msg": "hi all"})
+        said_there = await alice.take("accepted")
+        for event, kind, seq in ((made, "room", 2), (said_there, "message", 3)):
+            found = await trace(event["id"], "--user", "bob")
+            [place] = found["places"]
+            self.assertEqual((found["kind"], found["room"], place["seq"]), (kind, made["room"], seq))
+        code, said = await deferToThread(here, "trace", said_there["id"], "--config", config)
+        self.assertIn(f"a message in a room\nfrom alice to {made['room']}", said)
 
         visitor = await WsClient.login(node.url, isVisitor=True, loginType=None)
         visitor.send({"msg": "anyone?", "clientMsgId": "v1"})

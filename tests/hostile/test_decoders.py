@@ -174,7 +174,7 @@ class ArchiveTests(unittest.SynchronousTestCase):
                     self.assertEqual(bson.encode(bson.decode(one.encoded)), one.encoded)
                 return
             document = archive_document.to_document(record, NOW_MS)
-        except archive_document.Unfit as error:
+        except (archive_document.Unfit, *archive_document.UNREADABLE) as error:
             str(error).encode()
         else:
             read = bson.decode(document.encoded)
@@ -228,7 +228,7 @@ class ArchiveTests(unittest.SynchronousTestCase):
 
     def test_extremes(self) -> None:
         for body in (b"[" * 100_000, b'{"id":' + b"[" * 100_000, b'{"id":"\xff"}'):
-            self.assertRaises(archive_document.Unfit, archive_document.read_archived, body)
+            self.assertRaises(archive_document.UNREADABLE, archive_document.read_archived, body)
         for time in (2**63 - 1, -(2**63), 253_402_300_800_000, -62_135_596_800_001):
             message = IMessage("1f", user_id="a", from_user_type="USER_TYPE", to="b", msg="x", send_time=time)
             self.check(encode_message(message))

@@ -11,6 +11,7 @@ from tests.protocol.delivery import DeliveryRules
 from tests.protocol.flow import FlowRules
 from tests.protocol.messages import MessageRules, ResendRules
 from tests.protocol.own_devices import OwnDeviceRules
+from tests.protocol.questions import QuestionRules
 from tests.protocol.rooms import RoomRules
 from tests.protocol.visitors import VisitorRules
 
@@ -29,6 +30,7 @@ PARTS = (
     ControlRules,
     HistoryRules,
     RoomRules,
+    QuestionRules,
 )
 
 

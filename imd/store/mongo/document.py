@@ -54,18 +54,12 @@ class Unfit(Exception):
 
 _AGENT = FromUserType.CUSTOMER_SERVICE.value
 _VISITOR = FromUserType.VISITOR_TYPE.value
-_decode = msgspec.json.Decoder(ArchivedMessage).decode
+read_archived = msgspec.json.Decoder(ArchivedMessage).decode
+"""a record of the archive queue, undone. Raises one of UNREADABLE"""
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encode_bson = bson.encode
 _int32 = struct.Struct("<i").pack
 _named_int64 = struct.Struct("<10sq").pack
-
-
-def read_archived(body: bytes | msgspec.Raw) -> ArchivedMessage:
-    """A record of the archive queue, undone. Raises Unfit."""
-    try:
-        return _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unfit(f"not a message: {error}") from None
 
 
 def to_document(message: ArchivedMessage, now_ms: int) -> Document:

@@ -14,7 +14,7 @@ from pymongo.errors import OperationFailure
 from imd.protocol.errors import Unavailable
 from imd.store.mongo.apply import DUPLICATE_KEY, REFUSALS, add_agents, apply_events, events_of
 from imd.store.mongo.cover import cover_lists, covered_by
-from imd.store.mongo.document import Document, Unfit, read_archived, to_document
+from imd.store.mongo.document import UNREADABLE, Document, Unfit, read_archived, to_document
 from imd.store.mongo.event_document import EventDocument, to_event
 
 # In one insert command. The driver does not divide commands, and the server accepts 48 MB.
@@ -70,6 +70,8 @@ def write_messages(
                 document = to_document(message, now_ms)
             documents.append(document)
             fit.append(body)
+        except UNREADABLE as error:
+            refused.append(Refused(bytes(body), "", f"not a message: {error}"))
         except Unfit as error:
             refused.append(Refused(bytes(body), "", str(error)))
     if not documents and not events:

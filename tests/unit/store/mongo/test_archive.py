@@ -22,7 +22,7 @@ from imd.store.mongo import document as archive_document
 from imd.store.mongo import write as mongo_write
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.cover import cover_lists
-from imd.store.mongo.document import Document, Unfit, read_archived, to_document
+from imd.store.mongo.document import UNREADABLE, Document, Unfit, read_archived, to_document
 from imd.store.mongo.entry import to_json
 from tests.support.rabbit import own_mongo, until
 from tests.support.servers import free_port, shared
@@ -48,7 +48,10 @@ def with_agent(plain: bytes, agent: str) -> bytes:
 
 
 def encoded(plain: bytes) -> Document:
-    return to_document(read_archived(plain), NOW_MS)
+    try:
+        return to_document(read_archived(plain), NOW_MS)
+    except UNREADABLE as error:
+        raise Unfit(str(error)) from None
 
 
 def document(plain: bytes) -> dict[str, Any]:
