@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pymongo
 from twisted.internet import reactor
 from twisted.trial import unittest
 
 from imd.contracts.inbox import InboxOptions
-from imd.contracts.level import LevelStore
+from imd.contracts.level import FIRST, NEWEST, LevelStore
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.level import MongoLevel
 from imd.store.redis.inbox import RedisInbox
 from imd.store.redis.level import RedisLevel
+from tests.contract.accept_contract import AcceptContract
+from tests.contract.desk_contract import DeskContract
+from tests.contract.device_contract import DeviceContract
 from tests.contract.level_contract import LevelContract
 from tests.contract.redis_harness import RedisHarness
 from tests.support.servers import shared
@@ -85,3 +88,71 @@ class MongoLevelTests(LevelContract, unittest.TestCase):
         for call in (store.read(), store.begin(1), store.is_empty()):
             error = await self.assertFailure(call, Unavailable)
             self.assertIn("MongoDB", str(error))
+
+
+class FirstLevelHarness(RedisHarness):
+    """Inboxes at the first level."""
+
+    async def make_inbox(self, options: InboxOptions, *, lossless: bool = False) -> RedisInbox:
+        inbox = await super().make_inbox(options, lossless=lossless)
+        inbox.set_level(FIRST)
+        return inbox
+
+
+class FirstLevelDeskTests(DeskContract, FirstLevelHarness):
+    """The desk at the first level, with the lists that 0.1 has."""
+
+    async def test_lists(self) -> None:
+        """A message that an agent has got is in its inbox, and in no list that 0.1 does not know."""
+        await self.begin()
+        await self.agent("anna")
+        await self.ask("visitor-1")
+        keys = {key.decode() for key in await self.redis.command("KEYS", "imd:{visitor-1}:*")}
+        self.assertEqual(keys - {"imd:{visitor-1}:head"}, {"imd:{visitor-1}:agent"})
+
+
+class FirstLevelTests(AcceptContract, DeviceContract, FirstLevelHarness):
+    """At the first level an inbox does the same, and its keys are those of 0.1."""
+
+    async def head(self, user: str) -> dict[str, str]:
+        flat = [part.decode() for part in await self.redis.command("HGETALL", f"imd:{{{user}}}:head")]
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def test_heads_of_both_versions(self) -> None:
+        """A new head names run and process; one of 0.1 keeps its epoch, one of another process does not."""
+        await self.begin()
+        await self.send_many("alice", "bob", 1)
+        info = (await self.redis.command("INFO", "server")).decode()
+        (line,) = (line for line in info.splitlines() if line.startswith("run_id:"))
+        run_id = line.removeprefix("run_id:")
+        head = await self.head("bob")
+        self.assertEqual((head["run"], "unopened" in head), (run_id, False))
+        old = ("epoch", "e0", "seq", 7)
+        await self.redis.command("HSET", "imd:{carol}:head", *old, "run", run_id)
+        await self.redis.command("HSET", "imd:{dave}:head", *old, "run", "0" * 40)
+        await self.send_many("alice", "carol", 1)
+        await self.send_many("alice", "dave", 1)
+        carol, dave = await self.head("carol"), await self.head("dave")
+        self.assertEqual((carol["epoch"], carol["seq"], carol["n"]), ("e0", "8", head["n"]))
+        self.assertNotEqual(dave["epoch"], "e0")
+        self.assertEqual((dave["run"], dave["n"]), (run_id, head["n"]))
+
+    async def test_raised(self) -> None:
+        """A head that only 0.1 has touched gets a new epoch at the higher level; one with a run keeps it."""
+        await self.begin()
+        await self.send_many("alice", "bob", 1)
+        epoch = (await self.head("bob"))["epoch"]
+        old = {"epoch": "e0", "seq": 7, "run": (await self.head("bob"))["run"]}
+        await self.redis.command("HSET", "imd:{carol}:head", *[word for pair in old.items() for word in pair])
+        cast(RedisInbox, self.inbox).set_level(NEWEST)
+        await self.send_many("alice", "bob", 1)
+        await self.send_many("alice", "carol", 1)
+        self.assertEqual((await self.head("bob"))["epoch"], epoch)
+        self.assertNotEqual((await self.head("carol"))["epoch"], "e0")
+
+    async def test_tokens_of_visitors(self) -> None:
+        """A token stands where 0.1 looks for it."""
+        await self.begin()
+        await self.inbox.remember_visitor("visitor-1", "hash")
+        self.assertEqual(await self.redis.command("GET", "imd:{visitor-1}:visitor"), b"hash")
+        self.assertTrue(await self.inbox.knows_visitor("visitor-1", "hash"))

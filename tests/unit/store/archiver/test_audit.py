@@ -13,6 +13,7 @@ from twisted.trial import unittest
 from imd.command import look_mongo
 from imd.command.findings import Level
 from imd.config.settings import Mongodb
+from imd.contracts.level import EVENTS, FIRST
 from imd.protocol.errors import Unavailable
 from imd.store.archiver import audit as archive_audit
 from imd.store.archiver.audit import MISSING, ArchiveAudit, Suspicions, over_blocks
@@ -62,6 +63,18 @@ class NumbersTests(unittest.TestCase):
         numbers.give_back(told)
         numbers.confirmed(second)
         self.assertEqual(list(numbers_of(0, numbers.take_untold()["e_st.1", 0])), [1, 2, 3])
+
+    def test_first_level(self) -> None:
+        """Beside nodes of 0.1, which note nothing that they write, nothing counts as confirmed."""
+        numbers = Numbers("n")
+        numbers.set_level(FIRST)
+        numbers.confirmed(numbers.next()[0])
+        numbers.set_level(EVENTS)
+        second, mark = numbers.next()
+        self.assertEqual(numbers.take_untold(), {})
+        self.assertEqual(read_mark(mark), Mark("n", 2, 0))
+        numbers.confirmed(second)
+        self.assertEqual(list(numbers_of(0, numbers.take_untold()["n", 0])), [2])
 
     def test_long_window(self) -> None:
         """A mark tells of the last WINDOW numbers, over the edge of a block as well."""
