@@ -209,6 +209,38 @@ class ChatTests(unittest.TestCase):
         shown = [json.loads(line)["msg"] for line in said.splitlines()]
         self.assertEqual((code, shown[:2]), (0, ["line 148", "line 149"]))
 
+    async def test_room(self) -> None:
+        """A pipe into a room; its history and its changes are shown, also as JSON."""
+        node = await deferToThread(shared_node)
+        grace = await WsClient.login(node.url, "grace", ack=True, features=["events"])
+        users = [{"userId": "heidi"}]
+        grace.send({"type": "room", "clientMsgId": "r-1", "action": "create", "name": "Ops", "users": users})
+        room = (await grace.take("accepted"))["room"]
+        chat = ("chat", "--as", "heidi", room, "--url", node.url)
+        code, said, error = await deferToThread(imd, *chat, input="the backup is done\n/not an order\n")
+        self.assertEqual((code, error), (0, ""), said)
+        messages = await grace.messages(2)
+        self.assertEqual([message["msg"] for message in messages], ["the backup is done", "/not an order"])
+        self.assertEqual({message["room"] for message in messages}, {room})
+
+        async def shown(*more: str) -> str:
+            code, said, error = await deferToThread(imd, *chat, *more, "--device", "x", "--wait", 1, input="")
+            self.assertEqual((code, error), (0, ""))
+            return str(said)
+
+        end = time.monotonic() + 60
+        while "the backup" not in (said := await shown()):
+            self.assertLess(time.monotonic(), end, said)
+        self.assertIn(f'grace made the room "Ops" ({room}) with heidi', said)
+        self.assertIn("heidi: the backup is done", said)
+        entries = [json.loads(line) for line in (await shown("--json")).splitlines()]
+        made = entries[0]
+        self.assertEqual(
+            (made["kind"], made["action"], made["users"][0]["user_id"]), ("room", "create", "heidi")
+        )
+        self.assertEqual([entry["msg"] for entry in entries[1:3]], ["the backup is done", "/not an order"])
+        await grace.close()
+
     async def test_refused(self) -> None:
         """A message that is not accepted is said; so is a node that is not there."""
         node = await deferToThread(shared_node)
