@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -19,21 +17,18 @@ from imd.client import (
     Leaving,
     Member,
     Message,
-    OutboxFull,
-    Outgoing,
     Reaction,
     Recall,
     Refusal,
-    Refused,
     RoomEvent,
     RoomsView,
     SqliteStore,
     StateChanged,
-    Unanswered,
     View,
     effects,
 )
 from imd.client.numbered import entry_of
+from tests.unit.client.shapes import Mismatch, as_frame, code_of, snake
 from tests.unit.client.support import Clock, Pipe
 
 TIME_MS = 1_764_000_000_000
@@ -53,36 +48,7 @@ _OPTIONS = {
     "historySeconds": "history_seconds",
     "connectSeconds": "connect_seconds",
 }
-_ARGUMENTS = {"with": "with_", "all": "everything", "contentType": "content_type", "replyTo": "reply_to"}
 _TYPES = {Edit: "edit", Recall: "recall", Reaction: "react", RoomEvent: "room"}
-
-
-class Mismatch(AssertionError):
-    pass
-
-
-def snake(name: str) -> str:
-    return _ARGUMENTS.get(name) or re.sub("[A-Z]", lambda found: "_" + found[0].lower(), name)
-
-
-def camel(name: str) -> str:
-    return re.sub("_([a-z])", lambda found: found[1].upper(), name)
-
-
-def as_frame(value: Any) -> Any:
-    """A dataclass under the protocol's names."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        frame = {
-            camel(field.name): as_frame(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-        if "entries" in frame:
-            frame["messages"] = frame.pop("entries")
-        if isinstance(value, Outgoing):
-            frame |= {name: each for name, each in value.fields.items()}
-        return frame
-    if isinstance(value, list | tuple):
-        return [as_frame(each) for each in value]
-    return value
 
 
 class Day(Clock):
@@ -406,16 +372,3 @@ class Player:
 
     def do_rooms(self, expected: list[Any], step: dict[str, Any]) -> None:
         self.match(expected, as_frame(self.rooms.all))
-
-
-def code_of(error: Any) -> str:
-    match error:
-        case Refused():
-            return error.refusal.code
-        case Unanswered():
-            return "timeout"
-        case OutboxFull():
-            return "outbox_full"
-        case ValueError():
-            return "invalid_message"
-    raise Mismatch(f"no error: {error!r}")
