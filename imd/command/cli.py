@@ -21,7 +21,7 @@ BROKEN = 2
 USAGE = 64
 INTERRUPTED = 130
 
-SUBCOMMANDS = ("chat", "token", "check", "doctor", "trace", "nodes", "gateway", "drain", "upgrade")
+SUBCOMMANDS = ("chat", "token", "check", "doctor", "trace", "room", "nodes", "gateway", "drain", "upgrade")
 
 EPILOG = """exit codes:
   0    fine

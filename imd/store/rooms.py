@@ -48,6 +48,8 @@ ANSWER_SECONDS = 2.0
 MAX_LOADS = 3
 MAX_LOADS_WAITING = 1000
 MAX_WARM = 20_000
+# Reads of a document that are refused one after the other.
+MAX_STALE = 5
 LEFT_AFTER_MS = 10_000
 
 
@@ -224,7 +226,7 @@ class ClusterRooms:
 
         Gives the document that Redis has now.
         """
-        while True:
+        for _ in range(MAX_STALE):
             brought = await self._copies.bring(document.room, document.outbox, seen)
             self._deliver(brought.deliveries)
             if not brought.stale:
@@ -235,6 +237,7 @@ class ClusterRooms:
             if again is None:
                 raise Unavailable("rooms: the room has gone from MongoDB")
             document = again
+        raise Unavailable("rooms: Redis changes from run to run")
 
     def _note(self, room: str, members: int) -> None:
         self._warm[room] = (self._copies.run, members)

@@ -43,8 +43,8 @@ class ClusterRoomContractTests(ClusterRoomsHarness, RoomContract):
     rooms_module = "imd.store.mongo.rooms"
 
 
-class EmbeddedRoomContractTests(EmbeddedHarness, RoomContract):
-    rooms_module = "imd.store.embedded.rooms"
+class EmbeddedRoomsHarness(EmbeddedHarness):
+    """`store` has both, inboxes and rooms."""
 
     async def make_inbox(self, options: InboxOptions) -> Inbox:
         self.inbox_options = options
@@ -57,3 +57,7 @@ class EmbeddedRoomContractTests(EmbeddedHarness, RoomContract):
         await self.store.start()
         self.inbox = self.store
         return self.store.rooms
+
+
+class EmbeddedRoomContractTests(EmbeddedRoomsHarness, RoomContract):
+    rooms_module = "imd.store.embedded.rooms"
