@@ -69,7 +69,9 @@ class _Shown(RoomHarness):
 
 class ClusterRoomTests(ClusterRoomsHarness, _Shown, unittest.TestCase):
     def config(self) -> str:
-        return f"[node]\nbackend = cluster\n[redis]\nurl = {self.server.url}\n[mongodb]\nurl = {self.mongo_url}\n"
+        redis = f"[redis]\nurl = {self.server.url}\n"
+        mongodb = f"[mongodb]\nurl = {self.mongo_url}\n"
+        return f"[node]\nbackend = cluster\n{redis}{mongodb}"
 
     async def test_copy(self) -> None:
         """The version that messages are placed by, and whether it counts; events that are not finished."""

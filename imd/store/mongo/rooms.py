@@ -197,12 +197,19 @@ class RoomDocuments:
 
     def _full(self, users: Collection[str]) -> set[str]:
         """Users of these who are in as many rooms as a user may be."""
-        full = set()
-        for user in users:
-            query = {"members.u": user}
-            if self._rooms.count_documents(query, limit=MAX_ROOMS_OF_USER) >= MAX_ROOMS_OF_USER:
-                full.add(user)
-        return full
+        if not users:
+            return set()
+        # One command for all of them. The first document is of no interest: without one there is no room.
+        counted = [{"$limit": MAX_ROOMS_OF_USER}, {"$count": "rooms"}]
+        lookup = {"from": COLLECTION, "localField": "user", "foreignField": "members.u", "as": "in"}
+        steps: list[Any] = [
+            {"$limit": 1},
+            {"$project": {"_id": False, "user": {"$literal": list(users)}}},
+            {"$unwind": "$user"},
+            {"$lookup": {**lookup, "pipeline": counted}},
+            {"$match": {"in.rooms": {"$gte": MAX_ROOMS_OF_USER}}},
+        ]
+        return {found["user"] for found in self._rooms.aggregate(steps)}
 
 
 def _has_space(outbox: Sequence[RoomEntry], entry: RoomEntry) -> bool:
