@@ -103,7 +103,8 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
         message.checksum() if client_msg_id is not None else "-",
         message_id,
         now_ms,
-        message.recipients(),
+        # Nearly every message is one to a single user, which needs no call.
+        [to] if to and not author.is_visitor else message.recipients(),
         encode_message(message),
         to if author.is_visitor else "",
     )

@@ -60,7 +60,7 @@ class ConnectFrame(FirstConnectFrame, rename="camel"):
     features: list[str] | None = None
 
 
-class FirstMessageFrame(msgspec.Struct, rename="camel"):
+class FirstMessageFrame(msgspec.Struct, rename="camel", gc=False):
     """A chat message as level 1 knows it. A connect signal is decoded as one first: see `is_connect`."""
 
     type: str | None = None
@@ -73,7 +73,7 @@ class FirstMessageFrame(msgspec.Struct, rename="camel"):
     is_connect: bool | None = None
 
 
-class MessageFrame(FirstMessageFrame, rename="camel"):
+class MessageFrame(FirstMessageFrame, rename="camel", gc=False):
     """A chat message."""
 
     room: str | None = None

@@ -64,7 +64,7 @@ def from_user_type(
 NO_DATA = msgspec.Raw()
 
 
-class IMessage(msgspec.Struct, omit_defaults=True, rename="camel"):
+class IMessage(msgspec.Struct, omit_defaults=True, rename="camel", gc=False):
     """One chat message. Its JSON, in this order of fields, is what inboxes and the archive hold.
 
     `send_time` is in milliseconds since the epoch, by the servers' common clock.
