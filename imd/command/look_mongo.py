@@ -18,7 +18,6 @@ from imd.store.mongo.archive import COLLECTION, DATABASE
 from imd.store.mongo.indexes import (
     EVENT_INDEXES,
     REACTION_INDEXES,
-    ROOM_INDEX,
     conflict,
     missing_indexes,
 )
@@ -27,7 +26,7 @@ from imd.store.mongo.ledger import count_missing
 PART = "mongodb"
 FULL = 0.85
 SLOW_INDEX_DOCUMENTS = 1_000_000
-BESIDE = {COLLECTION: (ROOM_INDEX,), EVENTS: EVENT_INDEXES, REACTIONS: REACTION_INDEXES}
+BESIDE = {EVENTS: EVENT_INDEXES, REACTIONS: REACTION_INDEXES}
 """collection → its indexes for events"""
 
 

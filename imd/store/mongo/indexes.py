@@ -32,14 +32,14 @@ INDEXES = (
     # The participants that userId and to do not name: members of lists, and visitors' agents.
     Index([("participants", 1), ("_id", 1)], "participants_covers", "covers"),
 )
-# Of room events alone: which of them made a version.
-ROOM_INDEX = Index([("conversation", 1), ("version", 1)], "conversation_version", "version")
 EVENT_INDEXES = (
     Index([("conversation", 1), ("_id", 1)], "conversation_1__id_1"),
     # Rooms' events have no participants.
     Index([("participants", 1), ("_id", 1)], "participants_1__id_1", "participants"),
     # Edits that have their text still, which a recall removes.
     Index([("of", 1)], "of_full", "full"),
+    # Rooms' events alone: which of them made a version.
+    Index([("conversation", 1), ("version", 1)], "conversation_version", "version"),
 )
 REACTION_INDEXES = (Index([("_id.of", 1)], "_id.of_1"),)
 # Options that do not change an index's answers.
@@ -75,9 +75,8 @@ def conflict(index: Index, information: Information) -> str | None:
 
 
 def make_event_indexes(collection: Any) -> list[str]:
-    """As `make_indexes`, for all that events need; `collection` is that of the messages."""
+    """As `make_indexes`, for all that events need; `collection` is that of the messages, which gets none."""
     return [
-        *make_indexes(collection, (ROOM_INDEX,)),
         *make_indexes(events_of(collection), EVENT_INDEXES),
         *make_indexes(reactions_of(collection), REACTION_INDEXES),
     ]

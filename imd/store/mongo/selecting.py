@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from imd.contracts.archive import HistoryQuery
 from imd.protocol.events import ROOM
+from imd.store.mongo.apply import events_of
 from imd.store.mongo.cover import COVERED_MS, made_ms
 
 # An id is given up to so long before its message is placed, clocks of nodes that differ included.
@@ -73,7 +74,7 @@ def first_id_of(collection: Any, conversation: str, version: int) -> str:
     It spares the look through everything that is older than a member's joining.
     """
     wanted = {"conversation": conversation, "version": version, "kind": ROOM}
-    event = collection.find_one(wanted, {"_id": 1})
+    event = events_of(collection).find_one(wanted, {"_id": 1})
     made = None if event is None else made_ms(str(event["_id"]))
     return "" if made is None else f"{max(0, made - PLACED_LATE_MS):012x}"
 
