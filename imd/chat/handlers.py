@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imd.chat.asking import ask_changes, ask_history, ask_messages
+from imd.chat.change_frames import change_message
 from imd.chat.peer import Peer
 from imd.chat.posting import post
 from imd.chat.renewal import renew
@@ -64,9 +65,9 @@ HANDLERS: Mapping[type, tuple[str, Handler]] = {
     frames.TokenFrame: ("token", _token),
     MessagesFrame: ("messages", ask_messages),
     ChangesFrame: ("changes", ask_changes),
-    EditFrame: ("edit", _not_there),
-    RecallFrame: ("recall", _not_there),
-    ReactFrame: ("react", _not_there),
+    EditFrame: ("edit", change_message),
+    RecallFrame: ("recall", change_message),
+    ReactFrame: ("react", change_message),
     RoomFrame: ("room", change_room),
     RoomsFrame: ("rooms", list_rooms),
     MembersFrame: ("members", list_members),

@@ -10,7 +10,12 @@ def rate_cost(frame: MessageFrame) -> float:
     """The message's part of its connection's rate: 1; for a long group list a tenth for each recipient."""
     if frame.to or not frame.group:
         return 1.0
-    return max(1.0, len(frame.group) / 10)
+    return list_cost(len(frame.group))
+
+
+def list_cost(recipients: int) -> float:
+    """The cost of a message or event to so many."""
+    return max(1.0, recipients / 10)
 
 
 def room_cost(members: int) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from imd.chat.accept import Acceptor
+from imd.chat.changes import Changes
 from imd.chat.history import Historian
 from imd.chat.homecoming import Homecoming
 from imd.chat.room_changes import RoomChanges
@@ -33,6 +34,7 @@ class Services:
     acceptor: Acceptor
     router: Router
     historian: Historian
+    changes: Changes
     authenticator: Authenticator
     door: Door
     gate: Gate

@@ -153,10 +153,11 @@ class Archive(Backend, Protocol):
         An entry may be left out if `viewer` may not read it anyway.
         """
 
-    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target]]:
+    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target | None]]:
         """The messages of these ids that are there, as a majority of the servers has them.
 
-        A message may be left out if none of those who ask may read it.
+        None stands for an id that is there, but is an event's. It may stand for a message that none of those
+        who ask may read.
         """
 
     def changes(self, query: ChangesQuery) -> Deferred[Changes]: ...

@@ -58,6 +58,8 @@ class RoomAim(msgspec.Struct, gc=False):
     """it passes though the room is closed"""
     by_admins: bool = False
     """only owners and admins may send it"""
+    to_nobody: bool = False
+    """no inbox gets it"""
     size: int = 1
     """its members when they were counted last, which bound a batch"""
 

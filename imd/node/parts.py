@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from imd.chat.accept import Acceptor
+from imd.chat.changes import Changes
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
 from imd.chat.homecoming import Homecoming
@@ -19,6 +20,7 @@ from imd.chat.room_sweep import RoomSweep
 from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
+from imd.chat.targets import Targets
 from imd.chat.upkeep import Upkeep
 from imd.config.settings import Settings, node_name
 from imd.contracts.archive import ArchiveRecord
@@ -86,7 +88,7 @@ class Parts:
             backends.queue,
             self.router.deliver,
             clock,
-            lambda function: reactor.callLater(0, function),
+            self._call_soon,
             self.handed_over.add,
             self.readiness.failed,
             backends.rooms.heard,
@@ -112,6 +114,8 @@ class Parts:
             settings.limits.visitors_per_address, reactor.seconds, self.membership.choose_name
         )
         self.homecoming = self._make_homecoming()
+        readers = Readers(backends.inbox, backends.rooms)
+        historian = Historian(backends.archive, readers, self._complete)
         self._services = Services(
             settings=settings,
             clock=clock,
@@ -119,10 +123,17 @@ class Parts:
             inbox=backends.inbox,
             acceptor=self.acceptor,
             router=self.router,
-            historian=Historian(
+            historian=historian,
+            changes=Changes(
+                backends.inbox,
+                backends.queue,
                 backends.archive,
-                Readers(backends.inbox, backends.rooms),
-                self._complete,
+                backends.rooms,
+                Targets(backends.archive, self._call_soon),
+                historian,
+                clock,
+                self.ids,
+                settings.messages,
             ),
             authenticator=authenticator,
             door=Door(settings.auth, authenticator, newcomers),
@@ -153,6 +164,9 @@ class Parts:
 
     def _archived_ms(self) -> int:
         return 0 if self._completeness is None else self._completeness.word()
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        self._reactor.callLater(0, function)
 
     def make_factory(self, room: int) -> ChannelFactory:
         """A factory for the WebSockets of this node. `room`: how many connections there may be."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tests.protocol.auth import HandshakeRules, TokenRules
+from tests.protocol.bad_changes import BadChangeRules
 from tests.protocol.badframes import BadFrameRules
+from tests.protocol.changes import ChangeResendRules, ChangeRules
 from tests.protocol.connect import ConnectRules
 from tests.protocol.control import ControlRules, HistoryRules
 from tests.protocol.cursors import CursorRules
@@ -12,6 +14,7 @@ from tests.protocol.flow import FlowRules
 from tests.protocol.messages import MessageRules, ResendRules
 from tests.protocol.own_devices import OwnDeviceRules
 from tests.protocol.questions import QuestionRules
+from tests.protocol.room_changes import RoomChangeRules
 from tests.protocol.rooms import RoomRules
 from tests.protocol.visitors import VisitorRules
 
@@ -21,6 +24,10 @@ PARTS = (
     MessageRules,
     ResendRules,
     BadFrameRules,
+    ChangeRules,
+    ChangeResendRules,
+    BadChangeRules,
+    RoomChangeRules,
     DeliveryRules,
     OwnDeviceRules,
     FlowRules,

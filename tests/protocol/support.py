@@ -42,6 +42,7 @@ KINDS: dict[str, Ini] = {
             "messages_per_second": 0,
         },
         "inbox": {"max_messages": 20},
+        "messages": {"edit_seconds": 2, "recall_seconds": 2},
     },
     "rate": {
         "limits": {"messages_per_second": 2, "burst": 5},
@@ -56,6 +57,7 @@ KINDS: dict[str, Ini] = {
         "desk": {"grace_seconds": 1},
         "inbox": {"reconcile_seconds": 1, "unopened_messages": 3},
         "limits": {"new_ids": 2},
+        "messages": {"edit_seconds": 0, "recall_seconds": -1},
     },
 }
 

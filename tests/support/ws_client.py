@@ -128,6 +128,17 @@ class WsClient:
                 raise ConnectionError(f"closed with {self.close_code}: {self.close_reason}")
             await self._wait(seconds)
 
+    async def answer(self, client_msg_id: str, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
+        """The next `accepted` or `error` with this clientMsgId; others stay in the queue."""
+        while True:
+            for frame in self.frames:
+                if frame.get("type") in ("accepted", "error") and frame.get("clientMsgId") == client_msg_id:
+                    self.frames.remove(frame)
+                    return frame
+            if self.closed:
+                raise ConnectionError(f"closed with {self.close_code}: {self.close_reason}")
+            await self._wait(seconds)
+
     async def messages(self, count: int, seconds: float = WAIT_SECONDS) -> list[dict[str, Any]]:
         """The next `count` messages."""
         return [await self.take("message", seconds) for _ in range(count)]

@@ -134,7 +134,8 @@ class Placing:
                 taking_part.add(user.uid)
                 channels = live(name, now) if name in by_user else ()
                 deliveries.append(Delivery(name, user.epoch, seq, channels, submission.body))
-                if user.agent is not None and user.agent == submission.sender and len(recipients) == 1:
+                answers = user.agent is not None and user.agent == submission.sender
+                if answers and len(recipients) == 1 and not submission.kind:
                     self._desk.answered(user, number)
             copied = sender.sync and submission.mirror and sender.name not in recipients
             if copied and self._others_sync(sender, submission.device, now):

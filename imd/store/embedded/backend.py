@@ -235,7 +235,7 @@ class EmbeddedStore:
     def messages(self, message_ids: Sequence[str], viewer: str) -> Deferred[list[Entry]]:
         return self._do(None, lambda: read_messages(self._state, message_ids, viewer))
 
-    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target]]:
+    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target | None]]:
         return self._do(None, lambda: read_targets(self._state, asked))
 
     def changes(self, query: ChangesQuery) -> Deferred[Changes]:

@@ -40,6 +40,17 @@ _BY_ID = (
     "GROUP BY p.id, p.message) f "
     f"JOIN message m ON m.number = f.message {JOINS}"
 )
+# The id of the last message whose id is not above :id, found by halving the range of numbers.
+_MIDDLE = "(low + high + 1) / 2"
+_BELOW = f"(SELECT id FROM message WHERE number <= {_MIDDLE} ORDER BY number DESC LIMIT 1) <= :id"
+_SEARCH = (
+    "WITH RECURSIVE search (low, high) AS ("
+    "SELECT (SELECT MIN(number) FROM message), (SELECT MAX(number) FROM message) "
+    f"UNION ALL SELECT iif({_BELOW}, {_MIDDLE}, low), iif({_BELOW}, high, {_MIDDLE} - 1) "
+    "FROM search WHERE low < high) "
+    "SELECT (SELECT id FROM message WHERE number <= low ORDER BY number DESC LIMIT 1) "
+    "FROM search WHERE low = high"
+)
 _read_events = msgspec.json.Decoder(list[tuple[str, str | None]]).decode
 
 
@@ -89,13 +100,13 @@ def read_messages(state: State, message_ids: Sequence[str], viewer: str) -> list
     return [Entry(row.message_id, body, scope, _kind(row)) for row, body, scope in entries]
 
 
-def read_targets(state: State, asked: Sequence[Asked]) -> dict[str, Target]:
-    """See `Archive.targets`."""
+def read_targets(state: State, asked: Sequence[Asked]) -> dict[str, Target | None]:
+    """See `Archive.targets`. None for a message that none of those who ask takes part in."""
     users = [one.user for one in asked]
     rows = _by_id(state, [one.message_id for one in asked], users)
     rows = [row for row in rows if _kind(row) != ROOM]
     present = present_reactions(state, [row.number for row in rows if row.reacted])
-    targets: dict[str, Target] = {}
+    targets: dict[str, Target | None] = {}
     for row, scope in zip(rows, _scopes(state, rows, users), strict=True):
         asking = {one.user for one in asked if one.message_id == row.message_id}
         reactions = present.get(row.number, [])
@@ -109,7 +120,19 @@ def read_targets(state: State, asked: Sequence[Asked]) -> dict[str, Target]:
             {user: frozenset(own) for user, own in mine.items()},
             frozenset(reaction for _, reaction in reactions),
         )
+    for message_id in {one.message_id for one in asked}.difference(targets):
+        if _is_there(state, message_id):
+            targets[message_id] = None
     return targets
+
+
+def _is_there(state: State, message_id: str) -> bool:
+    """Whether a message or an event has this id, whoever takes part in it.
+
+    No index has all ids, but numbers rise as ids do. After a clock was set back the search may miss some.
+    """
+    found = state.connection.execute(_SEARCH, {"id": message_id}).fetchone()
+    return found is not None and bool(found[0] == message_id)
 
 
 def _target(row: Row, scope: Scope, mine: dict[str, frozenset[str]], different: frozenset[str]) -> Target:

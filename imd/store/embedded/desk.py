@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from imd.contracts.inbox import Delivery, NotAllowed
+from imd.store.embedded.events import NO_PAGE
 from imd.store.embedded.formats import UNANSWERED
 from imd.store.embedded.state import State, User
 from imd.store.shared_metrics import OVERFLOWN, VISITORS_WAITING
@@ -155,6 +156,7 @@ class Desk:
             "LIMIT MAX(0, :most - (SELECT COUNT(*) FROM waiting WHERE uid = :visitor))) u "
             "JOIN message m ON m.number = u.message "
             "WHERE NOT EXISTS (SELECT 1 FROM participant WHERE uid = :agent AND id = m.id) "
+            "AND NOT EXISTS (SELECT 1 FROM event_reader WHERE uid = :agent AND id = m.id) "
             "UNION ALL SELECT message, size FROM waiting WHERE uid = :visitor",
             {"visitor": visitor.uid, "agent": agent.uid, "most": UNANSWERED},
         )
@@ -165,11 +167,12 @@ class Desk:
         ).rowcount
         if moved <= 0:
             return []
-        connection.execute(
-            "INSERT OR IGNORE INTO participant (uid, id, message) "
-            "SELECT ?, m.id, m.number FROM moving w JOIN message m ON m.number = w.message",
-            (agent.uid,),
-        )
+        for table, which in (("participant", "!="), ("event_reader", "=")):
+            connection.execute(
+                f"INSERT OR IGNORE INTO {table} (uid, id, message) SELECT ?, m.id, m.number "
+                f"FROM moving w JOIN message m ON m.number = w.message WHERE m.conversation {which} ?",
+                (agent.uid, NO_PAGE),
+            )
         newest = "SELECT message, size FROM moving ORDER BY message DESC LIMIT ?"
         for number, size in connection.execute(newest, (UNANSWERED,)).fetchall():
             state.owe(visitor, number, size)

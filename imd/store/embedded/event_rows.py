@@ -9,11 +9,8 @@ import msgspec
 from imd.protocol.conversation import room_conversation_id
 from imd.protocol.events import RoomEvent, RoomMessage, decode_event
 from imd.protocol.message import conversation_id, conversation_members, decode_message
-from imd.store.embedded.events import ROOMS_UID, Pending
+from imd.store.embedded.events import NO_PAGE, ROOMS_UID, Pending
 from imd.store.embedded.state import State
-
-_NO_PAGE = b""
-"""the conversation of events that have no place in pages"""
 
 
 class _Extras(msgspec.Struct, rename="camel"):
@@ -35,7 +32,7 @@ def archive_event(
         readers = ()
     else:
         conversation = bytes.fromhex(conversation_id(conversation_members(decode_message(body))))
-    page = _NO_PAGE
+    page = NO_PAGE
     if isinstance(event, RoomMessage | RoomEvent):
         page = conversation
         version = event.version if isinstance(event, RoomEvent) else event.room_version

@@ -26,6 +26,8 @@ from imd.store.shown import kind_of, with_text, without_text
 
 ROOMS_UID = 0
 """of no user: what was said in rooms is found by its id under it"""
+NO_PAGE = b""
+"""the conversation of events that have no place in pages"""
 
 
 class Pending(NamedTuple):

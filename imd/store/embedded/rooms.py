@@ -74,7 +74,7 @@ class RoomTables:
         users = [
             one.user
             for one in room.members
-            if one is not member and (to_all or one.joined <= (aim.of_version or 0))
+            if not aim.to_nobody and one is not member and (to_all or one.joined <= (aim.of_version or 0))
         ]
         if submission.mirror and self.wants_copy(submission.sender, submission.device, now):
             users.append(submission.sender)

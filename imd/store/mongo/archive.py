@@ -180,7 +180,7 @@ class MongoArchive:
     def messages(self, message_ids: Sequence[str], viewer: str) -> Deferred[list[Entry]]:
         return self._ask(MESSAGES_SECONDS, read_messages, message_ids)
 
-    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target]]:
+    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target | None]]:
         return self._ask(TARGETS_SECONDS, read_targets, asked)
 
     def changes(self, query: ChangesQuery) -> Deferred[Changes]:

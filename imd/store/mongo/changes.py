@@ -67,11 +67,16 @@ def read_targets(collection: Any, asked: Sequence[Asked]) -> Found:
     documents: dict[str, Mapping[str, Any]] = {one["_id"]: one for one in sure.find(wanted)}
     reacted = [one for one in asked if documents.get(one.message_id, {}).get("reacted")]
     reactions = count_reactions(sure, reacted)
-    targets: dict[str, Target] = {}
+    targets: dict[str, Target | None] = {}
     foreign = 0
     for message_id, document in documents.items():
         try:
             targets[message_id] = to_target(document, *reactions.get(message_id, ({}, frozenset())))
         except Unfit:
+            targets[message_id] = None
             foreign += document.get("kind") is None
+    missing = [message_id for message_id in wanted["_id"]["$in"] if message_id not in documents]
+    if missing:
+        events = events_of(collection).find({"_id": {"$in": missing}}, {"_id": 1})
+        targets |= dict.fromkeys(event["_id"] for event in events)
     return Found(targets, foreign)

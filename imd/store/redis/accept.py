@@ -77,12 +77,15 @@ def _one_recipient(user: str) -> str:
     return "" if is_visitor_id(user) else _encode(user)
 
 
-def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) -> list[Any] | int:
+def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) -> list[Any] | str | int:
     """Recipients of a message that has not one; for a list that came before in the batch, its place."""
     if s.room is not None:
         return _room(s.room, s.sender)
     if not s.recipients:
         return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
+    if len(s.recipients) == 1 and s.kind:
+        # An event about a message is no answer to a visitor.
+        return encode_id(s.recipients[0])
     if len(s.recipients) == 1:
         return ["<", encode_id(s.recipients[0]), encode_id(s.sender)]
     first = lists.setdefault(tuple(s.recipients), place)
@@ -91,7 +94,7 @@ def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) ->
 
 def _room(aim: RoomAim, sender: str) -> list[Any]:
     """As lua/roomitems.lua has it."""
-    rules = "p" * aim.posts + "c" * aim.when_closed + "a" * aim.by_admins
+    rules = "p" * aim.posts + "c" * aim.when_closed + "a" * aim.by_admins + "n" * aim.to_nobody
     of_version = -1 if aim.of_version is None else aim.of_version
     return ["#", aim.room, encode_id(sender), of_version, rules, len(aim.head)]
 

@@ -51,6 +51,10 @@ class ArchiveDouble(Backed):
     def __init__(self) -> None:
         self.asked: list[tuple[Any, Deferred[Any]]] = []
         self.complete_id = "0" * 28
+        self.known: dict[str, Target | None] = {}
+        """what `targets` finds, by id"""
+        self.wanted: list[tuple[list[Asked], Deferred[dict[str, Target | None]]]] = []
+        """questions for targets, which `find` answers"""
 
     def history(self, query: HistoryQuery) -> Deferred[History]:
         return self._ask(query)
@@ -58,8 +62,19 @@ class ArchiveDouble(Backed):
     def messages(self, message_ids: Sequence[str], viewer: str) -> Deferred[list[Entry]]:
         return self._ask((tuple(message_ids), viewer))
 
-    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target]]:
-        return self._ask(tuple(asked))
+    def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target | None]]:
+        found: Deferred[dict[str, Target | None]] = Deferred()
+        self.wanted.append((list(asked), found))
+        return found
+
+    def find(self) -> bool:
+        """Answer the oldest question for targets; False if there is none."""
+        if not self.wanted:
+            return False
+        asked, found = self.wanted.pop(0)
+        ids = {one.message_id for one in asked}
+        found.callback({message_id: self.known[message_id] for message_id in ids if message_id in self.known})
+        return True
 
     def changes(self, query: ChangesQuery) -> Deferred[Changes]:
         return self._ask(query)

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial import unittest
 
 from imd.chat.accept import Acceptor
+from imd.chat.changes import Changes
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
 from imd.chat.readers import Readers
@@ -18,7 +19,8 @@ from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
-from imd.config.settings import Auth, Limits, Settings
+from imd.chat.targets import Targets
+from imd.config.settings import Auth, Limits, Messages, Settings
 from imd.contracts.archive import ArchiveRecord
 from imd.contracts.inbox import Leave
 from imd.entry.admission import Door
@@ -83,10 +85,12 @@ class ConnectionTestCase(unittest.TestCase):
         self.desk_changes = 0
         self.handed_over: list[ArchiveRecord] = []
         clock = ServerClock(self.unix_seconds, self.clock.seconds)
+        ids = MessageIds(clock)
         router = Router(self.sessions, None, self.clock.seconds, self.clock.callLater)
         authenticator = Authenticator(self.auth, self.unix_seconds)
         newcomers = Newcomers(self.limits.visitors_per_address, self.clock.seconds, lambda draw: draw())
         ids = MessageIds(clock)
+        historian = Historian(self.archive, Readers(self.inbox, self.rooms), self.archive.complete)
         self.services = Services(
             settings=Settings(limits=self.limits, auth=self.auth),
             clock=clock,
@@ -96,7 +100,18 @@ class ConnectionTestCase(unittest.TestCase):
                 self.inbox, self.queue, router.deliver, clock, self.soon.append, self.handed_over.extend
             ),
             router=router,
-            historian=Historian(self.archive, Readers(self.inbox, self.rooms), self.archive.complete),
+            historian=historian,
+            changes=Changes(
+                self.inbox,
+                self.queue,
+                self.archive,
+                self.rooms,
+                Targets(self.archive, self.soon.append),
+                historian,
+                clock,
+                ids,
+                self.messages,
+            ),
             authenticator=authenticator,
             door=Door(self.auth, authenticator, newcomers),
             gate=Gate(self.clock.seconds, self.clock.callLater),
@@ -111,6 +126,7 @@ class ConnectionTestCase(unittest.TestCase):
             level=lambda: self.level,
         )
 
+    messages = Messages()
     level = 2
 
     set_by = 0.0

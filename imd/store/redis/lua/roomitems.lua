@@ -15,7 +15,7 @@ local function room_copy(room)
 end
 
 -- Why the sender at place `own` may not write; nil if it may. `rules`: p for what the rule on posting applies to, c for
--- what passes when the room is closed, a for what is for owner and admins.
+-- what passes when the room is closed, a for what is for owner and admins; n: no inbox gets it.
 local function refused_in(copy, own, rules)
   if string.sub(copy.roles, own, own) == 'm' then
     if copy.posting == 'a' and string.find(rules, 'p', 1, true) then return {3, 'posting: owner and admins only'} end
@@ -55,7 +55,8 @@ local function place_in_room(name, record, to, body, copied, opened, will_change
 
   local list, getting, count = inboxes_of_room(room, copy, opened), {}, 0
   local everybody = of_version < 0 or copy.history == 'a'
-  for n = 1, #list do
+  local most = string.find(to[5], 'n', 1, true) and 0 or #list
+  for n = 1, most do
     if list[n] and n ~= own and (everybody or copy.joined[n] <= of_version) then
       count = count + 1
       getting[count] = n

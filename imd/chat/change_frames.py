@@ -1,0 +1,40 @@
+"""The handler of the frames edit, recall and react."""
+
+from __future__ import annotations
+
+from imd.chat.batch import Entry
+from imd.chat.change_form import Change, ChangeFrame, read_change
+from imd.chat.peer import Peer
+from imd.chat.rate import too_fast
+from imd.chat.slow import answer_slowly
+from imd.contracts.inbox import Submission
+from imd.observe.trace import TRACE
+from imd.protocol.errors import UNAVAILABLE, Refused
+
+
+def change_message(peer: Peer, frame: ChangeFrame) -> None:
+    """Make the change that `frame` asks for, or refuse it in its turn."""
+    services = peer.services
+    try:
+        _pay(peer, 1.0)
+        change = read_change(frame, peer.author, services.settings.limits)
+        problem = services.changes.problem()
+        if problem is not None:
+            raise Refused(UNAVAILABLE, problem, retry_after_ms=1000)
+    except Refused as refused:
+        peer.refuse(frame.client_msg_id, refused)
+        return
+    answer_slowly(peer, services.call_later, frame.client_msg_id, _decide(peer, change))
+
+
+async def _decide(peer: Peer, change: Change) -> Entry:
+    entry = await peer.services.changes.decide(change, peer.author, peer, lambda cost: _pay(peer, cost))
+    if TRACE.on and type(entry) is Submission and peer.session is not None:
+        TRACE.received(entry, peer.session.channel)
+    return entry
+
+
+def _pay(peer: Peer, cost: float) -> None:
+    """Raises Refused (`rate_limited`)."""
+    if cost > 0 and (early := peer.bucket.take(cost)):
+        raise too_fast(peer.services.settings.limits.messages_per_second, early)
