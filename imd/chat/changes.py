@@ -73,27 +73,41 @@ class Changes:
 
         `pay` takes the rest of its cost, of which 1 is paid. Raises Refused, also as `pay` does; Unavailable.
         """
-        assert change.client_msg_id is not None
-        sent = await self._inbox.sent_before(author.user, author.device, change.client_msg_id)
-        if sent is not None and sent.checksum != change.checksum():
-            raise Refused(INVALID_MESSAGE, "the clientMsgId was used for another message")
+        is_resend = await self._was_sent(change, author)
         target = await self._target(Asked(change.of, author.user))
         actor = Actor(author.user, author.is_visitor)
-        if sent is None:
-            actor = await self._reader(target, author)
-            if not judge(change, target, actor, self._clock.now_ms(), self._windows):
-                return Answer(origin, change.client_msg_id, frames.unchanged(change.client_msg_id))
+        if not is_resend:
+            try:
+                actor = await self._reader(target, author)
+                is_news = judge(change, target, actor, self._clock.now_ms(), self._windows)
+            except Refused:
+                # The first copy may have been placed meanwhile, and be the reason.
+                is_resend = await self._was_sent(change, author)
+                if not is_resend:
+                    raise
+            else:
+                is_resend = not is_news and await self._was_sent(change, author)
+                if not is_news and not is_resend:
+                    return Answer(origin, change.client_msg_id, frames.unchanged(change.client_msg_id or ""))
         recipients = address(change, target, actor)
         if target.scope.room:
             is_quiet = isinstance(change, React) and actor.members > LARGE_ROOM
             pay(0.0 if is_quiet else room_cost(actor.members) - 1.0)
-            if sent is None and not self._rooms.is_warm(target.scope.room):
+            if not is_resend and not self._rooms.is_warm(target.scope.room):
                 await self._rooms.warm(target.scope.room)
             return self._to_room(
                 self._submission(change, author.device, [], origin), change, target, is_quiet
             )
         pay(list_cost(len(recipients)) - 1.0)
         return self._submission(change, author.device, recipients, origin)
+
+    async def _was_sent(self, change: Change, author: Author) -> bool:
+        """Whether the change is a resend. Raises Refused for a reuse of its clientMsgId, and Unavailable."""
+        assert change.client_msg_id is not None
+        sent = await self._inbox.sent_before(author.user, author.device, change.client_msg_id)
+        if sent is not None and sent.checksum != change.checksum():
+            raise Refused(INVALID_MESSAGE, "the clientMsgId was used for another message")
+        return sent is not None
 
     async def _target(self, asked: Asked) -> Target:
         """The message. Raises Refused (`not_found`, `unavailable`) and Unavailable."""

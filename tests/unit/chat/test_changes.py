@@ -34,6 +34,11 @@ def target(**fields: Any) -> Target:
 
 
 class ChangesTestCase(ConnectionTestCase):
+    def find_one(self) -> None:
+        """The oldest question of the archive is answered, and everything of the other stores."""
+        self.assertTrue(self.archive.find())
+        self.settle()
+
     def find(self) -> None:
         """All stores answer."""
         for _ in range(20):
@@ -135,6 +140,25 @@ class ChangeTests(ChangesTestCase):
         self.find()
         self.assert_error(alice, "invalid_message", "1")
 
+    def test_first_copy_is_on_its_way(self) -> None:
+        """A resend that is looked up before the first copy was placed, and judged after it, is one."""
+        self.archive.known[ID] = target()
+        alice, bob = self.connected("alice"), self.connected("bob")
+        again = self.connected("bob", device="other")
+        again.connection.admission.author.device = bob.connection.admission.author.device
+        frame = {"type": "react", "clientMsgId": "1", "id": ID, "reaction": "👍"}
+        bob.send(**frame)
+        self.settle()
+        again.send(**frame)
+        self.inbox.settle()
+        self.find_one()
+        [first] = bob.take()
+        thumbs = frozenset("👍")
+        self.archive.known[ID] = target(reactions={"bob": thumbs}, different=thumbs)
+        self.find()
+        self.assertEqual(again.take(), [first])
+        self.assertEqual([frame["id"] for frame in alice.take()], [first["id"]])
+
     def test_one_query_for_all(self) -> None:
         """Frames of several connections that wait are one query."""
         self.archive.known[ID] = target()
@@ -160,7 +184,7 @@ class ChangeTests(ChangesTestCase):
 
 class RoomChangeTests(ChangesTestCase):
     def change(self, client: Client, member: Membership | None, **frame: Any) -> Any:
-        """What is submitted for a change of a message of alice's in a room; None if it is refused."""
+        """The submission for a change of a message of alice's in a room; None if it is refused."""
         self.archive.known[ID] = target(to="", scope=Scope("c", room=ROOM, version=5))
         if member is not None:
             self.rooms.members[ROOM, "alice"] = member
