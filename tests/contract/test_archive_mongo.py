@@ -8,12 +8,14 @@ from typing import Any, cast
 import pymongo
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
+from pymongo.errors import OperationFailure
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial import unittest
 
 from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord, Record
 from imd.protocol.message import IMessage, encode_message
+from imd.store.mongo import changes as mongo_changes
 from imd.store.mongo.archive import MongoArchive
 from imd.store.rabbit.archive_queue import encode_records
 from tests.contract.archive_contract import ArchiveContract
@@ -121,6 +123,19 @@ class MongoEventsTests(EventsContract, unittest.TestCase):
         inserted = await self.writers[0].insert([odd, encode_message(plain)])
         self.assertEqual([dead.body for dead in inserted.refused], [odd])
         self.assertEqual(inserted.written, 1)
+
+    async def test_rights_of_the_first_level(self) -> None:
+        """A user who may not read events has a newest id all the same: a node can start."""
+        await self.begin()
+        message = self.message("alice", "bob")
+        await self.put(Item(message))
+
+        class Forbidden:
+            def find_one(self, *_: Any, **__: Any) -> None:
+                raise OperationFailure("not authorized", 13)
+
+        self.patch(mongo_changes, "events_of", lambda _: Forbidden())
+        self.assertEqual(await self.archive.newest_id(), message.id)
 
     async def test_indexes(self) -> None:
         """History, `changes` and recalls find what they look for by an index."""

@@ -22,8 +22,7 @@ from imd.contracts.archive import Asked, Changes, ChangesQuery, Entry, History, 
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.store.backoff import backoff
-from imd.store.mongo.apply import events_of
-from imd.store.mongo.changes import read_changes, read_messages, read_targets
+from imd.store.mongo.changes import read_changes, read_messages, read_newest_id, read_targets
 from imd.store.mongo.deadline import within
 from imd.store.mongo.entry import Found
 from imd.store.mongo.history import read_page
@@ -237,12 +236,7 @@ class MongoArchive:
 
     def _newest_id(self) -> str:
         with pymongo.timeout(self._timeout_seconds):
-            # Only texts: documents with other ids, which sort behind texts, are foreign.
-            both = [
-                one.find_one({"_id": {"$gte": ""}}, {"_id": True}, sort=[("_id", -1)])
-                for one in (self._collection, events_of(self._collection))
-            ]
-        return max([str(newest["_id"]) for newest in both if newest is not None], default="")
+            return read_newest_id(self._collection)
 
     def _within(self, work: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
         with pymongo.timeout(self._timeout_seconds):

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pymongo import ReadPreference
+from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from imd.contracts.archive import Asked, Changes, ChangesQuery, Entry, Target
 from imd.store.mongo.apply import events_of
 from imd.store.mongo.document import Unfit
 from imd.store.mongo.entry import Found, to_entry, to_target
+from imd.store.mongo.ledger import NOT_PERMITTED
 from imd.store.mongo.reactions import count_reactions, read_reactions
 from imd.store.mongo.selecting import first_id_of
 
@@ -80,3 +82,21 @@ def read_targets(collection: Any, asked: Sequence[Asked]) -> Found:
         events = events_of(collection).find({"_id": {"$in": missing}}, {"_id": 1})
         targets |= dict.fromkeys(event["_id"] for event in events)
     return Found(targets, foreign)
+
+
+def read_newest_id(collection: Any) -> str:
+    """The highest id of a message or an event; empty if there is none. Raises PyMongoError."""
+    newest = _newest_id(collection)
+    try:
+        return max(newest, _newest_id(events_of(collection)))
+    except OperationFailure as error:
+        # A node starts with the rights that 0.1 needed: there are no events yet.
+        if error.code != NOT_PERMITTED:
+            raise
+        return newest
+
+
+def _newest_id(collection: Any) -> str:
+    # Only texts: documents with other ids, which sort behind texts, are foreign.
+    newest = collection.find_one({"_id": {"$gte": ""}}, {"_id": True}, sort=[("_id", -1)])
+    return "" if newest is None else str(newest["_id"])

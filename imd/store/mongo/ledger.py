@@ -28,7 +28,7 @@ _FORGET_WRITERS = timedelta(days=1)
 _WORD = 64
 _WORDS = BLOCK // _WORD
 _WORD_BITS = (1 << _WORD) - 1
-_NOT_PERMITTED = 13
+NOT_PERMITTED = 13
 
 
 class Block(NamedTuple):
@@ -80,7 +80,7 @@ def note(collection: Any, confirmed: Bits, written: Bits, *, own: bool = False) 
         if operations:
             ledger_of(collection).bulk_write(operations, ordered=False)
     except OperationFailure as error:
-        if error.code != _NOT_PERMITTED:
+        if error.code != NOT_PERMITTED:
             raise
         return False
     return True
