@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -46,8 +46,8 @@ class Bus(Backend, Protocol):
         """`asked(address)`: that node asks who gets answers from the store of inboxes; `well(address)`: that
         node gets them."""
 
-    def ask_who_is_well(self) -> None:
-        """Ask all nodes whether they get answers from the store of inboxes."""
+    def ask_who_is_well(self, addresses: Sequence[str]) -> None:
+        """Ask these nodes whether they get answers from the store of inboxes."""
 
     def say_well(self, address: str) -> None:
         """Tell the node that asked: this node gets answers."""

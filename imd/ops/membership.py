@@ -126,7 +126,7 @@ class Membership:
         else:
             self._trouble.failed(failing_since)
             if self._trouble.others_are_to_be_asked():
-                self._bus.ask_who_is_well()
+                self._bus.ask_who_is_well(self._others())
         self._tell()
 
     # from the http port

@@ -191,11 +191,12 @@ class ServingTests(MembershipCase):
         self.assertEqual(node.http("serving"), (200, '{"serving":true}'))
 
     def test_without_servers(self) -> None:
-        """A node that cannot listen yet does not serve; for that it needs no MongoDB."""
+        """A node that cannot listen yet does not serve; for that it needs no MongoDB, but for a new cluster."""
         nowhere = f"redis://{HOST}:{free_port()}/0"
         starting = self.start({"redis": {"url": nowhere}}, ready=False)
         self.assertEqual(self.states(starting), (200, 503, 503))
         self.assertEqual(self.reason(starting), "not listening")
+        self.cluster.redis("SET", "imd:level", 2)
         without = self.start({"mongodb": {"url": f"mongodb://{HOST}:{free_port()}/imd"}}, ready=False)
         until(lambda: self.states(without) == (200, 503, 200), "it serves without MongoDB")
 

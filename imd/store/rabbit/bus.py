@@ -235,8 +235,10 @@ class RabbitBus:
 
     # from the node's health
 
-    def ask_who_is_well(self) -> None:
-        self._publish("asking", ALL_EXCHANGE, "", Asking(self.address), 1)
+    def ask_who_is_well(self, addresses: Sequence[str]) -> None:
+        # Not by the fanout: nodes of 0.1 would take the question for a malformed message.
+        for address in addresses:
+            self._publish("asking", NODE_EXCHANGE, address, Asking(self.address), 1)
 
     def say_well(self, address: str) -> None:
         self._publish("well", NODE_EXCHANGE, address, Well(self.address), 1)
