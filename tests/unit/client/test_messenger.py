@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
-from imd.client import Member, Message, Refused, RoomEvent, RoomsView, View
+from imd.client import (
+    Accepted,
+    Edit,
+    Member,
+    Message,
+    Reaction,
+    Recall,
+    Refused,
+    RoomEvent,
+    RoomsView,
+    View,
+)
 from imd.client.asyncio import Client as AsyncioClient
 from imd.client.twisted import Client as TwistedClient
 from tests.support.nodes import NodeServer
@@ -98,6 +111,58 @@ async def devices(make: Any, node: NodeServer) -> None:
         await client.stop()
 
 
+async def changes(make: Any, node: NodeServer) -> None:
+    """An edit, a recall and reactions: views of both sides are what the history shows."""
+    erin, frank = [await started(make, node, f"{name}-{make.__module__}") for name in ("erin", "frank")]
+    views = {erin: View(), frank: View()}
+    for client, view in views.items():
+        user = client.user_id
+        client.on(Accepted, lambda event, view=view, user=user: view.accepted(event, user))
+    first = erin.send("one", to=frank.user_id)
+    second = erin.send("two", to=frank.user_id)
+    await erin.accepted(second)
+    # Queued at once: the archive may not have the messages yet.
+    erin.edit(first, "ONE")
+    erin.edit(first, "One!")
+    erin.recall(second)
+    erin.react(first, "👍")
+    await erin.drained()
+    frank.react(first.id, "👍")
+    frank.react(first.id, "🎉")
+    await frank.accepted(frank.react(first.id, "🎉", on=False))
+    for client, count in ((erin, 3), (frank, 6)):
+        for entry in await take(client, count):
+            views[client].put(entry)
+    end = time.monotonic() + SECONDS
+    while True:
+        page = await frank.history(erin.user_id)
+        shown = [looks(message) for message in page.messages]
+        if all([looks(message) for message in view.messages] == shown for view in views.values()):
+            break
+        assert time.monotonic() < end, (shown, [view.messages for view in views.values()])
+    assert [each[:2] for each in shown] == [(first.id, "One!"), (second.id, "")], shown
+    assert shown[1][2], shown
+    found = await frank.changes(erin.user_id)
+    # The second edit waits for the answer to the first; the recall, of another message, does not.
+    kinds = Counter(type(event) for event in found.events)
+    assert kinds == {Edit: 2, Recall: 1, Reaction: 4}, kinds
+    assert found.events == sorted(found.events, key=lambda event: event.id), found
+    for outgoing, code in ((frank.edit(first.id, "mine"), "forbidden"), (erin.edit(second, "x"), "conflict")):
+        try:
+            await (frank if code == "forbidden" else erin).accepted(outgoing)
+            raise AssertionError(code)
+        except Refused as refused:
+            assert refused.refusal.code == code, refused
+    assert [message.msg for message in await frank.fetch([first.id, second.id])] == ["One!", ""]
+    await erin.stop()
+    await frank.stop()
+
+
+def looks(message: Message) -> tuple[object, ...]:
+    edited = message.edited and message.edited.id
+    return message.id, message.msg, message.recalled, edited, message.reactions
+
+
 class MessengerTests(unittest.TestCase):
     timeout = 3 * SECONDS
 
@@ -117,6 +182,9 @@ class MessengerTests(unittest.TestCase):
 
     async def test_rooms(self) -> None:
         await self.both(rooms)
+
+    async def test_changes(self) -> None:
+        await self.both(changes)
 
     async def test_devices(self) -> None:
         await self.both(devices)
