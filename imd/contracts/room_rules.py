@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from imd.contracts.inbox import TooManyNew
 from imd.contracts.rooms import (
     ADMIN,
     LARGE_ROOM,
@@ -89,6 +90,14 @@ def check_same(past: Past, action: Action) -> None:
     """Raise Refused (`invalid_message`) unless the action is the one that was made."""
     if past.checksum != action.checksum:
         raise Refused(INVALID_MESSAGE, "the clientMsgId was used for another frame")
+
+
+def too_many_new(refused: TooManyNew) -> Refused:
+    """The refusal of a change that would begin too many inboxes that no device has ever opened."""
+    who = "ids that have never connected"
+    if refused.retry_after_ms is None:
+        return Refused(TOO_LARGE, f"users: too many {who}")
+    return Refused(RATE_LIMITED, f"too many {who}", retry_after_ms=refused.retry_after_ms)
 
 
 def made_by(action: Action) -> str:

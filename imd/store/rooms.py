@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.contracts import room_rules
 from imd.contracts.inbox import Delivery
 from imd.contracts.room_rules import Stamp
 from imd.contracts.rooms import (
@@ -34,7 +35,7 @@ from imd.contracts.rooms import (
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Refused, Unavailable
 from imd.store.mongo.archive import ROOM_THREADS, MongoArchive
-from imd.store.mongo.rooms import Document, Known, Lost, RoomDocuments, Same
+from imd.store.mongo.rooms import Admit, Document, Known, Lost, RoomDocuments, Same
 from imd.store.redis.rooms import RoomCopies, Seen
 
 LOADED = Counter(
@@ -104,11 +105,17 @@ class ClusterRooms:
 
     async def _change(self, action: Action, stamp: Callable[[], tuple[str, int]]) -> ChangeOutcome:
         dedup_ms = int(self._options.dedup_seconds * 1000)
+        admitted = False
         while True:
             seen = self._copies.seen()
-            most = self._options.members
-            attempt = await self._ask(RoomDocuments.attempt, action, Stamp(*stamp()), most, dedup_ms)
-            if not isinstance(attempt, Lost):
+            how = Stamp(*stamp()), self._options.members, dedup_ms, admitted
+            attempt = await self._ask(RoomDocuments.attempt, action, *how)
+            if isinstance(attempt, Admit):
+                refused = await self._copies.admit(action.user, attempt.users)
+                if refused is not None:
+                    return room_rules.too_many_new(refused)
+                admitted = True
+            elif not isinstance(attempt, Lost):
                 break
         if isinstance(attempt, Refused):
             return attempt

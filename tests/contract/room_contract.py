@@ -275,6 +275,23 @@ class RoomContract(RoomHarness):
 
     rooms_module = ""
 
+    async def test_users_who_never_connected(self) -> None:
+        """Letting in begins inboxes, of which there are so many in an hour; resends are not counted again."""
+        await self.begin_rooms(new_ids=3)
+        first = action("olga", "create", room_id(), ["a", "b"], name="x")
+        made = await self.do(first)
+        self.assertIsInstance(made, Changed)
+        await self.connect("known")
+        for users, code in ((["c", "d"], "rate_limited"), (["c", "d", "e", "f"], "too_large")):
+            outcome = await self.change(made.room, "olga", "add", users)
+            self.assertEqual((outcome.code, outcome.retry_after_ms is None), (code, code == "too_large"))
+        self.assertIsInstance(await self.change(made.room, "olga", "add", ["c", "known"]), Changed)
+        outcome = await self.do(action("olga", "create", room_id(), ["d"], name="y"))
+        self.assertEqual(outcome.code, "rate_limited")
+        self.assertIsInstance(await self.do(first), Changed)
+        self.assertIsInstance(await self.change(made.room, "olga", "add", ["a"]), Unchanged)
+        self.assertEqual(await self.told("d"), [])
+
     # messages
 
     async def test_message(self) -> None:

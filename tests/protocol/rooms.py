@@ -421,3 +421,51 @@ class RoomRules(Rules):
             self.assertGreater(max(times) - min(times), 2000)
         for answer in slowed:
             self.assertTrue(1 <= answer["retryAfterMs"] <= 1000, answer)
+
+    async def test_history_of_a_room(self) -> None:
+        """A member reads from the version that let it in, or everything; nobody else reads anything."""
+        names = [self.name(stem) for stem in ("alice", "bob", "carol")]
+        a, b, c = [await self.login(name, features=["events"]) for name in names]
+        room = await self.made(a, names[1])
+        await self.to_room(a, room, "one")
+        await self.act(a, "add", room=room, users=[{"userId": names[2]}])
+        await self.to_room(a, room, "two")
+
+        async def page(client: WsClient, count: int) -> list[Any]:
+            async def look() -> list[Any] | None:
+                answer = await self.question(client, "history", room=room)
+                found = [entry.get("msg", entry.get("action")) for entry in answer["messages"]]
+                return found if len(found) >= count else None
+
+            found: list[Any] = await self.eventually(look)
+            return found
+
+        self.assertEqual(await page(b, 4), ["create", "one", "add", "two"])
+        self.assertEqual(await page(c, 2), ["add", "two"])
+        await self.act(a, "set", room=room, history="all")
+        self.assertEqual(await page(c, 5), ["create", "one", "add", "two", "set"])
+        await self.act(a, "remove", room=room, users=[{"userId": names[1]}])
+        self.assertEqual((await self.question(b, "history", room=room))["code"], "not_found")
+        self.assertEqual((await self.question(b, "changes", room=room))["code"], "not_found")
+        self.assertEqual((await self.question(a, "history", room=UNKNOWN))["code"], "not_found")
+        old = await self.login(names[0], device="old")
+        answer = await self.question(old, "history", room=room)
+        self.assertEqual((answer["messages"], answer["more"]), ([], False))
+
+    async def test_rooms_and_own_devices(self) -> None:
+        """Changes and messages go to the other devices of their user; of joining, with all of the room."""
+        (_, bob, _), (a, _, _) = await self.three()
+        user = self.name("dora")
+        phone = await self.login(user, device="phone", features=["sync"])
+        laptop = await self.login(user, device="laptop", features=["sync"])
+        room = await self.made(phone, bob)
+        said = await self.to_room(phone, room, "from my phone")
+        made, message = await laptop.messages(2)
+        self.assertEqual((made["action"], made["name"], made["userId"]), ("create", "Weekend", user))
+        self.assertEqual((message["msg"], message["id"]), ("from my phone", said["id"]))
+        self.assertEqual((message["room"], message["roomVersion"]), (room, 1))
+        self.assertEqual([frame["seq"] for frame in (made, message)], [1, 2])
+        other = await self.made(a, joining="open")
+        await self.act(phone, "join", room=other)
+        joined = await laptop.take("message")
+        self.assertEqual((joined["action"], joined["name"], joined["seq"]), ("join", "Weekend", 3))

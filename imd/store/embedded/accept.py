@@ -18,6 +18,7 @@ from imd.contracts.inbox import (
     Placed,
     Sent,
     Submission,
+    TooManyNew,
 )
 from imd.protocol.message import conversation_id, conversation_members, decode_message, is_visitor_id
 from imd.store.embedded import tables
@@ -55,6 +56,7 @@ class Placing:
         self._desk = desk
         self._rooms = rooms
         rooms.wants_copy = self._wants_copy
+        rooms.refuse_openings = self._refuse_openings
         options = state.options
         self._unopened_messages = min(options.unopened_messages, options.max_messages)
         self._opening = Opening(options.new_ids)
@@ -163,6 +165,14 @@ class Placing:
         if unplaced:
             self._unmake(set(unplaced).difference(names_of_senders))
         return outcomes
+
+    def _refuse_openings(self, sender: str, names: Sequence[str], now: int) -> TooManyNew | None:
+        """Why a sender may not begin inboxes of these users; None if it may, and then they are counted."""
+        users = self._state.load(names)
+        refused = self._opening.refuse(sender, [users[name] for name in names], now)
+        if refused is not None:
+            self._unmake(name for name in names if name != sender)
+        return refused
 
     def _wants_copy(self, sender: str, device: str, now: int) -> bool:
         user = self._state.user(sender)

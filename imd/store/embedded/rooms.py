@@ -8,7 +8,17 @@ from typing import NamedTuple
 import msgspec
 
 from imd.contracts import room_rules
-from imd.contracts.inbox import Closed, Delivery, NotAllowed, NotMember, Outcome, Placed, RoomAim, Submission
+from imd.contracts.inbox import (
+    Closed,
+    Delivery,
+    NotAllowed,
+    NotMember,
+    Outcome,
+    Placed,
+    RoomAim,
+    Submission,
+    TooManyNew,
+)
 from imd.contracts.room_rules import Decided, Stamp
 from imd.contracts.rooms import (
     MAX_ROOMS_OF_USER,
@@ -53,6 +63,8 @@ class RoomTables:
         self._unopened_messages = min(inbox.unopened_messages, inbox.max_messages)
         self.wants_copy: Callable[[str, str, int], bool]
         """whether a user's other devices want what this device sends, at a time in ms; `Placing` sets it"""
+        self.refuse_openings: Callable[[str, Sequence[str], int], TooManyNew | None]
+        """why a user may not begin these inboxes, at a time in ms; `Placing` sets it"""
 
     # messages
 
@@ -139,6 +151,7 @@ class RoomTables:
             return Told(Changed(room.id, room.version, room.made.id, room.made.time))
         full = self._full(room_rules.newcomers(None, action))
         decided = room_rules.create(action, stamp, self._options.members, full)
+        self._admit(action.user, [member.user for member in decided.room.members[1:]])
         return self._made(decided, made_by, ())
 
     def _change(self, action: Action, stamp: Stamp) -> Told:
@@ -152,7 +165,16 @@ class RoomTables:
         assert room is not None
         if decided is None:
             return Told(Unchanged(room.id, room.version))
+        if action.action == "add":
+            version = decided.room.version
+            self._admit(action.user, [one.user for one in decided.room.members if one.joined == version])
         return self._made(decided, None, room.members)
+
+    def _admit(self, user: str, newcomers: Sequence[str]) -> None:
+        """Count the inboxes that no device has ever opened and that the user begins. Raises Refused."""
+        refused = self.refuse_openings(user, newcomers, self._state.clock.now_ms())
+        if refused is not None:
+            raise room_rules.too_many_new(refused)
 
     def _made(self, decided: Decided, made_by: str | None, before: Sequence[Member]) -> Told:
         room = decided.room

@@ -60,7 +60,13 @@ class Same(NamedTuple):
     document: Document
 
 
-Attempt = Lost | Known | Made | Same | Refused
+class Admit(NamedTuple):
+    """Not made yet: the action would let these users in, so it may begin inboxes, and these are limited."""
+
+    users: tuple[str, ...]
+
+
+Attempt = Lost | Known | Made | Same | Admit | Refused
 
 
 class RoomDocuments:
@@ -89,12 +95,14 @@ class RoomDocuments:
         found = self._exactly(lambda rooms: rooms.find_one({"_id": room}))
         return _document(found) if found is not None else None
 
-    def attempt(self, action: Action, stamp: Stamp, most_members: int, dedup_ms: int) -> Attempt:
-        """Try to do what the action asks for."""
+    def attempt(
+        self, action: Action, stamp: Stamp, most_members: int, dedup_ms: int, admitted: bool
+    ) -> Attempt:
+        """Try to do what the action asks for. `admitted`: newcomers' inboxes are counted."""
         try:
             if action.action == "create":
-                return self._create(action, stamp, most_members)
-            return self._change(action, stamp, most_members, dedup_ms)
+                return self._create(action, stamp, most_members, admitted)
+            return self._change(action, stamp, most_members, dedup_ms, admitted)
         except Refused as refused:
             return refused
 
@@ -145,7 +153,7 @@ class RoomDocuments:
             self._exact = self._rooms
             return read(self._exact)
 
-    def _create(self, action: Action, stamp: Stamp, most_members: int) -> Attempt:
+    def _create(self, action: Action, stamp: Stamp, most_members: int, admitted: bool) -> Attempt:
         if not self._indexed:
             self.make_indexes()
         made_by = room_rules.made_by(action)
@@ -153,6 +161,8 @@ class RoomDocuments:
         if found is None:
             full = self._full(room_rules.newcomers(None, action))
             decided = room_rules.create(action, stamp, most_members, full)
+            if not admitted and len(decided.room.members) > 1:
+                return Admit(tuple(member.user for member in decided.room.members[1:]))
             document = {
                 "madeBy": made_by,
                 **_fields(decided.room),
@@ -168,7 +178,9 @@ class RoomDocuments:
         room_rules.check_same(known.room.made, action)
         return Known(known, known.room.made)
 
-    def _change(self, action: Action, stamp: Stamp, most_members: int, dedup_ms: int) -> Attempt:
+    def _change(
+        self, action: Action, stamp: Stamp, most_members: int, dedup_ms: int, admitted: bool
+    ) -> Attempt:
         # Exact: an answer that nothing changes must be as true as one that something did.
         document = self.read(action.room)
         room = document.room if document is not None else None
@@ -181,6 +193,8 @@ class RoomDocuments:
         assert document is not None and room is not None
         if decided is None:
             return Same(document)
+        if not admitted and action.action == "add":
+            return Admit(tuple(m.user for m in decided.room.members if m.joined == decided.room.version))
         if not _has_space(document.outbox, decided.entry):
             raise Unavailable(f"rooms: {len(document.outbox)} changes of the room are not finished yet")
         before, after = _fields(room), _fields(decided.room)

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import msgspec
 from twisted.internet.defer import Deferred
 
-from imd.contracts.inbox import Delivery
+from imd.contracts.inbox import Delivery, TooManyNew
 from imd.contracts.rooms import ADMIN, MEMBER, OWNER, Membership, Room, RoomEntry
 from imd.store.redis.accept import encode_id, sent_name
 from imd.store.redis.script_calls import BatchedScript, ScriptCalls
@@ -41,6 +41,7 @@ class RoomCopies:
     def __init__(self, calls: ScriptCalls) -> None:
         self._calls = calls
         self._member = BatchedScript(calls, "member", _read_membership)
+        self._admit = BatchedScript(calls, "admit", _read_admitted)
 
     @property
     def run(self) -> int:
@@ -49,6 +50,10 @@ class RoomCopies:
 
     def seen(self) -> Seen:
         return Seen(self._calls.redis.run, self._calls.now_ms())
+
+    def admit(self, user: str, newcomers: Sequence[str]) -> Deferred[TooManyNew | None]:
+        """Count the inboxes that no device has ever opened and that the user would begin; or the refusal."""
+        return self._admit(encode_id(user), [encode_id(one) for one in newcomers])
 
     async def bring(self, room: Room, entries: Sequence[RoomEntry], seen: Seen) -> Brought:
         """Place the events that no inbox has yet, and write the copy unless a newer one is there.
@@ -98,6 +103,12 @@ def _entry(entry: RoomEntry) -> list[Any]:
     for body in entry.bodies:
         packed += (body.body, [encode_id(user) for user in body.users])
     return packed
+
+
+def _read_admitted(reply: list[Any]) -> TooManyNew | None:
+    if not reply:
+        return None
+    return TooManyNew(reply[1] if reply[0] == 8 else None)
 
 
 def _read_membership(reply: list[Any]) -> Membership | int | None:

@@ -36,6 +36,7 @@ MAX_ITEMS_PER_CALL = {
     "leave": 100,
     "sent": 250,
     "member": 50,
+    "admit": 5,
 }
 MAX_CALLS_IN_FLIGHT = 2
 # The part of these scripts' replies that is empty when they have placed no message.

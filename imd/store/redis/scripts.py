@@ -19,6 +19,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "run": _ALL,
     "room": (*_ALL, "inboxes", "resends", "rooms"),
     "member": (*_ALL, "rooms"),
+    "admit": (*_ALL, "openings"),
     "sent": (*_ALL, "resends"),
 }
 """script → the parts that precede it"""
