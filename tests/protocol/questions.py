@@ -12,7 +12,8 @@ NOTHING = "0" * 28
 class QuestionRules(Rules):
     """history, messages and changes, and whom they are answered to."""
 
-    act, answer_to, made, to_room = RoomRules.act, RoomRules.answer_to, RoomRules.made, RoomRules.to_room
+    room_frame, room_answer = RoomRules.room_frame, RoomRules.room_answer
+    room_made, say_in_room = RoomRules.room_made, RoomRules.say_in_room
 
     async def conversation(self, count: int) -> tuple[WsClient, WsClient, list[str]]:
         """Two clients with the feature `events`, and the ids of archived messages between them."""
@@ -82,10 +83,10 @@ class QuestionRules(Rules):
         and removed members, read nothing; a device without the feature gets an empty page."""
         names = [self.name(stem) for stem in ("alice", "bob", "carol")]
         alice, bob, carol = [await self.login(name, features=["events"]) for name in names]
-        room = await self.made(alice, names[1])
-        first = await self.to_room(alice, room, "before carol")
-        added = await self.act(alice, "add", room=room, users=[{"userId": names[2]}])
-        second = await self.to_room(alice, room, "with carol")
+        room = await self.room_made(alice, names[1])
+        first = await self.say_in_room(alice, room, "before carol")
+        added = await self.room_frame(alice, "add", room=room, users=[{"userId": names[2]}])
+        second = await self.say_in_room(alice, room, "with carol")
         await self.archived(bob, 4, room=room)
         page = await self.history(carol, room=room)
         self.assertEqual([entry["id"] for entry in page["messages"]], [added["id"], second["id"]])
@@ -104,7 +105,7 @@ class QuestionRules(Rules):
         plain = await self.login(names[1])
         page = await self.history(plain, room=room)
         self.assertEqual((page["messages"], page["more"]), ([], False))
-        await self.act(alice, "remove", room=room, users=[{"userId": names[2]}])
+        await self.room_frame(alice, "remove", room=room, users=[{"userId": names[2]}])
         for kind in ("history", "changes"):
             carol.send({"type": kind, "room": room})
             self.assertEqual((await carol.take("error"))["code"], "not_found")

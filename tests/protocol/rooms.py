@@ -17,17 +17,17 @@ UNKNOWN = f"r-{'0' * 32}"
 class RoomRules(Rules):
     """Frames of rooms from outside."""
 
-    async def act(self, client: WsClient, action: str, **fields: Any) -> dict[str, Any]:
+    async def room_frame(self, client: WsClient, action: str, **fields: Any) -> dict[str, Any]:
         """Send a room frame, again while the room changes too often; its answer, `accepted` or `error`."""
         frame = {"type": "room", "clientMsgId": f"r-{next(_numbers)}", "action": action, **fields}
         while True:
             client.send({key: value for key, value in frame.items() if value is not None})
-            answer = await self.answer_to(client, frame["clientMsgId"])
+            answer = await self.room_answer(client, frame["clientMsgId"])
             if answer.get("code") != "rate_limited":
                 return answer
             await pause(answer["retryAfterMs"] / 1000)
 
-    async def answer_to(self, client: WsClient, client_msg_id: Any) -> dict[str, Any]:
+    async def room_answer(self, client: WsClient, client_msg_id: Any) -> dict[str, Any]:
         async def look() -> dict[str, Any] | None:
             for frame in client.frames:
                 if frame.get("type") in ("accepted", "error") and frame.get("clientMsgId") == client_msg_id:
@@ -38,26 +38,28 @@ class RoomRules(Rules):
         found: dict[str, Any] = await self.eventually(look)
         return found
 
-    async def made(self, client: WsClient, *users: Any, **fields: Any) -> str:
+    async def room_made(self, client: WsClient, *users: Any, **fields: Any) -> str:
         """A new room; gives its id."""
         named = [one if isinstance(one, dict) else {"userId": one} for one in users]
-        answer = await self.act(client, "create", **{"name": "Weekend", "users": named, **fields})
+        answer = await self.room_frame(client, "create", **{"name": "Weekend", "users": named, **fields})
         self.assertEqual(answer["type"], "accepted", answer)
         room: str = answer["room"]
         return room
 
-    async def to_room(self, client: WsClient, room: str, msg: str = "hi", **fields: Any) -> dict[str, Any]:
+    async def say_in_room(
+        self, client: WsClient, room: str, msg: str = "hi", **fields: Any
+    ) -> dict[str, Any]:
         """Send a message to a room; its answer."""
         client_msg_id = fields.pop("clientMsgId", f"m-{next(_numbers)}")
         client.send({"clientMsgId": client_msg_id, "room": room, "msg": msg, **fields})
-        return await self.answer_to(client, client_msg_id)
+        return await self.room_answer(client, client_msg_id)
 
-    async def three(self) -> tuple[list[str], list[WsClient]]:
+    async def three_users(self) -> tuple[list[str], list[WsClient]]:
         """Three users with a client each."""
         names = [self.name(stem) for stem in ("alice", "bob", "carol")]
         return names, [await self.login(name) for name in names]
 
-    async def question(self, client: WsClient, kind: str, **fields: Any) -> dict[str, Any]:
+    async def room_question(self, client: WsClient, kind: str, **fields: Any) -> dict[str, Any]:
         """Ask a question; its answer."""
         ref = secrets.token_hex(4)
         client.send({"type": kind, "ref": ref, **fields})
@@ -74,7 +76,7 @@ class RoomRules(Rules):
 
     async def test_room_of_three(self) -> None:
         """A room is made, its members are told, and each message reaches all but its sender."""
-        (alice, bob, carol), (a, b, c) = await self.three()
+        (alice, bob, carol), (a, b, c) = await self.three_users()
         a.send(
             {
                 "type": "room",
@@ -133,18 +135,18 @@ class RoomRules(Rules):
 
     async def test_first_keys_of_room_frames(self) -> None:
         """A numbered frame of a room begins with seq and kind."""
-        (_, bob, _), (a, b, _) = await self.three()
+        (_, bob, _), (a, b, _) = await self.three_users()
         raw = record_raw(b)
-        room = await self.made(a, bob)
-        await self.to_room(a, room)
+        room = await self.room_made(a, bob)
+        await self.say_in_room(a, room)
         await b.messages(2)
         self.assertTrue(raw[0].startswith(b'{"seq":1,"kind":"room",'), raw[0])
         self.assertTrue(raw[1].startswith(b'{"seq":2,"kind":"message",'), raw[1])
 
     async def test_order_of_changes_and_messages(self) -> None:
         """Frames of one connection are answered, and placed, in the order in which they were sent."""
-        (_, bob, carol), (a, b, c) = await self.three()
-        room = await self.made(a, bob)
+        (_, bob, carol), (a, b, c) = await self.three_users()
+        room = await self.room_made(a, bob)
         await b.take("message")
         a.send({"clientMsgId": "1", "room": room, "msg": "before"})
         a.send(
@@ -166,8 +168,8 @@ class RoomRules(Rules):
 
     async def test_bad_room_frames(self) -> None:
         """Each mistake has its code; the frame's clientMsgId comes back."""
-        (_, bob, _), (a, _, _) = await self.three()
-        room = await self.made(a, bob)
+        (_, bob, _), (a, _, _) = await self.three_users()
+        room = await self.room_made(a, bob)
         one = [{"userId": bob}]
         for code, fields in (
             ("invalid_message", {"action": "create", "clientMsgId": None, "name": "x"}),
@@ -211,8 +213,8 @@ class RoomRules(Rules):
 
     async def test_bad_messages_to_rooms(self) -> None:
         """A room stands alone; strangers find nothing; only owner and admins mention everybody."""
-        (_, bob, _), (a, b, c) = await self.three()
-        room = await self.made(a, bob)
+        (_, bob, _), (a, b, c) = await self.three_users()
+        room = await self.room_made(a, bob)
         for code, client, fields in (
             ("invalid_message", a, {"room": room, "to": bob}),
             ("invalid_message", a, {"room": room, "group": [bob]}),
@@ -223,53 +225,53 @@ class RoomRules(Rules):
             ("too_large", a, {"room": room, "mentions": [f"u{n}" for n in range(51)]}),
             ("bad_frame", a, {"room": 7}),
         ):
-            answer = await self.to_room(client, **{"room": room, **fields})
+            answer = await self.say_in_room(client, **{"room": room, **fields})
             self.assertEqual((answer["type"], answer.get("code")), ("error", code), fields)
-        self.assertEqual((await self.to_room(a, room, mentions=["@all"]))["type"], "accepted")
+        self.assertEqual((await self.say_in_room(a, room, mentions=["@all"]))["type"], "accepted")
         await b.take("message")
         self.assertEqual((await b.take("message"))["mentions"], ["@all"])
 
     async def test_more_in_messages_to_rooms(self) -> None:
         """replyTo, mentions and data go to the members, data byte for byte."""
-        (_, bob, _), (a, b, _) = await self.three()
-        room = await self.made(a, bob)
-        first = await self.to_room(a, room)
+        (_, bob, _), (a, b, _) = await self.three_users()
+        room = await self.room_made(a, bob)
+        first = await self.say_in_room(a, room)
         raw = record_raw(b)
         start = json.dumps(
             {"clientMsgId": "d-1", "room": room, "msg": "hi", "replyTo": first["id"], "mentions": [bob]}
         )
         a.send_raw(start[:-1].encode() + b',"data":{ "b": [1.50, "\\u00e4"]}}')
-        await self.answer_to(a, "d-1")
+        await self.room_answer(a, "d-1")
         messages = await b.messages(3)
         self.assertEqual((messages[2]["replyTo"], messages[2]["mentions"]), (first["id"], [bob]))
         self.assertIn(b'"data":{ "b": [1.50, "\\u00e4"]}', raw[-1])
 
     async def test_removal(self) -> None:
         """The removed is told, then writes, reads and hears nothing."""
-        (_, bob, carol), (a, b, c) = await self.three()
-        room = await self.made(a, bob, carol)
-        await self.to_room(b, room, "one")
-        removed = await self.act(a, "remove", room=room, users=[{"userId": bob}])
+        (_, bob, carol), (a, b, c) = await self.three_users()
+        room = await self.room_made(a, bob, carol)
+        await self.say_in_room(b, room, "one")
+        removed = await self.room_frame(a, "remove", room=room, users=[{"userId": bob}])
         self.assertEqual(removed["version"], 2)
         for answer in (
-            await self.to_room(b, room, "two"),
-            await self.act(b, "leave", room=room),
-            await self.question(b, "members", room=room),
+            await self.say_in_room(b, room, "two"),
+            await self.room_frame(b, "leave", room=room),
+            await self.room_question(b, "members", room=room),
         ):
             self.assertEqual(answer["code"], "not_found")
-        await self.to_room(a, room, "three")
+        await self.say_in_room(a, room, "three")
         self.assertEqual([m.get("msg") for m in await c.messages(4)], [None, "one", None, "three"])
         self.assertEqual([m["version"] for m in await b.messages(2)], [1, 2])
         await b.quiet()
-        self.assertEqual((await self.question(b, "rooms"))["rooms"], [])
-        add = await self.act(a, "add", room=room, users=[{"userId": bob}])
+        self.assertEqual((await self.room_question(b, "rooms"))["rooms"], [])
+        add = await self.room_frame(a, "add", room=room, users=[{"userId": bob}])
         event = await b.take("message")
         self.assertEqual((event["name"], event["version"], event["id"]), ("Weekend", 3, add["id"]))
-        self.assertEqual((await self.to_room(b, room, "back"))["type"], "accepted")
+        self.assertEqual((await self.say_in_room(b, room, "back"))["type"], "accepted")
 
     async def test_resent_room_frames(self) -> None:
         """A frame that comes again is answered as before, though the rights have gone since."""
-        (_, bob, carol), (a, b, _) = await self.three()
+        (_, bob, carol), (a, b, _) = await self.three_users()
         frame = {
             "type": "room",
             "clientMsgId": "r-1",
@@ -289,11 +291,11 @@ class RoomRules(Rules):
         }
         b.send(add)
         added = await b.take("accepted")
-        said = await self.to_room(b, room, "hi", clientMsgId="m-x")
-        await self.act(a, "remove", room=room, users=[{"userId": bob}])
+        said = await self.say_in_room(b, room, "hi", clientMsgId="m-x")
+        await self.room_frame(a, "remove", room=room, users=[{"userId": bob}])
         b.send(add)
         self.assertEqual(await b.take("accepted"), added)
-        self.assertEqual(await self.to_room(b, room, "hi", clientMsgId="m-x"), said)
+        self.assertEqual(await self.say_in_room(b, room, "hi", clientMsgId="m-x"), said)
         a.send(frame)
         self.assertEqual(await a.take("accepted"), {**first, "version": 3})
         for client, changed in ((a, {**frame, "name": "y"}), (b, {**add, "users": [{"userId": "zoe"}]})):
@@ -307,57 +309,57 @@ class RoomRules(Rules):
 
     async def test_joining_and_leaving(self) -> None:
         """An open room is joined by its id; leaving oneself, by either name, can be undone by joining."""
-        (_, bob, _), (a, b, _) = await self.three()
-        room = await self.made(a, joining="open", data={"topic": "x"})
-        joined = await self.act(b, "join", room=room)
+        (_, bob, _), (a, b, _) = await self.three_users()
+        room = await self.room_made(a, joining="open", data={"topic": "x"})
+        joined = await self.room_frame(b, "join", room=room)
         self.assertEqual(joined["version"], 2)
         event = await a.take("message")
         self.assertEqual((event["action"], event["users"]), ("join", [{"userId": bob, "role": "member"}]))
         self.assertNotIn("name", event)
-        self.assertEqual((await self.act(b, "join", room=room))["changed"], False)
-        await self.act(b, "remove", room=room, users=[{"userId": bob}])
+        self.assertEqual((await self.room_frame(b, "join", room=room))["changed"], False)
+        await self.room_frame(b, "remove", room=room, users=[{"userId": bob}])
         event = await a.take("message")
         self.assertEqual((event["action"], event["version"], event["count"]), ("leave", 3, 1))
-        self.assertEqual((await self.act(b, "join", room=room))["version"], 4)
-        await self.act(a, "set", room=room, joining="invite")
-        await self.act(b, "leave", room=room)
-        self.assertEqual((await self.act(b, "join", room=room))["code"], "not_found")
+        self.assertEqual((await self.room_frame(b, "join", room=room))["version"], 4)
+        await self.room_frame(a, "set", room=room, joining="invite")
+        await self.room_frame(b, "leave", room=room)
+        self.assertEqual((await self.room_frame(b, "join", room=room))["code"], "not_found")
 
     async def test_closed_room(self) -> None:
         """A closed room takes nothing but leaving."""
-        (_, bob, _), (a, b, _) = await self.three()
-        room = await self.made(a, bob)
-        await self.act(a, "close", room=room)
+        (_, bob, _), (a, b, _) = await self.three_users()
+        room = await self.room_made(a, bob)
+        await self.room_frame(a, "close", room=room)
         for answer in (
-            await self.to_room(b, room),
-            await self.act(a, "set", room=room, name="y"),
-            await self.act(a, "close", room=room),
+            await self.say_in_room(b, room),
+            await self.room_frame(a, "set", room=room, name="y"),
+            await self.room_frame(a, "close", room=room),
         ):
             self.assertEqual(answer["code"], "conflict")
-        self.assertEqual((await self.act(b, "leave", room=room))["version"], 3)
+        self.assertEqual((await self.room_frame(b, "leave", room=room))["version"], 3)
 
     async def test_posting_by_admins(self) -> None:
         """Where admins post, a plain member is told so."""
-        (_, bob, carol), (a, b, c) = await self.three()
-        room = await self.made(a, bob, {"userId": carol, "role": "admin"}, posting="admins")
-        self.assertEqual((await self.to_room(b, room))["code"], "forbidden")
-        self.assertEqual((await self.to_room(c, room))["type"], "accepted")
-        await self.act(a, "role", room=room, users=[{"userId": bob, "role": "owner"}])
-        self.assertEqual((await self.to_room(b, room))["type"], "accepted")
+        (_, bob, carol), (a, b, c) = await self.three_users()
+        room = await self.room_made(a, bob, {"userId": carol, "role": "admin"}, posting="admins")
+        self.assertEqual((await self.say_in_room(b, room))["code"], "forbidden")
+        self.assertEqual((await self.say_in_room(c, room))["type"], "accepted")
+        await self.room_frame(a, "role", room=room, users=[{"userId": bob, "role": "owner"}])
+        self.assertEqual((await self.say_in_room(b, room))["type"], "accepted")
 
     async def test_lists_of_rooms(self) -> None:
         """One's rooms by id and a room's members by user id, in pages, each answer with its ref."""
-        (alice, bob, _), (a, b, c) = await self.three()
-        rooms = sorted([await self.made(a, bob, name=f"n{n}") for n in range(3)])
-        page = await self.question(b, "rooms", limit=2)
+        (alice, bob, _), (a, b, c) = await self.three_users()
+        rooms = sorted([await self.room_made(a, bob, name=f"n{n}") for n in range(3)])
+        page = await self.room_question(b, "rooms", limit=2)
         self.assertEqual(([one["room"] for one in page["rooms"]], page["more"]), (rooms[:2], True))
         self.assertEqual(
             set(page["rooms"][0]),
             {"room", "name", "role", "count", "version", "posting", "history", "joining"},
         )
-        page = await self.question(b, "rooms", after=rooms[1])
+        page = await self.room_question(b, "rooms", after=rooms[1])
         self.assertEqual(([one["room"] for one in page["rooms"]], page["more"]), (rooms[2:], False))
-        page = await self.question(b, "members", room=rooms[0], limit=1)
+        page = await self.room_question(b, "members", room=rooms[0], limit=1)
         del page["ref"]
         expected = {
             "type": "members",
@@ -367,7 +369,7 @@ class RoomRules(Rules):
             "more": True,
         }
         self.assertEqual(page, expected)
-        page = await self.question(b, "members", room=rooms[0], after=alice)
+        page = await self.room_question(b, "members", room=rooms[0], after=alice)
         self.assertEqual((page["users"], page["more"]), ([{"userId": bob, "role": "member"}], False))
         for code, client, kind, fields in (
             ("not_found", c, "members", {"room": rooms[0]}),
@@ -377,32 +379,32 @@ class RoomRules(Rules):
             ("invalid_message", b, "rooms", {"limit": 201}),
             ("invalid_message", b, "rooms", {"after": "x"}),
         ):
-            self.assertEqual((await self.question(client, kind, **fields))["code"], code, fields)
+            self.assertEqual((await self.room_question(client, kind, **fields))["code"], code, fields)
 
     async def test_rooms_are_not_for_everybody(self) -> None:
         """Customers make no rooms, and are members if they are added; visitors are in no room."""
-        (_, _, _), (a, _, _) = await self.three()
+        (_, _, _), (a, _, _) = await self.three_users()
         customer = self.name("customer")
         client = await self.login(customer, loginType="CUSTOMER_TYPE")
-        self.assertEqual((await self.act(client, "create", name="x"))["code"], "forbidden")
-        room = await self.made(a, customer)
-        self.assertEqual((await self.to_room(client, room))["type"], "accepted")
+        self.assertEqual((await self.room_frame(client, "create", name="x"))["code"], "forbidden")
+        room = await self.room_made(a, customer)
+        self.assertEqual((await self.say_in_room(client, room))["type"], "accepted")
         event = await a.take("message")
         self.assertEqual(event["fromUserType"], "CUSTOMER_TYPE")
         visitor = await self.visitor("plain")
         for answer in (
-            await self.act(visitor, "create", name="x"),
-            await self.act(visitor, "join", room=room),
-            await self.to_room(visitor, room),
-            await self.question(visitor, "rooms"),
-            await self.question(visitor, "members", room=room),
+            await self.room_frame(visitor, "create", name="x"),
+            await self.room_frame(visitor, "join", room=room),
+            await self.say_in_room(visitor, room),
+            await self.room_question(visitor, "rooms"),
+            await self.room_question(visitor, "members", room=room),
         ):
             self.assertEqual(answer["code"], "forbidden")
 
     async def test_changes_have_a_pace(self) -> None:
         """Five changes of a room in a second, whoever makes them."""
-        (_, bob, _), (a, b, _) = await self.three()
-        room = await self.made(a, {"userId": bob, "role": "admin"})
+        (_, bob, _), (a, b, _) = await self.three_users()
+        room = await self.room_made(a, {"userId": bob, "role": "admin"})
         ids = [f"p-{next(_numbers)}" for _ in range(20)]
         for number, client_msg_id in enumerate(ids):
             frame = {
@@ -413,7 +415,7 @@ class RoomRules(Rules):
                 "name": str(number),
             }
             (a, b)[number % 2].send(frame)
-        answers = [await self.answer_to((a, b)[number % 2], one) for number, one in enumerate(ids)]
+        answers = [await self.room_answer((a, b)[number % 2], one) for number, one in enumerate(ids)]
         slowed = [answer for answer in answers if answer.get("code") == "rate_limited"]
         if not slowed:
             # A busy machine makes fewer than five changes a second by itself.
@@ -426,14 +428,14 @@ class RoomRules(Rules):
         """A member reads from the version that let it in, or everything; nobody else reads anything."""
         names = [self.name(stem) for stem in ("alice", "bob", "carol")]
         a, b, c = [await self.login(name, features=["events"]) for name in names]
-        room = await self.made(a, names[1])
-        await self.to_room(a, room, "one")
-        await self.act(a, "add", room=room, users=[{"userId": names[2]}])
-        await self.to_room(a, room, "two")
+        room = await self.room_made(a, names[1])
+        await self.say_in_room(a, room, "one")
+        await self.room_frame(a, "add", room=room, users=[{"userId": names[2]}])
+        await self.say_in_room(a, room, "two")
 
         async def page(client: WsClient, count: int) -> list[Any]:
             async def look() -> list[Any] | None:
-                answer = await self.question(client, "history", room=room)
+                answer = await self.room_question(client, "history", room=room)
                 found = [entry.get("msg", entry.get("action")) for entry in answer["messages"]]
                 return found if len(found) >= count else None
 
@@ -442,30 +444,30 @@ class RoomRules(Rules):
 
         self.assertEqual(await page(b, 4), ["create", "one", "add", "two"])
         self.assertEqual(await page(c, 2), ["add", "two"])
-        await self.act(a, "set", room=room, history="all")
+        await self.room_frame(a, "set", room=room, history="all")
         self.assertEqual(await page(c, 5), ["create", "one", "add", "two", "set"])
-        await self.act(a, "remove", room=room, users=[{"userId": names[1]}])
-        self.assertEqual((await self.question(b, "history", room=room))["code"], "not_found")
-        self.assertEqual((await self.question(b, "changes", room=room))["code"], "not_found")
-        self.assertEqual((await self.question(a, "history", room=UNKNOWN))["code"], "not_found")
+        await self.room_frame(a, "remove", room=room, users=[{"userId": names[1]}])
+        self.assertEqual((await self.room_question(b, "history", room=room))["code"], "not_found")
+        self.assertEqual((await self.room_question(b, "changes", room=room))["code"], "not_found")
+        self.assertEqual((await self.room_question(a, "history", room=UNKNOWN))["code"], "not_found")
         old = await self.login(names[0], device="old")
-        answer = await self.question(old, "history", room=room)
+        answer = await self.room_question(old, "history", room=room)
         self.assertEqual((answer["messages"], answer["more"]), ([], False))
 
     async def test_rooms_and_own_devices(self) -> None:
         """Changes and messages go to the other devices of their user; of joining, with all of the room."""
-        (_, bob, _), (a, _, _) = await self.three()
+        (_, bob, _), (a, _, _) = await self.three_users()
         user = self.name("dora")
         phone = await self.login(user, device="phone", features=["sync"])
         laptop = await self.login(user, device="laptop", features=["sync"])
-        room = await self.made(phone, bob)
-        said = await self.to_room(phone, room, "from my phone")
+        room = await self.room_made(phone, bob)
+        said = await self.say_in_room(phone, room, "from my phone")
         made, message = await laptop.messages(2)
         self.assertEqual((made["action"], made["name"], made["userId"]), ("create", "Weekend", user))
         self.assertEqual((message["msg"], message["id"]), ("from my phone", said["id"]))
         self.assertEqual((message["room"], message["roomVersion"]), (room, 1))
         self.assertEqual([frame["seq"] for frame in (made, message)], [1, 2])
-        other = await self.made(a, joining="open")
-        await self.act(phone, "join", room=other)
+        other = await self.room_made(a, joining="open")
+        await self.room_frame(phone, "join", room=other)
         joined = await laptop.take("message")
         self.assertEqual((joined["action"], joined["name"], joined["seq"]), ("join", "Weekend", 3))

@@ -1,6 +1,6 @@
 #!lua
--- Brings a room up to date with a document: places the events that are not in inboxes yet, in order, then writes the copy
--- if the document is newer.
+-- Brings a room up to date with a document.
+-- It places the events that are not in inboxes yet, in order, then writes the copy if the document is newer.
 --
 -- Items: one array {room, run, read at, version, users, joined, roles, rules, entries}. `run` is the run of Redis that the
 -- reader knew, and `read at` the time in ms, before the document was read. An entry is {version, name and record of its

@@ -1,6 +1,7 @@
--- Copies of rooms. 'imd:room:<id>' is a hash: run, version, members (users and joining versions, packed; roles, a letter
--- each), rules, and `placed`: the highest version whose event is in inboxes. A copy of another run may have missed a
--- change, so it does not count; its events do, since they are as old as it is.
+-- Copies of rooms.
+-- 'imd:room:<id>' is a hash: run, version, members (users and joining versions, packed; roles, a letter each), rules, and
+-- `placed`: the highest version whose event is in inboxes. A copy of another run may have missed a change, so it does not
+-- count; its note of events does, since it is as old as the inboxes are.
 
 local COPY_S = 604800
 
