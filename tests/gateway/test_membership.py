@@ -191,7 +191,7 @@ class ServingTests(MembershipCase):
         self.assertEqual(node.http("serving"), (200, '{"serving":true}'))
 
     def test_without_servers(self) -> None:
-        """A node that cannot listen yet does not serve; for that it needs no MongoDB, but for a new cluster."""
+        """A node that cannot listen yet does not serve; with a level in Redis it needs no MongoDB to."""
         nowhere = f"redis://{HOST}:{free_port()}/0"
         starting = self.start({"redis": {"url": nowhere}}, ready=False)
         self.assertEqual(self.states(starting), (200, 503, 503))
