@@ -16,7 +16,7 @@ from imd.chat.rate import list_cost, room_cost
 from imd.chat.targets import Targets
 from imd.config.settings import Messages
 from imd.contracts.archive import Archive, ArchiveQueue, Asked, Target, of_version
-from imd.contracts.inbox import Inbox, RoomAim, Submission
+from imd.contracts.inbox import Inbox, RoomAim, Sent, Submission
 from imd.contracts.rooms import ADMIN, LARGE_ROOM, OWNER, RoomStore
 from imd.protocol import frames
 from imd.protocol.author import Author
@@ -73,41 +73,52 @@ class Changes:
 
         `pay` takes the rest of its cost, of which 1 is paid. Raises Refused, also as `pay` does; Unavailable.
         """
-        is_resend = await self._was_sent(change, author)
-        target = await self._target(Asked(change.of, author.user))
-        actor = Actor(author.user, author.is_visitor)
-        if not is_resend:
-            try:
-                actor = await self._reader(target, author)
-                is_news = judge(change, target, actor, self._clock.now_ms(), self._windows)
-            except Refused:
-                # The first copy may have been placed meanwhile, and be the reason.
-                is_resend = await self._was_sent(change, author)
-                if not is_resend:
-                    raise
-            else:
-                is_resend = not is_news and await self._was_sent(change, author)
-                if not is_news and not is_resend:
-                    return Answer(origin, change.client_msg_id, frames.unchanged(change.client_msg_id or ""))
+        name = change.client_msg_id or ""
+        asked = Asked(change.of, author.user)
+        sent = await self._sent(change, author)
+        if sent is None:
+            target = await self._target(asked)
+            actor = await self._judged(change, target, author)
+            if actor is None:
+                return Answer(origin, name, frames.unchanged(name))
+        else:
+            found = (await self._targets.read(asked)).get(change.of)
+            if found is None:
+                # It was there when the first copy was judged, so there is nothing to archive any more.
+                return Answer(origin, name, frames.accepted(name, sent.message_id, sent.send_time))
+            target, actor = found, Actor(author.user, author.is_visitor)
         recipients = address(change, target, actor)
-        if target.scope.room:
-            is_quiet = isinstance(change, React) and actor.members > LARGE_ROOM
-            pay(0.0 if is_quiet else room_cost(actor.members) - 1.0)
-            if not is_resend and not self._rooms.is_warm(target.scope.room):
-                await self._rooms.warm(target.scope.room)
-            return self._to_room(
-                self._submission(change, author.device, [], origin), change, target, is_quiet
-            )
-        pay(list_cost(len(recipients)) - 1.0)
-        return self._submission(change, author.device, recipients, origin)
+        room = target.scope.room
+        is_quiet = isinstance(change, React) and actor.members > LARGE_ROOM
+        if not is_quiet:
+            pay((room_cost(actor.members) if room else list_cost(len(recipients))) - 1.0)
+        if room and not self._rooms.is_warm(room):
+            await self._rooms.warm(room)
+        submission = self._submission(change, author.device, recipients, origin)
+        return self._to_room(submission, change, target, is_quiet) if room else submission
 
-    async def _was_sent(self, change: Change, author: Author) -> bool:
-        """Whether the change is a resend. Raises Refused for a reuse of its clientMsgId, and Unavailable."""
-        assert change.client_msg_id is not None
-        sent = await self._inbox.sent_before(author.user, author.device, change.client_msg_id)
+    async def _sent(self, change: Change, author: Author) -> Sent | None:
+        """The first copy of a resend. Raises Refused for a reuse of its clientMsgId, and Unavailable."""
+        sent = await self._inbox.sent_before(author.user, author.device, change.client_msg_id or "")
         if sent is not None and sent.checksum != change.checksum():
             raise Refused(INVALID_MESSAGE, "the clientMsgId was used for another message")
-        return sent is not None
+        return sent
+
+    async def _judged(self, change: Change, target: Target, author: Author) -> Actor | None:
+        """The author of a change that may be made; None if it changes nothing. Raises Refused."""
+        refused: Refused | None = None
+        try:
+            actor = await self._reader(target, author)
+            if judge(change, target, actor, self._clock.now_ms(), self._windows):
+                return actor
+        except Refused as error:
+            refused = error
+        if await self._sent(change, author) is not None:
+            # The first copy has been placed meanwhile, and may be the reason.
+            return Actor(author.user, author.is_visitor)
+        if refused is not None:
+            raise refused
+        return None
 
     async def _target(self, asked: Asked) -> Target:
         """The message. Raises Refused (`not_found`, `unavailable`) and Unavailable."""

@@ -317,18 +317,21 @@ class EventsContract(Writing, Waiting):
             self.of(React, first, "bob", reaction="🎉"),
             self.of(React, first, "carol", reaction="❤️"),
             self.of(React, first, "carol", reaction="👍", on=False),
-            self.of(Recall, gone, "alice"),
+            recall := self.of(Recall, gone, "alice"),
             Item(event := self.room_event(3)),
         )
         asked = [
             Asked(first.id, "bob"), Asked(first.id, "carol"), Asked(second.id, "carol"),
             Asked(visit.id, "sam"), Asked(gone.id, "alice"), Asked(event.id, "alice"),
-            Asked("ff" * 14, "bob"),
+            Asked(recall.content.id, "alice"), Asked("ff" * 14, "bob"), Asked("00" * 14, "bob"),
         ]  # fmt: skip
         found = await self.archive.targets(asked)
-        self.assertEqual((event.id in found, found.get(event.id)), (True, None))
         targets = {message_id: target for message_id, target in found.items() if target is not None}
         self.assertEqual(sorted(targets), sorted([first.id, second.id, visit.id, gone.id]))
+        # Events are there, and are no messages.
+        self.assertEqual(sorted(set(found).difference(targets)), sorted([event.id, recall.content.id]))
+        # A message of others is there, too.
+        self.assertIn(gone.id, await self.archive.targets([Asked(gone.id, "eve")]))
         target = targets[first.id]
         self.assertEqual((target.author, target.to, target.group), ("alice", "", ("bob", "carol")))
         self.assertEqual((target.send_time, target.recalled), (first.send_time, False))

@@ -289,10 +289,21 @@ class ChangeRules(Changing):
         visitor.send({"msg": "help"})
         asked = (await visitor.take("accepted"))["id"]
         await first.take("message")
+        begged = await self.changed(visitor, "react", asked, reaction="🙏")
         await self.changed(first, "react", asked, reaction="👀")
         await first.close()
-        second = await self.agent(self.name("second"), "grace", ack=True)
-        self.assertEqual((await second.take("message"))["id"], asked)
+        second = await self.agent(self.name("second"), "grace", ack=True, features=["events"])
+        self.assertEqual([event["id"] for event in await second.messages(2)], [asked, begged["id"]])
+
+        async def in_changes() -> bool:
+            """The archive has heard that the second agent got the event, which is no entry of a page."""
+            second.send({"type": "changes", "ref": "c", "all": True})
+            found = [event["id"] for event in (await second.take("changes"))["events"]]
+            return begged["id"] in found
+
+        await self.eventually(in_changes)
+        page = await self.history(second, all=True)
+        self.assertEqual([message["id"] for message in page["messages"]], [asked])
 
     async def test_order_of_answers(self) -> None:
         """A change holds up the frames behind it: answers and places are in the order of the frames."""

@@ -140,6 +140,22 @@ class ChangeTests(ChangesTestCase):
         self.find()
         self.assert_error(alice, "invalid_message", "1")
 
+    def test_resend_after_the_message_has_gone(self) -> None:
+        """Gone, or no longer to be found by this user: the first answer."""
+        alice = self.connected("alice")
+        frame = {"type": "recall", "clientMsgId": "1", "id": ID}
+        self.archive.known[ID] = target()
+        alice.send(**frame)
+        self.find()
+        [first] = alice.take()
+        self.archive.known[ID] = None
+        alice.send(**frame)
+        self.find()
+        del self.archive.known[ID]
+        alice.send(**frame)
+        self.find()
+        self.assertEqual(alice.take(), [first, first])
+
     def test_first_copy_is_on_its_way(self) -> None:
         """A resend that is looked up before the first copy was placed, and judged after it, is one."""
         self.archive.known[ID] = target()
