@@ -55,13 +55,19 @@ local function place(n, entry)
   remember(entry[2], entry[3])
 end
 
+local function recipients_of(entry)
+  local n = 0
+  for i = 6, #entry, 2 do n = n + #entry[i] end
+  return n
+end
+
 local more, names = false, {}
 for n, entry in ipairs(entries) do names[n] = entry[2] end
 if #names > 0 then known, turn = recall_all(names) end
 
 for n, entry in ipairs(entries) do
   if entry[1] > placed_up_to then
-    if count >= PLACED_AT_ONCE then
+    if count > 0 and count + recipients_of(entry) > PLACED_AT_ONCE then
       more = true
       break
     end

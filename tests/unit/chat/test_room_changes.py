@@ -1,0 +1,152 @@
+"""Room frames: answered in their turn, when their event is archived, and settled only then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import succeed
+
+from imd.chat.room_changes import RoomChanges
+from imd.chat.room_sweep import RoomSweep
+from imd.contracts.inbox import Sent
+from imd.contracts.rooms import Changed, Leftover, Unchanged
+from imd.protocol.errors import CONFLICT, Refused, Unavailable
+from tests.unit.chat.support import ConnectionTestCase
+
+ROOM = f"r-{'5' * 32}"
+BODY = b'{"kind":"room","id":"x"}'
+
+
+class RoomChangesTests(ConnectionTestCase):
+    """A client's room frames; the store answers when the test says so."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.connected("alice")
+        self.client.take()
+
+    def frame(self, client_msg_id: str = "r-1", **fields: Any) -> None:
+        """Send a room frame; the inbox says that its clientMsgId is new."""
+        frame = {"type": "room", "clientMsgId": client_msg_id, "action": "set", "room": ROOM, "name": "x"}
+        self.client.send(**{**frame, **fields})
+        self.inbox.settle()
+
+    def turn(self) -> None:
+        """Do all that was to be done soon."""
+        soon, self.soon[:] = list(self.soon), []
+        for function in soon:
+            function()
+
+    def answered(self, *outcome: Any) -> None:
+        self.rooms.answer(*outcome)
+        self.turn()
+
+    def test_accepted_when_archived(self) -> None:
+        """First the store, then the queue, then the answer; the event is settled behind the queue."""
+        self.frame()
+        self.answered(Changed(ROOM, 7, "an id", 123, [BODY], [7]))
+        self.assertEqual((self.client.take(), self.rooms.settled), ([], []))
+        self.assertEqual(self.queue.bodies(), [BODY])
+        self.queue.confirm()
+        self.turn()
+        self.assertEqual(self.rooms.settled, [(ROOM, [7])])
+        (answer,) = self.client.take()
+        self.assertEqual(
+            answer,
+            {
+                "type": "accepted",
+                "clientMsgId": "r-1",
+                "id": "an id",
+                "sendTime": 123,
+                "room": ROOM,
+                "version": 7,
+            },
+        )
+
+    def test_not_archived(self) -> None:
+        """Without the queue's confirm the answer is `unavailable`, and the event stays unsettled."""
+        self.frame()
+        self.answered(Changed(ROOM, 7, "an id", 123, [BODY], [7]))
+        self.queue.fail()
+        self.turn()
+        self.assertEqual(self.client.brief(), [("error", "r-1", "unavailable")])
+        self.assertEqual(self.rooms.settled, [])
+
+    def test_other_answers(self) -> None:
+        """Nothing changed; refused; the store does not answer."""
+        for outcome, brief in (
+            (Unchanged(ROOM, 7), ("accepted", "r-1", None)),
+            (Refused(CONFLICT, "closed"), ("error", "r-1", "conflict")),
+        ):
+            self.frame()
+            self.answered(outcome)
+            self.assertEqual(self.client.brief(), [brief])
+        self.frame()
+        self.rooms.fail(Unavailable("down"))
+        self.turn()
+        self.assertEqual(self.client.brief(), [("error", "r-1", "unavailable")])
+        self.frame()
+        self.clock.advance(2.1)
+        self.turn()
+        self.assertEqual(self.client.brief(), [("error", "r-1", "unavailable")])
+
+    def test_refused_before_mongodb(self) -> None:
+        """While the inbox or the queue has a problem, the store is not asked."""
+        self.queue.down = "down"
+        self.frame()
+        self.turn()
+        self.assertEqual(self.client.brief(), [("error", "r-1", "unavailable")])
+        self.assertEqual(self.rooms.asked, [])
+
+    def test_clientmsgid_of_a_message(self) -> None:
+        """A clientMsgId that a message has used is no change's."""
+        self.inbox.sent_before = lambda *key: succeed(Sent("other", "an id", 1))
+        self.frame()
+        self.turn()
+        self.assertEqual(self.client.brief(), [("error", "r-1", "invalid_message")])
+        self.assertEqual(self.rooms.asked, [])
+
+    def test_messages_to_cold_rooms(self) -> None:
+        """The first message waits for the room, and those behind it for the message; one is loaded once."""
+        for number in range(3):
+            self.client.send(clientMsgId=f"c-{number}", room=ROOM, msg="hi")
+        self.assertEqual([question for question, _ in self.rooms.asked], [("warm", ROOM)])
+        self.rooms.sizes[ROOM] = 30
+        submitted: list[str] = []
+        self.patch(self.services.acceptor, "submit", lambda entry: submitted.append(entry.client_msg_id))
+        self.rooms.answer(True)
+        self.assertEqual(submitted, ["c-0", "c-1", "c-2"])
+
+    def test_message_to_no_room(self) -> None:
+        """A room that does not exist is not found; one that cannot be loaded, unavailable."""
+        for answer, code in ((False, "not_found"), (Unavailable("down"), "unavailable")):
+            self.client.send(clientMsgId="c-1", room=ROOM, msg="hi")
+            if isinstance(answer, Exception):
+                self.rooms.fail(answer)
+            else:
+                self.rooms.answer(answer)
+            self.turn()
+            self.assertEqual(self.client.brief(), [("error", "c-1", code)])
+
+
+class RoomSweepTests(ConnectionTestCase):
+    """Events that a dead node has left."""
+
+    def test_sweep(self) -> None:
+        """Leftovers are archived, then settled; the next look comes at once if there were any."""
+        changes = RoomChanges(self.rooms, self.inbox, self.queue, self.services.ids.next)
+        sweep = RoomSweep(changes, self.clock.callLater)
+        sweep.start()
+        self.clock.advance(8)
+        self.rooms.answer([Leftover(ROOM, [BODY], [3])])
+        self.assertEqual((self.queue.bodies(), self.rooms.settled), ([BODY], []))
+        self.queue.confirm()
+        self.assertEqual(self.rooms.settled, [(ROOM, [3])])
+        self.rooms.answer(None)
+        self.clock.advance(0.2)
+        self.assertEqual(self.rooms.asked[-1][0], ("leftovers",))
+        self.rooms.fail(Unavailable("down"))
+        self.clock.advance(8)
+        self.assertEqual(len([1 for question, _ in self.rooms.asked if question == ("leftovers",)]), 3)
+        sweep.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
