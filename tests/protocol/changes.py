@@ -90,9 +90,9 @@ class ChangeRules(Changing):
         again = await self.change(alice, "recall", message)
         self.assertEqual(set(again), {"type", "clientMsgId", "changed"})
         self.assertIs(again["changed"], False)
-        await self.refused(alice, "edit", message, "conflict", msg="too late")
-        await self.refused(bob, "react", message, "conflict", reaction="👍")
-        await self.refused(bob, "recall", message, "forbidden")
+        await self.change_refused(alice, "edit", message, "conflict", msg="too late")
+        await self.change_refused(bob, "react", message, "conflict", reaction="👍")
+        await self.change_refused(bob, "recall", message, "forbidden")
         await bob.quiet()
         self.assertEqual(list(bob.frames), [])
 
@@ -140,10 +140,10 @@ class ChangeRules(Changing):
         eve = await self.login(self.name("eve"))
         message = await self.said(alice, bob)
         for kind, fields in (("edit", {"msg": "mine"}), ("recall", {}), ("react", {"reaction": "👍"})):
-            await self.refused(eve, kind, message, "not_found", **fields)
-        await self.refused(bob, "edit", message, "forbidden", msg="mine")
-        await self.refused(bob, "recall", message, "forbidden")
-        await self.refused(alice, "edit", message, "forbidden", msg="all", mentions=["@all"])
+            await self.change_refused(eve, kind, message, "not_found", **fields)
+        await self.change_refused(bob, "edit", message, "forbidden", msg="mine")
+        await self.change_refused(bob, "recall", message, "forbidden")
+        await self.change_refused(alice, "edit", message, "forbidden", msg="all", mentions=["@all"])
         for client in (alice, bob):
             await client.quiet()
             self.assertEqual(list(client.frames), [])
@@ -154,7 +154,7 @@ class ChangeRules(Changing):
         message = await self.said(alice, bob)
         edit = await self.changed(alice, "edit", message, msg="x")
         for unknown in ("0" * 28, "f" * 28, "nonsense", message.upper(), message[:-1]):
-            await self.refused(alice, "edit", unknown, "not_found", msg="x")
+            await self.change_refused(alice, "edit", unknown, "not_found", msg="x")
         # An event is no message.
         await self.eventually(lambda: self.event_is_no_message(alice, edit["id"]))
         young = f"{int(time.time() * 1000):012x}" + "0" * 16
@@ -175,7 +175,7 @@ class ChangeRules(Changing):
         for reaction in "👍🎉😀":
             await self.changed(bob, "react", message, reaction=reaction)
             await self.eventually(lambda now=reaction: self.has_reaction(bob, message, now))
-        await self.refused(bob, "react", message, "too_large", reaction="😮")
+        await self.change_refused(bob, "react", message, "too_large", reaction="😮")
         await self.changed(bob, "react", message, reaction="🎉", on=False)
         await self.eventually(lambda: self.has_no_reaction(bob, message, "🎉"))
         await self.changed(bob, "react", message, reaction="😮")
@@ -202,7 +202,7 @@ class ChangeRules(Changing):
         for client in (alice, carol):
             event = await client.take("message")
             self.assertEqual((event["userId"], sorted(event["group"])), (names[1], [names[0], names[2]]))
-        await self.refused(bob, "recall", message, "forbidden")
+        await self.change_refused(bob, "recall", message, "forbidden")
         await self.changed(alice, "recall", message)
         for client in (bob, carol):
             self.assertEqual((await client.take("message"))["kind"], "recall")
@@ -257,11 +257,11 @@ class ChangeRules(Changing):
         await self.changed(visitor, "react", answered, reaction="❤️")
         event = await agent.take("message")
         self.assertEqual((event["kind"], event["of"], event["isVisitor"]), ("react", answered, True))
-        await self.refused(visitor, "recall", answered, "forbidden")
+        await self.change_refused(visitor, "recall", answered, "forbidden")
         staff = await self.login(self.name("staff"), "desk")
-        await self.refused(staff, "react", asked, "not_found", reaction="👍")
+        await self.change_refused(staff, "react", asked, "not_found", reaction="👍")
         other = await self.visitor()
-        await self.refused(other, "react", asked, "not_found", reaction="👍")
+        await self.change_refused(other, "react", asked, "not_found", reaction="👍")
         await self.changed(visitor, "recall", asked)
         self.assertEqual((await agent.take("message"))["kind"], "recall")
         page = await self.history(agent, **{"with": name})
@@ -342,8 +342,8 @@ class ChangeRules(Changing):
         edited = await self.eventually(edited_in_time, 60)
         message = edited.pop("of")
         await pause(2.1)
-        await self.refused(alice, "edit", message, "forbidden", msg="late")
-        await self.refused(alice, "recall", message, "forbidden")
+        await self.change_refused(alice, "edit", message, "forbidden", msg="late")
+        await self.change_refused(alice, "recall", message, "forbidden")
         await self.changed(bob, "react", message, reaction="👍")
         again = await self.change(alice, "edit", message, clientMsgId=edited["clientMsgId"], msg="ho")
         self.assertEqual(again, edited)
@@ -354,7 +354,7 @@ class ChangeRules(Changing):
         limits = alice.connected["limits"]
         self.assertEqual((limits["editSeconds"], limits["recallSeconds"]), (0, -1))
         message = (await alice.say(bob.connected["userId"], "hi"))["id"]
-        await self.refused(alice, "edit", message, "forbidden", msg="ho")
+        await self.change_refused(alice, "edit", message, "forbidden", msg="ho")
         await self.changed(alice, "recall", message)
 
     async def test_costs(self) -> None:
@@ -425,7 +425,7 @@ class ChangeResendRules(Changing):
             ("edit", message, {"clientMsgId": "m-1", "msg": "hi"}),
             ("recall", message, {"clientMsgId": "m-1"}),
         ):
-            await self.refused(alice, kind, target, "invalid_message", **fields)
+            await self.change_refused(alice, kind, target, "invalid_message", **fields)
         error = await self.refusal(alice, {"clientMsgId": "e-1", "to": bob.connected["userId"], "msg": "one"})
         self.assertEqual(error["code"], "invalid_message")
         self.assertEqual(await self.change(alice, "edit", message, clientMsgId="e-1", msg="one"), first)

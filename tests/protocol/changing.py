@@ -37,7 +37,9 @@ class Changing(Rules):
         self.assertEqual(set(answer), {"type", "clientMsgId", "id", "sendTime"}, answer)
         return answer
 
-    async def refused(self, client: WsClient, kind: str, message_id: str, code: str, **fields: Any) -> None:
+    async def change_refused(
+        self, client: WsClient, kind: str, message_id: str, code: str, **fields: Any
+    ) -> None:
         answer = await self.change(client, kind, message_id, **fields)
         self.assertEqual((answer["type"], answer.get("code")), ("error", code), (kind, fields, answer))
         self.assertIs(answer["temporary"], False)

@@ -55,6 +55,7 @@ class ConnectRules(Rules):
         self.assertIsInstance(frame["serverTime"], int)
         self.assertLess(abs(frame["serverTime"] - now), 10_000)
         limits = {"messageBytes": 65536, "groupMembers": 500, "ackWindow": 256, "messagesPerSecond": 50}
+        limits |= {"dataBytes": 4096, "roomMembers": 1000, "editSeconds": 86400, "recallSeconds": 86400}
         self.assertEqual(frame["limits"], limits)
         self.assertEqual(frame["pingSeconds"], 25)
 
@@ -62,6 +63,7 @@ class ConnectRules(Rules):
         """The reply tells the limits that this node was configured with."""
         client = await self.login(self.name("alice"), "small")
         limits = {"messageBytes": 256, "groupMembers": 5, "ackWindow": 8, "messagesPerSecond": 0}
+        limits |= {"dataBytes": 4096, "roomMembers": 1000, "editSeconds": 2, "recallSeconds": 2}
         self.assertEqual(client.connected["limits"], limits)
         self.assertEqual(client.connected["pingSeconds"], 1)
 

@@ -170,7 +170,7 @@ class HistoryRules(Rules):
         fresh = await alice.say(to, "fresh")
         page = await self.history(alice, **{"with": to, "before": fresh["id"]})
         self.assertEqual(self.texts(page), ["0", "1", "2"])
-        page = await self.history(alice, **{"with": to, "before": "0"})
+        page = await self.history(alice, **{"with": to, "before": "0" * 28})
         self.assertEqual((page["messages"], page["more"]), ([], False))
 
     async def test_ids_rise(self) -> None:

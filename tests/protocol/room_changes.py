@@ -84,17 +84,17 @@ class RoomChangeRules(Changing):
         room = await self.room(alice, bob, carol)
         message = await self.post(bob, room, "hi", alice, carol)
         for kind, fields in (("edit", {"msg": "x"}), ("recall", {}), ("react", {"reaction": "👍"})):
-            await self.refused(eve, kind, message, "not_found", **fields)
-        await self.refused(alice, "edit", message, "forbidden", msg="x")
-        await self.refused(carol, "recall", message, "forbidden")
-        await self.refused(bob, "edit", message, "forbidden", msg="x", mentions=["@all"])
+            await self.change_refused(eve, kind, message, "not_found", **fields)
+        await self.change_refused(alice, "edit", message, "forbidden", msg="x")
+        await self.change_refused(carol, "recall", message, "forbidden")
+        await self.change_refused(bob, "edit", message, "forbidden", msg="x", mentions=["@all"])
         own = await self.post(alice, room, "hi", bob, carol)
         await self.changed(alice, "edit", own, msg="x", mentions=["@all"])
         self.assertEqual((await carol.take("message"))["mentions"], ["@all"])
         await self.act(alice, "role", room, users=[{"userId": carol.connected["userId"], "role": "admin"}])
         await self.changed(carol, "recall", message)
         await self.shown(bob, message, {"msg": ""}, room=room)
-        await self.refused(bob, "edit", message, "conflict", msg="x")
+        await self.change_refused(bob, "edit", message, "conflict", msg="x")
 
     async def test_newcomers_hear_of_no_earlier_message(self) -> None:
         """With `history: joined` an event goes to those who were there; with `all`, to everybody."""
@@ -109,7 +109,7 @@ class RoomChangeRules(Changing):
             event = await dave.take("message")
             if history == "joined":
                 self.assertEqual(event["id"], later)
-                await self.refused(dave, "react", message, "not_found", reaction="👍")
+                await self.change_refused(dave, "react", message, "not_found", reaction="👍")
             else:
                 self.assertEqual((event["kind"], event["of"]), ("edit", message))
                 await dave.take("message")
@@ -123,9 +123,9 @@ class RoomChangeRules(Changing):
         first = await self.changed(bob, "edit", message, clientMsgId="e-1", msg="ho")
         await self.act(alice, "remove", room, users=[{"userId": bob.connected["userId"]}])
         for kind, fields in (("edit", {"msg": "x"}), ("recall", {}), ("react", {"reaction": "👍"})):
-            await self.refused(bob, kind, message, "not_found", **fields)
+            await self.change_refused(bob, kind, message, "not_found", **fields)
         self.assertEqual(await self.change(bob, "edit", message, clientMsgId="e-1", msg="ho"), first)
-        await self.refused(bob, "edit", message, "invalid_message", clientMsgId="e-1", msg="x")
+        await self.change_refused(bob, "edit", message, "invalid_message", clientMsgId="e-1", msg="x")
 
     async def test_closed(self) -> None:
         """A closed room takes recalls and nothing else."""
@@ -134,8 +134,8 @@ class RoomChangeRules(Changing):
         message = await self.post(bob, room, "hi", alice)
         other = await self.post(bob, room, "ho", alice)
         await self.act(alice, "close", room)
-        await self.refused(bob, "edit", message, "conflict", msg="x")
-        await self.refused(alice, "react", message, "conflict", reaction="👍")
+        await self.change_refused(bob, "edit", message, "conflict", msg="x")
+        await self.change_refused(alice, "react", message, "conflict", reaction="👍")
         await self.changed(bob, "recall", message)
         await self.changed(alice, "recall", other)
 
