@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imd.contracts.inbox import Duplicate, Placed
+from imd.protocol.events import REACT, React, encode_event
 from imd.protocol.message import IMessage
 from tests.contract.desk_contract import DAY_SECONDS, DeskWords
 from tests.contract.support import ids_of, submission_of
@@ -37,7 +38,47 @@ class UnansweredContract(DeskWords):
         await self.until(lambda: self.served_to(visitor, agent))
         return ids_of(await self.read(agent))
 
+    async def react(self, sender: str, of: str, visitor: str = "visitor-1") -> str:
+        """One of the two reacts to a message; gives the event's id."""
+        message = self.message(sender, "" if sender == visitor else visitor)
+        event = React(
+            id=message.id,
+            of=of,
+            user_id=sender,
+            from_user_type=message.from_user_type,
+            to=message.to,
+            reaction="👍",
+            on=True,
+            send_time=message.send_time,
+            is_visitor=message.is_visitor,
+        )
+        submission = submission_of(message)
+        submission.body, submission.kind = encode_event(event), REACT
+        [outcome] = await self.inbox.accept([submission])
+        self.assertIsInstance(outcome, Placed)
+        return event.id
+
     # who answers
+
+    async def test_reaction_of_the_agent(self) -> None:
+        """An agent's event about a visitor's message is no answer."""
+        await self.open_desk()
+        asked = await self.asked(2)
+        await self.react("anna", asked[0])
+        await self.read_all("anna")
+        self.assertEqual(await self.given("bert"), asked)
+
+    async def test_reaction_of_the_visitor(self) -> None:
+        """A visitor's event goes to the next agent with the messages, once, and waits if there is none."""
+        await self.open_desk()
+        asked = await self.asked(2)
+        asked.append(await self.react("visitor-1", asked[0]))
+        await self.read_all("anna")
+        asked.append(await self.react("visitor-1", asked[1]))
+        self.assertEqual(await self.given("bert"), asked)
+        await self.read_all("bert")
+        # Anna got all but the last.
+        self.assertEqual(await self.given("anna"), asked[3:])
 
     async def test_read_and_not_answered(self) -> None:
         """Messages that were acknowledged and never answered go to the next agent, under the same ids."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.protocol.auth import HandshakeRules, TokenRules
 from tests.protocol.bad_changes import BadChangeRules
 from tests.protocol.badframes import BadFrameRules
-from tests.protocol.changes import ChangeResendRules, ChangeRules
+from tests.protocol.changed_again import ChangeResendRules
+from tests.protocol.changes import ChangeRules
 from tests.protocol.connect import ConnectRules
 from tests.protocol.control import ControlRules, HistoryRules
 from tests.protocol.cursors import CursorRules
