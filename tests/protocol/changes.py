@@ -304,6 +304,8 @@ class ChangeRules(Changing):
         await self.eventually(in_changes)
         page = await self.history(second, all=True)
         self.assertEqual([message["id"] for message in page["messages"]], [asked])
+        # Else the agents of later tests would get this visitor.
+        await second.say(visitor.connected["userId"], "here I am")
 
     async def test_order_of_answers(self) -> None:
         """A change holds up the frames behind it: answers and places are in the order of the frames."""
