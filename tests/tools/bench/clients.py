@@ -192,13 +192,16 @@ class Sender(Client):
         self,
         watch: Watch,
         user: str,
-        to: str | list[str],
+        to: str | list[str] | dict[str, str],
         mark: bytes,
         window: int = 0,
         msg_bytes: int = 60,
         **fields: Any,
     ) -> None:
-        """`mark` must hold one %012d: what becomes of it is the clientMsgId. `msg_bytes`: of the text."""
+        """`to`: a user, a list of users, or the fields that name a room.
+
+        `mark` must hold one %012d: what becomes of it is the clientMsgId. `msg_bytes`: of the text.
+        """
         super().__init__(watch, user, **fields)
         self.window = window
         self.sent = 0
@@ -207,7 +210,7 @@ class Sender(Client):
         self.latencies: list[float] | None = None
         self.sent_at: dict[int, float] = {}
         self._mark = mark
-        target = {"to": to} if isinstance(to, str) else {"group": to}
+        target = to if isinstance(to, dict) else {"to": to} if isinstance(to, str) else {"group": to}
         rest = json.dumps({**target, "msg": "x" * msg_bytes}, separators=(",", ":"))
         self._payload = b'{"clientMsgId":"' + mark + b'",' + rest[1:].encode()
         size = len(self._payload % 0)

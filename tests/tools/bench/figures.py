@@ -11,6 +11,7 @@ from tests.tools.bench.nodes import across, many
 from tests.tools.bench.one_to_one import one_to_one
 from tests.tools.bench.plan import Figure
 from tests.tools.bench.profile import profile
+from tests.tools.bench.rooms import rooms
 from tests.tools.bench.routings import routings
 
 FIGURES: dict[str, Figure] = {
@@ -20,6 +21,7 @@ FIGURES: dict[str, Figure] = {
     "latency": latency,
     "logins": logins,
     "group": group,
+    "room": rooms,
     "across": across,
     "nodes": many,
     "routings": routings,
