@@ -19,6 +19,7 @@ from playwright.sync_api import (
     BrowserContext,
     Locator,
     Page,
+    Playwright,
     ViewportSize,
     expect,
     sync_playwright,
@@ -33,6 +34,11 @@ _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"
 
 
 _VIEWPORT: ViewportSize = {"width": 1280, "height": 800}
+
+
+def launch(playwright: Playwright) -> Browser:
+    """A headless browser."""
+    return playwright.chromium.launch(executable_path=PROGRAM, args=_ARGUMENTS, timeout=WAIT_MS)
 
 
 class BrowserThread:
@@ -62,7 +68,7 @@ class BrowserThread:
     def _work(self) -> None:
         expect.set_options(timeout=WAIT_MS)
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=PROGRAM, args=_ARGUMENTS, timeout=WAIT_MS)
+            browser = launch(playwright)
             while (job := self._jobs.get()) is not None:
                 job(browser)
             browser.close()
@@ -86,10 +92,11 @@ class Visitors:
         self._contexts: list[BrowserContext] = []
         self._folders: list[Path] = []
         self.complaints: list[str] = []
+        self.defaults: dict[str, Any] = {"viewport": _VIEWPORT}
 
     def context(self, **options: Any) -> BrowserContext:
         """A new profile."""
-        return self._made(self._browser.new_context(**{"viewport": _VIEWPORT, **options}))
+        return self._made(self._browser.new_context(**{**self.defaults, **options}))
 
     def locked(self, **profile: Any) -> BrowserContext:
         """A new browser whose profile has these preferences, such as blocked storage."""

@@ -47,7 +47,9 @@ def axe() -> str:
     return Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
 
 
-class AccessTests(unittest.TestCase):
+class Looking(unittest.TestCase):
+    """Notes what axe finds."""
+
     timeout = 600
 
     def setUp(self) -> None:
@@ -65,12 +67,14 @@ class AccessTests(unittest.TestCase):
                 where = f"{state}: {found['impact']} {found['id']} at {spot['target']}"
                 self.wrong.append(f"{where}: {spot['html'][:150]} {spot['failureSummary'][:200]}")
 
+    def all_well(self) -> None:
+        self.assertEqual(self.wrong, [], "\n" + "\n".join(sorted(set(self.wrong))))
+
+
+class AccessTests(Looking):
     def context(self, visitors: Visitors, scheme: Any, locale: str) -> BrowserContext:
         """A page that lets axe in. It has no transitions, as axe would measure half changed colours."""
         return visitors.context(color_scheme=scheme, locale=locale, bypass_csp=True, reduced_motion="reduce")
-
-    def all_well(self) -> None:
-        self.assertEqual(self.wrong, [], "\n" + "\n".join(sorted(set(self.wrong))))
 
     def chat(self, home: BrowserContext, look: str) -> None:
         page = home.new_page()

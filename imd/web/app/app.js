@@ -1,11 +1,14 @@
 // The chat and the agents' desk: signing in, the open conversation, the link to the node.
 import { batched, h, icon } from "../lib/dom.js";
 import { initial, tint } from "../lib/format.js";
-import { addressOf, List, othersOf } from "./list.js";
+import { addressOf, List, placeAt } from "./list.js";
 import { loginView, onlyTime, remembered } from "./login.js";
 import { lookAndLanguage } from "./menu.js";
 import { nodeSettings } from "../lib/node.js";
+import { reasonOf } from "./bubble.js";
+import { RoomDialog } from "./room.js";
 import { Session } from "./session.js";
+import { StartDialog } from "./start.js";
 import { t } from "../lib/text.js";
 import { Thread } from "./thread.js";
 
@@ -26,8 +29,10 @@ class App {
     this.title = batched(() => this.#drawTitle());
     session.addEventListener("change", () => this.#changed());
     session.addEventListener("arrived", ({ detail }) => this.#arrived(detail));
+    session.addEventListener("altered", ({ detail }) => this.#altered(detail));
     session.addEventListener("state", () => this.#linkChanged());
     session.addEventListener("left", () => this.#end(false));
+    session.addEventListener("refused", ({ detail }) => this.#notDone(detail));
     this.onHash = () => this.#open(true);
     this.onKey = (event) => this.#key(event);
     window.addEventListener("hashchange", this.onHash);
@@ -45,6 +50,7 @@ class App {
     document.removeEventListener("keydown", this.onKey);
     this.thread?.close();
     this.list.close();
+    this.room?.close();
     this.ended(refused);
   }
 
@@ -55,10 +61,11 @@ class App {
     this.thread?.close();
     this.list?.close();
     this.thread = null;
-    this.list = new List(session, () => this.dialog.showModal());
+    this.list = new List(session, () => this.dialog.open());
     this.link = h("div", { class: "link", hidden: true });
     this.menu = this.#menu();
-    this.dialog = this.#newDialog();
+    this.room?.close();
+    this.dialog = new StartDialog(session);
     const search = h("input", {
       class: "field search",
       type: "search",
@@ -83,7 +90,7 @@ class App {
     );
     const add = h(
       "button",
-      { class: "button-icon accent", type: "button", title: t("list.new"), "aria-label": t("list.new"), onclick: () => this.dialog.showModal() },
+      { class: "button-icon accent", type: "button", title: t("list.new"), "aria-label": t("list.new"), onclick: () => this.dialog.open() },
       icon("plus"),
     );
     this.side = h(
@@ -96,7 +103,7 @@ class App {
     this.main = h("div", { class: "main" });
     const heading = h("h1", { class: "hidden-text" }, t(mode === "desk" ? "app.agent" : "app.chat"));
     this.root = h("main", { class: "app" }, heading, this.side, this.main, this.link);
-    document.body.replaceChildren(this.root, this.menu, this.dialog, this.announcer);
+    document.body.replaceChildren(this.root, this.menu, this.dialog.element, this.announcer);
     this.list.draw();
     this.#open(false);
     this.#linkChanged();
@@ -129,47 +136,23 @@ class App {
     return h("label", { class: "switch" }, toggle, h("span", { class: "switch-track", "aria-hidden": "true" }), words);
   }
 
-  #newDialog() {
-    const names = h("input", { id: "names", class: "field", autocomplete: "off", autocapitalize: "none", spellcheck: "false", required: true, placeholder: "alice, bob" });
-    const dialog = h(
-      "dialog",
-      { class: "dialog", "aria-labelledby": "new-title", onclose: () => (names.value = "") },
-      h(
-        "form",
-        {
-          method: "dialog",
-          onsubmit: () => {
-            const others = names.value.split(/[,，;；\n]/).map((name) => name.trim().slice(0, 128)).filter(Boolean);
-            if (others.length) location.hash = addressOf(others);
-          },
-        },
-        h("h2", { id: "new-title" }, t("new.title")),
-        h("label", { for: "names" }, t("new.names")),
-        names,
-        h("p", { class: "hint" }, t("new.hint")),
-        h(
-          "div",
-          { class: "dialog-buttons" },
-          h("button", { class: "button secondary", type: "button", onclick: () => dialog.close() }, t("cancel")),
-          h("button", { class: "button", type: "submit" }, t("new.go")),
-        ),
-      ),
-    );
-    return dialog;
-  }
-
   /** Show the conversation that the address names. */
   #open(byHand) {
     const { session } = this;
-    const others = othersOf(location.hash, session.me);
-    const conversation = others && session.store.conversation(others);
+    const place = placeAt(location.hash, session.me);
+    const conversation = place && session.store.conversation(place);
     if (this.thread && conversation === this.thread.conversation) return;
+    this.room?.close();
     this.thread?.close();
     this.thread = null;
     session.store.open = conversation?.key ?? null;
     this.root.classList.toggle("with-thread", conversation !== null);
     if (conversation) {
-      this.thread = new Thread(session, conversation, { back: () => this.#back(), announce: (text) => this.#announce(text) });
+      this.thread = new Thread(session, conversation, {
+        back: () => this.#back(),
+        announce: (text) => this.#announce(text),
+        details: () => this.#details(conversation),
+      });
       this.main.replaceChildren(this.thread.element);
       // On a phone the keyboard would cover the messages.
       this.thread.begin(byHand && matchMedia("(hover: hover)").matches);
@@ -186,8 +169,24 @@ class App {
     const { conversation } = this.thread;
     history.pushState(null, "", location.pathname + location.search);
     this.#open(true);
-    const address = addressOf(conversation.others.length ? conversation.others : [this.session.me]);
+    const address = addressOf(conversation, this.session.me);
     (this.list.element.querySelector(`a[href="${CSS.escape(address)}"]`) ?? this.search).focus();
+  }
+
+  /** A room's members and settings. */
+  #details(conversation) {
+    this.room?.close();
+    this.room = new RoomDialog(this.session, conversation);
+    document.body.append(this.room.element);
+    this.room.open();
+  }
+
+  /** A room's action that was refused: its dialog tells, or the strip at the edge. */
+  #notDone(entry) {
+    const words = t("room.refused", { why: reasonOf(entry.error?.code) });
+    if (this.dialog.refused(entry, words) || this.room?.refused(entry, words)) return;
+    this.#showLink(words);
+    this.hiding = setTimeout(() => (this.link.hidden = true), BACK_MS);
   }
 
   #key(event) {
@@ -203,7 +202,7 @@ class App {
       this.search.focus();
       event.preventDefault();
     } else if (!typing && event.key === "n" && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      this.dialog.showModal();
+      this.dialog.open();
       event.preventDefault();
     }
   }
@@ -214,6 +213,7 @@ class App {
     if (this.over) return;
     this.list.drawSoon();
     this.thread?.drawSoon();
+    this.room?.drawSoon();
     this.title();
   }
 
@@ -221,6 +221,14 @@ class App {
     const { thread, session } = this;
     if (!thread || message.userId === session.me) return;
     if (session.keyOf(message) === thread.conversation.key) thread.arrived(message);
+  }
+
+  /** A message on the screen looks different: said to who does not see it. */
+  #altered({ kind, of, userId }) {
+    const message = this.session.store.view.get(of);
+    if (!this.thread || !message || userId === this.session.me || kind === "react") return;
+    if (this.session.keyOf(message) !== this.thread.conversation.key) return;
+    this.#announce(t(kind === "recall" ? "message.is.recalled" : "message.is.edited"));
   }
 
   #drawTitle() {
@@ -242,6 +250,7 @@ class App {
     const { state, code, permanent, reason } = session.state;
     if (state === "closed" && permanent && code === 4001) return this.#refused(reason);
     this.root.dataset.link = state;
+    this.thread?.drawSoon(); // the cluster may have events now
     this.dot.className = `dot ${state}`;
     if (state === "open") return this.#linkBack();
     if (session.paused) return this.#showLink(null);

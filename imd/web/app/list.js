@@ -2,20 +2,27 @@
 import { batched, h, icon } from "../lib/dom.js";
 import { duration, fullTime, shortTime } from "../lib/format.js";
 import { language, t } from "../lib/text.js";
-import { avatar, shownName, titleOf } from "./thread.js";
+import { excerpt } from "./lines.js";
+import { avatar, nameFor, titleOf } from "./names.js";
 
 const TICK_MS = 15_000;
 const MOST = 200; // rows drawn at first, and added each time
 
-/** The address of a conversation: #alice, or #alice,bob for a group. */
-export const addressOf = (others) => `#${others.map(encodeURIComponent).join(",")}`;
+const ROOM = "#room:"; // a colon in a name is written as %3A
 
-/** The users that an address names; null if there are none. */
-export function othersOf(address, me) {
+/** The address of a conversation: #alice, #alice,bob for a group, #room:r-… */
+export function addressOf({ room, others }, me) {
+  if (room) return ROOM + room;
+  return `#${(others.length ? others : [me]).map(encodeURIComponent).join(",")}`;
+}
+
+/** The conversation that an address names, {room} or {others}; null if there is none. */
+export function placeAt(address, me) {
+  if (address.startsWith(ROOM)) return { room: address.slice(ROOM.length) };
   try {
     const names = address.replace(/^#/, "").split(",").filter(Boolean).map(decodeURIComponent);
     if (!names.length) return null;
-    return [...new Set(names)].filter((name) => name !== me).sort();
+    return { others: [...new Set(names)].filter((name) => name !== me).sort() };
   } catch {
     return null;
   }
@@ -53,11 +60,13 @@ export class List {
     for (const conversation of store.conversations.values()) {
       const draft = conversation.key === store.open ? "" : store.draft(conversation.key);
       const out = waiting.get(conversation.key);
-      if (!conversation.last && !out && !draft && conversation.key !== store.open) continue;
+      const isOpen = conversation.key === store.open;
+      if (conversation.room ? !isOpen && (conversation.gone || !conversation.about) : !conversation.last && !out && !draft && !isOpen) continue;
       const title = titleOf(conversation);
       if (this.words && !title.toLocaleLowerCase().includes(this.words)) continue;
       const last = out ? { ...out, userId: session.me, time: out.queuedAt } : { ...conversation.last, time: conversation.last?.sendTime };
-      entries.push({ conversation, title, draft, last, unread: store.unread(conversation), time: last.time ?? session.now() });
+      const time = last.time ?? (conversation.room ? 0 : session.now());
+      entries.push({ conversation, title, draft, last, unread: store.unread(conversation), time });
     }
     return entries.sort((a, b) => b.time - a.time);
   }
@@ -96,11 +105,13 @@ export class List {
     for (const entry of waiting) entry.since = waitsSince(entry.conversation, this.session.now());
     waiting.sort((a, b) => a.since - b.since);
     const visitors = entries.filter((entry) => entry.conversation.isVisitors && !isWaiting(entry));
-    const people = entries.filter((entry) => !entry.conversation.isVisitors);
+    const rooms = entries.filter((entry) => entry.conversation.room);
+    const people = entries.filter((entry) => !entry.conversation.isVisitors && !entry.conversation.room);
     const nobody = h("div", { class: "list-empty" }, h("p", { class: "strong" }, t("desk.waiting.none")), h("p", {}, t("desk.waiting.hint")));
     return [
       ...this.#section(t("desk.waiting"), waiting, nobody),
       ...this.#section(t("desk.visitors"), visitors),
+      ...this.#section(t("desk.rooms"), rooms),
       ...this.#section(t("desk.people"), people),
     ];
   }
@@ -116,16 +127,20 @@ export class List {
   }
 
   #row({ conversation, title, draft, last, unread, time, since }) {
-    const open = conversation.key === this.session.store.open;
-    const from = draft ? t("list.draft") : last.userId === this.session.me ? t("list.you") : conversation.isGroup && last.userId ? `${shownName(last.userId)}: ` : "";
+    const { store, me } = this.session;
+    const open = conversation.key === store.open;
+    const isLine = last.kind === "room" || last.recalled;
+    const isMine = last.userId === me;
+    const from = draft ? t("list.draft") : isLine || !last.userId ? "" : isMine ? t("list.you") : conversation.isGroup ? `${nameFor(last.userId, me)}: ` : "";
     const failed = last.state === "failed";
-    const preview = (draft || last.msg || "").slice(0, 200);
+    const preview = draft ? draft.slice(0, 200) : last.userId ? excerpt(last, me) : "";
+    const named = unread > 0 && conversation.isGroup && store.mentions(conversation);
     return h(
       "li",
       {},
       h(
         "a",
-        { class: `row${unread ? " unread" : ""}`, href: addressOf(conversation.others.length ? conversation.others : [this.session.me]), "aria-current": open ? "true" : undefined },
+        { class: `row${unread ? " unread" : ""}`, href: addressOf(conversation, me), "aria-current": open ? "true" : undefined },
         avatar(conversation),
         h(
           "span",
@@ -136,17 +151,18 @@ export class List {
             h("span", { class: "row-title" }, title),
             since
               ? h("span", { class: "waits" }, t("desk.wait", { time: duration(this.session.now() - since, language()) }))
-              : last.time && h("time", { class: "row-time", title: fullTime(time, language()) }, shortTime(time, language(), t)),
+              : last.time > 0 && h("time", { class: "row-time", title: fullTime(time, language()) }, shortTime(time, language(), t)),
           ),
           h(
             "span",
             { class: "row-bottom" },
             h(
               "span",
-              { class: `row-preview${failed ? " failed" : ""}` },
+              { class: `row-preview${failed ? " failed" : ""}${isLine && !draft ? " quiet" : ""}` },
               from && h("span", { class: draft ? "draft" : "from" }, from),
               preview,
             ),
+            named ? h("span", { class: "badge named", role: "img", "aria-label": t("mention.badge") }, "@") : null,
             unread ? h("span", { class: "badge", role: "img", "aria-label": t("list.unread", { n: unread }) }, unread > 99 ? "99+" : String(unread)) : null,
           ),
         ),

@@ -14,7 +14,8 @@ function keepText(key, text) {
   }
 }
 
-function choice(name, legend, options, chosen, choose) {
+/** One of several values, as a fieldset. */
+export function choice(name, legend, options, chosen, choose) {
   return h(
     "fieldset",
     { class: "choice" },

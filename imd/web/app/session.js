@@ -2,12 +2,15 @@
 import { channelOf } from "../lib/dom.js";
 import { Client } from "../client/imd.js";
 import { websocketUrl } from "../lib/node.js";
-import { keyOf, othersIn, Store } from "./store.js";
+import { Quotes } from "./quotes.js";
+import { Rooms } from "./rooms.js";
+import { keyOf, placeOf, Run, Store } from "./store.js";
 
 const PAGE = 50;
 const RECENT = 200;
 
-/** Fires `change` (conversations or outbox), `state`, `arrived` (detail: the message). */
+/** Fires `change` (conversations or outbox), `state`, `arrived` (detail: the message), `altered` (detail: the edit, recall or
+ *  reaction), `refused` (detail: a room's action that failed). */
 export class Session extends EventTarget {
   client;
   store;
@@ -20,6 +23,7 @@ export class Session extends EventTarget {
   #reading = false;
   #again = false; // read once more when the present reading ends
   #gap = false; // messages may be missing
+  #gapInRooms = false;
   #pages = new Map(); // key → promise of the page that is being read
   #prefix;
 
@@ -30,6 +34,8 @@ export class Session extends EventTarget {
     this.me = who.userId;
     this.#prefix = `imd.${who.mode}.${this.me}`;
     this.store = new Store(this.#prefix, this.me);
+    this.rooms = new Rooms(this);
+    this.quotes = new Quotes(this);
     this.client = new Client({
       url: websocketUrl(settings),
       userId: this.me,
@@ -53,15 +59,29 @@ export class Session extends EventTarget {
     });
     this.client.on("gap", () => this.#readRecent(true));
     this.client.on("outbox", () => this.#fire("change"));
-    this.client.on("accepted", ({ id, sendTime, message }) => this.#accepted(message, id, sendTime));
-    this.client.on("failed", () => this.#fire("change"));
+    this.client.on("accepted", (detail) => this.#accepted(detail));
+    this.client.on("failed", ({ message }) => this.#failed(message));
     this.client.on("message", (message) => {
       if (this.store.add([message], true).length) this.#fire("arrived", message);
+      if (message.room) this.rooms.placed(message);
     });
+    this.client.on("sent", (message) => this.store.add([message]));
+    for (const kind of ["edit", "recall", "react"]) this.client.on(kind, (event) => this.#altered(event));
+    this.client.on("room", (event) => this.rooms.heard(event));
+  }
+
+  #altered(event) {
+    this.store.apply(event);
+    this.#fire("altered", event);
   }
 
   start() {
     this.client.start();
+  }
+
+  /** The cluster has rooms, edits, recalls, reactions and replies. */
+  get events() {
+    return this.client.features.includes("events");
   }
 
   /** The time by the node's clock, as messages carry it. This browser's may be wrong. */
@@ -100,11 +120,11 @@ export class Session extends EventTarget {
 
   // ---- sending
 
-  /** Put a message into the outbox. Throws ImdError. */
-  send(conversation, text) {
-    const { others } = conversation;
-    const to = others.length > 1 ? { group: others } : { to: others[0] ?? this.me };
-    return this.client.send({ ...to, msg: text });
+  /** Put a message into the outbox. `more`: replyTo, mentions. Throws ImdError. */
+  send(conversation, text, more = {}) {
+    const { others, room } = conversation;
+    const to = room ? { room } : others.length > 1 ? { group: others } : { to: others[0] ?? this.me };
+    return this.client.send({ ...to, msg: text, ...more });
   }
 
   /** The entries of the outbox for a conversation that are not among its messages. */
@@ -113,19 +133,37 @@ export class Session extends EventTarget {
   }
 
   keyOf(message) {
-    return keyOf(othersIn(message, this.me));
+    return keyOf(placeOf(message, this.me));
   }
 
+  /** Null for an entry that is no message. */
   keyOfOutgoing(entry) {
-    return this.keyOf({ ...entry, userId: this.me });
+    return entry.kind ? null : this.keyOf({ ...entry, userId: this.me });
   }
 
-  #accepted(message, id, sendTime) {
-    const { clientMsgId, to, group, msg, contentType } = message;
-    const accepted = { id, clientMsgId, userId: this.me, to, group, msg, contentType, sendTime };
-    this.store.add([accepted]);
-    // The node sends no copy to the sender's other devices: the other tabs get one from here.
-    this.#channel.postMessage({ accepted });
+  #accepted(detail) {
+    const { id, sendTime, changed, message } = detail;
+    const { kind, state, error, queuedAt, ...said } = message;
+    if (kind === "room") {
+      if (changed) this.rooms.accepted(detail);
+    } else if (kind) {
+      this.store.show(this.store.view.accepted(detail, this.me));
+    } else {
+      const accepted = { ...said, id, userId: this.me, sendTime };
+      this.store.add([accepted]);
+      // A node of a cluster without events sends no copy to the sender's other devices: the other tabs get one from here.
+      this.#channel.postMessage({ accepted });
+    }
+    this.#fire("change");
+  }
+
+  /** A room's action has no place on the screen where it could stay as failed. */
+  #failed(entry) {
+    if (entry.kind === "room") {
+      this.client.cancel(entry.clientMsgId);
+      this.#fire("refused", entry);
+    }
+    this.#fire("change");
   }
 
   #fromAnotherTab({ accepted, left }) {
@@ -141,6 +179,7 @@ export class Session extends EventTarget {
   /** Read the newest messages of all conversations: after each connect, as other devices may have sent some. */
   async #readRecent(gap = false) {
     this.#gap ||= gap;
+    this.#gapInRooms ||= gap;
     this.#again = true;
     if (this.#reading) return;
     this.#reading = true;
@@ -156,6 +195,14 @@ export class Session extends EventTarget {
     }
     const open = this.store.conversations.get(this.store.open);
     if (open && !open.asked) this.readNewest(open).catch(() => {});
+    if (this.events) this.#readRooms().catch(() => {}); // the next connection reads again
+  }
+
+  async #readRooms() {
+    await this.rooms.read();
+    const all = this.#gapInRooms;
+    this.#gapInRooms = false;
+    await this.rooms.readNewest(all);
   }
 
   #take({ messages, more }) {
@@ -164,13 +211,14 @@ export class Session extends EventTarget {
     this.#gap = false;
     this.older = more;
     this.store.add(messages);
-    if (!more) for (const conversation of this.store.conversations.values()) conversation.complete = true;
+    if (!more) for (const conversation of this.store.conversations.values()) conversation.complete ||= !conversation.room;
     this.#fire("change");
   }
 
   /** Find more conversations: read the page of all messages before the oldest one. */
   async readOlderConversations() {
-    const oldest = [...this.store.conversations.values()].map(({ messages }) => messages[0]?.id).filter(Boolean).sort()[0];
+    const listed = [...this.store.conversations.values()].filter(({ room }) => !room);
+    const oldest = listed.map(({ messages }) => messages[0]?.id).filter(Boolean).sort()[0];
     const { messages, more } = await this.client.history({ all: true, limit: RECENT, before: oldest });
     this.older = more;
     this.store.add(messages);
@@ -179,22 +227,65 @@ export class Session extends EventTarget {
 
   readNewest(conversation) {
     conversation.asked = true;
+    // A room's newest messages are in no page of all conversations.
+    if (conversation.room) return this.#page(conversation, { limit: PAGE }, (page) => this.store.takeNewest(conversation, page));
     if (conversation.complete || conversation.messages.length >= PAGE) return Promise.resolve();
     return this.readOlder(conversation);
   }
 
-  /** Read the page before a conversation's oldest message. Rejects with ImdError. */
+  /** Read the page before the oldest message on the screen. Rejects with ImdError. */
   readOlder(conversation) {
-    const { key, others, messages } = conversation;
-    if (conversation.complete) return Promise.resolve();
+    const run = conversation.onScreen;
+    if (run.complete) return Promise.resolve();
+    return this.#page(conversation, { before: run.messages[0]?.id, limit: PAGE }, ({ messages, more }) => {
+      run.complete = !more;
+      this.#put(conversation, run, messages);
+    });
+  }
+
+  /** Read the page after the newest message on the screen, until the newest messages are reached. Rejects with ImdError. */
+  readNewer(conversation) {
+    const { past } = conversation;
+    if (!past) return Promise.resolve();
+    return this.#page(conversation, { after: past.last?.id, limit: PAGE }, ({ messages, moreAfter }) => {
+      this.#put(conversation, past, messages);
+      if (!moreAfter || past.last.id >= conversation.messages[0]?.id) this.#join(conversation, past);
+    });
+  }
+
+  /** Show the messages around one that is not there. False if it cannot be read. Rejects with ImdError. */
+  async readAround(conversation, id) {
+    const past = new Run();
+    await this.#page(conversation, { around: id, limit: PAGE }, ({ messages, more, moreAfter }) => {
+      past.complete = !more;
+      this.#put(conversation, past, messages);
+      if (!past.has(id)) return;
+      conversation.past = past;
+      if (!moreAfter || past.last.id >= conversation.messages[0]?.id) this.#join(conversation, past);
+    });
+    return past.has(id);
+  }
+
+  #put(conversation, run, messages) {
+    if (run === conversation) this.store.add(messages);
+    else for (const message of messages) run.put(this.store.seen(message));
+  }
+
+  /** The older messages have reached the newest ones: both are one run again. */
+  #join(conversation, past) {
+    conversation.past = null;
+    this.store.add(past.messages);
+    conversation.complete = past.complete;
+  }
+
+  /** One page of a conversation at a time. */
+  #page(conversation, which, take) {
+    const { key, others, room } = conversation;
     if (!this.#pages.has(key)) {
-      const whose = others.length > 1 ? { group: others } : { with: others[0] ?? this.me };
+      const whose = room ? { room } : others.length > 1 ? { group: others } : { with: others[0] ?? this.me };
       const page = this.client
-        .history({ ...whose, before: messages[0]?.id, limit: PAGE })
-        .then(({ messages, more }) => {
-          conversation.complete = !more;
-          this.store.add(messages);
-        })
+        .history({ ...whose, ...which })
+        .then(take)
         .finally(() => {
           this.#pages.delete(key);
           this.#fire("change");

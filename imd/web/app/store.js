@@ -1,4 +1,5 @@
-// The conversations of one user: messages in order, each once; unread counts; drafts. No network, no elements.
+// The conversations of one user: messages in order, each once, as they are now; unread counts; drafts. No network, no elements.
+import { View } from "../client/imd.js";
 import { kept } from "../lib/dom.js";
 import { isVisitor } from "../lib/format.js";
 
@@ -15,38 +16,64 @@ export function othersIn(message, me) {
   return [...new Set(all)].filter((name) => name !== me).sort();
 }
 
-export const keyOf = (others) => JSON.stringify(others);
+/** Where a message belongs: {room}, or {others}. */
+export const placeOf = (message, me) => (message.room ? { room: message.room } : { others: othersIn(message, me) });
 
-class Conversation {
+/** Keys of rooms and of users cannot be equal: a list begins with a bracket. */
+export const keyOf = ({ room, others }) => (room ? `room:${room}` : JSON.stringify(others));
+
+/** Messages in the order of their ids, with the room's events among them. */
+export class Run {
   messages = [];
-  complete = false; // the oldest message is here
-  asked = false; // its newest page has been read
-
-  constructor(others) {
-    this.others = others;
-    this.key = keyOf(others);
-    this.isVisitors = others.length === 1 && isVisitor(others[0]);
-    this.isGroup = others.length > 1;
-  }
 
   get last() {
     return this.messages.at(-1);
   }
 
-  /** Insert a message in its place; false if it is there already. */
-  insert(message) {
+  /** Put a message in its place, or in place of what it was. True if it was not there. */
+  put(message) {
     const { messages } = this;
     let place = messages.length;
     while (place > 0 && messages[place - 1].id > message.id) place--;
-    if (messages[place - 1]?.id === message.id) return false;
+    if (messages[place - 1]?.id === message.id) {
+      messages[place - 1] = message;
+      return false;
+    }
     messages.splice(place, 0, message);
     return true;
+  }
+
+  has(id) {
+    return this.messages.some((message) => message.id === id);
+  }
+}
+
+class Conversation extends Run {
+  complete = false; // the oldest message is here
+  asked = false; // its newest page has been read
+  past = null; // a run of older messages that does not reach the newest ones, with `complete`: shown instead
+  about = null; // of a room: as the list of rooms has it
+  gone = false; // of a room: this user is no member any more
+
+  constructor({ room, others = [] }) {
+    super();
+    this.room = room ?? null;
+    this.others = others;
+    this.key = keyOf({ room, others });
+    this.isVisitors = others.length === 1 && isVisitor(others[0]);
+    this.isGroup = others.length > 1 || this.room !== null;
+  }
+
+  /** Of these messages one part is on the screen. */
+  get onScreen() {
+    return this.past ?? this;
   }
 }
 
 /** Fires `change`. `prefix` begins its keys in the storage. */
 export class Store extends EventTarget {
   conversations = new Map();
+  view = new View();
   open = null; // the key of the conversation on the screen
   #marks; // key → {read, unread}: ids of the newest read message and of the first unread one
   #drafts;
@@ -62,55 +89,102 @@ export class Store extends EventTarget {
     for (const message of kept.get(`${prefix}.recent`, [])) this.#insert(message);
     this.onStorage = (event) => this.#changedElsewhere(event);
     window.addEventListener("storage", this.onStorage);
+    this.onHide = () => this.#saving !== null && this.#save();
+    window.addEventListener("pagehide", this.onHide);
   }
 
   close() {
     window.removeEventListener("storage", this.onStorage);
+    window.removeEventListener("pagehide", this.onHide);
     if (this.#saving !== null) this.#save();
   }
 
   /** Remove the conversations from this browser's storage. */
   forget() {
     window.removeEventListener("storage", this.onStorage);
+    window.removeEventListener("pagehide", this.onHide);
     clearTimeout(this.#saving);
     this.#forgotten = true;
-    for (const name of ["recent", "marks", "drafts"]) kept.set(`${this.prefix}.${name}`, null);
+    for (const name of ["recent", "marks", "drafts", "rooms"]) kept.set(`${this.prefix}.${name}`, null);
   }
 
-  conversation(others) {
-    const key = keyOf(others);
-    if (!this.conversations.has(key)) this.conversations.set(key, new Conversation(others));
+  /** `place`: {room}, or {others}. */
+  conversation(place) {
+    const key = keyOf(place);
+    if (!this.conversations.has(key)) this.conversations.set(key, new Conversation(place));
     return this.conversations.get(key);
   }
 
-  /** Add messages in any order. `arrived`: they are new, not history. Returns the ones that were not there. */
+  of(message) {
+    return this.conversation(placeOf(message, this.me));
+  }
+
+  /** Add messages and a room's events, in any order. `arrived`: they are new, not history. Returns the ones that were not there. */
   add(messages, arrived = false) {
-    const added = messages.filter((message) => this.#insert(message) !== null);
-    if (arrived) this.#note(messages.filter((message) => message.userId !== this.me));
-    if (added.length || arrived) this.#changed();
+    const added = messages.filter((message) => this.#insert(message));
+    if (arrived) this.#note(messages.filter((message) => message.userId !== this.me && message.kind !== "room"));
+    this.changed();
     return added;
   }
 
   #insert(message) {
-    const conversation = this.conversation(othersIn(message, this.me));
-    if (!conversation.insert(message)) return null;
-    if (conversation.messages.length > MOST_IN_MEMORY && conversation.key !== this.open) {
-      conversation.messages.splice(0, MOST_IN_MEMORY / 2);
+    const conversation = this.of(message);
+    const fresh = conversation.put(this.seen(message));
+    if (conversation.past?.has(message.id)) conversation.past.put(this.seen(message));
+    if (fresh && conversation.messages.length > MOST_IN_MEMORY && conversation.key !== this.open) {
+      this.#drop(conversation.messages.splice(0, MOST_IN_MEMORY / 2));
       conversation.complete = false;
     }
-    return conversation;
+    return fresh;
   }
 
-  /** Drop messages up to an id: between them and the later ones some may be missing. */
+  /** A message as it is now, after what is known of it. */
+  seen(message) {
+    if (message.kind === "room") return message;
+    this.view.add(message);
+    return this.view.get(message.id);
+  }
+
+  /** Apply an edit, a recall or a reaction. */
+  apply(event) {
+    this.show(this.view.apply(event));
+  }
+
+  /** A message looks different: put it in its places as it is now. */
+  show(id) {
+    const message = id && this.view.get(id);
+    if (!message) return;
+    const conversation = this.of(message);
+    for (const run of [conversation, conversation.past]) if (run?.has(id)) run.put(message);
+    this.changed();
+  }
+
+  #drop(messages) {
+    for (const { id } of messages) this.view.remove(id);
+  }
+
+  /** Drop messages of pairs and groups up to an id: between them and the later ones some may be missing. */
   dropUpTo(id) {
-    for (const conversation of this.conversations.values()) {
-      conversation.messages = conversation.messages.filter((message) => message.id > id);
-      conversation.complete = conversation.asked = false;
-    }
+    for (const conversation of this.conversations.values()) if (!conversation.room) this.dropOf(conversation, id);
+  }
+
+  /** Drop a conversation's messages up to an id; all without one. */
+  dropOf(conversation, id = "~") {
+    this.#drop(conversation.messages.filter((message) => message.id <= id));
+    conversation.messages = conversation.messages.filter((message) => message.id > id);
+    conversation.complete = conversation.asked = false;
+  }
+
+  /** Add a conversation's newest page. Earlier messages stay if the page overlaps them: then nothing is missing in between. */
+  takeNewest(conversation, { messages, more }, gap = false) {
+    const overlaps = !gap && messages.some(({ id }) => conversation.has(id));
+    if (more && !overlaps) this.dropOf(conversation, messages.at(-1).id);
+    if (!more || !overlaps) conversation.complete = !more;
+    this.add(messages);
   }
 
   has(message) {
-    return this.conversations.get(keyOf(othersIn(message, this.me)))?.messages.some((one) => one.id === message.id) ?? false;
+    return this.conversations.get(keyOf(placeOf(message, this.me)))?.has(message.id) ?? false;
   }
 
   // ---- unread
@@ -119,15 +193,28 @@ export class Store extends EventTarget {
     return this.#marks[key]?.unread;
   }
 
-  unread(conversation) {
+  #unreadOf(conversation) {
     const from = this.firstUnread(conversation.key);
-    if (from === undefined) return 0;
-    return conversation.messages.filter((message) => message.id >= from && message.userId !== this.me).length || 1;
+    const isNew = (message) => message.id >= from && message.userId !== this.me && message.kind !== "room";
+    return from === undefined ? [] : conversation.messages.filter(isNew);
+  }
+
+  unread(conversation) {
+    if (this.firstUnread(conversation.key) === undefined) return 0;
+    return this.#unreadOf(conversation).length || 1;
+  }
+
+  /** An unread message names this user. */
+  mentions(conversation) {
+    return this.#unreadOf(conversation).some(({ mentions = [] }) => mentions.includes(this.me) || mentions.includes("@all"));
   }
 
   get totalUnread() {
     let total = 0;
-    for (const key of Object.keys(this.#marks)) total += this.unread(this.conversations.get(key) ?? { key, messages: [] });
+    for (const key of Object.keys(this.#marks)) {
+      const conversation = this.conversations.get(key);
+      if (!conversation?.gone) total += this.unread(conversation ?? { key, messages: [] });
+    }
     return total;
   }
 
@@ -137,14 +224,14 @@ export class Store extends EventTarget {
     const mark = this.#marks[key];
     if (last === undefined || (mark?.unread === undefined && (mark?.read ?? "") >= last.id)) return;
     this.#mark((marks) => (marks[key] = { read: last.id }));
-    if (mark?.unread !== undefined) this.#changed();
+    if (mark?.unread !== undefined) this.changed();
   }
 
   #note(news) {
     if (!news.length) return;
     this.#mark((marks) => {
       for (const message of news) {
-        const key = keyOf(othersIn(message, this.me));
+        const { key } = this.of(message);
         const { read = "", unread } = marks[key] ?? {};
         // Another tab, or this one before a reload, may have marked it as read.
         if (message.id <= read || (unread !== undefined && unread <= message.id)) continue;
@@ -181,7 +268,7 @@ export class Store extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  #changed() {
+  changed() {
     this.#saving ??= setTimeout(() => this.#save(), SAVE_MS);
     this.dispatchEvent(new Event("change"));
   }
@@ -191,15 +278,17 @@ export class Store extends EventTarget {
     clearTimeout(this.#saving);
     this.#saving = null;
     if (this.#forgotten) return;
-    const all = [...this.conversations.values()].flatMap(({ messages }) => messages.slice(-KEPT_MESSAGES));
+    const there = [...this.conversations.values()].filter(({ gone }) => !gone);
+    const all = there.flatMap(({ messages }) => messages.slice(-KEPT_MESSAGES));
     all.sort((a, b) => (a.id < b.id ? 1 : -1));
     const newest = [];
     let chars = 0;
     for (const message of all.slice(0, KEPT_MESSAGES)) {
-      chars += message.msg.length;
+      chars += message.msg?.length ?? 0;
       if (chars > KEPT_CHARS) break;
       newest.push(message);
     }
     kept.set(`${this.prefix}.recent`, newest.reverse());
+    kept.set(`${this.prefix}.rooms`, there.map(({ about }) => about).filter(Boolean));
   }
 }

@@ -1,29 +1,22 @@
-// One conversation on the screen: its messages, and the field to write in.
+// One conversation on the screen: its messages in their order, scrolled and read.
 import { batched, h, icon } from "../lib/dom.js";
-import { clockTime, dayName, dayNumber, fullTime, initial, isVisitor, linked, tint } from "../lib/format.js";
+import { dayName, dayNumber } from "../lib/format.js";
 import { language, t } from "../lib/text.js";
+import { MessageMenu } from "./actions.js";
+import { messageItem } from "./bubble.js";
+import { Composer } from "./composer.js";
+import { Hands } from "./hands.js";
+import { lineOf } from "./lines.js";
+import { avatar, shownName, titleOf } from "./names.js";
+import { pendingIn, withPending } from "../lib/pending.js";
 
 const FIRST = 60; // messages drawn at first, and added each time
 const NEAR_BOTTOM = 80; // pixels
 const NEAR_TOP = 250;
 const RUN_MS = 5 * 60_000; // messages of one sender within that time belong together
-const DRAFT_MS = 300;
+const FLASH_MS = 1600; // a message that was looked for stands out
 
-/** The name that people see. */
-export const shownName = (name) => (isVisitor(name) ? t("name.visitor", { id: name.slice(8, 12).toUpperCase() }) : name);
-
-export function titleOf(conversation) {
-  if (!conversation.others.length) return t("name.self");
-  return conversation.others.map(shownName).join(", ");
-}
-
-export function avatar(conversation) {
-  const { others, isGroup, key } = conversation;
-  const face = isGroup ? icon("people") : isVisitor(others[0] ?? "") ? others[0].slice(8, 10).toUpperCase() : initial(others[0] ?? "•");
-  return h("span", { class: `avatar tint-${tint(isGroup ? key : (others[0] ?? ""))}`, "aria-hidden": "true" }, face);
-}
-
-/** The view of a conversation. `actions`: {back, announce}. Call `close` when it is removed. */
+/** The view of a conversation. `actions`: {back, announce, details}. Call `close` when it is removed. */
 export class Thread {
   constructor(session, conversation, actions) {
     this.session = session;
@@ -45,69 +38,62 @@ export class Thread {
 
   close() {
     this.closed = true;
-    this.#keepDraft();
+    this.composer.close();
+    this.messageMenu.close();
+    this.conversation.past = null;
     this.sizes.disconnect();
     document.removeEventListener("visibilitychange", this.onSeen);
     window.removeEventListener("focus", this.onSeen);
   }
 
   #build() {
-    const { conversation } = this;
+    const { session, conversation, actions } = this;
     const name = titleOf(conversation);
-    const about = conversation.isGroup
-      ? t("name.members", { n: conversation.others.length + 1, names: [...conversation.others.map(shownName), this.session.me].join(", ") })
-      : conversation.isVisitors
-        ? t("name.visitor.kind")
-        : "";
     this.top = h("p", { class: "thread-top" });
     this.list = h("ol", { class: "messages" });
+    this.hands = new Hands(this);
     // Focusable, so that the keyboard scrolls it.
     const log = { role: "log", "aria-live": "off", "aria-label": t("thread.label", { name }), tabindex: "0" };
     this.scroller = h("div", { class: "scroller", ...log, onscroll: () => this.#scrolled() }, this.top, this.list);
     this.jump = h(
       "button",
-      { class: "jump", type: "button", hidden: true, title: t("thread.jump"), onclick: () => this.#toBottom() },
+      { class: "jump", type: "button", hidden: true, title: t("thread.jump"), onclick: () => this.#leavePast() },
       icon("down"),
       h("span", {}),
     );
-    this.input = h("textarea", {
-      rows: 1,
-      class: "compose-text",
-      "aria-label": t("compose.label", { name }),
-      placeholder: t("compose.placeholder"),
-      enterkeyhint: "send",
-      autocomplete: "off",
-      oninput: () => this.#edited(),
-      onkeydown: (event) => this.#key(event),
+    this.composer = new Composer(session, conversation, {
+      sent: () => this.#sent(),
+      back: actions.back,
+      up: () => this.hands.focusLast(),
+      announce: actions.announce,
     });
-    this.input.value = this.session.store.draft(conversation.key);
-    this.button = h("button", { class: "send", type: "submit", title: t("compose.send"), "aria-label": t("compose.send") }, icon("send"));
-    this.warning = h("p", { class: "compose-warning", role: "alert" });
-    const form = h(
-      "form",
-      {
-        class: "compose",
-        onsubmit: (event) => {
-          event.preventDefault();
-          this.#send();
-        },
-      },
-      this.warning,
-      h("div", { class: "compose-row" }, this.input, this.button),
-    );
+    this.messageMenu = new MessageMenu(session, conversation, {
+      reply: (message) => this.composer.reply(message),
+      edit: (message) => this.composer.edit(message),
+      announce: actions.announce,
+      back: (id) => this.#elementOf(id)?.focus({ preventScroll: true }),
+    });
     const back = h(
       "button",
-      { class: "button-icon back", type: "button", title: t("thread.back"), "aria-label": t("thread.back"), onclick: this.actions.back },
+      { class: "button-icon back", type: "button", title: t("thread.back"), "aria-label": t("thread.back"), onclick: actions.back },
       icon("back"),
     );
-    const header = h(
-      "header",
-      { class: "bar" },
-      back,
-      avatar(conversation),
-      h("div", { class: "bar-text" }, h("h2", { class: "bar-title" }, name), about && h("p", { class: "bar-about" }, about)),
+    this.title = h("h2", { class: "bar-title" });
+    this.about = h("p", { class: "bar-about" });
+    const details = h(
+      "button",
+      { class: "button-icon", type: "button", title: t("room.details"), "aria-label": t("room.details"), onclick: actions.details },
+      icon("people"),
     );
-    this.element = h("section", { class: "thread", "aria-label": name }, header, h("div", { class: "thread-body" }, this.scroller, this.jump), form);
+    const header = h("header", { class: "bar" }, back, avatar(conversation), h("div", { class: "bar-text" }, this.title, this.about), conversation.room && details);
+    this.element = h(
+      "section",
+      { class: "thread", "aria-label": name },
+      header,
+      h("div", { class: "thread-body" }, this.scroller, this.jump),
+      this.composer.element,
+      this.messageMenu.element,
+    );
   }
 
   /** Call when the view is on the page. */
@@ -118,8 +104,8 @@ export class Thread {
       this.scroller.scrollTop = line.offsetTop - 60;
       this.stick = this.#atBottom();
     }
-    this.#edited();
-    if (focus) this.input.focus({ preventScroll: true });
+    this.composer.edited();
+    if (focus) this.composer.focus();
     this.#older(() => this.session.readNewest(this.conversation));
   }
 
@@ -139,10 +125,10 @@ export class Thread {
         fresh.dataset.key = item.key;
         fresh.dataset.look = item.look;
         if (element) {
-          const focused = element.contains(document.activeElement);
+          const focused = element.contains(document.activeElement) ? document.activeElement : null;
           if (element === place) place = fresh;
           element.replaceWith(fresh);
-          if (focused) this.input.focus({ preventScroll: true });
+          if (focused) this.#focusAgain(fresh, focused.dataset.act);
         }
         element = fresh;
       }
@@ -151,17 +137,44 @@ export class Thread {
     }
     for (const element of there.values()) element.remove();
     this.#drawTop(items.length > 0);
+    this.#drawHeader();
+    this.composer.draw();
+    this.hands.drawTabStop();
     if (this.stick) this.#toBottom();
     else if (anchor) this.#hold(anchor);
     this.#drawJump();
     this.#seen();
   }
 
+  /** An element that had the focus was replaced. */
+  #focusAgain(element, act) {
+    const same = act && element.querySelector(`[data-act="${CSS.escape(act)}"]`);
+    if (same) same.focus({ preventScroll: true });
+    else if (element.dataset.id) element.focus({ preventScroll: true });
+    else this.composer.focus();
+  }
+
+  #drawHeader() {
+    const { conversation, session } = this;
+    const { others, room, about } = conversation;
+    const words = room
+      ? about && t(about.count === 1 ? "room.people.one" : "room.people", { n: about.count })
+      : conversation.isGroup
+        ? t("name.members", { n: others.length + 1, names: [...others.map(shownName), session.me].join(", ") })
+        : conversation.isVisitors
+          ? t("name.visitor.kind")
+          : "";
+    this.title.textContent = titleOf(conversation);
+    this.about.textContent = words || "";
+    this.about.hidden = !words;
+  }
+
   #drawTop(any) {
     const { conversation, top } = this;
+    const { messages, complete } = conversation.onScreen;
     const reading = this.session.isReading(conversation);
-    const start = conversation.complete && this.shown >= conversation.messages.length;
-    if (this.failed && !reading && !conversation.complete) {
+    const start = complete && this.shown >= messages.length;
+    if (this.failed && !reading && !complete) {
       top.replaceChildren(
         h("button", { class: "button-quiet", type: "button", onclick: () => this.#more() }, t("thread.retry")),
       );
@@ -171,12 +184,14 @@ export class Thread {
   /** The items of the list: {key, look, make}. A new `look` means a new element. */
   #items() {
     const { session, conversation } = this;
-    const messages = conversation.messages.slice(-this.shown);
-    const had = new Set(messages.map((message) => message.userId === session.me && message.clientMsgId));
-    const waiting = session.outgoing(conversation).filter((entry) => !had.has(entry.clientMsgId));
+    const { me } = session;
+    const messages = conversation.onScreen.messages.slice(-this.shown);
+    const had = new Set(messages.map((message) => message.userId === me && message.clientMsgId));
+    const waiting = conversation.past ? [] : session.outgoing(conversation).filter((entry) => !had.has(entry.clientMsgId));
+    const pending = pendingIn(session.client.outbox);
     const entries = [
-      ...messages.map((message) => ({ ...message, time: message.sendTime, state: "accepted" })),
-      ...waiting.map((entry) => ({ ...entry, userId: session.me, time: entry.queuedAt })),
+      ...messages.map((message) => ({ ...withPending(message, pending.get(message.id), me), time: message.sendTime, state: "accepted" })),
+      ...waiting.map((entry) => ({ ...entry, userId: me, time: entry.queuedAt })),
     ];
     const items = [];
     entries.forEach((entry, i) => {
@@ -185,7 +200,8 @@ export class Thread {
       const unread = entry.id !== undefined && entry.id === this.unreadFrom;
       if (unread) items.push(this.#unreadLine());
       const first = unread || !joined(before, entry);
-      items.push(this.#message(entry, first, !joined(entry, after)));
+      if (entry.kind === "room") items.push(this.#line(entry));
+      else items.push(messageItem(entry, { first, last: !joined(entry, after), thread: this }));
     });
     return items;
   }
@@ -199,44 +215,44 @@ export class Thread {
     return { key: "unread", look: "", make: () => h("li", { class: "unread-line" }, h("span", {}, t("thread.new"))) };
   }
 
-  #message(entry, first, last) {
-    const mine = entry.userId === this.session.me;
-    const state = mine ? (entry.state === "accepted" || entry.state === "failed" ? entry.state : "sending") : "";
-    const code = entry.error?.code ?? "";
-    return {
-      key: mine && entry.clientMsgId ? `mine ${entry.clientMsgId}` : entry.id,
-      look: `${state} ${code} ${first} ${last}`,
-      make: () => {
-        const named = !mine && first && (this.conversation.isGroup || (this.conversation.isVisitors && !isVisitor(entry.userId)));
-        const meta = h(
-          "span",
-          { class: "meta" },
-          h("time", { datetime: new Date(entry.time).toISOString(), title: fullTime(entry.time, language()) }, clockTime(entry.time, language())),
-          mine && stateIcon(state),
-        );
-        const bubble = h(
-          "div",
-          { class: "bubble" },
-          named && h("span", { class: `sender tint-text-${tint(entry.userId)}` }, shownName(entry.userId)),
-          h("p", { class: "text", dir: "auto" }, linked(entry.msg)),
-          meta,
-        );
-        const classes = ["message", mine ? "mine" : "theirs", first && "first", last && "last", state].filter(Boolean);
-        return h("li", { class: classes.join(" ") }, bubble, state === "failed" && this.#failure(entry, code));
-      },
-    };
+  #line(event) {
+    const words = lineOf(event, this.session.me);
+    return { key: event.id, look: words, make: () => h("li", { class: "line" }, h("span", {}, words)) };
   }
 
-  #failure(entry, code) {
-    const known = ["too_large", "forbidden", "invalid_message", "expired"].includes(code) ? code : "other";
-    const { client } = this.session;
-    return h(
-      "div",
-      { class: "failure" },
-      h("span", {}, `${t("state.failed")}. ${t(`failed.${known}`)}`),
-      h("button", { type: "button", class: "button-link", onclick: () => client.retry(entry.clientMsgId) }, t("failed.retry")),
-      h("button", { type: "button", class: "button-link", onclick: () => client.cancel(entry.clientMsgId) }, t("failed.delete")),
-    );
+  // ---- one message
+
+  get mayReact() {
+    const { gone, about } = this.conversation;
+    return !gone && !about?.closed;
+  }
+
+  #elementOf(id) {
+    return this.list.querySelector(`[data-id="${CSS.escape(id)}"]`);
+  }
+
+  menu(id, beside) {
+    const message = this.session.store.view.get(id);
+    if (message) this.messageMenu.open(message, beside);
+  }
+
+  /** Show a message, and read what is around it if it is not here. */
+  async goTo(id) {
+    const { conversation, session } = this;
+    const at = conversation.onScreen.messages.findIndex((message) => message.id === id);
+    if (at < 0) {
+      const found = await session.readAround(conversation, id).catch(() => false);
+      if (!found || this.closed) return this.actions.announce(t("reply.missing"));
+      this.shown = Math.max(FIRST, conversation.onScreen.messages.length);
+    } else this.shown = Math.max(this.shown, conversation.onScreen.messages.length - at + 10);
+    this.stick = false;
+    this.draw();
+    const element = this.#elementOf(id);
+    element?.scrollIntoView({ block: "center" });
+    element?.focus({ preventScroll: true });
+    element?.classList.add("found");
+    setTimeout(() => element?.classList.remove("found"), FLASH_MS);
+    this.#scrolled();
   }
 
   // ---- scrolling
@@ -270,30 +286,35 @@ export class Thread {
   }
 
   #scrolled() {
-    this.stick = this.#atBottom();
+    const { past } = this.conversation;
+    this.stick = this.#atBottom() && !past;
     if (this.stick) this.#seen();
     this.#drawJump();
     if (this.scroller.scrollTop < NEAR_TOP && !this.failed) this.#more();
+    if (past && this.#atBottom() && !this.session.isReading(this.conversation)) {
+      this.#older(() => this.session.readNewer(this.conversation));
+    }
   }
 
   /** Show more messages at the top: from the store, else from the archive. */
   #more() {
     const { conversation, session } = this;
-    if (this.shown < conversation.messages.length) {
+    const { messages, complete } = conversation.onScreen;
+    if (this.shown < messages.length) {
       this.stick = this.#atBottom();
       this.shown += FIRST;
       this.drawSoon();
-    } else if (!conversation.complete && !session.isReading(conversation)) {
+    } else if (!complete && !session.isReading(conversation)) {
       this.#older(() => session.readOlder(conversation));
     }
   }
 
   async #older(read) {
-    const before = this.conversation.messages.length;
+    const before = this.conversation.onScreen.messages.length;
     this.failed = false;
     try {
       await read();
-      this.shown += Math.max(0, this.conversation.messages.length - before);
+      this.shown += Math.max(0, this.conversation.onScreen.messages.length - before);
     } catch {
       this.failed = true;
     }
@@ -311,6 +332,21 @@ export class Thread {
     this.jump.lastElementChild.textContent = this.below ? String(this.below) : "";
   }
 
+  /** From older messages that were looked for, back to the newest ones. */
+  #leavePast() {
+    this.conversation.past = null;
+    this.stick = true;
+    this.draw();
+    this.#toBottom();
+  }
+
+  #sent() {
+    this.conversation.past = null;
+    this.unreadFrom = undefined;
+    this.stick = true;
+    this.drawSoon();
+  }
+
   /** A message arrived, or another tab of this user sent one. */
   arrived(message) {
     if (!this.stick) this.below++;
@@ -320,73 +356,16 @@ export class Thread {
 
   /** Mark the conversation as read if its end is visible and the page has the focus. */
   #seen() {
-    if (this.closed || document.hidden || !document.hasFocus() || !this.stick) return;
+    if (this.closed || document.hidden || !document.hasFocus() || !this.stick || this.conversation.past) return;
     this.session.store.markRead(this.conversation);
-  }
-
-  // ---- writing
-
-  #key(event) {
-    // In an input method for Chinese, Enter ends a word.
-    if (event.isComposing || event.keyCode === 229) return;
-    if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.altKey) {
-      event.preventDefault();
-      this.#send();
-    } else if (event.key === "Escape") this.actions.back();
-  }
-
-  #edited() {
-    const { input } = this;
-    input.rows = 1;
-    const line = parseFloat(getComputedStyle(input).lineHeight);
-    const padding = input.offsetHeight - line;
-    input.rows = Math.min(8, Math.max(1, Math.round((input.scrollHeight - padding) / line)));
-    this.button.disabled = !input.value.trim();
-    this.warning.textContent = this.#tooLong() ?? "";
-    clearTimeout(this.saving);
-    this.saving = setTimeout(() => this.#keepDraft(), DRAFT_MS);
-  }
-
-  #keepDraft() {
-    clearTimeout(this.saving);
-    const { store } = this.session;
-    if (store.draft(this.conversation.key) !== this.input.value) store.setDraft(this.conversation.key, this.input.value);
-  }
-
-  #tooLong() {
-    const max = this.session.client.limits?.messageBytes;
-    if (!max || this.input.value.length * 3 <= max) return null;
-    const n = new TextEncoder().encode(this.input.value).length;
-    return n > max ? t("compose.long", { n, max }) : null;
-  }
-
-  #send() {
-    const text = this.input.value.trim();
-    if (!text || this.#tooLong()) return;
-    try {
-      this.session.send(this.conversation, text);
-    } catch (error) {
-      this.warning.textContent = error.reason ?? String(error);
-      return;
-    }
-    this.input.value = "";
-    this.unreadFrom = undefined;
-    this.stick = true;
-    this.#edited();
-    this.#keepDraft();
-    this.drawSoon();
-    this.input.focus({ preventScroll: true });
   }
 }
 
 const joined = (one, other) =>
   one !== undefined &&
   other !== undefined &&
+  one.kind !== "room" &&
+  other.kind !== "room" &&
   one.userId === other.userId &&
   Math.abs(other.time - one.time) < RUN_MS &&
   dayNumber(one.time) === dayNumber(other.time);
-
-function stateIcon(state) {
-  const mark = icon({ sending: "clock", accepted: "check", failed: "failed" }[state]);
-  return h("span", { class: "state", role: "img", "aria-label": t(`state.${state}`), title: t(`state.${state}`) }, mark);
-}

@@ -50,8 +50,8 @@ export function duration(ms, language) {
 const LINK = /\bhttps?:\/\/[^\s<>"“”]+/gi;
 const AFTER_A_LINK = /[.,;:!?'’)\]}>。，；：！？）】》]+$/;
 
-/** Text as nodes: web addresses become links, everything else stays text. */
-export function linked(text) {
+/** Text as nodes: web addresses become links, everything else stays text. `plain` makes nodes of the text between them. */
+export function linked(text, plain = (between) => [between]) {
   const nodes = [];
   let from = 0;
   for (const match of text.matchAll(LINK)) {
@@ -61,11 +61,11 @@ export function linked(text) {
     const keep = tail.startsWith(")") && address.includes("(") ? 1 : 0;
     address = address.slice(0, address.length - tail.length + keep);
     if (!URL.canParse(address)) continue;
-    if (match.index > from) nodes.push(text.slice(from, match.index));
+    if (match.index > from) nodes.push(...plain(text.slice(from, match.index)));
     nodes.push(h("a", { href: address, target: "_blank", rel: "noopener noreferrer nofollow" }, address));
     from = match.index + address.length;
   }
-  if (from < text.length) nodes.push(text.slice(from));
+  if (from < text.length) nodes.push(...plain(text.slice(from)));
   return nodes;
 }
 

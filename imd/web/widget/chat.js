@@ -1,9 +1,11 @@
 // The chat of a visitor, in a shadow root: a bubble on the site, and a panel when it is opened.
 import { batched, channelOf, h, icon, kept } from "../lib/dom.js";
-import { clockTime, dayName, dayNumber, fullTime, linked } from "../lib/format.js";
-import { Client } from "../client/imd.js";
+import { dayName, dayNumber } from "../lib/format.js";
+import { Client, View } from "../client/imd.js";
 import { nodeSettings, websocketUrl } from "../lib/node.js";
+import { pendingIn, withPending } from "../lib/pending.js";
 import { languageOf, translator } from "../lib/text.js";
+import { Row } from "./row.js";
 import { STYLE } from "./style.js";
 
 const KEY = "imd.widget";
@@ -35,8 +37,10 @@ export class Widget {
     this.language = languageOf(lang ?? (document.documentElement.lang || navigator.language));
     this.t = translator(this.language);
     this.title = title || this.t("widget.title");
-    this.messages = []; // in the order of their ids
-    this.ids = new Set();
+    this.view = new View(); // messages as they are now
+    this.ids = []; // of the messages that are shown, in their order
+    this.asked = null; // the message whose actions are shown
+    this.editing = null; // {id, draft}: the message that is being changed, and the text that waits meanwhile
     this.complete = false;
     this.stick = true;
     this.started = false;
@@ -67,7 +71,14 @@ export class Widget {
       this.#add([message]);
       if (this.opened && !document.hidden) this.announcer.textContent = message.msg;
     });
-    client.on("accepted", ({ id, sendTime, message }) => {
+    client.on("sent", (message) => this.#add([message]));
+    for (const kind of ["edit", "recall", "react"]) client.on(kind, (event) => this.#apply(event));
+    client.on("accepted", (detail) => {
+      const { id, sendTime, message } = detail;
+      if (message.kind) {
+        this.view.accepted(detail, client.userId);
+        return this.drawSoon();
+      }
       const accepted = { id, sendTime, clientMsgId: message.clientMsgId, userId: client.userId, msg: message.msg };
       this.#add([accepted]);
       this.channel.postMessage(accepted);
@@ -78,14 +89,29 @@ export class Widget {
     document.addEventListener("visibilitychange", this.drawSoon);
   }
 
+  get messages() {
+    return this.ids.map((id) => this.view.get(id));
+  }
+
+  /** The cluster has edits, recalls, reactions and replies. */
+  get events() {
+    return this.client.features.includes("events");
+  }
+
   #add(messages) {
     for (const message of messages) {
-      if (this.ids.has(message.id)) continue;
-      this.ids.add(message.id);
-      let place = this.messages.length;
-      while (place > 0 && this.messages[place - 1].id > message.id) place--;
-      this.messages.splice(place, 0, message);
+      this.view.add(message);
+      const { ids } = this;
+      let place = ids.length;
+      while (place > 0 && ids[place - 1] > message.id) place--;
+      if (ids[place - 1] !== message.id) ids.splice(place, 0, message.id);
     }
+    this.drawSoon();
+  }
+
+  #apply(event) {
+    this.view.apply(event);
+    if (event.kind === "recall" && event.of === this.editing?.id) this.#endEdit();
     this.drawSoon();
   }
 
@@ -96,8 +122,8 @@ export class Widget {
     try {
       const { messages, more } = await this.client.history({ all: true, before, limit: PAGE });
       // A newest page that does not overlap the messages here replaces them.
-      if (!before && more && !messages.some(({ id }) => this.ids.has(id))) this.#dropUpTo(messages.at(-1).id);
-      if (before || !this.messages.length || messages[0]?.id <= this.messages[0].id) this.complete = !more;
+      if (!before && more && !messages.some(({ id }) => this.ids.includes(id))) this.#dropUpTo(messages.at(-1).id);
+      if (before || !this.ids.length || messages[0]?.id <= this.ids[0]) this.complete = !more;
       this.#add(messages);
     } catch {
       // The next connection, or the next scroll, reads again.
@@ -109,8 +135,7 @@ export class Widget {
   }
 
   #dropUpTo(id) {
-    this.messages = this.messages.filter((message) => message.id > id);
-    this.ids = new Set(this.messages.map((message) => message.id));
+    this.ids = this.ids.filter((one) => one > id);
   }
 
   // ---- elements
@@ -138,10 +163,12 @@ export class Widget {
       },
     });
     this.input.value = kept.get(`${KEY}.draft`, "");
+    const stop = { type: "button", title: t("edit.cancel"), "aria-label": t("edit.cancel"), onclick: () => this.#endEdit() };
+    this.mode = h("div", { class: "mode", hidden: true }, icon("edit"), h("span", {}, t("edit.title")), h("button", { class: "shut", ...stop }, icon("close")));
     this.button = h("button", { class: "send", type: "submit", "aria-label": t("compose.send"), title: t("compose.send") }, icon("send"));
     this.panel = h(
       "section",
-      { class: "panel", role: "dialog", "aria-label": this.title, hidden: true, onkeydown: (event) => event.key === "Escape" && !event.isComposing && this.#show(false) },
+      { class: "panel", role: "dialog", "aria-label": this.title, hidden: true, onkeydown: (event) => event.key === "Escape" && !event.isComposing && this.#escape() },
       h(
         "div",
         { class: "head" },
@@ -150,6 +177,7 @@ export class Widget {
       ),
       this.link,
       this.scroller,
+      this.mode,
       h(
         "form",
         {
@@ -178,6 +206,13 @@ export class Widget {
     document.body.append(host);
   }
 
+  /** Escape ends what was begun last. */
+  #escape() {
+    if (this.editing) this.#endEdit();
+    else if (this.asked) this.actOn(null);
+    else this.#show(false);
+  }
+
   #show(opened, focus = true) {
     this.opened = opened;
     this.panel.hidden = !opened;
@@ -192,42 +227,26 @@ export class Widget {
   #draw() {
     const { messages, client } = this;
     const had = new Set(messages.map((message) => message.clientMsgId));
-    const waiting = client.outbox.filter((entry) => !had.has(entry.clientMsgId));
+    const pending = pendingIn(client.outbox);
+    const shown = messages.map((message) => withPending(message, pending.get(message.id), client.userId));
+    const waiting = client.outbox.filter((entry) => !entry.kind && !had.has(entry.clientMsgId));
     this.#drawBadge();
     if (!this.opened) return;
     const before = this.scroller.scrollHeight - this.scroller.scrollTop;
     const rows = [h("li", { class: "hello" }, h("p", { class: "strong" }, this.t("widget.hello")), h("p", {}, this.t("widget.wait")))];
     let day = null;
-    for (const entry of [...messages, ...waiting]) {
+    for (const entry of [...shown, ...waiting]) {
       const time = entry.sendTime ?? entry.queuedAt;
       if (dayNumber(time) !== day) {
         day = dayNumber(time);
         rows.push(h("li", { class: "day" }, dayName(time, this.language, this.t)));
       }
-      rows.push(this.#row(entry, time));
+      rows.push(new Row(entry, this).element);
     }
+    const held = this.list.querySelector(":focus")?.dataset.act;
     this.list.replaceChildren(...rows);
+    if (held) (this.list.querySelector(`[data-act="${CSS.escape(held)}"]`) ?? this.input).focus({ preventScroll: true });
     this.scroller.scrollTop = this.stick ? this.scroller.scrollHeight : this.scroller.scrollHeight - before;
-  }
-
-  #row(entry, time) {
-    const mine = entry.id === undefined || entry.userId === this.client.userId;
-    const state = entry.id !== undefined ? "accepted" : entry.state === "failed" ? "failed" : "sending";
-    const { t, client } = this;
-    return h(
-      "li",
-      { class: `message ${mine ? "mine" : "theirs"} ${state}` },
-      !mine && h("span", { class: "sender" }, entry.userId),
-      h("p", { class: "text", dir: "auto" }, linked(entry.msg)),
-      h(
-        "span",
-        { class: "meta" },
-        h("time", { datetime: new Date(time).toISOString(), title: fullTime(time, this.language) }, clockTime(time, this.language)),
-        mine && h("span", { class: "state", role: "img", "aria-label": t(`state.${state}`) }, icon({ sending: "clock", accepted: "check", failed: "failed" }[state])),
-        state === "failed" && h("button", { type: "button", onclick: () => client.retry(entry.clientMsgId) }, t("failed.retry")),
-        state === "failed" && h("button", { type: "button", onclick: () => client.cancel(entry.clientMsgId) }, t("failed.delete")),
-      ),
-    );
   }
 
   /** The number of unseen answers. */
@@ -246,7 +265,7 @@ export class Widget {
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     this.stick = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM;
-    if (scrollTop < NEAR_BOTTOM && !this.complete && this.messages.length && this.client.state === "open") this.#read(this.messages[0].id);
+    if (scrollTop < NEAR_BOTTOM && !this.complete && this.ids.length && this.client.state === "open") this.#read(this.ids[0]);
   }
 
   #linkChanged() {
@@ -271,7 +290,7 @@ export class Widget {
     const line = parseFloat(getComputedStyle(input).lineHeight) || 21;
     input.rows = Math.min(5, Math.max(1, Math.round((input.scrollHeight - padding) / line)));
     this.button.disabled = !input.value.trim();
-    kept.set(`${KEY}.draft`, input.value || null);
+    kept.set(`${KEY}.draft`, (this.editing ? this.editing.draft : input.value) || null);
   }
 
   #send() {
@@ -279,15 +298,48 @@ export class Widget {
     if (!msg) return;
     this.#start();
     try {
-      this.client.send({ msg });
+      if (!this.editing) this.client.send({ msg });
+      else if (msg !== this.view.get(this.editing.id).msg) this.client.edit(this.editing.id, { msg });
     } catch (error) {
       this.link.textContent = error.reason ?? String(error);
       this.link.hidden = false;
       return;
     }
+    if (this.editing) return this.#endEdit();
     this.input.value = "";
     this.stick = true;
     this.#edited();
     this.drawSoon();
+  }
+
+  // ---- one's own messages
+
+  /** Show what may be done with a message: {id}, {id, recall: true} for the question before a removal, or null. */
+  actOn(asked) {
+    const button = (asked ?? this.asked).id;
+    this.asked = asked;
+    this.#draw();
+    const next = asked ? this.list.querySelector(".acts button") : this.list.querySelector(`[data-act="${CSS.escape(`${button} more`)}"]`);
+    (next ?? this.input).focus({ preventScroll: true });
+    next?.closest("li").scrollIntoView({ block: "nearest" });
+  }
+
+  edit({ id, msg }) {
+    this.asked = null;
+    this.editing = { id, draft: this.editing ? this.editing.draft : this.input.value };
+    this.mode.hidden = false;
+    this.input.value = msg;
+    this.#edited();
+    this.#draw();
+    this.input.focus();
+  }
+
+  #endEdit() {
+    this.input.value = this.editing.draft;
+    this.editing = null;
+    this.mode.hidden = true;
+    this.#edited();
+    this.drawSoon();
+    this.input.focus();
   }
 }

@@ -95,8 +95,30 @@ ol { display: flex; flex-direction: column; align-items: flex-start; gap: 6px; l
 .hello { align-self: stretch; margin-bottom: 6px; padding: 14px 16px; border-radius: 16px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); color: var(--soft); font-size: 14px; }
 .hello .strong { margin-bottom: 2px; font-size: 16px; }
 .day { align-self: center; margin: 8px 0 2px; color: var(--soft); font-size: 12.5px; font-weight: 600; }
-.message { max-width: 85%; padding: 8px 12px 7px; border-radius: 18px 18px 18px 6px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); }
-.mine { align-self: flex-end; border-radius: 18px 18px 6px 18px; background: var(--accent); box-shadow: none; color: var(--on-accent); }
+li.of-mine, li.of-theirs { display: flex; flex-direction: column; align-items: flex-start; align-self: stretch; gap: 4px; }
+li.of-mine { align-items: flex-end; }
+.message { position: relative; max-width: 85%; padding: 8px 12px 7px; border-radius: 18px 18px 18px 6px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); }
+.mine { border-radius: 18px 18px 6px 18px; background: var(--accent); box-shadow: none; color: var(--on-accent); }
+.recalled { background: none; box-shadow: 0 0 0 1px var(--line); color: var(--soft); }
+.mine.recalled .meta { color: var(--soft); opacity: 1; }
+.gone { display: inline; font-style: italic; }
+.quote { display: block; margin: 1px -4px 5px; padding: 4px 9px; overflow: hidden; border-left: 3px solid var(--accent); border-radius: 8px; background: var(--ground); color: var(--text); font-size: 13.5px; text-overflow: ellipsis; white-space: nowrap; }
+.quote.gone { display: block; color: var(--soft); }
+.reactions { display: flex; flex-wrap: wrap; gap: 4px; }
+.reactions button { min-height: 26px; padding: 1px 9px; border-radius: 13px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); color: var(--text); font-size: 13px; font-weight: 600; }
+.reactions button[aria-pressed="true"] { box-shadow: 0 0 0 2px var(--accent); }
+.reactions button:disabled { cursor: default; }
+.more { position: absolute; top: calc(50% - 15px); left: -34px; display: grid; place-items: center; width: 30px; height: 30px; border-radius: 50%; color: var(--soft); opacity: 0; }
+.more .icon { width: 18px; height: 18px; stroke-width: 3; }
+.mine .more:focus-visible { outline-color: var(--accent); }
+.message:hover .more, .more:focus-visible, .more[aria-expanded="true"] { opacity: 1; }
+@media (hover: none) { .more { opacity: 1; } }
+.acts { display: flex; flex-wrap: wrap; align-items: center; justify-content: flex-end; gap: 6px; max-width: 92%; color: var(--soft); font-size: 13px; }
+.acts button { min-height: 30px; padding: 2px 12px; border-radius: 15px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); color: var(--text); font-weight: 600; }
+.acts .recall, .acts .yes, .trouble { color: var(--danger); }
+.mode { display: flex; align-items: center; gap: 10px; padding: 2px 12px 2px 18px; border-top: 1px solid var(--line); background: var(--surface); color: var(--soft); font-size: 13.5px; font-weight: 600; }
+.mode span { flex: 1; }
+.mode .icon { width: 18px; height: 18px; }
 .mine.failed { background: var(--surface); box-shadow: 0 0 0 1px var(--danger); color: var(--text); }
 .sender { display: block; color: var(--soft); font-size: 12.5px; font-weight: 650; }
 .text { display: inline; overflow-wrap: anywhere; white-space: pre-wrap; }

@@ -1,0 +1,110 @@
+// The rooms of one user: their list, their events, their members.
+import { RoomsView } from "../client/imd.js";
+import { kept } from "../lib/dom.js";
+
+const PAGE = 50;
+const MEMBERS = 200;
+const NEWEST = 30; // messages read of each room for the list of conversations
+
+/** A room's event as the others get it, made from this device's own action: its inbox brings none. */
+export function eventOfAction({ id, sendTime, room, version, message }, me) {
+  const { action, name, posting, history, joining } = message;
+  const users = action === "join" || action === "leave" ? [{ userId: me }] : (message.users ?? []).map((user) => ({ role: "member", ...user }));
+  return { kind: "room", id, room, version, action, userId: me, users, name, posting, history, joining, sendTime };
+}
+
+export class Rooms {
+  #view;
+  #news = null; // changes that happen while the list is read
+  #members = new Map(); // room → {version, users: promise}
+
+  constructor(session) {
+    this.session = session;
+    this.#view = new RoomsView(session.me);
+    for (const room of kept.get(`${session.store.prefix}.rooms`, [])) session.store.conversation({ room: room.room }).about = room;
+  }
+
+  get(room) {
+    return this.#view.get(room);
+  }
+
+  heard(event) {
+    this.#change((view) => view.apply(event), event.room);
+    this.session.store.add([event]);
+  }
+
+  /** This device's own action. */
+  accepted(detail) {
+    this.#change((view) => view.accepted(detail), detail.room);
+    this.session.store.add([eventOfAction(detail, this.session.me)]);
+  }
+
+  /** A message was placed under a version that this user has not seen: in large rooms not every change is told. */
+  placed({ room, roomVersion }) {
+    const version = this.get(room)?.version;
+    if (version !== undefined && roomVersion > version && !this.#news) this.read().catch(() => {});
+  }
+
+  #change(apply, room) {
+    apply(this.#view);
+    this.#news?.push(apply);
+    this.#show(room);
+  }
+
+  #show(room) {
+    const conversation = this.session.store.conversation({ room });
+    conversation.gone = this.get(room) === undefined;
+    conversation.about = this.get(room) ?? conversation.about;
+  }
+
+  /** Read the list. Rooms that it does not have any more are gone. Rejects with ImdError. */
+  async read() {
+    this.#news = [];
+    try {
+      const view = new RoomsView(this.session.me);
+      for (let after, more = true; more; ) {
+        const page = await this.session.client.rooms.list({ after, limit: PAGE });
+        view.put(page);
+        after = page.rooms.at(-1)?.room;
+        more = page.more && after !== undefined;
+      }
+      for (const apply of this.#news) apply(view);
+      this.#view = view;
+    } finally {
+      this.#news = null;
+    }
+    for (const { room } of this.#view.all) this.#show(room);
+    for (const { room } of this.session.store.conversations.values()) if (room) this.#show(room);
+    this.session.store.changed();
+  }
+
+  /** Read the newest messages of rooms that have none here. `gap`: of all, as some may be missing. */
+  async readNewest(gap) {
+    const { store, client } = this.session;
+    for (const { room } of this.#view.all) {
+      const conversation = store.conversation({ room });
+      if (conversation.messages.length && !gap) continue;
+      store.takeNewest(conversation, await client.history({ room, limit: NEWEST }), gap);
+    }
+  }
+
+  /** All members, [{userId, role}], asked for once a version. Rejects with ImdError. */
+  members(room) {
+    const version = this.get(room)?.version;
+    const known = this.#members.get(room);
+    if (known && known.version === version) return known.users;
+    const users = this.#readMembers(room);
+    this.#members.set(room, { version, users });
+    users.catch(() => this.#members.delete(room));
+    return users;
+  }
+
+  async #readMembers(room) {
+    const all = [];
+    for (let after; ; after = all.at(-1).userId) {
+      const { users, more } = await this.session.client.rooms.members(room, { after, limit: MEMBERS });
+      all.push(...users);
+      if (!more || !users.length) return all;
+    }
+  }
+}

@@ -1,0 +1,123 @@
+// A message in the visitor's chat, and what may be done with one's own.
+import { h, icon } from "../lib/dom.js";
+import { clockTime, fullTime, linked } from "../lib/format.js";
+
+const STATES = { sending: "clock", accepted: "check", failed: "failed" };
+
+/** `chat`: {client, view, language, t, asked, events, edit, actOn}. `asked`: {id, recall} of the message whose actions are shown. */
+export class Row {
+  constructor(entry, chat) {
+    this.entry = entry;
+    this.chat = chat;
+    this.mine = entry.id === undefined || entry.userId === chat.client.userId;
+    const busy = entry.id === undefined || entry.busy;
+    this.state = entry.state === "failed" ? "failed" : busy ? "sending" : "accepted";
+  }
+
+  get element() {
+    const { entry, mine, state, chat } = this;
+    const acts = mine && chat.events && entry.id !== undefined && !entry.recalled && !entry.busy;
+    const shown = acts && chat.asked?.id === entry.id;
+    const bubble = h(
+      "div",
+      { class: `message ${mine ? "mine" : "theirs"} ${state}${entry.recalled ? " recalled" : ""}` },
+      !mine && h("span", { class: "sender" }, entry.userId),
+      entry.replyTo && !entry.recalled && this.#quote(),
+      entry.recalled ? h("p", { class: "gone" }, chat.t("message.recalled")) : h("p", { class: "text", dir: "auto" }, linked(entry.msg)),
+      this.#meta(),
+      acts && this.#more(shown),
+    );
+    return h(
+      "li",
+      { class: mine ? "of-mine" : "of-theirs" },
+      bubble,
+      entry.reactions?.length > 0 && !entry.recalled && this.#reactions(),
+      shown && this.#acts(),
+      entry.trouble && this.#trouble(),
+    );
+  }
+
+  #meta() {
+    const { entry, mine, state, chat } = this;
+    const { t, language, client } = chat;
+    const time = entry.sendTime ?? entry.queuedAt;
+    return h(
+      "span",
+      { class: "meta" },
+      entry.edited && !entry.recalled && h("span", {}, `${t("message.edited")} ·`),
+      h("time", { datetime: new Date(time).toISOString(), title: fullTime(time, language) }, clockTime(time, language)),
+      mine && h("span", { class: "state", role: "img", "aria-label": t(`state.${state}`) }, icon(STATES[state])),
+      state === "failed" && h("button", { type: "button", onclick: () => client.retry(entry.clientMsgId) }, t("failed.retry")),
+      state === "failed" && h("button", { type: "button", onclick: () => client.cancel(entry.clientMsgId) }, t("failed.delete")),
+    );
+  }
+
+  #quote() {
+    const { chat } = this;
+    const quoted = chat.view.get(this.entry.replyTo);
+    const text = !quoted ? chat.t("reply.missing") : quoted.recalled ? chat.t("message.recalled") : quoted.msg.slice(0, 200);
+    return h("span", { class: `quote${!quoted || quoted.recalled ? " gone" : ""}` }, text);
+  }
+
+  #reactions() {
+    const { entry, chat } = this;
+    const me = chat.client.userId;
+    return h(
+      "div",
+      { class: "reactions" },
+      entry.reactions.map(({ reaction, count, users }) => {
+        const on = users.includes(me);
+        const names = users.map((name) => (name === me ? chat.t("name.you") : name)).join(", ");
+        const label = chat.t("react.chip", { reaction, n: count, names });
+        const toggle = () => chat.client.react(entry.id, reaction, !on);
+        const what = { type: "button", "aria-pressed": String(on), "aria-label": label, title: names, "data-act": `${entry.id} ${reaction}` };
+        return h("button", { ...what, disabled: !chat.events, onclick: toggle }, `${reaction} ${count}`);
+      }),
+    );
+  }
+
+  #more(shown) {
+    const { entry, chat } = this;
+    const label = chat.t("message.actions");
+    return h(
+      "button",
+      { class: "more", type: "button", title: label, "aria-label": label, "aria-expanded": String(shown), "data-act": `${entry.id} more`, onclick: () => chat.actOn(shown ? null : { id: entry.id }) },
+      icon("more"),
+    );
+  }
+
+  /** Change, or remove after a question. */
+  #acts() {
+    const { entry, chat } = this;
+    const { t } = chat;
+    const act = (name, words, run) => h("button", { class: name, type: "button", "data-act": `${entry.id} ${name}`, onclick: run }, words);
+    if (chat.asked.recall) {
+      const yes = () => {
+        chat.client.recall(entry.id);
+        chat.actOn(null);
+      };
+      return h("div", { class: "acts" }, h("span", {}, t("message.recall.ask")), act("yes", t("message.recall.yes"), yes), act("no", t("cancel"), () => chat.actOn(null)));
+    }
+    const { editSeconds, recallSeconds } = chat.client.limits ?? {};
+    const age = (Date.now() - entry.sendTime) / 1000;
+    const inTime = (seconds = 0) => seconds < 0 || age < seconds;
+    return h(
+      "div",
+      { class: "acts" },
+      inTime(editSeconds) && act("edit", t("message.edit"), () => chat.edit(entry)),
+      inTime(recallSeconds) && act("recall", t("message.recall"), () => chat.actOn({ id: entry.id, recall: true })),
+    );
+  }
+
+  #trouble() {
+    const { entry, chat } = this;
+    const { clientMsgId, kind } = entry.trouble;
+    return h(
+      "div",
+      { class: "acts trouble" },
+      h("span", {}, chat.t(`trouble.${kind}`)),
+      h("button", { type: "button", onclick: () => chat.client.retry(clientMsgId) }, chat.t("failed.retry")),
+      h("button", { type: "button", onclick: () => chat.client.cancel(clientMsgId) }, chat.t("trouble.discard")),
+    );
+  }
+}

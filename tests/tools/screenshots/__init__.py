@@ -1,0 +1,1 @@
+"""Pictures of the pages in all states, languages, looks and widths."""
