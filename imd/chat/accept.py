@@ -43,7 +43,8 @@ _ACCEPTED_NEW = ACCEPTED.labels("new")
 _ACCEPTED_AGAIN = ACCEPTED.labels("resent")
 
 BATCH_DELIVERIES = 5_000
-# A delivery to a list or a room counts as so many: the inbox does nothing else while it places 1,000 of them.
+# The inbox does nothing else while it places a batch, and most of its work is to open inboxes and to write
+# them. So a delivery to a list or a room counts as so many; it counts once behind a message to the same.
 MANY_WEIGHT = 5
 BATCH_BYTES = 1 << 20
 MAX_WAITING = 50_000
@@ -185,11 +186,12 @@ class Acceptor:
         waiting = self._waiting
         entries: list[Entry] = []
         deliveries = size = 0
+        met: set[object] = set()
         while waiting:
             entry = waiting[0]
             if type(entry) is Submission:
-                count = len(entry.recipients) or (entry.room.size if entry.room is not None else 1)
-                deliveries += count if count == 1 else MANY_WEIGHT * count
+                count = len(entry.recipients)
+                deliveries += 1 if count == 1 else _weight(entry, count, met)
                 size += len(entry.body)
                 if entries and (deliveries > BATCH_DELIVERIES or size > BATCH_BYTES):
                     size -= len(entry.body)
@@ -333,3 +335,20 @@ class Acceptor:
                 EVENTS.labels(kind).inc()
         _ACCEPTED_NEW.inc(accepted)
         _ACCEPTED_AGAIN.inc(again)
+
+
+def _weight(submission: Submission, count: int, met: set[object]) -> int:
+    """The part of BATCH_DELIVERIES that a submission to other than one user takes.
+
+    `count`: of its recipients. `met`: the lists and rooms before it in the batch, to which it is added.
+    """
+    aim = submission.room
+    if aim is not None:
+        count = 1 if aim.to_nobody else aim.size
+    if count <= 1:
+        return 1
+    target = aim.room if aim is not None else tuple(submission.recipients)
+    if target in met:
+        return count
+    met.add(target)
+    return MANY_WEIGHT * count

@@ -173,6 +173,30 @@ class RoomCopyTests(ClusterRoomsHarness, RoomHarness):
         await self.rooms.warm(room)
         self.assertEqual(await self.told("u449"), [("set", n) for n in range(2, 6)])
 
+    async def test_calls_are_short(self) -> None:
+        """A call places one event, or several that go into a thousand inboxes together at most."""
+        await self.begin_copies()
+        users = [f"u{n}" for n in range(450)]
+        room = await self.make(*users)
+        for n in range(4):
+            await self.rooms.change(action("olga", "set", room, name=f"n{n}"), self.stamp)
+        await self.redis.command("FLUSHALL")
+        await self.inbox.probe()
+        placed: list[list[int]] = []
+        call = self.copies._calls.call
+
+        def watched(script: str, items: Any, decode: Any) -> Any:
+            def note(parts: Any) -> Any:
+                if script == "room":
+                    placed.append(parts[0])
+                return parts
+
+            return call(script, items, decode).addCallback(note)
+
+        self.patch(self.copies._calls, "call", watched)
+        await self.rooms.warm(room)
+        self.assertEqual(placed, [[2, 3], [4, 5]])
+
     async def test_closed(self) -> None:
         """The copy knows that a room is closed, also when it is made anew."""
         await self.begin_copies()

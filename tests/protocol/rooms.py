@@ -14,8 +14,8 @@ _numbers = itertools.count(1)
 UNKNOWN = f"r-{'0' * 32}"
 
 
-class RoomRules(Rules):
-    """Frames of rooms from outside."""
+class InRooms(Rules):
+    """Short words for frames of rooms."""
 
     async def room_frame(self, client: WsClient, action: str, **fields: Any) -> dict[str, Any]:
         """Send a room frame, again while the room changes too often; its answer, `accepted` or `error`."""
@@ -73,6 +73,10 @@ class RoomRules(Rules):
 
         found: dict[str, Any] = await self.eventually(look)
         return found
+
+
+class RoomRules(InRooms):
+    """Frames of rooms from outside."""
 
     async def test_room_of_three(self) -> None:
         """A room is made, its members are told, and each message reaches all but its sender."""

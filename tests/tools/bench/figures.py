@@ -21,7 +21,7 @@ FIGURES: dict[str, Figure] = {
     "latency": latency,
     "logins": logins,
     "group": group,
-    "room": rooms,
+    "rooms": rooms,
     "across": across,
     "nodes": many,
     "routings": routings,
@@ -29,5 +29,15 @@ FIGURES: dict[str, Figure] = {
     "instructions": instructions,
     "profile": profile,
 }
-STANDARD = ["one-to-one", "latency", "logins", "group", "across", "nodes", "catching-up", "instructions"]
+STANDARD = [
+    "one-to-one",
+    "latency",
+    "logins",
+    "group",
+    "rooms",
+    "across",
+    "nodes",
+    "catching-up",
+    "instructions",
+]
 QUICK_ONES = ["one-to-one", "latency", "across"]

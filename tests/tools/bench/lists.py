@@ -25,7 +25,7 @@ async def group(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         nodes = rig.cluster()
         url = nodes[0].url
         single = await saturate([(url, url)], plan.shape, plan.warm_seconds, plan.seconds, rig.cpu)
-        ran = await _listed(rig, plan, url, single.messages)
+        ran = await listed(rig, plan, url, single.messages)
         rig.stop(*nodes)
         row.values.append(ran.per_second)
         row.reference.append(single.per_second)
@@ -39,12 +39,12 @@ async def group_turn(rig: Rig, plan: Plan, tree: Path = ROOT) -> Ran:
     """Deliveries of a group list alone."""
     nodes = rig.cluster(tree=tree)
     try:
-        return await _listed(rig, plan, nodes[0].url, 0)
+        return await listed(rig, plan, nodes[0].url, 0)
     finally:
         rig.stop(*nodes)
 
 
-async def _listed(rig: Rig, plan: Plan, url: str, archived: int) -> Ran:
+async def listed(rig: Rig, plan: Plan, url: str, archived: int) -> Ran:
     """One sender to a list, until the archive has what it sent beside what was there."""
     watch = Watch()
     party = Group(watch, f"g{next(_groups)}", plan.members, window=GROUP_WINDOW)

@@ -13,6 +13,7 @@ from tests.tools.bench.clients import Client, Group, Pair, Watch, Wrong
 
 if TYPE_CHECKING:
     from tests.tools.bench.plan import Plan
+    from tests.tools.bench.room_clients import Party
 
 # Not processes, in what a Cpu gives: all that the two cores did.
 BUSY_NODE, BUSY_LOAD = "the node's core", "the load's core"
@@ -173,9 +174,9 @@ async def pace(
 
 
 async def run_group(
-    watch: Watch, group: Group, url: str, warm_seconds: float, seconds: float, cpu: Cpu
+    watch: Watch, group: Group | Party, url: str, warm_seconds: float, seconds: float, cpu: Cpu
 ) -> Ran:
-    """As many messages to a list as the window allows; `per_second` counts deliveries."""
+    """As many messages to a list or a room as the window allows; `per_second` counts deliveries."""
     await group.open(url)
     group.sender.start()
     await watch.sleep(warm_seconds)

@@ -23,6 +23,12 @@ class Plan:
     rate: float = 1000.0
     """messages a second where latency is measured"""
     members: int = 500
+    room_members: int = 1000
+    room_connected: int = 200
+    busy_rooms: int = 10
+    room_rate: float = 2.0
+    """messages a second in each busy room"""
+    cold_senders: int = 50
     waiting: int = 10_000
     logins: int = 10_000
     nodes: tuple[int, ...] = (2, 4, 8)
@@ -51,6 +57,11 @@ TINY = Plan(
     seconds=0.3,
     shape=Shape(pairs=4, window=4),
     members=10,
+    room_members=20,
+    room_connected=4,
+    busy_rooms=2,
+    room_rate=10.0,
+    cold_senders=5,
     waiting=200,
     logins=50,
     nodes=(2,),

@@ -30,6 +30,10 @@ def ratio_at_most(bound: float) -> Goal:
     return Goal("ratio", bound, False)
 
 
+def value_at_most(bound: float) -> Goal:
+    return Goal("value", bound, False)
+
+
 def within(bound: float) -> Goal:
     """At most that much more than the reference."""
     return Goal("difference", bound, False)

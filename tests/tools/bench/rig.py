@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pymongo import MongoClient
@@ -19,6 +21,9 @@ from tests.tools.bench.machine import LOAD_CORE, NODE_CORE, busy_seconds, cpu_se
 from tests.tools.bench.tree import ROOT, environment
 
 CLEAR_SECONDS = 30.0
+# Redis remembers its last calls that took longer.
+SLOW_MICROS = 1000
+SLOW_CALLS = 4096
 # A node in valgrind takes twenty times as long for everything.
 COUNTED_SECONDS = 300.0
 _VALGRIND = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
@@ -126,6 +131,10 @@ class Rig:
         node.core, node.label = LOAD_CORE, "archiver"
         return self._start(node)
 
+    def another(self) -> PinnedNode:
+        """One more node of the cluster that was started last, on the nodes' core."""
+        return self._start(self._node(self._base, {}))
+
     def _clear(self) -> None:
         with RedisClient(self.redis.url, CLEAR_SECONDS) as redis:
             redis("FLUSHALL")
@@ -148,6 +157,39 @@ class Rig:
         self.archived()
         assert self._client is not None
         return self._client[self.database]["im_message"].count_documents({})
+
+    def forget_calls(self) -> None:
+        """Have `longest_call_ms` begin anew."""
+        with RedisClient(self.redis.url, CLEAR_SECONDS) as redis:
+            redis("CONFIG", "SET", "slowlog-log-slower-than", SLOW_MICROS)
+            redis("CONFIG", "SET", "slowlog-max-len", SLOW_CALLS)
+            redis("SLOWLOG", "RESET")
+
+    def longest_call_ms(self) -> float:
+        """For how long Redis did nothing but one call, at most; at least SLOW_MICROS."""
+        with RedisClient(self.redis.url, CLEAR_SECONDS) as redis:
+            calls = redis("SLOWLOG", "GET", SLOW_CALLS)
+        return float(max((call[2] for call in calls), default=SLOW_MICROS)) / 1000
+
+    def forget_rooms(self, rooms: Sequence[str]) -> None:
+        """Take the copies of these rooms out of Redis."""
+        database = self._base["redis"]["url"]
+        with RedisClient(str(database), CLEAR_SECONDS) as redis:
+            redis("DEL", *[f"imd:room:{room}" for room in rooms])
+
+    @contextlib.contextmanager
+    def reads_of(self, room: str) -> Iterator[Callable[[], int]]:
+        """Gives a function that tells, afterwards, how often the room was read from MongoDB meanwhile."""
+        self.archived()
+        assert self._client is not None
+        database = self._client[self.database]
+        database.command("profile", 2)
+        try:
+            yield lambda: database["system.profile"].count_documents(
+                {"ns": f"{self.database}.im_room", "command.filter._id": room}
+            )
+        finally:
+            database.command("profile", 0)
 
     def cpu(self) -> dict[str, float]:
         """Seconds of processor time so far, by process; all nodes together; this process is `load`.

@@ -1,110 +1,153 @@
-"""Deliveries a second to the members of a room, of whom one in five is connected."""
+"""A room of 1,000 members, 200 of them connected: deliveries, script calls, others beside it, cold rooms."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import time
-from typing import Any
 
-from tests.tools.bench.clients import Client, Group, Member, Sender, Watch
-from tests.tools.bench.lists import GROUP_WINDOW
-from tests.tools.bench.load import Ran, run_group
+from tests.tools.bench.clients import Watch
+from tests.tools.bench.lists import GROUP_WINDOW, listed
+from tests.tools.bench.load import (
+    DRAIN_SECONDS,
+    Pacer,
+    Ran,
+    close_pairs,
+    drain,
+    open_pairs,
+    percentile,
+    run_group,
+    time_from_now,
+)
 from tests.tools.bench.plan import Plan, Say
-from tests.tools.bench.report import Row, ratio_at_least
+from tests.tools.bench.report import Row, ratio_at_least, value_at_most
 from tests.tools.bench.rig import Rig
-from tests.tools.bench.turns import costs, others, wait_archived
+from tests.tools.bench.room_clients import Party, RoomSender
+from tests.tools.bench.turns import costs, disturbance, foreign, others, wait_archived
 
-CONNECTED = 5
-"""one in so many members"""
-NAMED_AT_ONCE = 400
-_rooms = itertools.count(1)
-
-
-class Maker(Client):
-    """Makes a room; gives its answers one at a time."""
-
-    def __init__(self, watch: Watch, user: str) -> None:
-        super().__init__(watch, user, False, device="maker")
-        self._answer: asyncio.Future[dict[str, Any]] | None = None
-
-    def arrived(self, payload: bytes) -> None:
-        if self._answer is not None:
-            self._answer.set_result(json.loads(payload))
-
-    async def ask(self, frame: dict[str, Any]) -> dict[str, Any]:
-        self._answer = asyncio.get_running_loop().create_future()
-        self.send({"type": "room", **frame})
-        answer = await self._answer
-        if answer["type"] != "accepted":
-            self.watch.fail(f"no room: {answer}")
-        return answer
-
-
-class RoomMember(Member):
-    """A member of a room. Its numbers begin behind the events that let it in."""
-
-    def arrived(self, payload: bytes) -> None:
-        if b'"kind":"room"' in payload[:60]:
-            self.connected["seq"] += 1
-        else:
-            super().arrived(payload)
-
-
-class Room(Group):
-    """A sender that writes to a room. Its deliveries are counted for those who are connected."""
-
-    def __init__(self, watch: Watch, name: str, members: int, window: int) -> None:
-        self._watch, self._name, self._window = watch, name, window
-        self._mark = name.encode() + b"-%012d"
-        self.events = 0
-        """of the room itself, which are archived beside the messages"""
-        self._names = [f"{name}-m{number:04d}" for number in range(members)]
-        self.recipients = [RoomMember(watch, one, self._mark) for one in self._names[::CONNECTED]]
-
-    async def open(self, url: str) -> None:
-        user = f"{self._name}-amy"
-        maker = Maker(self._watch, user)
-        await maker.open(url)
-        self.events = 1 + -(-len(self._names) // NAMED_AT_ONCE)
-        room = (await maker.ask({"clientMsgId": "make", "action": "create", "name": "bench"}))["room"]
-        for first in range(0, len(self._names), NAMED_AT_ONCE):
-            users = [{"userId": one} for one in self._names[first : first + NAMED_AT_ONCE]]
-            await maker.ask({"clientMsgId": f"a-{first}", "action": "add", "room": room, "users": users})
-        maker.close()
-        self.sender = Sender(self._watch, user, {"room": room}, self._mark, self._window)
-        await super().open(url)
+# Messages of each of many senders to a room that their node does not know.
+COLD_MESSAGES = 4
+_names = itertools.count(1)
 
 
 async def rooms(rig: Rig, plan: Plan, say: Say) -> list[Row]:
-    """Deliveries to a room of twice as many as the list, against those to the list, on the same node."""
-    # The sender is a member, too.
-    members = 2 * plan.members - 1
-    row = Row(
-        "room", f"room of {members + 1}, one in {CONNECTED} connected", "deliveries/s", goal=ratio_at_least(1)
+    """Deliveries of a room against those of a list, and what rooms cost others."""
+    size, live = plan.room_members, plan.room_connected
+    room, several = f"room of {size:,}, {live} of them connected", f"{plan.busy_rooms} such rooms"
+    into = Row("rooms", f"{room}: into inboxes", "deliveries/s", goal=ratio_at_least(1))
+    told = Row("rooms-told", f"{room}: to those connected", "deliveries/s")
+    slowest = Row("rooms-script", f"{room}: longest script call", "ms", goal=value_at_most(20))
+    lists = Row(
+        "group-script", f"group list of {plan.members}: longest script call", "ms", goal=value_at_most(20)
+    )
+    beside = Row("rooms-beside", f"a pair while {several} are busy, to the recipient, p99", "ms")
+    busy = Row("rooms-busy-script", f"{several}, busy: longest script call", "ms", goal=value_at_most(20))
+    cold = Row(
+        "rooms-cold",
+        "reads of a cold room in MongoDB by a node, many messages",
+        "reads",
+        goal=value_at_most(1),
     )
     for turn in range(plan.turns):
-        nodes = rig.cluster()
-        url = nodes[0].url
-        listed = await _run(rig, plan, url, Group, plan.members, 0, 1)
-        ran = await _run(rig, plan, url, Room, members, listed.messages, CONNECTED)
-        rig.stop(*nodes)
-        row.values.append(ran.per_second)
-        row.reference.append(listed.per_second)
-        row.foreign.append(others(ran, listed))
-        say(f"turn {turn + 1}: list {costs(listed)}; room {costs(ran)}")
-    return [row]
+        [node] = rig.cluster()
+        rig.forget_calls()
+        listing = await listed(rig, plan, node.url, 0)
+        lists.values.append(rig.longest_call_ms())
+        ran = await _in_a_room(rig, plan, node.url, listing.messages, slowest)
+        rig.stop(node)
+        into.values.append(ran.per_second * (size - 1) / live)
+        told.values.append(ran.per_second)
+        into.reference.append(listing.per_second)
+        told.reference.append(listing.per_second)
+        for row in (into, told, slowest, lists):
+            row.foreign.append(others(ran, listing))
+        say(f"turn {turn + 1}: list {costs(listing)}; to those connected in the room {costs(ran)}")
+
+        [node] = rig.cluster()
+        alone, meanwhile, spent = await _beside(rig, plan, node.url, busy)
+        beside.values.append(percentile(meanwhile, 99) * 1000)
+        beside.reference.append(percentile(alone, 99) * 1000)
+        for row in (beside, busy):
+            row.foreign.append(others(spent))
+        cold.values.append(await _cold(rig, plan, node.url))
+        rig.stop_nodes()
+        p99, reads = beside.values[-1], cold.values[-1]
+        say(f"turn {turn + 1}: p99 {p99:.1f} ms; {reads:.0f} reads{disturbance(spent)}")
+    into.notes = ["the reference of both is the list, whose members are all connected"]
+    beside.notes = [
+        f"{plan.room_rate:g} messages a second in each room; the reference: the same without them"
+    ]
+    return [into, told, slowest, lists, beside, busy, cold]
 
 
-async def _run(
-    rig: Rig, plan: Plan, url: str, kind: type[Group], members: int, archived: int, inboxes: float
-) -> Ran:
-    """`inboxes`: for each connected member."""
+async def _in_a_room(rig: Rig, plan: Plan, url: str, archived: int, slowest: Row) -> Ran:
+    """One sender to one room, until the archive has it; `per_second` counts deliveries to those connected."""
     watch = Watch()
-    party = kind(watch, f"r{next(_rooms)}", members, GROUP_WINDOW)
+    party = Party(watch, f"room{next(_names)}", plan.room_members, plan.room_connected, window=GROUP_WINDOW)
+    rig.forget_calls()
     ran = await run_group(watch, party, url, plan.warm_seconds, plan.seconds, rig.cpu)
-    ran.per_second *= inboxes
-    events = party.events if isinstance(party, Room) else 0
-    wait_archived(rig, archived + ran.messages + events, ran.sent_until or time.monotonic())
+    slowest.values.append(rig.longest_call_ms())
+    wait_archived(rig, archived + ran.messages + party.changes, ran.sent_until)
     return ran
+
+
+async def _beside(rig: Rig, plan: Plan, url: str, busy: Row) -> tuple[list[float], list[float], Ran]:
+    """Latencies of pairs alone, and beside busy rooms, and what that took."""
+    watch = Watch()
+    party = Party(watch, f"busy{next(_names)}", plan.room_members, plan.room_connected, plan.busy_rooms)
+    await party.open(url)
+    pairs = await open_pairs(watch, [(url, url)], plan.shape)
+    pacer = Pacer(pairs, plan.rate)
+    await pacer.run(watch, plan.warm_seconds)
+    time_from_now(pairs)
+    await pacer.run(watch, plan.seconds)
+    await drain(watch, pairs)
+    alone = [one for pair in pairs for one in pair.recipient.latencies or () if one == one]
+    rig.forget_calls()
+    talking = asyncio.ensure_future(_talk(watch, party, plan.room_rate))
+    await pacer.run(watch, plan.warm_seconds)
+    time_from_now(pairs)
+    spent, cpu = Ran(), rig.cpu()
+    await pacer.run(watch, plan.seconds)
+    spent.spent(cpu, rig.cpu(), 1, plan.seconds)
+    foreign.append(spent.foreign)
+    talking.cancel()
+    await asyncio.gather(talking, return_exceptions=True)
+    await drain(watch, pairs)
+    await watch.until(lambda: party.complete, DRAIN_SECONDS, lambda: f"{party.delivered} in busy rooms")
+    busy.values.append(rig.longest_call_ms())
+    meanwhile = [one for pair in pairs for one in pair.recipient.latencies or () if one == one]
+    await close_pairs(watch, pairs)
+    party.close()
+    return alone, meanwhile, spent
+
+
+async def _talk(watch: Watch, party: Party, rate: float) -> None:
+    """`rate` messages a second in each room, one room after the other."""
+    pause = 1 / (rate * len(party.senders))
+    for sender in itertools.cycle(party.senders):
+        sender.send_numbered(1)
+        await watch.sleep(pause)
+
+
+async def _cold(rig: Rig, plan: Plan, url: str) -> float:
+    """Reads of a room's document by a node that has just started, while many members write to the room."""
+    watch = Watch()
+    party = Party(watch, f"cold{next(_names)}", plan.cold_senders + 1, 0)
+    await party.open(url)
+    party.close()
+    rig.forget_rooms(party.rooms)
+    other = rig.another().url
+    senders = [RoomSender(watch, user, party.rooms[0], user.encode() + b"-%012d") for user in party.users]
+    for sender in senders:
+        await sender.open(other)
+    with rig.reads_of(party.rooms[0]) as reads:
+        for sender in senders:
+            sender.send_numbered(COLD_MESSAGES)
+        await watch.until(
+            lambda: all(one.count == one.sent for one in senders),
+            DRAIN_SECONDS,
+            lambda: "accepted in a cold room",
+        )
+    for sender in senders:
+        sender.close()
+    return float(reads())

@@ -13,6 +13,7 @@ from imd.chat import accept
 from imd.chat.accept import Acceptor
 from imd.chat.batch import Answer, Refusal
 from imd.chat.compose import compose
+from imd.chat.room_messages import compose_in_room
 from imd.contracts.archive import ArchiveRecord, Record
 from imd.contracts.inbox import (
     Closed,
@@ -69,6 +70,15 @@ class Writer:
     def send_group(self, members: int) -> None:
         frame = MessageFrame(group=[f"user{n}" for n in range(members)], msg="hi")
         submission = compose(frame, self._author, self._ids)
+        submission.origin = self
+        self._acceptor.submit(submission)
+
+    def send_to_room(self, room: str, members: int, *, to_nobody: bool = False) -> None:
+        """A message to a room whose node has heard last that it has so many members."""
+        frame = MessageFrame(room=room, msg="hi")
+        submission = compose_in_room(frame, self._author, self._ids, members)
+        assert submission.room is not None
+        submission.room.to_nobody = to_nobody
         submission.origin = self
         self._acceptor.submit(submission)
 
@@ -386,6 +396,30 @@ class BatchTests(AcceptorTestCase):
         self.assertEqual(self.batches(), [2, 1, 1, 1])
         self.confirm_all()
         self.assertEqual(len(self.alice.answers), 5)
+
+    def test_bound_by_members(self) -> None:
+        """A room counts with the members that were heard of last, five times each."""
+        for room, members in (("r-1", 1000), ("r-2", 600), ("r-3", 400), ("r-4", 1)):
+            self.alice.send_to_room(room, members)
+        self.alice.send("c-1")
+        self.turn()
+        self.assertEqual(self.batches(), [1, 2, 2])
+
+    def test_inboxes_that_are_open(self) -> None:
+        """What follows in a batch to the same list or room finds its inboxes open, and counts once."""
+        for _ in range(7):
+            self.alice.send_group(500)
+        for _ in range(7):
+            self.alice.send_to_room("r-1", 500)
+        self.turn()
+        self.assertEqual(self.batches(), [6, 1 + 1, 6])
+
+    def test_no_inbox(self) -> None:
+        """An event that no inbox gets counts as one delivery."""
+        for _ in range(20):
+            self.alice.send_to_room("r-1", 1000, to_nobody=True)
+        self.turn()
+        self.assertEqual(self.batches(), [20])
 
     def test_bound_by_bytes(self) -> None:
         """A batch has so many bytes at most; one message that has more goes alone."""

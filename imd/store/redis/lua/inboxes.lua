@@ -1,5 +1,7 @@
 -- Inboxes that messages are put into, and room in them.
 
+local DROPPED_AT_ONCE = 256
+
 -- Remove everything up to a number from an inbox. Returns how many messages that were.
 -- The head holds the number of the last shared message: members up to it are read first, to release shared ones.
 local function drop_up_to(user, last)
@@ -9,14 +11,21 @@ local function drop_up_to(user, last)
   if shared > 0 then
     local some
     repeat
-      some = redis.call('ZRANGEBYSCORE', inbox, '-inf', math.min(shared, last), 'LIMIT', 0, 256)
+      some = redis.call('ZRANGEBYSCORE', inbox, '-inf', math.min(shared, last), 'LIMIT', 0, DROPPED_AT_ONCE)
       release(some)
       if #some > 0 then dropped = dropped + redis.call('ZREMRANGEBYRANK', inbox, 0, #some - 1) end
-    until #some < 256
+    until #some < DROPPED_AT_ONCE
     if shared > last then return dropped end
     redis.call('HDEL', key(user, 'head'), 'shared')
   end
   return dropped + redis.call('ZREMRANGEBYSCORE', inbox, '-inf', last)
+end
+
+-- Remove so many of the oldest messages, shared ones or not. Returns how many that were.
+local function drop_oldest(user, count)
+  local inbox = key(user, 'inbox')
+  release(redis.call('ZRANGEBYSCORE', inbox, '-inf', '+inf', 'LIMIT', 0, count))
+  return redis.call('ZREMRANGEBYRANK', inbox, 0, count - 1)
 end
 
 -- Call after messages were put into an inbox that held `size` before. An empty inbox has no key, so no expiry.
@@ -80,6 +89,10 @@ local function write(inbox)
   local size, most = inbox.size + inbox.count, max_messages
   if size <= unopened_messages then return 0 end
   if inbox.new or redis.call('HEXISTS', head_at, 'unopened') == 1 then most = unopened_messages end
+  local over = size - most
+  if over <= 0 then return 0 end
+  -- Many inboxes get a shared message, and most of those of members who are away for long are full.
+  if inbox.shared and over <= DROPPED_AT_ONCE then return drop_oldest(user, over) end
   -- An inbox has no holes, so the numbers tell how many messages are left.
-  return size > most and drop_up_to(user, inbox.seq - most) or 0
+  return drop_up_to(user, inbox.seq - most)
 end

@@ -53,10 +53,10 @@ local function place_in_room(name, record, to, body, copied, opened, will_change
   local refused = refused_in(copy, own, to[5])
   if refused then return refused end
 
-  local list, getting, count = inboxes_of_room(room, copy, opened), {}, 0
+  local to_nobody = string.find(to[5], 'n', 1, true)
+  local list, getting, count = to_nobody and {} or inboxes_of_room(room, copy, opened), {}, 0
   local everybody = of_version < 0 or copy.history == 'a'
-  local most = string.find(to[5], 'n', 1, true) and 0 or #list
-  for n = 1, most do
+  for n = 1, #list do
     if list[n] and n ~= own and (everybody or copy.joined[n] <= of_version) then
       count = count + 1
       getting[count] = n
