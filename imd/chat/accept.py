@@ -42,10 +42,10 @@ IN_FLIGHT = Gauge("imd_accept_batches_in_flight", "Batches that are not answered
 _ACCEPTED_NEW = ACCEPTED.labels("new")
 _ACCEPTED_AGAIN = ACCEPTED.labels("resent")
 
-BATCH_DELIVERIES = 5_000
-# The inbox does nothing else while it places a batch, and most of its work is to open inboxes and to write
-# them. So a delivery to a list or a room counts as so many; it counts once behind a message to the same.
-MANY_WEIGHT = 5
+# The inbox does nothing else while it places a batch, so its work is bound: to some 15 ms. Most of it is to open
+# inboxes and to write them. A message to a list or a room, behind another to the same, finds them open.
+BATCH_WORK = 5_000
+OPENING_WORK = 3
 BATCH_BYTES = 1 << 20
 MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 << 20
@@ -185,15 +185,15 @@ class Acceptor:
         """The next messages, up to the bounds of a batch; at least one."""
         waiting = self._waiting
         entries: list[Entry] = []
-        deliveries = size = 0
+        work = size = 0
         met: set[object] = set()
         while waiting:
             entry = waiting[0]
             if type(entry) is Submission:
                 count = len(entry.recipients)
-                deliveries += 1 if count == 1 else _weight(entry, count, met)
+                work += OPENING_WORK if count == 1 else _work(entry, count, met)
                 size += len(entry.body)
-                if entries and (deliveries > BATCH_DELIVERIES or size > BATCH_BYTES):
+                if entries and (work > BATCH_WORK or size > BATCH_BYTES):
                     size -= len(entry.body)
                     break
             entries.append(waiting.popleft())
@@ -337,8 +337,8 @@ class Acceptor:
         _ACCEPTED_AGAIN.inc(again)
 
 
-def _weight(submission: Submission, count: int, met: set[object]) -> int:
-    """The part of BATCH_DELIVERIES that a submission to other than one user takes.
+def _work(submission: Submission, count: int, met: set[object]) -> int:
+    """The part of BATCH_WORK that a submission to other than one user takes.
 
     `count`: of its recipients. `met`: the lists and rooms before it in the batch, to which it is added.
     """
@@ -346,9 +346,9 @@ def _weight(submission: Submission, count: int, met: set[object]) -> int:
     if aim is not None:
         count = 1 if aim.to_nobody else aim.size
     if count <= 1:
-        return 1
+        return OPENING_WORK
     target = aim.room if aim is not None else tuple(submission.recipients)
     if target in met:
         return count
     met.add(target)
-    return MANY_WEIGHT * count
+    return OPENING_WORK * count

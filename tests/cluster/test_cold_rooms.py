@@ -32,7 +32,7 @@ class ColdRoomTests(InRooms, unittest.TestCase):
         cluster, (first, second) = await self.two_nodes("cold")
         users = [self.name("user") for _ in range(8)]
         owner = await self.login(self.name("owner"), url=first.url)
-        room = await self.made(owner, *users)
+        room = await self.room_made(owner, *users)
         members = [await self.login(user, url=second.url) for user in users]
         cluster.redis("DEL", f"imd:room:{room}")
         client: Any = await deferToThread(pymongo.MongoClient, cluster.mongo_url)
@@ -44,10 +44,10 @@ class ColdRoomTests(InRooms, unittest.TestCase):
         for member, client_msg_id in names:
             member.send({"clientMsgId": client_msg_id, "room": room, "msg": "hi"})
         for member, client_msg_id in names:
-            answer = await self.answer_to(member, client_msg_id)
+            answer = await self.room_answer(member, client_msg_id)
             self.assertEqual(answer["type"], "accepted", answer)
         reads = {"ns": f"{database.name}.im_room", "command.filter._id": room}
         self.assertEqual(await deferToThread(database["system.profile"].count_documents, reads), 1)
         # The copy serves the other node, too.
-        self.assertEqual((await self.to_room(owner, room))["type"], "accepted")
+        self.assertEqual((await self.say_in_room(owner, room))["type"], "accepted")
         self.assertEqual(await deferToThread(database["system.profile"].count_documents, reads), 1)

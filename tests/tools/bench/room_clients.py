@@ -49,7 +49,7 @@ class RoomMaker(Client):
 
 
 class RoomSender(Sender):
-    """Sends numbered messages to a room. What others send there is not looked at."""
+    """Sends numbered messages to a room. It does not look at messages of others."""
 
     def __init__(self, watch: Watch, user: str, room: str, mark: bytes, window: int = 0) -> None:
         super().__init__(watch, user, {"room": room}, mark, window)

@@ -388,8 +388,8 @@ class BatchTests(AcceptorTestCase):
         self.assertEqual((len(self.delivered), self.alice.answers), (3, []))
 
     def test_bound_by_deliveries(self) -> None:
-        """A batch has so many deliveries, those to lists count five times; one with more goes alone."""
-        for members in (600, 400, 1, 1800, 800):
+        """A batch opens so many inboxes; a message to more goes alone."""
+        for members in (1000, 666, 1, 3000, 1400):
             self.alice.send_group(members)
         self.turn()
         self.place()
@@ -398,24 +398,24 @@ class BatchTests(AcceptorTestCase):
         self.assertEqual(len(self.alice.answers), 5)
 
     def test_bound_by_members(self) -> None:
-        """A room counts with the members that were heard of last, five times each."""
+        """A room counts with the members that were heard of last."""
         for room, members in (("r-1", 1000), ("r-2", 600), ("r-3", 400), ("r-4", 1)):
             self.alice.send_to_room(room, members)
         self.alice.send("c-1")
         self.turn()
-        self.assertEqual(self.batches(), [1, 2, 2])
+        self.assertEqual(self.batches(), [2, 3])
 
     def test_inboxes_that_are_open(self) -> None:
-        """What follows in a batch to the same list or room finds its inboxes open, and counts once."""
-        for _ in range(7):
+        """Messages of a batch to the same list or room find its inboxes open: a third of the work."""
+        for _ in range(9):
             self.alice.send_group(500)
-        for _ in range(7):
+        for _ in range(9):
             self.alice.send_to_room("r-1", 500)
         self.turn()
-        self.assertEqual(self.batches(), [6, 1 + 1, 6])
+        self.assertEqual(self.batches(), [8, 1 + 5, 4])
 
     def test_no_inbox(self) -> None:
-        """An event that no inbox gets counts as one delivery."""
+        """An event that no inbox gets takes the place of one to a user."""
         for _ in range(20):
             self.alice.send_to_room("r-1", 1000, to_nobody=True)
         self.turn()
