@@ -42,7 +42,7 @@ IN_FLIGHT = Gauge("imd_accept_batches_in_flight", "Batches that are not answered
 _ACCEPTED_NEW = ACCEPTED.labels("new")
 _ACCEPTED_AGAIN = ACCEPTED.labels("resent")
 
-# The inbox does nothing else while it places a batch, so its work is bound: to some 15 ms. Most of it is to open
+# The inbox does nothing else while it places a batch, so its work is bound: to some 15 ms. Most is to open
 # inboxes and to write them. A message to a list or a room, behind another to the same, finds them open.
 BATCH_WORK = 5_000
 OPENING_WORK = 3
