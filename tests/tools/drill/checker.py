@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
+from tests.tools.drill.event_checker import EventCheck, is_final
 from tests.tools.drill.history import Answer, Connection, Got, History, Message, Reset, Send
+from tests.tools.drill.model import Model
 
 Device = tuple[str, str]
 
@@ -40,6 +42,15 @@ KINDS = {
     "dead": "a good message is among the dead letters",
     "history": "history gives a message twice, out of order, or not at all",
     "thrown out": "a connection was replaced although there was no newer one",
+    "stale": "a room was as it had been before an accepted change",
+    "newcomer": "a change told somebody of a message from before they came",
+    "versions": "versions of a room are missing, made twice, or out of order in an inbox",
+    "answered anew": "a frame sent again was judged again although it had been done",
+    "shown": "a message is shown otherwise than its edits, recalls and reactions make it",
+    "recalled text": "the text of a recalled message is still in the archive",
+    "view": "a device's view, built from its frames, is not what its user reads",
+    "changes": "`changes` lacks an event, gives one twice, or one that is not the user's",
+    "room": "a room's members, roles or rules are not those that its changes make",
 }
 _TEMPORARY = {"unavailable"}
 # A connected device is told of a loss within this time.
@@ -54,11 +65,14 @@ def check(history: History) -> list[Violation]:
 class _Check:
     def __init__(self, history: History) -> None:
         self.history = history
+        self.model = Model(history)
         self.found: list[Violation] = []
         # Each device's frames in the order it sent them: where a message was first sent, and where accepted.
         self.first_sent: dict[str, tuple[int, float]] = {}
         self.accepted_at: dict[str, tuple[int, float]] = {}
         self.ids: dict[str, set[str]] = defaultdict(set)
+        # Events and messages to rooms that were refused for good, or had nothing to change.
+        self.ended: set[str] = set()
         # Waiting for an agent when Redis lost its data: nobody's but the visitor's.
         self.waited: set[str] = set()
         self.waited_ids: set[str] = set()
@@ -77,6 +91,7 @@ class _Check:
         self._deliveries()
         self._archive()
         self._reading()
+        EventCheck(self.history, self.model, self._note).run()
         order = list(KINDS)
         return sorted(self.found, key=lambda violation: order.index(violation.kind))
 
@@ -120,13 +135,23 @@ class _Check:
             if ids and answer.message_id not in ids and not self._lost_after(self.first_sent[answer.key][1]):
                 self._note("id changed", f"{answer.key}: {answer.message_id}, before {sorted(ids)}")
             ids.add(answer.message_id)
+        elif self._is_event(answer.key):
+            if is_final(answer.code):
+                self.ended.add(answer.key)
         elif answer.code not in _TEMPORARY:
             self._note("refused", f"{_name(connection)}: {answer.key}: {answer.code}")
 
     def _accepted(self) -> None:
         for key in self.first_sent:
-            if key not in self.accepted_at and not self._sender_gone(self.history.messages[key]):
+            message = self.history.messages[key]
+            if key in self.accepted_at or key in self.ended or message.given_up:
+                continue
+            if not self._sender_gone(message):
                 self._note("never accepted", key)
+
+    def _is_event(self, key: str) -> bool:
+        message = self.history.messages.get(key)
+        return message is not None and bool(message.kind)
 
     def _sender_gone(self, message: Message) -> bool:
         """A visitor whose token was lost with Redis comes back as another one."""
@@ -191,10 +216,8 @@ class _Check:
                         self._note("number reused", f"{_name(connection)}: {what}")
 
     def _deliveries(self) -> None:
-        owed: dict[str, list[str]] = defaultdict(list)
-        for key in self.accepted_at:
-            for user in self.history.messages[key].recipients:
-                owed[user].append(key)
+        made = {key for story in self.model.rooms.values() for key in story.keys.values()}
+        owed = self.model.owed([*self.accepted_at, *sorted(made - set(self.accepted_at))])
         for (user, device), connections in self.by_device.items():
             first_connected = min((c.connected_at for c in connections if c.epoch), default=None)
             if first_connected is None or not any(connection.live for connection in connections):
@@ -203,13 +226,13 @@ class _Check:
             got = self._received(user, device, connections)
             told = self._told(connections)
             read = set(self.history.read.get(user, ()))
-            for key in owed[user]:
+            for key in sorted(owed.get(user, ())):
                 if key in got or self.first_sent[key][1] < first_connected:
                     continue
                 sent_at = self.first_sent[key][1]
                 if not (told >= sent_at or self._is_new_to_redis(connections, sent_at)):
                     self._note("lost", f"{user}/{device} never got {key}, and was not told")
-                elif not self.ids[key] & read and key not in self.waited:
+                elif not self._is_event(key) and not self.ids[key] & read and key not in self.waited:
                     self._note("lost", f"{user}/{device} never got {key}, and history lacks it")
 
     def _is_new_to_redis(self, connections: list[Connection], sent_at: float) -> bool:
@@ -250,8 +273,9 @@ class _Check:
                 if type(event) is not Got:
                     continue
                 message = self.history.messages.get(event.key)
-                if message is None or user not in message.recipients:
-                    self._note("stranger", f"{user}/{device}: {event.key} {event.message_id}")
+                if message is None or user not in self.model.may_get(event.key):
+                    kind = self._strange(user, message)
+                    self._note(kind, f"{user}/{device}: {event.key} {event.message_id}")
                     continue
                 if event.text != message.text or event.sender != message.sender:
                     self._note("content", f"{user}/{device}: {event.key}: {event.sender}: {event.text}")
@@ -264,6 +288,16 @@ class _Check:
                 ids[event.key] = event.message_id
                 self._in_order(user, device, message, latest_first)
         return set(ids)
+
+    def _strange(self, user: str, message: Message | None) -> str:
+        """Why the user should not have got it."""
+        target = message if message is None or message.kind == "message" else self.model.target(message)
+        if target is None or not target.room:
+            return "stranger"
+        states = self.model.rooms[target.room].states
+        if message is not None and message.kind != "message" and user in states[-1].members:
+            return "newcomer"
+        return "stale" if any(user in state.members for state in states) else "stranger"
 
     def _in_order(
         self, user: str, device: str, message: Message, latest_first: dict[Device, tuple[int, str]]
@@ -298,8 +332,10 @@ class _Check:
                 self._note("unknown document", f"{document.message_id}: {document.key}")
                 continue
             by_key[document.key].append(document.message_id)
-            if (document.user, document.text) != (message.sender, message.text):
-                self._note("content", f"archive: {document.key}: {document.user}: {document.text}")
+            if (document.user, document.kind, document.room) != (message.sender, message.kind, message.room):
+                self._note("content", f"archive: {document.key}: {document.user}: {document.kind}")
+            if message.room:
+                continue
             people = message.recipients | {message.sender}
             if document.key in self.waited:
                 people = frozenset({message.sender})
@@ -309,6 +345,8 @@ class _Check:
             ):
                 self._note("participants", f"{document.key}: {sorted(document.participants)}")
         for key, ids in self.ids.items():
+            if self.history.messages[key].kind not in ("", "message"):
+                continue
             for missing in ids - set(by_key[key]):
                 self._note("not archived", f"{key} as {missing}")
         for key, found in by_key.items():
@@ -321,6 +359,8 @@ class _Check:
         involved: dict[str, set[str]] = defaultdict(set)
         for key, ids in self.ids.items():
             message = self.history.messages[key]
+            if message.kind:
+                continue
             for user in message.recipients | {message.sender}:
                 involved[user] |= ids
         for user, read in self.history.read.items():

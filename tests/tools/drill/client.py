@@ -6,10 +6,12 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tests.support.servers import HOST
-from tests.tools.drill.history import Answer, Connection, Got, Message, Reset, Send
+from tests.tools.drill.doings import do_something
+from tests.tools.drill.history import NO_FRAME, UNCHANGED, Answer, Connection, Got, Message, Reset, Send
 from tests.tools.drill.wire import Wire
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ PATIENCE_SECONDS = 15.0
 MAX_UNANSWERED = 64
 ACK_EVERY = 16
 TICK_SECONDS = 0.05
+ANSWER_SECONDS = 15.0
+HEARD = 30
+# The others are final: the frame is not sent again.
+TEMPORARY = {"unavailable", "rate_limited"}
+FEATURES = ("events", "sync")
 
 
 class Device:
@@ -39,6 +46,7 @@ class Device:
         role: str = "user",
         rate: float = 0.0,
         pinned: int | None = None,
+        features: Sequence[str] = (),
     ) -> None:
         self.world = world
         self.name = name
@@ -47,6 +55,9 @@ class Device:
         self.role = role
         self.rate = rate
         self.pinned = pinned
+        self.features = features
+        self.heard: deque[str] = deque(maxlen=HEARD)
+        """ids of others' messages that came lately"""
         self.rng = random.Random(f"{world.seed}/{name}")
         self.epoch = ""
         self.seq = 0
@@ -62,7 +73,7 @@ class Device:
         self._heard_at = 0.0
         self._acked = 0
         self._ended: asyncio.Event = asyncio.Event()
-        self._pages: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     @property
     def live(self) -> bool:
@@ -71,6 +82,10 @@ class Device:
     @property
     def unanswered(self) -> int:
         return len(self._unanswered)
+
+    @property
+    def unanswered_events(self) -> int:
+        return sum(bool(message.kind) for message, _ in self._unanswered.values())
 
     # its life
 
@@ -126,6 +141,8 @@ class Device:
             frame |= {"userId": self.user, "device": self.name, "loginType": "USER_TYPE"}
             frame["isCustomerService"] = self.role == "agent"
             frame["token"] = self.world.ways.token(self.user, self.role == "agent")
+        if self.features:
+            frame["features"] = self.features
         if self.kind != "seed":
             frame["ack"] = True
         if self.kind == "own" and self.epoch:
@@ -160,7 +177,8 @@ class Device:
                 while now >= next_send:
                     next_send += rng.expovariate(self.rate)
                     for _ in range(rng.randint(5, 12) if rng.random() < 0.05 else 1):
-                        self._say_something()
+                        if len(self._unanswered) < MAX_UNANSWERED:
+                            do_something(self)
             elif self.world.phase == "closing":
                 await self._leave_well()
                 return
@@ -211,38 +229,44 @@ class Device:
 
     def say(self, to: list[str] | None, group: bool = False) -> str:
         """Send a message: to these, or (None) to the desk. Gives its key."""
-        key = f"{self.name}-{self._number}"
-        self._number += 1
+        key = self._next_key()
         recipients = frozenset(to) if to is not None else self.world.agents
         message = Message(key, self.user, self.name, recipients, desk=to is None)
-        self.world.history.messages[key] = message
         frame: dict[str, Any] = {"clientMsgId": key, "msg": message.text}
         if group:
             frame["group"] = to
         elif to is not None:
             frame["to"] = to[0]
-        self._unanswered[key] = (message, frame)
-        if self.live:
-            self._write(key)
-        return key
+        return self._send(message, frame)
 
-    def _say_something(self) -> None:
-        if len(self._unanswered) >= MAX_UNANSWERED:
-            return
-        if self.role == "visitor":
-            self.say(None)
-        elif self.role == "agent":
-            visitors = [user for user in self.world.visitors if user]
-            if visitors:
-                self.say([self.rng.choice(visitors)])
-        elif self.role == "prober":
-            self.say([self.rng.choice([one.user for one in self.world.probers if one is not self])])
-        else:
-            others = [user for user in self.world.users if user != self.user]
-            if self.rng.random() < 0.2:
-                self.say(self.rng.sample(others, min(len(others), self.rng.randint(2, 5))), group=True)
-            else:
-                self.say([self.rng.choice(others)])
+    def do(self, kind: str, **fields: Any) -> str:
+        """Send a message to a room, or a change of this kind. Gives its key."""
+        key = self._next_key()
+        message = Message(key, self.user, self.name, kind=kind)
+        frame = {"clientMsgId": key, **fields}
+        if kind != "message":
+            frame["type"] = kind
+        if message.text:
+            frame["msg"] = message.text
+        message.frame = frame
+        return self._send(message, frame)
+
+    def give_up(self, key: str) -> None:
+        """Send it no more, whatever became of it."""
+        entry = self._unanswered.pop(key, None)
+        if entry is not None:
+            entry[0].given_up = True
+
+    def _next_key(self) -> str:
+        self._number += 1
+        return f"{self.name}-{self._number - 1}"
+
+    def _send(self, message: Message, frame: dict[str, Any]) -> str:
+        self.world.history.messages[message.key] = message
+        self._unanswered[message.key] = (message, frame)
+        if self.live:
+            self._write(message.key)
+        return message.key
 
     def _write(self, key: str) -> None:
         entry = self._unanswered.get(key)
@@ -269,11 +293,7 @@ class Device:
         if kind is None:
             self._got(connection, now, frame)
         elif kind == "accepted":
-            key = frame["clientMsgId"]
-            connection.events.append(Answer(now, key, frame["id"], frame["sendTime"]))
-            entry = self._unanswered.pop(key, None)
-            if entry is not None:
-                self.world.accepted(entry[0], now)
+            self._accepted(connection, now, frame)
         elif kind == "error":
             self._error(connection, now, frame)
         elif kind == "connected":
@@ -282,15 +302,31 @@ class Device:
             connection.events.append(Reset(now, frame["epoch"], frame["seq"]))
             self.epoch, self.seq = frame["epoch"], frame["seq"]
             self._acked = self.seq
-        elif kind == "history":
-            page = self._pages.pop(frame["ref"], None)
-            if page is not None and not page.done():
-                page.set_result(frame)
+        else:
+            question = self._questions.pop(frame.get("ref", ""), None)
+            if question is not None and not question.done():
+                question.set_result(frame)
+
+    def _accepted(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
+        key = frame["clientMsgId"]
+        message, _ = self._unanswered.pop(key, (None, None))
+        if "id" in frame:
+            room, version = frame.get("room", ""), frame.get("version", 0)
+            answer = Answer(now, key, frame["id"], frame["sendTime"], "", room, version)
+        else:
+            answer = Answer(now, key, code=UNCHANGED)
+        connection.events.append(answer)
+        if message is not None and answer.message_id:
+            self.world.accepted(message, answer)
 
     def _got(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
         key = frame.get("clientMsgId", "")
-        connection.events.append(Got(now, frame["seq"], frame["id"], key, frame["userId"], frame["msg"]))
+        more = frame if "kind" in frame else NO_FRAME
+        text = frame.get("msg", "")
+        connection.events.append(Got(now, frame["seq"], frame["id"], key, frame["userId"], text, more))
         self.seq = frame["seq"]
+        if frame["userId"] != self.user and frame.get("kind", "message") == "message":
+            self.heard.append(frame["id"])
         if key not in self.seen:
             self.seen.add(key)
             self.world.arrived(self, key, now)
@@ -300,11 +336,16 @@ class Device:
     def _error(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
         key, ref = frame.get("clientMsgId"), frame.get("ref")
         if ref is not None:
-            page = self._pages.pop(ref, None)
-            if page is not None and not page.done():
-                page.set_exception(ConnectionError(frame["code"]))
+            question = self._questions.pop(ref, None)
+            if question is not None and not question.done():
+                question.set_exception(ConnectionError(frame["code"]))
         elif key is not None:
             connection.events.append(Answer(now, key, code=frame["code"]))
+            message, _ = self._unanswered.get(key, (None, None))
+            if message is not None and message.kind and frame["code"] not in TEMPORARY:
+                del self._unanswered[key]
+                self.world.refused(message)
+                return
             # As the node asks, and not all at once.
             delay = min(MAX_RESEND_SECONDS, frame.get("retryAfterMs", 200) / 1000)
             self._again.append((now + delay * self.rng.uniform(0.5, 1), key))
@@ -333,39 +374,19 @@ class Device:
         if self._connected is not None and not self._connected.done():
             self._connected.set_exception(ConnectionError("closed before it was connected"))
             self._connected.exception()
-        for page in self._pages.values():
-            if not page.done():
-                page.set_exception(ConnectionError("closed"))
-        self._pages.clear()
+        for question in self._questions.values():
+            if not question.done():
+                question.set_exception(ConnectionError("closed"))
+        self._questions.clear()
 
-    # reading history
-
-    async def read_all(self) -> list[str]:
-        """The ids of all messages of the user, oldest first, as `history` with `all` gives them."""
-        pages: list[list[str]] = []
-        before, failures = None, 0
-        while True:
-            try:
-                page = await self._page(before)
-            except (ConnectionError, TimeoutError):
-                failures += 1
-                if failures > 10:
-                    raise
-                await asyncio.sleep(0.3)
-                continue
-            ids = [message["id"] for message in page["messages"]]
-            pages.insert(0, ids)
-            if not page["more"]:
-                return [message_id for one in pages for message_id in one]
-            before = ids[0]
-
-    async def _page(self, before: str | None) -> dict[str, Any]:
+    async def ask(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a question. Raises ConnectionError, also for an error, and TimeoutError."""
         if not self.live or self.wire is None:
             raise ConnectionError("not connected")
-        ref = f"h{self._number}-{len(self._pages)}-{before}"
+        self._number += 1
+        ref = f"q{self._number}"
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._pages[ref] = answer
-        frame = {"type": "history", "ref": ref, "all": True, "limit": 200, "before": before}
-        self.wire.send({key: value for key, value in frame.items() if value is not None})
-        async with asyncio.timeout(15):
+        self._questions[ref] = answer
+        self.wire.send({**frame, "ref": ref})
+        async with asyncio.timeout(ANSWER_SECONDS):
             return await answer

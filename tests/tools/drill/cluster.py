@@ -25,7 +25,8 @@ from tests.support.old_version import old_environment
 from tests.support.paths import ROOT
 from tests.support.primaries import Primary
 from tests.support.servers import HOST, MongoServer, RabbitServer, Server, free_port, tail
-from tests.tools.drill.history import Document
+from tests.tools.drill import archived
+from tests.tools.drill.history import History
 from tests.tools.drill.proxy import Proxy
 from tests.tools.drill.seams import times_noted
 from tests.tools.drill.ways import SECRET
@@ -278,23 +279,14 @@ class Cluster:
             channel.basic_publish("", ARCHIVE_QUEUE, body, pika.BasicProperties(delivery_mode=2))
 
     def archived_ids(self) -> set[str]:
+        """Of messages and events."""
         with self.mongo() as client:
-            found = client.get_default_database()["im_message"].find({}, {"_id": 1})
-            return {document["_id"] for document in found}
+            return archived.ids(client.get_default_database())
 
-    def documents(self) -> list[Document]:
+    def read_archive(self, history: History) -> None:
+        """Put all that MongoDB holds into the history."""
         with self.mongo() as client:
-            return [
-                Document(
-                    one["_id"],
-                    one.get("clientMsgId") or "",
-                    one["userId"],
-                    frozenset(one.get("group") or ([one["to"]] if one.get("to") else [])),
-                    frozenset(one["participants"]),
-                    one["msg"],
-                )
-                for one in client.get_default_database()["im_message"].find()
-            ]
+            archived.read(client.get_default_database(), history)
 
     def dead(self) -> list[str]:
         """The keys of the messages among the dead letters; what is no message of ours is left out."""

@@ -14,6 +14,7 @@ from tests.tools.drill.checker import Violation, check
 from tests.tools.drill.cluster import Backends, Cluster
 from tests.tools.drill.faults import FAULTS, Fault, Stage
 from tests.tools.drill.history import History
+from tests.tools.drill.model import Model
 from tests.tools.drill.probe import Probe
 from tests.tools.drill.ways import Ways
 from tests.tools.drill.world import World
@@ -116,7 +117,8 @@ async def run(
     outcome = Outcome(plan, History())
     try:
         await cluster.start(plan.classic_queue)
-        world = World(plan.seed, Ways(cluster.nodes, cluster.gateways), plan.clients, plan.rate)
+        ways = Ways(cluster.nodes, cluster.gateways)
+        world = World(plan.seed, ways, plan.clients, plan.rate, has_events=not plan.old)
         outcome.history = world.history
         await world.start()
         stage = Stage(cluster, world, random.Random(f"{plan.seed}/{plan.name}"), lease)
@@ -235,7 +237,11 @@ async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Calla
             if accepted <= await asyncio.to_thread(cluster.archived_ids):
                 break
         await asyncio.sleep(0.3)
+    await asyncio.to_thread(cluster.read_archive, world.history)
+    model = Model(world.history)
+    if not await world.arrive(model.owed(model.accepted_at), arrivals):
+        say("  not every event arrived in time")
     await world.read_histories()
     await world.close()
-    world.history.archive = await asyncio.to_thread(cluster.documents)
+    await asyncio.to_thread(cluster.read_archive, world.history)
     world.history.dead = await asyncio.to_thread(cluster.dead)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NamedTuple
 
 import pika
@@ -42,16 +42,24 @@ class Stage:
         """Let some seconds go by."""
         await asyncio.sleep(self.rng.uniform(least, most))
 
-    @contextlib.contextmanager
-    def losing(self) -> Any:
+    def losing(self) -> contextlib.AbstractContextManager[None]:
         """Redis loses data within."""
-        began = time.monotonic()
-        place = len(self.history.losses)
-        self.history.losses.append((began, float("inf")))
-        try:
-            yield
-        finally:
-            self.history.losses[place] = (began, time.monotonic())
+        return _noted(self.history.losses)
+
+    def split(self) -> contextlib.AbstractContextManager[None]:
+        """Two primaries of Redis take writes within."""
+        return _noted(self.history.splits)
+
+
+@contextlib.contextmanager
+def _noted(times: list[tuple[float, float]]) -> Iterator[None]:
+    began = time.monotonic()
+    place = len(times)
+    times.append((began, float("inf")))
+    try:
+        yield
+    finally:
+        times[place] = (began, time.monotonic())
 
 
 class Fault(NamedTuple):

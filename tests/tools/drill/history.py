@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+Frame = Mapping[str, Any]
+NO_FRAME: Frame = {}
 
 # Times are seconds on one monotonic clock.
 
@@ -16,17 +20,25 @@ class Send(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """`accepted` (then `message_id` is set) or `error` (then `code` is)."""
+    """`accepted` (then `message_id` is set) or `error` (then `code` is; UNCHANGED for `changed: false`).
+
+    `room` and `version` are those of a changed room.
+    """
 
     at: float
     key: str
     message_id: str = ""
     send_time: int = 0
     code: str = ""
+    room: str = ""
+    version: int = 0
+
+
+UNCHANGED = "unchanged"
 
 
 class Got(NamedTuple):
-    """A delivered message."""
+    """A delivered message or event; `frame` is that of an event, or of a message in a room."""
 
     at: float
     seq: int
@@ -34,6 +46,7 @@ class Got(NamedTuple):
     key: str
     sender: str
     text: str
+    frame: Frame = NO_FRAME
 
 
 class Reset(NamedTuple):
@@ -49,19 +62,34 @@ Event = Send | Answer | Got | Reset
 
 @dataclass(slots=True)
 class Message:
-    """A message that a device sends. `key` is its clientMsgId, and unique in the whole run."""
+    """A message or a change that a device sends. `key` is its clientMsgId, and unique in the whole run."""
 
     key: str
     sender: str
     device: str
-    recipients: frozenset[str]
-    """for a visitor's message: the agents"""
+    recipients: frozenset[str] = frozenset()
+    """for a visitor's message: the agents; in rooms the model knows them"""
     desk: bool = False
     """a visitor's, to whichever agent the desk finds"""
+    kind: str = ""
+    """as events have it: message (in a room), edit, recall, react, room; empty for a private message"""
+    frame: Frame = field(default_factory=dict)
+    """as it was sent; of events and messages in rooms only"""
+    given_up: bool = False
+    """its client sends it no more, and never will know"""
 
     @property
     def text(self) -> str:
-        return f"text of {self.key}"
+        return "" if self.kind in ("recall", "react", "room") else f"text of {self.key}"
+
+    @property
+    def room(self) -> str:
+        return str(self.frame.get("room") or "")
+
+    @property
+    def of(self) -> str:
+        """The id of the message that is edited, recalled or reacted to."""
+        return str(self.frame.get("id") or "")
 
 
 @dataclass(slots=True)
@@ -97,6 +125,49 @@ class Document(NamedTuple):
     recipients: frozenset[str]
     participants: frozenset[str]
     text: str
+    kind: str = ""
+    room: str = ""
+    version: int = 0
+    """of the room, under which it was placed"""
+    edited: str = ""
+    """the id of the edit that it shows"""
+    is_recalled: bool = False
+
+
+class EventDocument(NamedTuple):
+    """One event in the archive: its fields, and its body as `changes` gives it."""
+
+    event_id: str
+    key: str
+    user: str
+    kind: str
+    of: str
+    room: str
+    version: int
+    """of the room that it made, or under which its message was placed"""
+    body: Frame
+
+
+@dataclass(slots=True)
+class Room:
+    """A room as it was asked for at the end: by one of its members, or in MongoDB."""
+
+    version: int
+    members: dict[str, str]
+    """user: role"""
+    rules: dict[str, str]
+    past: Sequence[tuple[int, str]] = ()
+    """version and key of each change that the document remembers"""
+
+
+@dataclass
+class ReadBack:
+    """All that a user reads at the end. Keys are rooms; an empty one is for all that is in no room."""
+
+    pages: dict[str, list[Frame]] = field(default_factory=dict)
+    """entries of history, oldest first"""
+    changes: dict[str, list[Frame]] = field(default_factory=dict)
+    rooms: dict[str, Room] = field(default_factory=dict)
 
 
 @dataclass
@@ -107,8 +178,17 @@ class History:
     connections: list[Connection] = field(default_factory=list)
     losses: list[tuple[float, float]] = field(default_factory=list)
     """when Redis lost data, first and last moment"""
+    splits: list[tuple[float, float]] = field(default_factory=list)
+    """when two primaries of Redis took writes"""
+    synced: frozenset[str] = frozenset()
+    """users whose devices all get what the others send"""
     archive: list[Document] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     """the keys of what is among the dead letters; poison is not listed"""
     read: dict[str, list[str]] = field(default_factory=dict)
     """per user: message ids that `history` with `all` gave, oldest first"""
+    read_back: dict[str, ReadBack] = field(default_factory=dict)
+    """per user who takes part in events"""
+    events: list[EventDocument] = field(default_factory=list)
+    rooms: dict[str, Room] = field(default_factory=dict)
+    """as MongoDB has them"""

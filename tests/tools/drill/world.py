@@ -6,21 +6,27 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 
-from tests.tools.drill.client import Device
-from tests.tools.drill.history import History, Message
+from tests.tools.drill.client import FEATURES, Device
+from tests.tools.drill.doings import Knowledge, create_a_room, react_to_a_change
+from tests.tools.drill.history import Answer, History, Message
+from tests.tools.drill.reading import read_all, read_back
 from tests.tools.drill.ways import Way, Ways
 
 KINDS = ("own", "server", "own", "seed")
 # Probers talk to one another all the time, so that nodes look for their channels in the middle of a fault.
 PROBER_RATE = 4.0
+ROOMS = 4
 
 
 class World:
     """`clients` devices, two for each user, a tenth of them visitors, an agent, and probers at each node."""
 
-    def __init__(self, seed: str, ways: Ways, clients: int, rate: float) -> None:
+    def __init__(self, seed: str, ways: Ways, clients: int, rate: float, *, has_events: bool = True) -> None:
+        self.has_events = has_events
+        """devices of users and agents ask for events and sync, and use rooms and changes"""
+        self.known = Knowledge()
         self.seed = seed
         self.ways = ways
         self.history = History()
@@ -29,23 +35,25 @@ class World:
         self.agents = frozenset({"agent"})
         self.users: list[str] = []
         self.owed: dict[str, set[str]] = defaultdict(set)
+        """by user: keys of what has to arrive; of events and messages in rooms only the model knows it"""
         self.on_arrival: Callable[[Device, str, float], None] | None = None
         self.on_accepted: Callable[[Message, float], None] | None = None
         visitors = max(1, clients // 10)
+        features = FEATURES if has_events else ()
         pairs = max(2, (clients - visitors - 2) // 2)
         self.users = [f"u{number}" for number in range(pairs)]
         self.devices: list[Device] = []
         for number, user in enumerate(self.users):
             for letter in "ab":
                 kind = KINDS[(number * 2 + (letter == "b")) % len(KINDS)]
-                self.devices.append(Device(self, f"{user}{letter}", user, kind, rate=rate))
+                self.devices.append(Device(self, f"{user}{letter}", user, kind, rate=rate, features=features))
         self._visitors = [
             Device(self, f"v{n}", "", ("own", "seed")[n % 2], role="visitor", rate=rate / 2)
             for n in range(visitors)
         ]
         self.devices += self._visitors
         self.devices += [
-            Device(self, f"agent-{kind}", "agent", kind, role="agent", rate=rate)
+            Device(self, f"agent-{kind}", "agent", kind, role="agent", rate=rate, features=features)
             for kind in ("own", "server")
         ]
         self.probers = [
@@ -53,6 +61,8 @@ class World:
             for user, number in ways.probers()
         ]
         self.devices += self.probers
+        if has_events:
+            self.history.synced = frozenset({*self.users, *self.agents})
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -64,11 +74,17 @@ class World:
     def pick_way(self, device: Device) -> Way:
         return self.ways.pick(device.rng, device.user, device.pinned)
 
-    def accepted(self, message: Message, at: float) -> None:
+    def accepted(self, message: Message, answer: Answer) -> None:
         for user in message.recipients:
             self.owed[user].add(message.key)
+        self.known.accepted(message, answer)
+        if message.kind == "room" and self.phase == "load":
+            react_to_a_change(message, self.devices, self.known)
         if self.on_accepted is not None:
-            self.on_accepted(message, at)
+            self.on_accepted(message, answer.at)
+
+    def refused(self, message: Message) -> None:
+        """For good."""
 
     def arrived(self, device: Device, key: str, at: float) -> None:
         if self.on_arrival is not None:
@@ -86,6 +102,9 @@ class World:
         self._tasks = [asyncio.ensure_future(device.run()) for device in self.devices]
         await self.until(lambda: all(device.live for device in self.devices), 60, "all devices connect")
         self.phase = "load"
+        if self.has_events:
+            for number in range(ROOMS):
+                create_a_room(self.devices[2 * number], number)
 
     async def settle(self, answers: float, arrivals: float) -> bool:
         """Nobody says anything new; True when all is answered, and then has arrived, in so many seconds."""
@@ -103,11 +122,26 @@ class World:
     def _all_arrived(self) -> bool:
         return all(device.live and device.seen >= self.owed[device.user] for device in self.devices)
 
+    async def arrive(self, owed: Mapping[str, Set[str]], seconds: float) -> bool:
+        """Wait for what the model says that users must have as well; True when it is there in time."""
+        for user, keys in owed.items():
+            self.owed[user] |= keys
+        try:
+            await self.until(self._all_arrived, seconds, "events arrive")
+        except TimeoutError:
+            return False
+        return True
+
     async def read_histories(self) -> None:
         readers = {device.user: device for device in self.devices}
         for user, device in readers.items():
             with contextlib.suppress(ConnectionError, TimeoutError):
-                self.history.read[user] = await device.read_all()
+                if device.features:
+                    found = self.history.read_back[user] = await read_back(device)
+                    entries = found.pages[""]
+                else:
+                    entries = await read_all(device)
+                self.history.read[user] = [entry["id"] for entry in entries]
 
     async def close(self) -> None:
         """All leave in good order; what they hear until then still counts."""

@@ -1,0 +1,62 @@
+"""What MongoDB holds at the end: messages, events and rooms."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.tools.drill.history import Document, EventDocument, History, Room
+
+MESSAGES, EVENTS, ROOMS = "im_message", "im_event", "im_room"
+RULES = ("name", "posting", "history", "joining")
+
+
+def ids(database: Any) -> set[str]:
+    """Of messages and events."""
+    return {one["_id"] for name in (MESSAGES, EVENTS) for one in database[name].find({}, {"_id": 1})}
+
+
+def read(database: Any, history: History) -> None:
+    """Put all of it into the history."""
+    history.archive = [_message(one) for one in database[MESSAGES].find() if one.get("kind") != "room"]
+    history.events = [_event(one) for one in database[EVENTS].find()]
+    history.rooms = {one["_id"]: _room(one) for one in database[ROOMS].find()}
+
+
+def _message(one: dict[str, Any]) -> Document:
+    return Document(
+        one["_id"],
+        one.get("clientMsgId") or "",
+        one.get("userId") or one["sender"],
+        frozenset(one.get("group") or ([one["to"]] if one.get("to") else [])),
+        frozenset(one.get("participants", ())),
+        one["msg"],
+        one.get("kind", ""),
+        one.get("room", ""),
+        one.get("roomVersion", 0),
+        (one.get("edited") or {}).get("id", ""),
+        bool(one.get("recalled")),
+    )
+
+
+def _event(one: dict[str, Any]) -> EventDocument:
+    body = json.loads(one.get("full") or one["body"])
+    return EventDocument(
+        one["_id"],
+        body["clientMsgId"],
+        one["sender"],
+        one["kind"],
+        one.get("of", ""),
+        one.get("room", ""),
+        one.get("roomVersion", 0),
+        body,
+    )
+
+
+def _room(one: dict[str, Any]) -> Room:
+    return Room(
+        one["version"],
+        {member["u"]: member["r"] for member in one["members"]},
+        {name: one[name] for name in RULES},
+        [(past["version"], past["client_msg_id"]) for past in one["past"]],
+    )
