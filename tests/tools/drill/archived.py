@@ -1,4 +1,4 @@
-"""What MongoDB holds at the end: messages, events and rooms."""
+"""MongoDB at the end of a run: messages, events and rooms."""
 
 from __future__ import annotations
 

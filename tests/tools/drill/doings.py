@@ -11,7 +11,7 @@ from tests.tools.drill.history import Answer, Message
 if TYPE_CHECKING:
     from tests.tools.drill.client import Device
 
-TO_A_LIST, TO_A_ROOM, OF_A_ROOM, OF_A_MESSAGE = 0.2, 0.2, 0.07, 0.0
+TO_A_LIST, TO_A_ROOM, OF_A_ROOM, OF_A_MESSAGE = 0.2, 0.2, 0.07, 0.13
 """how much of what a user's device does is that"""
 TO_A_STRANGE_ROOM = 0.1
 # A slow frame holds up the frames behind it, so few are under way.
@@ -34,7 +34,7 @@ class RoomGuess:
 
 
 class Knowledge:
-    """What devices go by when they choose: rooms, and messages that may be changed. It may be out of date."""
+    """Rooms, and messages that may be changed, by which devices choose. It may be out of date."""
 
     def __init__(self) -> None:
         self.rooms: dict[str, RoomGuess] = {}

@@ -224,6 +224,7 @@ async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Calla
     arrivals = min(answers, LOST_SECONDS) if world.history.losses else answers
     if not await world.settle(answers, arrivals):
         say("  not everything arrived in time")
+        arrivals = min(arrivals, BROKEN_SECONDS)
     outcome.settle_seconds = time.monotonic() - began
     accepted = {
         event.message_id

@@ -1,4 +1,4 @@
-"""What rooms and messages have become, by what their users did. Pure.
+"""Rooms and messages as their users' deeds have made them. Pure.
 
 The versions of a room are told by answers, deliveries and MongoDB; what each made of the room is worked out
 here. Unanswered changes are in if anything tells of them.
@@ -258,7 +258,7 @@ def shown(first_text: str, changes: Iterable[EventDocument]) -> Shown:
 
 
 def _both(sets: list[Users]) -> tuple[Users, Users]:
-    """Those in all of them, and those in any."""
+    """Users in all of them, and users in any."""
     return (frozenset.intersection(*sets), frozenset.union(*sets)) if sets else (NOBODY, NOBODY)
 
 

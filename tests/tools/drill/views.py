@@ -1,4 +1,4 @@
-"""What each device shows at the end, built from its frames alone, held against what its user reads. Pure."""
+"""Each device's view at the end, built from its frames alone, held against what its user reads. Pure."""
 
 from __future__ import annotations
 
