@@ -11,7 +11,7 @@ from twisted.trial import unittest
 
 from tests.cluster.test_drill import backends
 from tests.tools.drill.broken import BUILDS
-from tests.tools.drill.builds import Proof, short_plan
+from tests.tools.drill.builds import TOGETHER, Proof, short_plan, under
 
 _notes: list[str] = []
 
@@ -35,8 +35,9 @@ class BuildTests(unittest.TestCase):
     timeout = 300
 
     async def found_out(self, name: str) -> None:
+        """`name`: one build, or several that share a cluster."""
         began = len(_notes)
-        wrong = await deferToThread(lambda: proof().prove(name, short_plan(BUILDS[name].under)))
+        wrong = await deferToThread(lambda: proof().prove(name, short_plan(under(name))))
         self.assertEqual(wrong, [], "\n".join(_notes[began:]))
 
     async def test_accepted_early(self) -> None:
@@ -63,7 +64,23 @@ class BuildTests(unittest.TestCase):
     async def test_gives_up(self) -> None:
         await self.found_out("gives-up")
 
+    async def test_arrival_order(self) -> None:
+        await self.found_out("arrival-order")
+
+    async def test_went_back(self) -> None:
+        await self.found_out("went-back")
+
+    async def test_left_by_a_node(self) -> None:
+        """A room as it was, and an event that nobody finishes with."""
+        await self.found_out(TOGETHER[0])
+
+    async def test_judged_otherwise(self) -> None:
+        """Versions, resends and newcomers."""
+        await self.found_out(TOGETHER[1])
+
     def test_none_is_left_out(self) -> None:
-        """Each build has a test here."""
+        """Each build has a test here, alone or with others."""
         tested = {name.removeprefix("test_").replace("_", "-") for name in vars(BuildTests)}
-        self.assertLessEqual(set(BUILDS), tested)
+        together = {name for group in TOGETHER for name in group.split("+")}
+        self.assertEqual(len(TOGETHER), 2)
+        self.assertLessEqual(set(BUILDS), tested | together)

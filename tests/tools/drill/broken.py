@@ -1,8 +1,8 @@
 """Nodes that are broken on purpose, to see the checker catch them.
 
-    python -m tests.tools.drill.broken NAME NOTES <twistd's words>
+    python -m tests.tools.drill.broken NAME[+NAME...] NOTES <twistd's words>
 
-NOTES is a file that grows by one byte each time that the sabotage takes place.
+NOTES-NAME is a file that grows by one byte each time that the sabotage takes place.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from tests.tools.drill import broken_events
 from tests.tools.drill.seams import Did, Gone, Seams, noted_in
 
 
@@ -259,42 +260,42 @@ BUILDS = {
         "answers `accepted` before the message is in any inbox",
         "rabbit-hang",
         "lost",
-        _UNARCHIVED | {"id changed", "answers"},
+        _UNARCHIVED | {"id changed", "answers", "never accepted", "view"},
         _accepted_early,
     ),
     "unpublished": Build(
         "loses one batch in ten for the archive",
         "clients-vanish",
         "not archived",
-        _UNARCHIVED - {"not archived"},
+        (_UNARCHIVED | {"never accepted", "view"}) - {"not archived"},
         _unpublished,
     ),
     "cursor-on-send": Build(
         "takes a message for acknowledged when it is written",
         "clients-vanish",
         "cursor",
-        frozenset({"lost", "false alarm"}),
+        frozenset({"lost", "false alarm", "view"}),
         _cursor_on_send,
     ),
     "skips-gaps": Build(
         "pushes a hint although the number before is missing",
         "rabbit-hang",
         "hole",
-        frozenset({"lost", "order"}),
+        frozenset({"lost", "order", "view"}),
         _skips_gaps,
     ),
     "no-dedup": Build(
         "does not know a message again",
         "rabbit-hang",
         "twice",
-        frozenset({"archived twice", "id changed"}),
+        frozenset({"archived twice", "id changed", "answered anew"}),
         _no_dedup,
     ),
     "no-reset": Build(
         "does not tell that an inbox was lost",
         "redis-flush",
         "lost",
-        frozenset({"cursor", "hole", "repeat", "number reused"}),
+        frozenset({"cursor", "hole", "repeat", "number reused", "view"}),
         _no_reset,
     ),
     "unordered": Build(
@@ -304,8 +305,57 @@ BUILDS = {
         "takes MongoDB's troubles for the documents' fault",
         "mongo-errors",
         "dead",
-        _UNARCHIVED,
+        _UNARCHIVED | {"never accepted", "shown", "view", "changes"},
         _gives_up,
+    ),
+    "stale-loader": Build(
+        "hangs between reading a room and putting its copy, over a newer one if need be",
+        "room-cold",
+        "stale",
+        frozenset({"versions", "refused", "newcomer"}),
+        broken_events.stale_loader,
+    ),
+    "no-sweep": Build(
+        "does not look for events that a dead node has left",
+        "room-orphan",
+        "lost",
+        frozenset({"view", "changes"}),
+        broken_events.no_sweep,
+    ),
+    "went-back": Build(
+        "goes by copies of rooms from before Redis went back",
+        "redis-failback",
+        "stale",
+        frozenset({"versions", "refused", "newcomer"}),
+        broken_events.went_back,
+    ),
+    "arrival-order": Build(
+        "applies edits in the order of their arrival",
+        "mongo-errors",
+        "shown",
+        frozenset({"view"}),
+        broken_events.arrival_order,
+    ),
+    "swapped-versions": Build(
+        "places the events of a room in the wrong order",
+        "rabbit-hang",
+        "versions",
+        frozenset({"view"}),
+        broken_events.swapped_versions,
+    ),
+    "judged-anew": Build(
+        "answers a resend by what is allowed now",
+        "rabbit-hang",
+        "answered anew",
+        frozenset({"twice", "archived twice", "id changed", "not archived", "view"}),
+        broken_events.judged_anew,
+    ),
+    "tells-newcomers": Build(
+        "tells all members of a room of a change to a message from before they came",
+        "rabbit-hang",
+        "newcomer",
+        frozenset(),
+        broken_events.tells_newcomers,
     ),
 }
 
@@ -328,7 +378,7 @@ def check(name: str) -> None:
 
 def break_node(name: str, notes: str) -> None:
     """Break this process. Raises Gone."""
-    _apply(name, Seams(name, noted_in(notes), replaces=True))
+    _apply(name, Seams(name, noted_in(f"{notes}-{name}"), replaces=True))
 
 
 def _apply(name: str, seams: Seams) -> None:
@@ -339,9 +389,10 @@ def _apply(name: str, seams: Seams) -> None:
 
 
 def main() -> None:
-    name, notes = sys.argv.pop(1), sys.argv.pop(1)
+    names, notes = sys.argv.pop(1), sys.argv.pop(1)
     try:
-        break_node(name, notes)
+        for name in names.split("+"):
+            break_node(name, notes)
     except Gone as error:
         sys.exit(str(error))
     from twisted.scripts.twistd import run

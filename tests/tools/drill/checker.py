@@ -111,22 +111,22 @@ class _Check:
         index = 0
         for connection in connections:
             sent: list[tuple[int, str]] = []
-            answered = 0
+            answered, in_order = 0, True
             for event in connection.events:
                 if type(event) is Send:
                     self.first_sent.setdefault(event.key, (index, event.at))
                     sent.append((index, event.key))
                     index += 1
-                elif type(event) is Answer:
-                    if answered >= len(sent) or sent[answered][1] != event.key:
+                elif type(event) is Answer and in_order:
+                    in_order = answered < len(sent) and sent[answered][1] == event.key
+                    if in_order:
+                        self._one_answer(connection, event, sent[answered][0])
+                        answered += 1
+                    else:
                         wanted = sent[answered][1] if answered < len(sent) else "nothing"
                         self._note("answers", f"{_name(connection)}: {event.key} instead of {wanted}")
-                        break
-                    self._one_answer(connection, event, sent[answered][0])
-                    answered += 1
-            else:
-                if connection.live and answered < len(sent):
-                    self._note("unanswered", f"{_name(connection)}: {sent[answered][1]} and what follows")
+            if in_order and connection.live and answered < len(sent):
+                self._note("unanswered", f"{_name(connection)}: {sent[answered][1]} and what follows")
 
     def _one_answer(self, connection: Connection, answer: Answer, index: int) -> None:
         if answer.message_id:
@@ -216,8 +216,7 @@ class _Check:
                         self._note("number reused", f"{_name(connection)}: {what}")
 
     def _deliveries(self) -> None:
-        made = {key for story in self.model.rooms.values() for key in story.keys.values()}
-        owed = self.model.owed([*self.accepted_at, *sorted(made - set(self.accepted_at))])
+        owed = self.model.owed({*self.accepted_at, *self.model.made()})
         for (user, device), connections in self.by_device.items():
             first_connected = min((c.connected_at for c in connections if c.epoch), default=None)
             if first_connected is None or not any(connection.live for connection in connections):

@@ -85,7 +85,8 @@ class Device:
 
     @property
     def unanswered_events(self) -> int:
-        return sum(bool(message.kind) for message, _ in self._unanswered.values())
+        slow = ("edit", "recall", "react", "room")
+        return sum(message.kind in slow for message, _ in self._unanswered.values())
 
     # its life
 

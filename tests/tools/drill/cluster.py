@@ -65,7 +65,7 @@ class DrillNode(NodeServer):
 
     @property
     def notes(self) -> Path:
-        """Where a broken build notes each time that it does wrong."""
+        """Where each broken build notes, under its name, each time that it does wrong."""
         return self.folder / "sabotaged"
 
     def step_clock(self, seconds: int) -> None:
@@ -302,9 +302,12 @@ class Cluster:
                     if key and not key.startswith("poison"):
                         keys.append(key)
 
-    def sabotaged(self) -> int:
-        """How often the nodes, broken on purpose, did wrong."""
-        return sum(times_noted(node.notes) for node in self.nodes)
+    def sabotaged(self) -> dict[str, int]:
+        """How often the nodes, broken on purpose, did wrong, by build."""
+        return {
+            name: sum(times_noted(Path(f"{node.notes}-{name}")) for node in self.nodes)
+            for name in filter(None, self.build.split("+"))
+        }
 
     def ready(self) -> bool:
         """All nodes say so, and each gateway leads to all of them."""

@@ -16,6 +16,10 @@ TO_A_LIST, TO_A_ROOM, OF_A_ROOM, OF_A_MESSAGE = 0.2, 0.2, 0.07, 0.13
 TO_A_STRANGE_ROOM = 0.1
 # A slow frame holds up the frames behind it, so few are under way.
 MAX_EVENTS = 3
+AT_ONCE = 0.5
+"""of edits and rulings are done on the user's other device as well, at once"""
+ORPHAN = "orphan"
+"""the name of a room that devices leave alone"""
 REACTIONS = ("👍", "🎉", "👀")
 LATELY = 12
 
@@ -57,12 +61,16 @@ class Knowledge:
         frame = message.frame
         action = frame["action"]
         users = {user["userId"]: user.get("role", "member") for user in frame.get("users", ())}
+        if frame.get("name") == ORPHAN:
+            return
         if action == "create":
             members = {message.sender: "owner", **users}
             guess = RoomGuess(answer.room, message.sender, members, frame.get("joining", "invite"))
             self.rooms[answer.room] = guess
             return
-        guess = self.rooms[message.room]
+        guess = self.rooms.get(message.room)
+        if guess is None:
+            return
         if action in ("add", "role"):
             guess.members |= users
         elif action == "join":
@@ -139,7 +147,10 @@ def change_a_room(device: Device) -> None:
     rooms = list(device.world.known.rooms.values())
     owned = [guess for guess in rooms if guess.owner == user]
     if owned:
-        _rule(device, rng.choice(owned))
+        guess = rng.choice(owned)
+        _rule(device, guess)
+        if (sibling := _sibling(device)) is not None:
+            _rule(sibling, guess)
         return
     for guess in rng.sample(rooms, len(rooms)):
         if guess.joining == "open":
@@ -174,12 +185,25 @@ def change_a_message(device: Device) -> None:
     own = device.world.known.own.get(device.user)
     draw = rng.random()
     if draw < 0.55 and own:
-        device.do("edit", id=rng.choice(own))
+        of = rng.choice(own)
+        device.do("edit", id=of)
+        if (sibling := _sibling(device)) is not None:
+            sibling.do("edit", id=of)
     elif draw < 0.7 and own:
         device.do("recall", id=rng.choice(own))
     elif device.heard:
         on = {} if rng.random() < 0.6 else {"on": False}
         device.do("react", id=rng.choice(device.heard), reaction=rng.choice(REACTIONS), **on)
+
+
+def _sibling(device: Device) -> Device | None:
+    """At times the user's other device, if it has time."""
+    if device.rng.random() > AT_ONCE:
+        return None
+    for one in device.world.devices:
+        if one.user == device.user and one is not device and one.live and _may_change(one):
+            return one
+    return None
 
 
 def react_to_a_change(message: Message, devices: list[Device], known: Knowledge) -> None:
@@ -190,7 +214,7 @@ def react_to_a_change(message: Message, devices: list[Device], known: Knowledge)
         for device in devices:
             if device.user in named:
                 device.do("message", room=message.room)
-    elif action == "add":
+    elif action == "add" and message.room in known.rooms:
         lately = {author: message_id for author, message_id in known.rooms[message.room].lately}
         for device in devices:
             if device.user in lately and device.unanswered_events < MAX_EVENTS:

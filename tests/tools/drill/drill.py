@@ -46,6 +46,7 @@ class Plan:
     rate: float = 2.0
     nodes: int = 3
     build: str = ""
+    """broken builds, with + between them"""
     classic_queue: bool = False
     mongo_options: str = ""
     hint_seconds: float = 1.0
@@ -76,8 +77,8 @@ class Outcome:
     violations: list[Violation] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     """what kept the drill itself from going on, or was not as it should be beside the history"""
-    sabotaged: int = 0
-    """how often a broken build did wrong"""
+    sabotaged: dict[str, int] = field(default_factory=dict)
+    """how often each broken build did wrong"""
     load_seconds: float = 0.0
     settle_seconds: float = 0.0
 
@@ -148,7 +149,7 @@ async def strike_rounds(
     await world.until(lambda: True, 1, "")
     await asyncio.sleep(1.0)
     before = len(outcome.struck)
-    while faults and (time.monotonic() < end or len(outcome.struck) == before):
+    while faults and (time.monotonic() < end or len(outcome.struck) == before or (queue and not plan.mixed)):
         await asyncio.sleep(stage.rng.uniform(0.3, 1.5))
         if not queue:
             queue = stage.rng.sample(faults, len(faults))
@@ -240,7 +241,7 @@ async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Calla
         await asyncio.sleep(0.3)
     await asyncio.to_thread(cluster.read_archive, world.history)
     model = Model(world.history)
-    if not await world.arrive(model.owed(model.accepted_at), arrivals):
+    if not await world.arrive(model.owed({*model.accepted_at, *model.made()}), arrivals):
         say("  not every event arrived in time")
     await world.read_histories()
     await world.close()

@@ -22,6 +22,7 @@ from tests.tools.drill.gateway_faults import (
     two_haproxies,
 )
 from tests.tools.drill.replication import failback, failover
+from tests.tools.drill.room_faults import room_cold, room_orphan
 from tests.tools.drill.wire import Wire
 from tests.tools.drill.world import World
 
@@ -324,6 +325,14 @@ FAULTS = {
         Fault("net-mongo-cut", "mongo", "a node's connections to MongoDB are cut", _net("mongodb", "cut")),
         Fault(
             "net-mongo-hole", "mongo", "nothing passes between a node and MongoDB", _net("mongodb", "hole")
+        ),
+        Fault("room-cold", "rooms", "Redis forgets the copies of all rooms, three times", room_cold),
+        Fault(
+            "room-orphan",
+            "nodes mongo",
+            "a node is killed when a room's change is in MongoDB alone",
+            room_orphan,
+            short_lease=True,
         ),
         Fault("clients-vanish", "clients", "no client reads, then all connections break", _clients_vanish),
         Fault("clock", "nodes", "a node's clock steps by an hour, forth and back", _clock, needs_clock=True),

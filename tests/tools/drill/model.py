@@ -159,6 +159,10 @@ class Model:
     def may_get(self, key: str) -> Users:
         return self._recipients(key)[1]
 
+    def made(self) -> set[str]:
+        """The changes that are in rooms, answered or not."""
+        return {key for story in self.rooms.values() for key in story.keys.values()}
+
     def owed(self, keys: Iterable[str]) -> dict[str, set[str]]:
         """By user: those of these keys that must arrive."""
         owed: dict[str, set[str]] = defaultdict(set)

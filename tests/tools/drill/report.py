@@ -113,7 +113,7 @@ def as_text(outcome: Outcome) -> str:
         lines += [f"      {what}" for what in shown]
     lines += [f"  TROUBLE {trouble}" for trouble in outcome.troubles]
     if plan.build:
-        lines.append(f"  build {plan.build}: sabotaged {outcome.sabotaged} times")
+        lines += [f"  build {name}: sabotaged {times} times" for name, times in outcome.sabotaged.items()]
     lines.append("  passed" if outcome.passed else "  FAILED")
     return "\n".join(lines)
 

@@ -110,7 +110,7 @@ class Rolling:
                 await talker.stop()
         finally:
             await self.cluster.stop()
-        self.outcome.sabotaged = self.cluster.sabotaged()
+        self.outcome.sabotaged = sum(self.cluster.sabotaged().values())
         self._judge()
         return self.outcome
 

@@ -49,6 +49,20 @@ class Seams:
         if found != parameters:
             raise Gone(f"{self.build}: {where}.{name} takes ({found}), not ({parameters})")
 
+    def rewrite(self, passage: str, other: str) -> None:
+        """Put another text in the place of one in Redis' scripts. Raises Gone unless one has it."""
+        from imd.store.redis import connection
+
+        load = connection.load_scripts
+        if not any(passage in text.decode() for text in load().values()):
+            raise Gone(f"{self.build}: no script has {passage!r}")
+
+        def rewritten() -> dict[str, bytes]:
+            return {name: text.decode().replace(passage, other).encode() for name, text in load().items()}
+
+        if self._replaces:
+            connection.load_scripts = rewritten
+
     def attributes(self, owner: Any, *names: str) -> None:
         """Raises Gone unless the class has these attributes (fields of structs and slots are such)."""
         for name in names:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from twisted.trial import unittest
 
+from imd.store.redis import connection
 from tests.support.paths import ROOT
 from tests.tools.drill import broken, faultdrill
 from tests.tools.drill.broken import BUILDS, Build, check
-from tests.tools.drill.builds import short_plan, verdict
+from tests.tools.drill.builds import TOGETHER, grouped, short_plan, under, verdict
 from tests.tools.drill.checker import KINDS, Violation
 from tests.tools.drill.drill import Outcome
 from tests.tools.drill.faults import FAULTS
@@ -118,7 +119,7 @@ class VerdictTests(unittest.TestCase):
         outcome = Outcome(
             short_plan("rabbit-hang"), History(), violations=violations, troubles=list(troubles)
         )
-        outcome.sabotaged = sabotaged
+        outcome.sabotaged = {"no-dedup": sabotaged}
         return "; ".join(verdict("no-dedup", outcome))
 
     def test_as_it_should_be(self) -> None:
@@ -130,8 +131,39 @@ class VerdictTests(unittest.TestCase):
         self.assertIn("not found: twice", self.wrong())
         self.assertIn("not found: twice", self.wrong("archived twice"))
         self.assertIn("for no known reason: order", self.wrong("twice", "order"))
-        self.assertIn("the sabotage never took place", self.wrong("twice", sabotaged=0))
+        self.assertIn("the sabotage of no-dedup never took place", self.wrong("twice", sabotaged=0))
         self.assertIn("no-dedup: stumbled", self.wrong("twice", troubles=("stumbled",)))
+
+
+class TogetherTests(unittest.TestCase):
+    def test_grouped(self) -> None:
+        """Builds that share a cluster are found by kinds of their own, under all of their faults."""
+        self.assertEqual(grouped(["no-dedup", "no-sweep"]), ["no-dedup", "no-sweep"])
+        self.assertEqual(sorted("+".join(grouped(list(BUILDS))).split("+")), sorted(BUILDS))
+        for names in TOGETHER:
+            found = [BUILDS[name].finds for name in names.split("+")]
+            self.assertEqual(len(set(found)), len(found), names)
+        self.assertEqual(short_plan(under(TOGETHER[0])).faults, ["room-cold", "room-orphan"])
+
+    def test_verdict(self) -> None:
+        """Each must have done wrong, and been found."""
+        outcome = Outcome(short_plan("rabbit-hang"), History(), violations=[Violation("versions", "")])
+        outcome.sabotaged = {"swapped-versions": 1, "tells-newcomers": 0}
+        said = "; ".join(verdict("swapped-versions+tells-newcomers", outcome))
+        self.assertIn("the sabotage of tells-newcomers never took place", said)
+        self.assertIn("not found: newcomer", said)
+        self.assertNotIn("versions never", said)
+
+    def test_rewritten(self) -> None:
+        """A script without the passage is Gone; a check rewrites nothing."""
+        load = connection.load_scripts
+        self.addCleanup(setattr, connection, "load_scripts", load)
+        with self.assertRaisesRegex(Gone, "b: no script has 'no such passage'"):
+            Seams("b", replaces=True).rewrite("no such passage", "")
+        Seams("b", replaces=False).rewrite("not found[3]", "false")
+        self.assertIs(connection.load_scripts, load)
+        Seams("b", replaces=True).rewrite("not found[3]", "false")
+        self.assertFalse(any(b"not found[3]" in text for text in connection.load_scripts().values()))
 
 
 class DocumentTests(unittest.TestCase):

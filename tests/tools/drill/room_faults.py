@@ -1,0 +1,103 @@
+"""Faults of rooms: Redis forgets their copies, and a node dies between MongoDB and Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from tests.protocol.clusters import RawRedis
+from tests.tools.drill.doings import ORPHAN
+from tests.tools.drill.history import Answer
+
+if TYPE_CHECKING:
+    from tests.tools.drill.client import Device
+    from tests.tools.drill.faults import Stage
+
+SWEPT_SECONDS = 25.0
+"""nodes look for events older than 10 s every 5 s or so"""
+STEP_SECONDS = 10.0
+
+
+async def room_cold(stage: Stage) -> str:
+    """As if the copies had expired. The time between is longer than a node takes to load a room."""
+    forgotten = 0
+    for _ in range(3):
+        forgotten += await asyncio.to_thread(_forget, stage.cluster.redis_url, list(stage.world.known.rooms))
+        await stage.hold(1.5, 2.0)
+    return f"{forgotten} copies"
+
+
+def _forget(url: str, rooms: list[str]) -> int:
+    connection = RawRedis(url)
+    try:
+        return sum(int(connection("DEL", f"imd:room:{room}")) for room in rooms)
+    finally:
+        connection.close()
+
+
+async def room_orphan(stage: Stage) -> str:
+    """A change is made, its write concern is not met, and its node is killed before anybody is told.
+
+    Its client never asks again, and nobody uses the room: another node has to find the event.
+    """
+    number = stage.rng.randrange(len(stage.cluster.nodes))
+    node = stage.cluster.nodes[number]
+    maker = next(prober for prober in stage.world.probers if prober.pinned == number)
+    users = stage.rng.sample(stage.world.users, 3)
+    room = await _create(stage, maker, users[:2])
+    await asyncio.to_thread(_fail_concern, stage, "alwaysOn")
+    try:
+        key = maker.do("room", action="add", room=room, users=[{"userId": users[2]}])
+        maker.give_up(key)
+        await _until_made(stage, room, key)
+    finally:
+        await asyncio.to_thread(node.kill)
+        await asyncio.to_thread(_fail_concern, stage, "off")
+        await asyncio.to_thread(node.start)
+    concerned = [device for device in stage.world.devices if device.user in users]
+    try:
+        await stage.world.until(lambda: all(key in one.seen for one in concerned), SWEPT_SECONDS, "a sweep")
+    except TimeoutError:
+        return f"{node.name}; nobody was told"
+    return node.name
+
+
+async def _create(stage: Stage, maker: Device, users: list[str]) -> str:
+    """The maker's new room, with these."""
+    named = [{"userId": user} for user in users]
+    key = maker.do("room", action="create", name=ORPHAN, users=named)
+    rooms: list[str] = []
+
+    def is_accepted() -> bool:
+        events = maker.connection.events if maker.connection is not None else []
+        answers = [event for event in events if type(event) is Answer and event.key == key]
+        rooms.extend(answer.room for answer in answers if answer.room)
+        return bool(rooms)
+
+    await stage.world.until(is_accepted, STEP_SECONDS, "a room is created")
+    return rooms[0]
+
+
+async def _until_made(stage: Stage, room: str, key: str) -> None:
+    """Until the change of this key is in MongoDB."""
+    end = time.monotonic() + STEP_SECONDS
+    while not await asyncio.to_thread(_is_made, stage, room, key):
+        if time.monotonic() > end:
+            raise TimeoutError(f"a change is made: not within {STEP_SECONDS:g} s")
+
+
+def _is_made(stage: Stage, room: str, key: str) -> bool:
+    with stage.cluster.mongo() as client:
+        found = client.get_default_database()["im_room"].find_one({"_id": room, "past.client_msg_id": key})
+        return found is not None
+
+
+def _fail_concern(stage: Stage, mode: str) -> None:
+    """Let changes of rooms be made, and be answered with a write concern that is not met."""
+    command: dict[str, Any] = {"configureFailPoint": "failCommand", "mode": mode}
+    if mode != "off":
+        unmet = {"code": 64, "errmsg": "waiting for replication timed out"}
+        command["data"] = {"failCommands": ["findAndModify"], "writeConcernError": unmet}
+    with stage.cluster.mongo() as client:
+        client.admin.command(command)
