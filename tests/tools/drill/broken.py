@@ -11,23 +11,11 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from tests.tools.drill import broken_events
+from tests.tools.drill.broken_events import EVENT_BUILDS
+from tests.tools.drill.build import Build
 from tests.tools.drill.seams import Did, Gone, Seams, noted_in
-
-
-class Build(NamedTuple):
-    """A node's fault. `under` names the drill's faults that bring it to light, with commas.
-
-    `finds` is the one kind of violation that it is there for; `also` are kinds that may follow from it.
-    """
-
-    wrong: str
-    under: str
-    finds: str
-    also: frozenset[str]
-    break_it: Callable[[Seams], None]
 
 
 # So long a build keeps messages that it has answered.
@@ -308,55 +296,7 @@ BUILDS = {
         _UNARCHIVED | {"never accepted", "shown", "view", "changes"},
         _gives_up,
     ),
-    "stale-loader": Build(
-        "hangs between reading a room and putting its copy, over a newer one if need be",
-        "room-cold",
-        "stale",
-        frozenset({"versions", "refused", "newcomer"}),
-        broken_events.stale_loader,
-    ),
-    "no-sweep": Build(
-        "does not look for events that a dead node has left",
-        "room-orphan",
-        "lost",
-        frozenset({"view", "changes"}),
-        broken_events.no_sweep,
-    ),
-    "went-back": Build(
-        "goes by copies of rooms from before Redis went back",
-        "redis-failback",
-        "stale",
-        frozenset({"versions", "refused", "newcomer"}),
-        broken_events.went_back,
-    ),
-    "arrival-order": Build(
-        "applies edits in the order of their arrival",
-        "mongo-errors",
-        "shown",
-        frozenset({"view"}),
-        broken_events.arrival_order,
-    ),
-    "swapped-versions": Build(
-        "places the events of a room in the wrong order",
-        "rabbit-hang",
-        "versions",
-        frozenset({"view"}),
-        broken_events.swapped_versions,
-    ),
-    "judged-anew": Build(
-        "answers a resend by what is allowed now",
-        "rabbit-hang",
-        "answered anew",
-        frozenset({"twice", "archived twice", "id changed", "not archived", "view"}),
-        broken_events.judged_anew,
-    ),
-    "tells-newcomers": Build(
-        "tells all members of a room of a change to a message from before they came",
-        "rabbit-hang",
-        "newcomer",
-        frozenset(),
-        broken_events.tells_newcomers,
-    ),
+    **EVENT_BUILDS,
 }
 
 ROLLING_BUILDS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.tools.drill.build import Build
 from tests.tools.drill.seams import Did, Seams
 
 # So long a hung loader stands still between reading a room and putting it.
@@ -184,3 +185,56 @@ def tells_newcomers(seams: Seams) -> None:
         return to_everybody
 
     seams.replace(Changes, "_to_room", "self, submission, change, target, is_quiet", make)
+
+
+EVENT_BUILDS = {
+    "stale-loader": Build(
+        "hangs between reading a room and putting its copy, over a newer one if need be",
+        "room-cold",
+        "stale",
+        frozenset({"versions", "refused", "newcomer"}),
+        stale_loader,
+    ),
+    "no-sweep": Build(
+        "does not look for events that a dead node has left",
+        "room-orphan",
+        "lost",
+        frozenset({"view", "changes"}),
+        no_sweep,
+    ),
+    "went-back": Build(
+        "goes by copies of rooms from before Redis went back",
+        "redis-failback",
+        "stale",
+        frozenset({"versions", "refused", "newcomer"}),
+        went_back,
+    ),
+    "arrival-order": Build(
+        "applies edits in the order of their arrival",
+        "mongo-errors",
+        "shown",
+        frozenset({"view"}),
+        arrival_order,
+    ),
+    "swapped-versions": Build(
+        "places the events of a room in the wrong order",
+        "rabbit-hang",
+        "versions",
+        frozenset({"view"}),
+        swapped_versions,
+    ),
+    "judged-anew": Build(
+        "answers a resend by what is allowed now",
+        "rabbit-hang",
+        "answered anew",
+        frozenset({"twice", "archived twice", "id changed", "not archived", "view"}),
+        judged_anew,
+    ),
+    "tells-newcomers": Build(
+        "tells all members of a room of a change to a message from before they came",
+        "rabbit-hang",
+        "newcomer",
+        frozenset(),
+        tells_newcomers,
+    ),
+}
