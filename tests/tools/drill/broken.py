@@ -17,7 +17,6 @@ from tests.tools.drill.broken_events import EVENT_BUILDS
 from tests.tools.drill.build import Build
 from tests.tools.drill.seams import Did, Gone, Seams, noted_in
 
-
 # So long a build keeps messages that it has answered.
 HELD_SECONDS = 0.5
 
