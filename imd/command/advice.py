@@ -22,6 +22,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1", "")
 def advise(settings: Settings) -> Iterator[Finding]:
     """Findings; nothing is connected to."""
     yield from _listening(settings)
+    yield from _proxies(settings)
     yield from _auth(settings)
     yield from _times(settings)
     yield from _files(settings)
@@ -51,11 +52,22 @@ def _listening(settings: Settings) -> Iterator[Finding]:
     if not is_loopback(http):
         advice = "It has no login. Keep it on loopback or in a private network."
         yield _warn("http", f"{http}: health and metrics are open to other machines", advice)
-    for word in settings.websocket.trusted_proxies:
-        if word.endswith("/0"):
-            yield _warn("websocket", f"trusted_proxies = {word}: anybody may claim to be anywhere")
     if "*" in settings.websocket.origins:
         yield _warn("websocket", "origins = *: pages of any site may connect as their visitors' browsers")
+
+
+def _proxies(settings: Settings) -> Iterator[Finding]:
+    gateway, trusted = settings.cluster.routing == "gateway", settings.websocket.trusted_proxies
+    for word in trusted:
+        if word.endswith("/0"):
+            yield _warn("websocket", f"trusted_proxies = {word}: anybody may claim to be anywhere")
+    if settings.auth.mode == "open" and (gateway or trusted):
+        what = "mode = open refuses everybody who comes through a proxy"
+        yield _warn("auth", what, "Clients of a proxy or a gateway need mode = jwt.")
+    elif gateway and not trusted:
+        what = "routing = gateway, and trusted_proxies names nobody: all clients count as one address"
+        advice = "Name HAProxy's address. Until then visitors_per_address has no effect behind it."
+        yield _warn("websocket", what, advice)
 
 
 def _auth(settings: Settings) -> Iterator[Finding]:

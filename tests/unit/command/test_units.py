@@ -10,7 +10,7 @@ from twisted.trial import unittest
 from imd.command import advice
 from imd.command.findings import Level
 from imd.command.units import DEFAULT_SECONDS, Unit, node_units, parse_span
-from imd.config.settings import Node, Settings, Websocket
+from imd.config.settings import Auth, Cluster, Node, Settings, Websocket
 from tests.support.paths import ROOT
 
 
@@ -66,3 +66,30 @@ class ProxyAdviceTests(unittest.TestCase):
             settings = Settings(websocket=Websocket(trusted_proxies=(word,)))
             found = [finding for finding in advice.advise(settings) if "trusted_proxies" in finding.what]
             self.assertEqual(len(found), count, word)
+
+    def test_nobody_comes_through(self) -> None:
+        """A gateway, or a proxy that is believed, is of no use to a node in mode open."""
+        trusted = Websocket(trusted_proxies=("10.0.0.1",))
+        gateway = Cluster(routing="gateway")
+        for settings, count in (
+            (Settings(websocket=trusted), 1),
+            (Settings(cluster=gateway), 1),
+            (Settings(), 0),
+            (Settings(websocket=trusted, cluster=gateway, auth=Auth(mode="jwt")), 0),
+        ):
+            found = [finding for finding in advice.advise(settings) if "refuses everybody" in finding.what]
+            self.assertEqual([finding.level for finding in found], [Level.WARNING] * count)
+
+    def test_a_gateway_that_nobody_believes(self) -> None:
+        for routing, proxies, count in (
+            ("gateway", (), 1),
+            ("gateway", ("10.0.0.1",), 0),
+            ("search", (), 0),
+        ):
+            settings = Settings(
+                cluster=Cluster(routing=routing),
+                websocket=Websocket(trusted_proxies=proxies),
+                auth=Auth(mode="jwt"),
+            )
+            found = [finding for finding in advice.advise(settings) if "names nobody" in finding.what]
+            self.assertEqual([finding.level for finding in found], [Level.WARNING] * count, settings.cluster)
