@@ -138,7 +138,6 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         writer = ArchiveWriter(reactor, consumer, publisher, archive, queue_bytes=queue_bytes, batch=batch)
     audit = ArchiveAudit(reactor, archive, numbers, writer, unwritten)
     workers: list[Backend] = [audit] if writer is None else [writer, audit]
-    nodes = RedisNodeTable(reactor.callLater, inbox.command)
     rooms = ClusterRooms(reactor, archive, RoomCopies(inbox.calls), room_options(settings))
     return Backends(
         inbox=inbox,
@@ -146,7 +145,7 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         archive=archive,
         rooms=rooms,
         bus=bus,
-        nodes=nodes,
+        nodes=RedisNodeTable(reactor.callLater, inbox.command),
         workers=workers,
         levels={"Redis": RedisLevel(inbox.command), "MongoDB": MongoLevel(archive)},
         hear_level=(inbox.set_level, bus.set_level, numbers.set_level, unwritten.set_level),

@@ -16,7 +16,6 @@ from imd.chat.renewal import renew
 from imd.chat.room_frames import change_room, list_members, list_rooms
 from imd.entry.allowance import IDLE_ACK, PING
 from imd.protocol import frames
-from imd.protocol.errors import UNKNOWN_TYPE, Refused
 from imd.protocol.requests import (
     ChangesFrame,
     EditFrame,
@@ -51,10 +50,6 @@ def _token(peer: Peer, frame: frames.TokenFrame) -> None:
     identity = renew(frame, peer.admission.identity, authenticator, peer.allowance)
     peer.watch_expiry(identity)
     peer.send(frames.encode(frames.TokenRenewed(int((identity.exp or 0) * 1000))))
-
-
-def _not_there(peer: Peer, frame: Any) -> None:
-    raise Refused(UNKNOWN_TYPE, "this node does not have it")
 
 
 HANDLERS: Mapping[type, tuple[str, Handler]] = {

@@ -128,7 +128,7 @@ class ChangesQuery:
 @dataclass(slots=True)
 class Changes:
     events: list[bytes] = field(default_factory=list)
-    """each the event's JSON as it was delivered, oldest first; of edits of a recalled message less"""
+    """each the event's JSON as it was delivered, oldest first; edits of a recalled message have no text"""
     more: bool = False
 
 

@@ -161,6 +161,16 @@ def replace_servers(text: str, servers: Iterable[Server]) -> str | None:
     return f"{before}{server_lines(servers)}{after}" if begin and end else None
 
 
+def _tls_options(certificate: str) -> str:
+    """For `bind`. Raises ConfigurationError for a path that HAProxy cannot be given, or without a file."""
+    path = Path(certificate).absolute()
+    if not _PLAIN_PATH.fullmatch(str(path)):
+        raise ConfigurationError(f"--cert {certificate}: a path of letters, digits and . _ / + - is expected")
+    if not path.exists():
+        raise ConfigurationError(f"--cert {certificate}: there is no such file")
+    return f" ssl crt {path} alpn http/1.1"
+
+
 def render(folder: Folder, bind: str, certificate: str | None, wanted: Wanted) -> str:
     """haproxy.cfg. `bind` is HOST:PORT, `certificate` a PEM file with chain and key.
 
@@ -169,16 +179,7 @@ def render(folder: Folder, bind: str, certificate: str | None, wanted: Wanted) -
     match = _BIND.fullmatch(bind)
     if match is None or not 0 < int(match[1]) <= 65535:
         raise ConfigurationError(f"--bind {bind}: HOST:PORT, *:PORT or [IPV6]:PORT is expected")
-    secure = ""
-    if certificate is not None:
-        path = Path(certificate).absolute()
-        if not _PLAIN_PATH.fullmatch(str(path)):
-            raise ConfigurationError(
-                f"--cert {certificate}: a path of letters, digits and . _ / + - is expected"
-            )
-        if not path.exists():
-            raise ConfigurationError(f"--cert {certificate}: there is no such file")
-        secure = f" ssl crt {path} alpn http/1.1"
+    secure = _tls_options(certificate) if certificate is not None else ""
     return f"""\
 # Written by imd gateway config. Reload HAProxy after changing it: clients stay connected.
 global

@@ -67,17 +67,7 @@ class Parts:
         if id(backends.queue) != id(backends.inbox):
             probes["archive queue"] = backends.queue.probe
         self.level = ClusterLevel(reactor, backends.levels, self._level_changed)
-        self.membership = Membership(
-            reactor,
-            settings,
-            backends.nodes,
-            backends.bus,
-            is_listening,
-            self._count_connections,
-            must_drain,
-            self.level,
-            self._archived_ms,
-        )
+        self.membership = self._make_membership(is_listening, must_drain)
         home = self.membership.home if settings.cluster.routing == "gateway" else None
         self.router = Router(sessions, backends.bus, reactor.seconds, reactor.callLater, home)
         self.readiness = Readiness(reactor, probes, own_problems, self.membership.looked)
@@ -94,29 +84,60 @@ class Parts:
             backends.rooms.heard,
         )
         self._completeness = self._make_completeness(clock)
-        self.upkeep = Upkeep(
-            reactor,
-            backends.inbox,
-            sessions,
-            self._desk_served,
-            backends.bus_problem,
-            reconcile_seconds=settings.inbox.reconcile_seconds,
-            lease_seconds=settings.node.lease_seconds,
-        )
+        self.upkeep = self._make_upkeep(sessions)
         self.gate = Gate(reactor.seconds, reactor.callLater)
         self.ids = MessageIds(clock)
-        room_changes = RoomChanges(backends.rooms, backends.inbox, backends.queue, self.ids.next)
-        backends.rooms.deliver_to(self.router.deliver)
-        self.room_sweep = RoomSweep(room_changes, reactor.callLater)
         self.trace_switch = Switch(reactor, TRACE)
-        authenticator = Authenticator(settings.auth, time.time)
-        newcomers = Newcomers(
-            settings.limits.visitors_per_address, reactor.seconds, self.membership.choose_name
-        )
+        self.room_changes = RoomChanges(backends.rooms, backends.inbox, backends.queue, self.ids.next)
+        self.room_sweep = RoomSweep(self.room_changes, reactor.callLater)
+        backends.rooms.deliver_to(self.router.deliver)
         self.homecoming = self._make_homecoming()
-        readers = Readers(backends.inbox, backends.rooms)
-        historian = Historian(backends.archive, readers, self._complete)
-        self._services = Services(
+        self._services = self._make_services(clock, sessions)
+
+    def _make_membership(
+        self, is_listening: Callable[[], bool], must_drain: Callable[[bool], None]
+    ) -> Membership:
+        return Membership(
+            self._reactor,
+            self._settings,
+            self.backends.nodes,
+            self.backends.bus,
+            is_listening,
+            self._count_connections,
+            must_drain,
+            self.level,
+            self._archived_ms,
+        )
+
+    def _make_upkeep(self, sessions: dict[str, Session]) -> Upkeep:
+        return Upkeep(
+            self._reactor,
+            self.backends.inbox,
+            sessions,
+            self._desk_served,
+            self.backends.bus_problem,
+            reconcile_seconds=self._settings.inbox.reconcile_seconds,
+            lease_seconds=self._settings.node.lease_seconds,
+        )
+
+    def _make_services(self, clock: ServerClock, sessions: dict[str, Session]) -> Services:
+        reactor, settings, backends = self._reactor, self._settings, self.backends
+        per_address = settings.limits.visitors_per_address
+        newcomers = Newcomers(per_address, reactor.seconds, self.membership.choose_name)
+        authenticator = Authenticator(settings.auth, time.time)
+        historian = Historian(backends.archive, Readers(backends.inbox, backends.rooms), self._complete)
+        changes = Changes(
+            backends.inbox,
+            backends.queue,
+            backends.archive,
+            backends.rooms,
+            Targets(backends.archive, self._call_soon),
+            historian,
+            clock,
+            self.ids,
+            settings.messages,
+        )
+        return Services(
             settings=settings,
             clock=clock,
             ids=self.ids,
@@ -124,17 +145,7 @@ class Parts:
             acceptor=self.acceptor,
             router=self.router,
             historian=historian,
-            changes=Changes(
-                backends.inbox,
-                backends.queue,
-                backends.archive,
-                backends.rooms,
-                Targets(backends.archive, self._call_soon),
-                historian,
-                clock,
-                self.ids,
-                settings.messages,
-            ),
+            changes=changes,
             authenticator=authenticator,
             door=Door(settings.auth, authenticator, newcomers),
             gate=self.gate,
@@ -145,7 +156,7 @@ class Parts:
             leave=self.departures.leave,
             desk_changed=self.upkeep.serve_desk,
             rooms=backends.rooms,
-            room_changes=room_changes,
+            room_changes=self.room_changes,
             level=self.level,
             homecoming=self.homecoming,
         )

@@ -1,4 +1,4 @@
-"""The allowed imports follow from the folders: a room knows the rooms above it, and never one below."""
+"""The allowed imports follow from the folders: a folder knows the folders above it, and never one below."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.trial import unittest
 from tests.support.paths import ROOT
 
 # From the words that everybody knows down to what is known by nobody.
-ROOMS = (
+FOLDERS = (
     "protocol",
     "contracts",
     "observe",
@@ -28,11 +28,11 @@ ROOMS = (
     "client",
     "command",
 )
-# Rooms that know less than all that is above them.
+# Folders that know less than all that is above them.
 KNOWS_ONLY = {
     "store": {"protocol", "contracts", "observe", "gateway"},
     "client": {"protocol"},
-    "node": set(ROOMS[: ROOMS.index("node")]) - {"store"},
+    "node": set(FOLDERS[: FOLDERS.index("node")]) - {"store"},
 }
 # The places that a library may be imported from. The command may import anything.
 HOMES = {
@@ -44,6 +44,8 @@ HOMES = {
     "bson": ("imd.store.mongo",),
     "websockets": ("imd.client.asyncio",),
 }
+# Parts of `store/` that join others, and those that they know beside the shared ones.
+JOINED_STORES = {"archiver": {"rabbit", "mongo"}, "rooms": {"mongo", "redis"}}
 REACTOR = "twisted.internet.reactor"
 
 
@@ -84,8 +86,8 @@ def project_modules() -> dict[str, set[str]]:
     return modules
 
 
-def room_of(module: str) -> str:
-    """The room that a module of the project is in; empty for the package itself."""
+def folder_of(module: str) -> str:
+    """The folder that a module of the project is in; empty for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -105,7 +107,7 @@ class ImportFinderTests(unittest.TestCase):
         self.assertLessEqual(expected, found)
 
 
-class RoomTests(unittest.TestCase):
+class FolderTests(unittest.TestCase):
     def setUp(self) -> None:
         self.modules = project_modules()
 
@@ -115,26 +117,37 @@ class RoomTests(unittest.TestCase):
                 yield Import(module, name)
 
     def own_imports(self) -> Iterator[tuple[Import, str, str]]:
-        """Imports of one room from another, with the names of both."""
+        """Imports of one folder from another, with the names of both."""
         for one in self.imports():
-            here, there = room_of(one.module), room_of(one.name) if is_inside(one.name, "imd") else ""
-            if here and there in ROOMS and here != there:
+            here, there = folder_of(one.module), folder_of(one.name) if is_inside(one.name, "imd") else ""
+            if here and there in FOLDERS and here != there:
                 yield one, here, there
 
-    def test_each_folder_is_a_room(self) -> None:
+    def test_each_folder_has_its_place(self) -> None:
         """A new folder takes its place in the order."""
-        rooms = {room_of(module) for module in self.modules} - {""}
-        self.assertEqual(rooms, set(ROOMS))
+        folders = {folder_of(module) for module in self.modules} - {""}
+        self.assertEqual(folders, set(FOLDERS))
 
     def test_imports_point_up(self) -> None:
-        wrong = [one for one, here, there in self.own_imports() if ROOMS.index(there) > ROOMS.index(here)]
+        wrong = [one for one, here, there in self.own_imports() if FOLDERS.index(there) > FOLDERS.index(here)]
         self.assertEqual(wrong, [])
 
-    def test_rooms_that_know_less(self) -> None:
+    def test_folders_that_know_less(self) -> None:
         """Stores know contracts only, and clients know the protocol only."""
         wrong = [
-            one for one, here, there in self.own_imports() if there not in KNOWS_ONLY.get(here, set(ROOMS))
+            one for one, here, there in self.own_imports() if there not in KNOWS_ONLY.get(here, set(FOLDERS))
         ]
+        self.assertEqual(wrong, [])
+
+    def test_stores_do_not_know_one_another(self) -> None:
+        """Each folder of `store/` knows its own modules and the shared ones, and these know no folder."""
+        folders = {path.name for path in (ROOT / "imd" / "store").iterdir() if path.is_dir()}
+        wrong = []
+        for one in self.imports():
+            if is_inside(one.module, "imd.store") and is_inside(one.name, "imd.store"):
+                here, there = (*one.module.split("."), "")[2], (*one.name.split("."), "")[2]
+                if there in folders and there not in {here, *JOINED_STORES.get(here, ())}:
+                    wrong.append(one)
         self.assertEqual(wrong, [])
 
     def test_only_tap_and_the_command_know_stores(self) -> None:
@@ -156,7 +169,7 @@ class RoomTests(unittest.TestCase):
             for one in self.imports()
             if (homes := HOMES.get(one.name.partition(".")[0]))
             and not any(is_inside(one.module, home) for home in homes)
-            and room_of(one.module) != "command"
+            and folder_of(one.module) != "command"
         ]
         self.assertEqual(wrong, [])
 
@@ -180,7 +193,7 @@ class RoomTests(unittest.TestCase):
         wrong = [
             one
             for one in self.imports()
-            if room_of(one.module) == "client"
+            if folder_of(one.module) == "client"
             and one.module not in shells
             and one.name.partition(".")[0] in outside
         ]

@@ -72,9 +72,6 @@ class Placing:
         users = state.load(names)
         self._load_devices(users, names_of_senders)
         uses = self._uses(batch, [users[submission.sender] for submission in batch], now)
-        by_user = state.channels.by_user
-        live = state.channels.live
-        unopened_messages = self._unopened_messages
         unplaced: list[str] = []
         outcomes: list[Outcome] = []
         for submission in batch:
@@ -86,85 +83,75 @@ class Placing:
                 if use is not None:
                     outcomes.append(self._again(submission, sender, key, use, now))
                     continue
-            if submission.room is not None:
-                number = state.next_number
-                outcome = self._rooms.place(submission, submission.room, now)
-                if key is not None and type(outcome) is Placed:
-                    message_id, at = submission.message_id, submission.send_time
-                    uses[key] = Use(submission.checksum, number, message_id, at, outcome.version)
-                outcomes.append(outcome)
-                continue
-            try:
-                text = submission.body.decode()
-                members = conversation_members(decode_message(submission.body))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                outcomes.append(Failed(f"the body is no message: {error}"))
-                continue
-
-            size = len(submission.body)
-            agent: User | None = None
-            deliveries: list[Delivery] = []
-            recipients = submission.recipients
-            if not recipients:
-                if not is_visitor_id(submission.sender):
-                    outcomes.append(Failed("nobody is to get it"))
-                    continue
-                found = self._desk.agent_for(sender, submission.visitor_to, now)
-                if isinstance(found, NotAllowed):
-                    outcomes.append(found)
-                    continue
-                agent, deliveries = found
-                if agent is not None:
-                    recipients = (agent.name,)
-            elif not all(users[name].seq for name in recipients):
-                refused = self._opening.refuse(sender.name, [users[name] for name in recipients], now)
-                if refused is not None:
-                    unplaced += recipients
-                    outcomes.append(refused)
-                    continue
-
-            number = state.new_number()
-            message_id = submission.message_id
-            taking_part = {sender.uid}
-            for name in recipients:
-                user = users[name]
-                seq = user.seq = user.seq + 1
-                state.changed(user)
-                state.inbox += (user.uid, seq, number, size)
-                if seq - user.low > unopened_messages:
-                    self._bound(user)
-                taking_part.add(user.uid)
-                channels = live(name, now) if name in by_user else ()
-                deliveries.append(Delivery(name, user.epoch, seq, channels, submission.body))
-                answers = user.agent is not None and user.agent == submission.sender
-                if answers and len(recipients) == 1 and not submission.kind:
-                    self._desk.answered(user, number)
-            copied = sender.sync and submission.mirror and sender.name not in recipients
-            if copied and self._others_sync(sender, submission.device, now):
-                deliveries.append(self._put(sender, number, submission.body, now))
-            if agent is not None:
-                state.owe(sender, number, size)
-            elif not recipients:
-                self._desk.wait(sender, number, size)
-
-            if submission.kind:
-                archive_event(
-                    state, submission.body, number, sender.uid, taking_part, now, submission.archived
-                )
+            number = state.next_number
+            if submission.room is None:
+                outcome = self._place(submission, users, now)
             else:
-                state.messages += (
-                    number, message_id, sender.uid, _conversation(tuple(members)), now, text
-                )  # fmt: skip
-                for uid in taking_part:
-                    state.participants += (uid, message_id, number)
-            if key is not None:
-                uses[key] = Use(submission.checksum, number, message_id, submission.send_time)
-                state.sent += (state.new_use(), *key, submission.checksum, number, now)
-            outcomes.append(Placed(deliveries, agent.name if agent is not None else ""))
+                outcome = self._rooms.place(submission, submission.room, now)
+            outcomes.append(outcome)
+            if type(outcome) is TooManyNew:
+                unplaced += submission.recipients
+            elif key is not None and type(outcome) is Placed:
+                message_id, at = submission.message_id, submission.send_time
+                uses[key] = Use(submission.checksum, number, message_id, at, outcome.version)
+                if submission.room is None:
+                    state.sent += (state.new_use(), *key, submission.checksum, number, now)
         self._desk.cap_waiting()
         if unplaced:
             self._unmake(set(unplaced).difference(names_of_senders))
         return outcomes
+
+    def _place(self, submission: Submission, users: Mapping[str, User], now: int) -> Outcome:
+        """Place a message that is neither a resend nor to a room."""
+        state = self._state
+        sender = users[submission.sender]
+        try:
+            text = submission.body.decode()
+            members = conversation_members(decode_message(submission.body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return Failed(f"the body is no message: {error}")
+        agent: User | None = None
+        deliveries: list[Delivery] = []
+        recipients = submission.recipients
+        if not recipients:
+            if not is_visitor_id(submission.sender):
+                return Failed("nobody is to get it")
+            found = self._desk.agent_for(sender, submission.visitor_to, now)
+            if isinstance(found, NotAllowed):
+                return found
+            agent, deliveries = found
+            if agent is not None:
+                recipients = (agent.name,)
+        elif not all(users[name].seq for name in recipients):
+            refused = self._opening.refuse(sender.name, [users[name] for name in recipients], now)
+            if refused is not None:
+                return refused
+
+        number = state.new_number()
+        self._put(recipients, users, number, submission.body, now, deliveries)
+        if len(recipients) == 1 and not submission.kind:
+            user = users[recipients[0]]
+            if user.agent is not None and user.agent == submission.sender:
+                self._desk.answered(user, number)
+        copied = sender.sync and submission.mirror and sender.name not in recipients
+        if copied and self._others_sync(sender, submission.device, now):
+            self._put((sender.name,), users, number, submission.body, now, deliveries)
+        size = len(submission.body)
+        if agent is not None:
+            state.owe(sender, number, size)
+        elif not recipients:
+            self._desk.wait(sender, number, size)
+
+        taking_part = {users[name].uid for name in recipients}
+        taking_part.add(sender.uid)
+        if submission.kind:
+            archive_event(state, submission.body, number, sender.uid, taking_part, now, submission.archived)
+        else:
+            conversation = _conversation(tuple(members))
+            state.messages += (number, submission.message_id, sender.uid, conversation, now, text)
+            for uid in taking_part:
+                state.participants += (uid, submission.message_id, number)
+        return Placed(deliveries, agent.name if agent is not None else "")
 
     def _refuse_openings(self, sender: str, names: Sequence[str], now: int) -> TooManyNew | None:
         """Why a sender may not begin inboxes of these users; None if it may, and then they are counted."""
@@ -191,14 +178,30 @@ class Placing:
         live = self._state.channels.live_devices(user.name, now)
         return any(name != device and (not devices[name].ephemeral or name in live) for name in user.sync)
 
-    def _put(self, user: User, number: int, body: bytes, now: int) -> Delivery:
-        """Put a message into one more inbox."""
-        seq = user.seq = user.seq + 1
-        self._state.changed(user)
-        self._state.inbox += (user.uid, seq, number, len(body))
-        if seq - user.low > self._unopened_messages:
-            self._bound(user)
-        return Delivery(user.name, user.epoch, seq, self._state.channels.live(user.name, now), body)
+    def _put(
+        self,
+        names: Iterable[str],
+        users: Mapping[str, User],
+        number: int,
+        body: bytes,
+        now: int,
+        deliveries: list[Delivery],
+    ) -> None:
+        """Put a message into inboxes, and add the deliveries."""
+        state = self._state
+        by_user = state.channels.by_user
+        live = state.channels.live
+        unopened_messages = self._unopened_messages
+        size = len(body)
+        for name in names:
+            user = users[name]
+            seq = user.seq = user.seq + 1
+            state.changed(user)
+            state.inbox += (user.uid, seq, number, size)
+            if seq - user.low > unopened_messages:
+                self._bound(user)
+            channels = live(name, now) if name in by_user else ()
+            deliveries.append(Delivery(name, user.epoch, seq, channels, body))
 
     def _bound(self, user: User) -> None:
         """Trim an inbox that is too full."""

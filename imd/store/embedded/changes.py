@@ -22,6 +22,7 @@ from imd.store.embedded.entries import COLUMNS, JOINS, Row, present_reactions, s
 from imd.store.embedded.events import ROOMS_UID
 from imd.store.embedded.state import State
 from imd.store.shared_metrics import FOREIGN
+from imd.store.target import target_of
 
 _OF_CONVERSATION = (
     "SELECT e.id, e.message FROM event e WHERE e.conversation = :conversation AND e.id > :after"
@@ -114,11 +115,12 @@ def read_targets(state: State, asked: Sequence[Asked]) -> dict[str, Target | Non
         for user, reaction in reactions:
             if user in asking:
                 mine.setdefault(user, set()).add(reaction)
-        targets[row.message_id] = _target(
-            row,
+        targets[row.message_id] = target_of(
+            _message(row),
             scope,
-            {user: frozenset(own) for user, own in mine.items()},
-            frozenset(reaction for _, reaction in reactions),
+            recalled=row.recalled_ms is not None,
+            reactions={user: frozenset(own) for user, own in mine.items()},
+            different=frozenset(reaction for _, reaction in reactions),
         )
     for message_id in {one.message_id for one in asked}.difference(targets):
         if _is_there(state, message_id):
@@ -133,24 +135,6 @@ def _is_there(state: State, message_id: str) -> bool:
     """
     found = state.connection.execute(_SEARCH, {"id": message_id}).fetchone()
     return found is not None and bool(found[0] == message_id)
-
-
-def _target(row: Row, scope: Scope, mine: dict[str, frozenset[str]], different: frozenset[str]) -> Target:
-    message = _message(row)
-    plain = message if isinstance(message, IMessage) else IMessage()
-    return Target(
-        message_id=row.message_id,
-        author=message.user_id,
-        from_user_type=message.from_user_type,
-        send_time=message.send_time,
-        to=plain.to,
-        group=tuple(plain.group) if plain.group else None,
-        is_visitor=plain.is_visitor,
-        recalled=row.recalled_ms is not None,
-        scope=scope,
-        reactions=mine,
-        different=different,
-    )
 
 
 def _by_id(state: State, message_ids: Iterable[str], users: Iterable[str]) -> list[_Found]:

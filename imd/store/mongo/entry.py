@@ -13,6 +13,7 @@ from imd.protocol.events import MESSAGE, ROOM, RoomMessage, encode_event
 from imd.protocol.message import NO_DATA, IMessage, encode_message, is_visitor_id
 from imd.store.mongo.document import EPOCH, LOGIN_TYPES, MILLISECOND, Unfit
 from imd.store.shown import Edited, Reactions, shown, without_text
+from imd.store.target import target_of
 
 _NO_DOCUMENT = (LookupError, TypeError, ValueError, OverflowError, msgspec.MsgspecError)
 
@@ -104,20 +105,9 @@ def to_target(
         message = _message(document)
     except _NO_DOCUMENT as error:
         raise Unfit(f"{type(error).__name__} in a document") from None
-    plain = message if isinstance(message, IMessage) else IMessage()
-    return Target(
-        message_id=message.id,
-        author=message.user_id,
-        from_user_type=message.from_user_type,
-        send_time=message.send_time,
-        to=plain.to,
-        group=tuple(plain.group) if plain.group else None,
-        is_visitor=plain.is_visitor,
-        recalled=document.get("recalled") is not None,
-        scope=scope_of(document),
-        reactions=reactions,
-        different=different,
-    )
+    recalled = document.get("recalled") is not None
+    scope = scope_of(document)
+    return target_of(message, scope, recalled=recalled, reactions=reactions, different=different)
 
 
 def _ms(date: datetime) -> int:
