@@ -40,6 +40,9 @@ class Use(NamedTuple):
     version: int = 0
 
 
+UseKey = tuple[int, str, str]
+"""the sender's uid, its device, the clientMsgId"""
+
 _read_sent = msgspec.json.Decoder(list[tuple[int, str, str, Use]]).decode
 
 
@@ -83,25 +86,30 @@ class Placing:
                 if use is not None:
                     outcomes.append(self._again(submission, sender, key, use, now))
                     continue
-            number = state.next_number
             if submission.room is None:
-                outcome = self._place(submission, users, now)
+                outcome = self._place(submission, users, uses, key, now)
+                if type(outcome) is TooManyNew:
+                    unplaced += submission.recipients
             else:
+                number = state.next_number
                 outcome = self._rooms.place(submission, submission.room, now)
+                if key is not None and type(outcome) is Placed:
+                    message_id, at = submission.message_id, submission.send_time
+                    uses[key] = Use(submission.checksum, number, message_id, at, outcome.version)
             outcomes.append(outcome)
-            if type(outcome) is TooManyNew:
-                unplaced += submission.recipients
-            elif key is not None and type(outcome) is Placed:
-                message_id, at = submission.message_id, submission.send_time
-                uses[key] = Use(submission.checksum, number, message_id, at, outcome.version)
-                if submission.room is None:
-                    state.sent += (state.new_use(), *key, submission.checksum, number, now)
         self._desk.cap_waiting()
         if unplaced:
             self._unmake(set(unplaced).difference(names_of_senders))
         return outcomes
 
-    def _place(self, submission: Submission, users: Mapping[str, User], now: int) -> Outcome:
+    def _place(
+        self,
+        submission: Submission,
+        users: Mapping[str, User],
+        uses: dict[UseKey, Use],
+        key: UseKey | None,
+        now: int,
+    ) -> Outcome:
         """Place a message that is neither a resend nor to a room."""
         state = self._state
         sender = users[submission.sender]
@@ -114,10 +122,8 @@ class Placing:
         deliveries: list[Delivery] = []
         recipients = submission.recipients
         if not recipients:
-            if not is_visitor_id(submission.sender):
-                return Failed("nobody is to get it")
-            found = self._desk.agent_for(sender, submission.visitor_to, now)
-            if isinstance(found, NotAllowed):
+            found = self._agent_for(sender, submission, now)
+            if isinstance(found, NotAllowed | Failed):
                 return found
             agent, deliveries = found
             if agent is not None:
@@ -133,25 +139,37 @@ class Placing:
             user = users[recipients[0]]
             if user.agent is not None and user.agent == submission.sender:
                 self._desk.answered(user, number)
-        copied = sender.sync and submission.mirror and sender.name not in recipients
+        is_own = sender.name in recipients
+        copied = sender.sync and submission.mirror and not is_own
         if copied and self._others_sync(sender, submission.device, now):
             self._put((sender.name,), users, number, submission.body, now, deliveries)
-        size = len(submission.body)
         if agent is not None:
-            state.owe(sender, number, size)
+            state.owe(sender, number, len(submission.body))
         elif not recipients:
-            self._desk.wait(sender, number, size)
+            self._desk.wait(sender, number, len(submission.body))
 
-        taking_part = {users[name].uid for name in recipients}
-        taking_part.add(sender.uid)
+        message_id = submission.message_id
         if submission.kind:
-            archive_event(state, submission.body, number, sender.uid, taking_part, now, submission.archived)
+            readers = {sender.uid, *(users[name].uid for name in recipients)}
+            archive_event(state, submission.body, number, sender.uid, readers, now, submission.archived)
         else:
-            conversation = _conversation(tuple(members))
-            state.messages += (number, submission.message_id, sender.uid, conversation, now, text)
-            for uid in taking_part:
-                state.participants += (uid, submission.message_id, number)
+            state.messages += (number, message_id, sender.uid, _conversation(tuple(members)), now, text)
+            for name in recipients:
+                state.participants += (users[name].uid, message_id, number)
+            if not is_own:
+                state.participants += (sender.uid, message_id, number)
+        if key is not None:
+            uses[key] = Use(submission.checksum, number, message_id, submission.send_time)
+            state.sent += (state.new_use(), *key, submission.checksum, number, now)
         return Placed(deliveries, agent.name if agent is not None else "")
+
+    def _agent_for(
+        self, sender: User, submission: Submission, now: int
+    ) -> NotAllowed | Failed | tuple[User | None, list[Delivery]]:
+        """See `Desk.agent_for`; Failed for a sender that is no visitor."""
+        if not is_visitor_id(submission.sender):
+            return Failed("nobody is to get it")
+        return self._desk.agent_for(sender, submission.visitor_to, now)
 
     def _refuse_openings(self, sender: str, names: Sequence[str], now: int) -> TooManyNew | None:
         """Why a sender may not begin inboxes of these users; None if it may, and then they are counted."""
@@ -228,9 +246,7 @@ class Placing:
         use = self._read_uses([uid, device, client_msg_id], oldest).get((uid, device, client_msg_id))
         return Sent(use.checksum, *use[2:]) if use is not None else None
 
-    def _uses(
-        self, batch: Sequence[Submission], senders: Sequence[User], now: int
-    ) -> dict[tuple[int, str, str], Use]:
+    def _uses(self, batch: Sequence[Submission], senders: Sequence[User], now: int) -> dict[UseKey, Use]:
         """Uses of the batch's clientMsgIds within `dedup_seconds`."""
         state = self._state
         keys: list[int | str] = []
@@ -239,7 +255,7 @@ class Placing:
                 keys += (sender.uid, submission.device, submission.client_msg_id)
         return self._read_uses(keys, now - state.dedup_ms)
 
-    def _read_uses(self, keys: list[int | str], oldest: int) -> dict[tuple[int, str, str], Use]:
+    def _read_uses(self, keys: list[int | str], oldest: int) -> dict[UseKey, Use]:
         state = self._state
         uses = {}
         for rows in tables.GET_SENT.read(state.connection, keys, (oldest,)):
@@ -247,9 +263,7 @@ class Placing:
                 uses[uid, device, client_msg_id] = use
         return uses
 
-    def _again(
-        self, submission: Submission, sender: User, key: tuple[int, str, str], use: Use, now: int
-    ) -> Outcome:
+    def _again(self, submission: Submission, sender: User, key: UseKey, use: Use, now: int) -> Outcome:
         if use.checksum != submission.checksum:
             return Conflict()
         state = self._state
