@@ -202,7 +202,7 @@ class Session:
         sent = self.sent
         if seq <= sent:
             return False
-        if body is not None and seq == sent + 1 and not self._pulling and self._room() > 0:
+        if body is not None and seq == sent + 1 and not self._pulling and self._space() > 0:
             self._send(seq, body)
             if TRACE.on:
                 TRACE.sent("pushed", self, seq, body)
@@ -249,7 +249,7 @@ class Session:
         self.known = max(seq, head, heard_of)
         self.ceiling = max(self.ceiling, seq)
 
-    def _room(self) -> int:
+    def _space(self) -> int:
         """How many messages may be written now."""
         if not self._outlet.writable:
             return 0
@@ -278,11 +278,11 @@ class Session:
             return
         if self.sent >= self.known:
             return
-        room = self._room()
-        if room <= 0:
+        space = self._space()
+        if space <= 0:
             return
         self._pulling = True
-        page = self._inbox.pull(self.user, self.epoch, self.sent, min(room, PAGE_MESSAGES))
+        page = self._inbox.pull(self.user, self.epoch, self.sent, min(space, PAGE_MESSAGES))
         page.addCallback(self._pulled, self.epoch, self.known).addErrback(self._pull_failed)
 
     def _pulled(self, page: Page, asked_epoch: str, asked_known: int) -> None:

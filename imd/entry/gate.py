@@ -93,14 +93,14 @@ class Gate:
 
     # from the node
 
-    def guard(self, listener: Listener, room: int, max_sockets: int | None = None) -> None:
+    def guard(self, listener: Listener, max_connections: int, max_sockets: int | None = None) -> None:
         """Shut this listener while too many wait.
 
-        `room` is the bound of all connections. `max_sockets` is the bound of all sockets, including those of
+        `max_connections` bounds all connections. `max_sockets` bounds all sockets, including those of
         strangers; None: no bound.
         """
         self._max_sockets = max_sockets or 0
-        self._max_strangers = max(1, min(MAX_STRANGERS, room // 4))
+        self._max_strangers = max(1, min(MAX_STRANGERS, max_connections // 4))
         self._listener = listener
         listener.accept_at_most(ACCEPTS_PER_TURN)
 

@@ -179,10 +179,10 @@ class Parts:
     def _call_soon(self, function: Callable[[], None]) -> None:
         self._reactor.callLater(0, function)
 
-    def make_factory(self, room: int) -> ChannelFactory:
-        """A factory for the WebSockets of this node. `room`: how many connections there may be."""
+    def make_factory(self, max_connections: int) -> ChannelFactory:
+        """A factory for the WebSockets of this node. `max_connections`: how many connections there may be."""
         self._factory = ChannelFactory(
-            self._reactor, self._settings, self.gate, partial(Connection, self._services), room
+            self._reactor, self._settings, self.gate, partial(Connection, self._services), max_connections
         )
         return self._factory
 

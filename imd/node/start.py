@@ -20,7 +20,7 @@ from imd.ops.pages import client_settings, read_files
 from imd.ops.process import (
     RESERVED_FILES,
     SPARE_SOCKETS,
-    connection_room,
+    connection_bound,
     raise_file_limit,
     settle_garbage_collector,
 )
@@ -55,16 +55,18 @@ class Start:
         self._failed = failed
         self._seldom = Seldom(self.log, reactor.seconds)
         self._in_background: list[Deferred[None]] = []
-        self._room = 0
+        self._max_connections = 0
         self._max_sockets = 0
 
     async def run(self) -> None:
         """Start, for as long as the backends take. Raises ConfigurationError for what can never work."""
         limit = raise_file_limit()
-        self._room = room = connection_room(limit, self._settings.limits.connections)
+        self._max_connections = max_connections = connection_bound(limit, self._settings.limits.connections)
         self._max_sockets = max(1, limit - RESERVED_FILES + SPARE_SOCKETS)
-        self.log.info("room for {room} connections, with {limit} open files", room=room, limit=limit)
-        self.factory = self._parts.make_factory(room)
+        self.log.info(
+            "room for {room} connections, with {limit} open files", room=max_connections, limit=limit
+        )
+        self.factory = self._parts.make_factory(max_connections)
         await self._open_operators_ports()
         await self._start_backends()
         # Before anything is written that would make a new cluster look like an old one.
@@ -84,7 +86,7 @@ class Start:
         """Open the clients' port, also once more after it was closed. Raises ConfigurationError."""
         ports = self._ports
         ports.websocket = await ports.open(self._settings.websocket.listen, self.factory)
-        self._parts.gate.guard(Listener(ports.websocket), self._room, self._max_sockets)
+        self._parts.gate.guard(Listener(ports.websocket), self._max_connections, self._max_sockets)
         self.log.info("clients are welcome at {where}, path /ws", where=ports.websocket.getHost())
 
     async def _open_operators_ports(self) -> None:

@@ -50,7 +50,7 @@ def settle_garbage_collector() -> None:
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
 
 
-def connection_room(limit: int, wanted: int) -> int:
+def connection_bound(limit: int, wanted: int) -> int:
     """How many client connections a limit of open files allows, and at most `wanted`."""
     return max(0, min(wanted, limit - RESERVED_FILES))
 

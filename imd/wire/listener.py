@@ -30,8 +30,7 @@ CONNECTIONS = Gauge("imd_connections", "Open WebSocket connections.")
 class ChannelFactory(WebSocketServerFactory):
     """Makes the protocol of each connection, and its handler when its WebSocket opens.
 
-    `room` is the bound of connections. `make_handler` gets the protocol, its outgoing side, and the token of
-    the Authorization header.
+    `make_handler` gets the protocol, its outgoing side, and the token of the Authorization header.
     """
 
     noisy = False
@@ -43,7 +42,7 @@ class ChannelFactory(WebSocketServerFactory):
         settings: Settings,
         gate: Gate,
         make_handler: Callable[[ChannelProtocol, Outgoing, str | None], Handler],
-        room: int,
+        max_connections: int,
     ) -> None:
         super().__init__(server="", reactor=reactor)
         limits = settings.limits
@@ -52,7 +51,7 @@ class ChannelFactory(WebSocketServerFactory):
         self.gate = gate
         self.make_handler = make_handler
         self.call_later: Callable[..., Cancellable] = reactor.callLater
-        self.room = room
+        self.max_connections = max_connections
         self.open: set[ChannelProtocol] = set()
         self.trusted = parse_trusted(websocket.trusted_proxies)
         self._has_warned = False
@@ -126,7 +125,7 @@ class ChannelFactory(WebSocketServerFactory):
         self.open.add(protocol)
         self._per_address[address] += 1
         CONNECTIONS.set(len(self.open))
-        if len(self.open) > self.room:
+        if len(self.open) > self.max_connections:
             return "too many connections"
         if per_address and self._per_address[address] > per_address:
             return "too many connections from this address"

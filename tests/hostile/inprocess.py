@@ -94,7 +94,7 @@ class InProcess:
         self.clock = Clock()
         settings = Settings(limits=Limits(message_bytes=MESSAGE_BYTES), **sections)
         gate = Gate(self.clock.seconds, self.clock.callLater)
-        self.factory = ChannelFactory(self.clock, settings, gate, Recorder, room=100)
+        self.factory = ChannelFactory(self.clock, settings, gate, Recorder, max_connections=100)
         self.factory.protocol = with_shared_attributes(protocol, self.factory)
         # Autobahn's timers would use the reactor.
         self.factory._batched_timer = SimpleNamespace(call_later=self.clock.callLater)

@@ -54,7 +54,7 @@ class EchoProtocol(ChannelProtocol):
 
 def main() -> None:
     gate = Gate(reactor.seconds, reactor.callLater)
-    factory = ChannelFactory(reactor, Settings(), gate, Echo, room=1000)
+    factory = ChannelFactory(reactor, Settings(), gate, Echo, max_connections=1000)
     factory.setProtocolOptions(maxFramePayloadSize=MAX_BYTES, maxMessagePayloadSize=MAX_BYTES)
     factory.protocol = with_shared_attributes(EchoProtocol, factory)
     reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")

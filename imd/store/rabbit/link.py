@@ -24,7 +24,7 @@ UNSENT = Gauge(
 RPC_SECONDS = 10.0
 CLOSE_SECONDS = 3.0
 
-# pika logs the text of returned messages. Its other lines repeat those of this room.
+# pika logs the text of returned messages. Its other lines repeat those of this folder.
 logging.getLogger("pika").addHandler(logging.NullHandler())
 logging.getLogger("pika").propagate = False
 

@@ -92,7 +92,7 @@ class HotPath:
         backends = Backends(inbox=self.inbox, queue=QuickQueue(), archive=archive, rooms=rooms, bus=None)
         settings = Settings(limits=Limits(messages_per_second=0))
         node = Node(self.clock, settings, ServerClock(), backends)
-        self.factory = node.parts.make_factory(room=10 * pairs)
+        self.factory = node.parts.make_factory(10 * pairs)
         self.factory.doStart()
         self.senders = [self.connected(f"amy{number}") for number in range(pairs)]
         self.recipients = [self.connected(f"bob{number}") for number in range(pairs)]

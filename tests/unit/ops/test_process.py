@@ -13,7 +13,7 @@ import imd
 from imd.ops.process import (
     GC_ALLOCATIONS,
     RESERVED_FILES,
-    connection_room,
+    connection_bound,
     settle_garbage_collector,
 )
 
@@ -56,9 +56,9 @@ class FileLimitTests(unittest.TestCase):
 class ConnectionRoomTests(unittest.TestCase):
     def test_room(self) -> None:
         """The limit less the node's own files; at most the wanted number, never below zero."""
-        self.assertEqual(connection_room(1024, 100_000), 1024 - RESERVED_FILES)
-        self.assertEqual(connection_room(1_000_000, 100_000), 100_000)
-        self.assertEqual(connection_room(10, 100_000), 0)
+        self.assertEqual(connection_bound(1024, 100_000), 1024 - RESERVED_FILES)
+        self.assertEqual(connection_bound(1_000_000, 100_000), 100_000)
+        self.assertEqual(connection_bound(10, 100_000), 0)
 
 
 class GarbageCollectorTests(unittest.SynchronousTestCase):
