@@ -247,7 +247,7 @@ BUILDS = {
         "answers `accepted` before the message is in any inbox",
         "rabbit-hang",
         "lost",
-        _UNARCHIVED | {"id changed", "answers", "never accepted", "view"},
+        _UNARCHIVED | {"id changed", "answers", "never accepted", "view", "stale", "newcomer"},
         _accepted_early,
     ),
     "unpublished": Build(

@@ -326,7 +326,12 @@ FAULTS = {
         Fault(
             "net-mongo-hole", "mongo", "nothing passes between a node and MongoDB", _net("mongodb", "hole")
         ),
-        Fault("room-cold", "rooms", "Redis forgets the copies of all rooms, three times", room_cold),
+        Fault(
+            "room-cold",
+            "redis nodes mongo",
+            "Redis forgets the copies of all rooms, three times",
+            room_cold,
+        ),
         Fault(
             "room-orphan",
             "nodes mongo",

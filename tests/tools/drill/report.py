@@ -43,6 +43,7 @@ def numbers(outcome: Outcome) -> dict[str, Any]:
             elif type(event) is Reset:
                 resets += 1
     waits.sort()
+    kinds = [history.messages[key].kind for key in accepted]
     return {
         "seconds": round(outcome.load_seconds, 1),
         "settle_seconds": round(outcome.settle_seconds, 1),
@@ -50,6 +51,9 @@ def numbers(outcome: Outcome) -> dict[str, Any]:
         "messages": len(first_sent),
         "sends": sends,
         "accepted": len(accepted),
+        "accepted_in_rooms": sum(kind == "message" for kind in kinds),
+        "accepted_changes_of_rooms": sum(kind == "room" for kind in kinds),
+        "accepted_changes_of_messages": sum(kind in ("edit", "recall", "react") for kind in kinds),
         "refused": dict(codes),
         "accepted_p50_ms": round(_quantile(waits, 0.5) * 1000, 1),
         "accepted_p99_ms": round(_quantile(waits, 0.99) * 1000, 1),
@@ -97,6 +101,9 @@ def as_text(outcome: Outcome) -> str:
         f"  {found['accepted']} of {found['messages']} messages accepted ({found['sends']} sends over"
         f" {found['connections']} connections; refused: {refused});"
         f" accepted after p50 {found['accepted_p50_ms']:g} ms, p99 {found['accepted_p99_ms']:g} ms",
+        f"  among them {found['accepted_in_rooms']} messages in rooms,"
+        f" {found['accepted_changes_of_rooms']} changes of rooms,"
+        f" {found['accepted_changes_of_messages']} edits, recalls and reactions",
         f"  {found['deliveries']} deliveries, {found['repeats_over_connections']} of them again on a later"
         f" connection; told of a loss: {found['told_of_loss']}",
         f"  {found['archived']} in the archive, {found['read_back']} read back by history",

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 SWEPT_SECONDS = 25.0
 """nodes look for events older than 10 s every 5 s or so"""
-STEP_SECONDS = 10.0
+STEP_SECONDS = 60.0
+TRY_SECONDS = 3.0
 
 
 async def room_cold(stage: Stage) -> str:
-    """As if the copies had expired. The time between is longer than a node takes to load a room."""
+    """As if the copies had expired. The time between is longer than a load takes: a copy lives for longer."""
     forgotten = 0
     for _ in range(3):
         forgotten += await asyncio.to_thread(_forget, stage.cluster.redis_url, list(stage.world.known.rooms))
-        await stage.hold(1.5, 2.0)
+        await stage.hold(2.2, 2.6)
     return f"{forgotten} copies"
 
 
@@ -48,9 +49,7 @@ async def room_orphan(stage: Stage) -> str:
     room = await _create(stage, maker, users[:2])
     await asyncio.to_thread(_fail_concern, stage, "alwaysOn")
     try:
-        key = maker.do("room", action="add", room=room, users=[{"userId": users[2]}])
-        maker.give_up(key)
-        await _until_made(stage, room, key)
+        key = await _change(stage, maker, room, users[2])
     finally:
         await asyncio.to_thread(node.kill)
         await asyncio.to_thread(_fail_concern, stage, "off")
@@ -79,12 +78,17 @@ async def _create(stage: Stage, maker: Device, users: list[str]) -> str:
     return rooms[0]
 
 
-async def _until_made(stage: Stage, room: str, key: str) -> None:
-    """Until the change of this key is in MongoDB."""
+async def _change(stage: Stage, maker: Device, room: str, user: str) -> str:
+    """Let the maker ask once, and give up, until one such change is in MongoDB; gives its key."""
     end = time.monotonic() + STEP_SECONDS
-    while not await asyncio.to_thread(_is_made, stage, room, key):
-        if time.monotonic() > end:
-            raise TimeoutError(f"a change is made: not within {STEP_SECONDS:g} s")
+    while time.monotonic() < end:
+        key = maker.do("room", action="add", room=room, users=[{"userId": user}])
+        maker.give_up(key)
+        tried = time.monotonic()
+        while time.monotonic() < tried + TRY_SECONDS:
+            if await asyncio.to_thread(_is_made, stage, room, key):
+                return key
+    raise TimeoutError(f"a change is made: not within {STEP_SECONDS:g} s")
 
 
 def _is_made(stage: Stage, room: str, key: str) -> bool:
