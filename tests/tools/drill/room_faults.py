@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.tools.drill.client import Device
     from tests.tools.drill.faults import Stage
 
-SWEPT_SECONDS = 25.0
+SWEPT_SECONDS = 20.0
 """nodes look for events older than 10 s every 5 s or so"""
 STEP_SECONDS = 60.0
 TRY_SECONDS = 3.0
