@@ -150,6 +150,42 @@ class RoomTests(unittest.TestCase):
             expect(again.message(text, ".mine.accepted")).to_have_count(1)
         expect(lines(again.page)).to_have_count(1)
 
+    @in_browser
+    def test_an_open_room(self, visitors: Visitors) -> None:
+        """An open room is joined by its address; one by invitation cannot be."""
+        alice, bob, _ = three(visitors)
+        title = name("Weekend")
+        address = make_room(alice, title)
+        bob.page.evaluate("(hash) => { location.hash = hash; }", address)
+        join = bob.page.get_by_role("button", name="Join")
+        join.click()
+        expect(bob.page.locator(".link")).to_contain_text("Not done")
+        alice.page.get_by_role("button", name="Room: members and settings").click()
+        alice.page.locator("input[name=joining][value=open]").check(force=True)
+        expect(lines(alice.page).last).to_have_text("You opened the room to all.")
+        join.click()
+        expect(bob.page.locator(".thread .bar-title")).to_have_text(title)
+        expect(lines(alice.page).last).to_have_text(f"{bob.name} joined")
+        bob.say("here I am")
+        alice.hears("here I am")
+
+    @in_browser
+    def test_by_touch(self, visitors: Visitors) -> None:
+        """On a phone a tap on a message opens its menu."""
+        url = node("open").http_url
+        viewport = {"width": 360, "height": 740}
+        phone = visitors.context(viewport=viewport, has_touch=True, is_mobile=True)
+        alice = Person.sign_in(phone, url, name("alice"))
+        alice.open(name("bob"))
+        alice.say("tapped")
+        alice.message("tapped").locator(".bubble").tap()
+        menu = alice.page.locator(".message-menu")
+        menu.get_by_role("button", name="React with 😮").tap()
+        expect(alice.message("tapped").locator(".reaction")).to_have_text("😮1")
+        alice.message("tapped").locator(".reaction").tap()
+        expect(alice.page.locator(".reaction")).to_have_count(0)
+        expect(menu).to_be_hidden()
+
 
 class ChangeTests(unittest.TestCase):
     timeout = 300

@@ -141,6 +141,7 @@ class App {
     const { session } = this;
     const place = placeAt(location.hash, session.me);
     const conversation = place && session.store.conversation(place);
+    if (conversation) session.rooms.enter(conversation);
     if (this.thread && conversation === this.thread.conversation) return;
     this.room?.close();
     this.thread?.close();

@@ -60,13 +60,15 @@ export class Composer {
 
   #drawRights() {
     const { room, about, gone } = this.conversation;
-    const why = !room ? null : gone ? "gone" : about?.closed ? "closed" : about?.posting === "admins" && about.role === "member" ? "admins" : null;
+    const joins = gone && (!about || about.joining === "open") && !about?.closed;
+    const why = !room ? null : joins ? "open" : gone ? "gone" : about?.closed ? "closed" : about?.posting === "admins" && about.role === "member" ? "admins" : null;
     if (why === (this.why ?? null)) return;
     this.why = why;
     if (why && this.#mode) this.#end();
     this.row.hidden = why !== null;
     this.closed.hidden = why === null;
-    this.closed.textContent = why ? t(`room.is.${why}`) : "";
+    const join = h("button", { class: "button-link", type: "button", onclick: () => this.session.client.rooms.join(room) }, t("room.join"));
+    this.closed.replaceChildren(why ? t(`room.is.${why}`) : "", ...(why === "open" ? [" ", join] : []));
   }
 
   // ---- modes

@@ -15,6 +15,7 @@ export function eventOfAction({ id, sendTime, room, version, message }, me) {
 
 export class Rooms {
   #view;
+  #listed = false; // the list has been read
   #news = null; // changes that happen while the list is read
   #members = new Map(); // room → {version, users: promise}
 
@@ -28,6 +29,11 @@ export class Rooms {
     return this.#view.get(room);
   }
 
+  /** A room is opened by its address: it may be one of others. */
+  enter(conversation) {
+    if (conversation.room && this.#listed) this.#show(conversation.room);
+  }
+
   heard(event) {
     this.#change((view) => view.apply(event), event.room);
     this.session.store.add([event]);
@@ -37,6 +43,13 @@ export class Rooms {
   accepted(detail) {
     this.#change((view) => view.accepted(detail), detail.room);
     this.session.store.add([eventOfAction(detail, this.session.me)]);
+    if (detail.message.action === "join") this.#joined(detail.room).catch(() => {});
+  }
+
+  /** Only the list tells the name and the rules of a room that was joined. */
+  async #joined(room) {
+    await this.read();
+    await this.session.readNewest(this.session.store.conversation({ room }));
   }
 
   /** A message was placed under a version that this user has not seen: in large rooms not every change is told. */
@@ -70,6 +83,7 @@ export class Rooms {
       }
       for (const apply of this.#news) apply(view);
       this.#view = view;
+      this.#listed = true;
     } finally {
       this.#news = null;
     }

@@ -2,7 +2,7 @@
 import { channelOf } from "../lib/dom.js";
 import { Client } from "../client/imd.js";
 import { websocketUrl } from "../lib/node.js";
-import { Quotes } from "./quotes.js";
+import { Quotes } from "../lib/quotes.js";
 import { Rooms } from "./rooms.js";
 import { keyOf, placeOf, Run, Store } from "./store.js";
 
@@ -35,7 +35,6 @@ export class Session extends EventTarget {
     this.#prefix = `imd.${who.mode}.${this.me}`;
     this.store = new Store(this.#prefix, this.me);
     this.rooms = new Rooms(this);
-    this.quotes = new Quotes(this);
     this.client = new Client({
       url: websocketUrl(settings),
       userId: this.me,
@@ -44,6 +43,8 @@ export class Session extends EventTarget {
       token: who.token ? () => who.token : undefined,
       storageKey: `${this.#prefix}.client`,
     });
+    const { store } = this;
+    this.quotes = new Quotes(this.client, store.view, { seen: (message) => store.seen(message), changed: () => store.changed() });
     this.#channel = channelOf(this.#prefix);
     this.#channel.onmessage = ({ data }) => this.#fromAnotherTab(data);
     this.store.addEventListener("change", () => this.#fire("change"));

@@ -184,6 +184,8 @@ export const ZH = {
   "room.refused": "操作未完成。{why}",
   "room.is.closed": "房间已关闭。",
   "room.is.gone": "你已不在这个房间。",
+  "room.is.open": "你不在这个房间。",
+  "room.join": "加入",
   "room.is.admins": "只有管理员可以发言。",
   "line.create": "{who}创建了房间，成员有{names}",
   "line.create.alone": "{who}创建了房间",

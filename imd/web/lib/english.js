@@ -184,6 +184,8 @@ export const EN = {
   "room.refused": "Not done. {why}",
   "room.is.closed": "This room is closed.",
   "room.is.gone": "You are not in this room any more.",
+  "room.is.open": "You are not in this room.",
+  "room.join": "Join",
   "room.is.admins": "Only admins write in this room.",
   "line.create": "{who} created the room with {names}",
   "line.create.alone": "{who} created the room",

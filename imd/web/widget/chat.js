@@ -4,6 +4,7 @@ import { dayName, dayNumber } from "../lib/format.js";
 import { Client, View } from "../client/imd.js";
 import { nodeSettings, websocketUrl } from "../lib/node.js";
 import { pendingIn, withPending } from "../lib/pending.js";
+import { Quotes } from "../lib/quotes.js";
 import { languageOf, translator } from "../lib/text.js";
 import { Row } from "./row.js";
 import { STYLE } from "./style.js";
@@ -48,6 +49,7 @@ export class Widget {
     this.channel = channelOf(KEY);
     this.channel.onmessage = ({ data }) => this.#add([data]);
     this.drawSoon = batched(() => this.#draw());
+    this.quotes = new Quotes(this.client, this.view, { seen: (message) => this.view.add(message), changed: this.drawSoon });
     this.#listen();
     this.#build(color);
     // A known visitor may have an answer waiting. Others become visitors with their first message.
@@ -164,7 +166,7 @@ export class Widget {
     });
     this.input.value = kept.get(`${KEY}.draft`, "");
     const stop = { type: "button", title: t("edit.cancel"), "aria-label": t("edit.cancel"), onclick: () => this.#endEdit() };
-    this.mode = h("div", { class: "mode", hidden: true }, icon("edit"), h("span", {}, t("edit.title")), h("button", { class: "shut", ...stop }, icon("close")));
+    this.mode = h("div", { class: "mode", hidden: true }, icon("edit"), h("span", {}, t("edit.title")), h("button", { class: "stop", ...stop }, icon("close")));
     this.button = h("button", { class: "send", type: "submit", "aria-label": t("compose.send"), title: t("compose.send") }, icon("send"));
     this.panel = h(
       "section",

@@ -4,7 +4,7 @@ import { clockTime, fullTime, linked } from "../lib/format.js";
 
 const STATES = { sending: "clock", accepted: "check", failed: "failed" };
 
-/** `chat`: {client, view, language, t, asked, events, edit, actOn}. `asked`: {id, recall} of the message whose actions are shown. */
+/** `chat`: {client, quotes, language, t, asked, events, edit, actOn}. `asked`: {id, recall} of the message whose actions are shown. */
 export class Row {
   constructor(entry, chat) {
     this.entry = entry;
@@ -54,8 +54,8 @@ export class Row {
 
   #quote() {
     const { chat } = this;
-    const quoted = chat.view.get(this.entry.replyTo);
-    const text = !quoted ? chat.t("reply.missing") : quoted.recalled ? chat.t("message.recalled") : quoted.msg.slice(0, 200);
+    const quoted = chat.events ? chat.quotes.get(this.entry.replyTo) : undefined;
+    const text = !quoted ? chat.t(quoted === null ? "reply.loading" : "reply.missing") : quoted.recalled ? chat.t("message.recalled") : quoted.msg.slice(0, 200);
     return h("span", { class: `quote${!quoted || quoted.recalled ? " gone" : ""}` }, text);
   }
 

@@ -118,6 +118,7 @@ li.of-mine { align-items: flex-end; }
 .acts .recall, .acts .yes, .trouble { color: var(--danger); }
 .mode { display: flex; align-items: center; gap: 10px; padding: 2px 12px 2px 18px; border-top: 1px solid var(--line); background: var(--surface); color: var(--soft); font-size: 13.5px; font-weight: 600; }
 .mode span { flex: 1; }
+.stop { display: grid; place-items: center; width: 36px; height: 36px; border-radius: 12px; }
 .mode .icon { width: 18px; height: 18px; }
 .mine.failed { background: var(--surface); box-shadow: 0 0 0 1px var(--danger); color: var(--text); }
 .sender { display: block; color: var(--soft); font-size: 12.5px; font-weight: 650; }

@@ -114,6 +114,30 @@ def _named(cast: Cast) -> None:
     expect(cast.bob.page.locator(".mention.to-me")).to_be_visible()
 
 
+def _removed(cast: Cast) -> None:
+    """One who was removed while looking at the room."""
+    page = cast.alice.page
+    if not cast.carol.page.locator(".compose-closed").is_visible():
+        _details(cast)
+        page.locator(".member", has_text="carol").locator(".button-icon").click()
+        page.locator(".ask .danger").click()
+        expect(cast.carol.page.locator(".compose-closed")).to_be_visible()
+        expect(page.locator(".member")).to_have_count(2)
+        _escape(cast)
+
+
+def _closed(cast: Cast) -> None:
+    """The last one: nothing happens in the room any more."""
+    page = cast.alice.page
+    _in_room(cast)
+    if not page.locator(".compose-closed").is_visible():
+        page.locator(".thread .bar .button-icon").last.click()
+        page.locator(".room-end .danger").last.click()
+        page.locator(".ask .danger").click()
+        expect(page.locator(".compose-closed")).to_be_visible()
+        _escape(cast)
+
+
 ROOM = Scene(
     play,
     (
@@ -129,6 +153,8 @@ ROOM = Scene(
         Shot("details-below", _alice, _details_below, _escape),
         Shot("new-room", _alice, _new_room, _escape),
         Shot("named", lambda cast: cast.bob.page, _named),
+        Shot("removed", lambda cast: cast.carol.page, _removed),
+        Shot("closed", _alice, _closed),
     ),
 )
 

@@ -7,13 +7,17 @@ export class Quotes {
   #missing = new Set(); // asked for, and not readable
   #asking = false;
 
-  constructor(session) {
-    this.session = session;
+  /** `seen` takes a message into the view; `changed` is called when some have come. */
+  constructor(client, view, { seen, changed }) {
+    this.client = client;
+    this.view = view;
+    this.seen = seen;
+    this.changed = changed;
   }
 
   /** The message; null while it is being read; undefined if this user cannot read it. */
   get(id) {
-    const message = this.session.store.view.get(id);
+    const message = this.view.get(id);
     if (message) return message;
     if (this.#missing.has(id)) return undefined;
     this.#wanted.add(id);
@@ -25,17 +29,16 @@ export class Quotes {
     if (this.#asking) return;
     this.#asking = true;
     await null; // what is drawn now is asked for at once
-    const { client, store } = this.session;
     try {
       while (this.#wanted.size) {
         const ids = [...this.#wanted].slice(0, MOST);
-        const found = await client.messages(ids);
-        for (const message of found) store.seen(message);
+        const found = await this.client.messages(ids);
+        for (const message of found) this.seen(message);
         for (const id of ids) {
           this.#wanted.delete(id);
-          if (!store.view.get(id)) this.#missing.add(id);
+          if (!this.view.get(id)) this.#missing.add(id);
         }
-        store.changed();
+        this.changed();
       }
     } catch {
       // No connection, or too many questions. The next drawing asks again.
