@@ -104,12 +104,15 @@ class RoomTests(unittest.TestCase):
         settings = carol.page.locator(".dialog.room")
         settings.locator("input[name=posting][value=admins]").check(force=True)
         expect(bob.page.locator(".compose-closed")).to_have_text("Only admins write in this room.")
+        dialog.get_by_label("Invite by name").fill("half a na")
         renamed = name("Holidays")
         settings.get_by_label("Name", exact=True).fill(renamed)
         settings.get_by_role("button", name="Save").click()
         for person in (alice, bob, carol):
             expect(person.page.locator(".thread .bar-title")).to_have_text(renamed)
             expect(person.row(renamed)).to_be_visible()
+        # The half written name stays.
+        expect(dialog.get_by_label("Invite by name")).to_have_value("half a na")
         expect(settings.get_by_role("button", name=f"Remove {alice.name}")).to_have_count(0)
         settings.get_by_role("button", name=f"Remove {bob.name}").click()
         carol.page.locator(".ask").get_by_role("button", name="Remove").click()

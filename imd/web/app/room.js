@@ -58,6 +58,7 @@ export class RoomDialog {
     this.title.textContent = titleOf(conversation);
     this.members = h("ul", { class: "members" });
     const held = document.activeElement?.id;
+    const typed = [...this.body.querySelectorAll("input.field")].filter(({ value, defaultValue }) => value !== defaultValue);
     this.body.replaceChildren(
       h("h3", {}, t("room.members"), h("span", { class: "count" }, String(about.count))),
       ...(this.#rules ? [this.#invite()] : []),
@@ -65,6 +66,11 @@ export class RoomDialog {
       ...(this.#rules ? [h("h3", {}, t("room.settings")), this.#settings()] : []),
       this.#end(),
     );
+    // Another's change must not take what is being typed.
+    for (const { id, value } of typed) {
+      const field = this.body.querySelector(`#${CSS.escape(id)}`);
+      if (field) field.value = value;
+    }
     if (held) this.body.querySelector(`#${CSS.escape(held)}`)?.focus();
     this.#drawMembers();
   }
@@ -119,12 +125,13 @@ export class RoomDialog {
 
   #settings() {
     const { about } = this.conversation;
-    const name = h("input", { id: "room-rename", class: "field", maxlength: "128", required: true, autocomplete: "off", "aria-label": t("room.name") });
-    name.value = about.name;
+    const name = h("input", { id: "room-rename", class: "field", maxlength: "128", required: true, autocomplete: "off", "aria-label": t("room.name"), value: about.name });
     const rename = (event) => {
       event.preventDefault();
       const wanted = name.value.trim();
-      if (wanted && wanted !== about.name) this.#set({ name: wanted });
+      if (!wanted || wanted === about.name) return;
+      name.defaultValue = name.value;
+      this.#set({ name: wanted });
     };
     const rule = (key, values, fixed = false) => {
       const options = Object.fromEntries(values.map((value) => [value, t(`room.${key}.${value}`)]));
