@@ -247,7 +247,7 @@ BUILDS = {
         "answers `accepted` before the message is in any inbox",
         "rabbit-hang",
         "lost",
-        _UNARCHIVED | {"id changed", "answers", "never accepted", "view", "stale", "newcomer"},
+        _UNARCHIVED | {"id changed", "answers", "never accepted", "unanswered", "view", "stale", "newcomer"},
         _accepted_early,
     ),
     "unpublished": Build(
@@ -275,7 +275,7 @@ BUILDS = {
         "does not know a message again",
         "rabbit-hang",
         "twice",
-        frozenset({"archived twice", "id changed", "answered anew"}),
+        frozenset({"archived twice", "id changed", "answered anew", "stale", "newcomer"}),
         _no_dedup,
     ),
     "no-reset": Build(

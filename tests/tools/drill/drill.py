@@ -28,6 +28,8 @@ PROBE_SECONDS = 30
 FAULT_SECONDS = 120
 # Messages that a broken build or Redis has lost never come: a long wait is in vain.
 BROKEN_SECONDS = 3
+# Answers come, but for changes of what never gets into the archive.
+BROKEN_ANSWERS_SECONDS = 10
 LOST_SECONDS = 8
 # These faults empty Redis' inboxes, which would excuse losses by other faults: they are mixed apart.
 LOSING = {"redis-flush", "redis-failback", "redis-failover"}
@@ -221,8 +223,10 @@ async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Calla
     """Let everything arrive, and gather what is in the archive."""
     began = time.monotonic()
     broken = bool(outcome.plan.build)
-    answers = BROKEN_SECONDS if broken else SETTLE_SECONDS
-    arrivals = min(answers, LOST_SECONDS) if world.history.losses else answers
+    answers = BROKEN_ANSWERS_SECONDS if broken else SETTLE_SECONDS
+    arrivals = BROKEN_SECONDS if broken else SETTLE_SECONDS
+    if world.history.losses:
+        arrivals = min(arrivals, LOST_SECONDS)
     if not await world.settle(answers, arrivals):
         say("  not everything arrived in time")
         arrivals = min(arrivals, BROKEN_SECONDS)
