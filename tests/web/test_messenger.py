@@ -33,7 +33,7 @@ def make_room(person: Person, title: str, *members: Person) -> str:
     dialog.get_by_text("Room", exact=True).click()
     dialog.get_by_label("Name", exact=True).fill(title)
     dialog.get_by_label("Members", exact=True).fill(", ".join(member.name for member in members))
-    page.get_by_role("button", name="Create the room").click()
+    page.get_by_role("button", name="Create", exact=True).click()
     expect(page.locator(".thread .bar-title")).to_have_text(title)
     return str(page.evaluate("location.hash"))
 

@@ -147,7 +147,7 @@ export const ZH = {
   "room.name.hint": "例如：周末",
   "room.with": "成员",
   "room.with.hint": "用逗号分隔名字，以后还可以再邀请。",
-  "room.create": "创建房间",
+  "room.create": "创建",
   "room.creating": "正在创建…",
   "room.people": "{n} 人",
   "room.people.one": "1 人",

@@ -147,7 +147,7 @@ export const EN = {
   "room.name.hint": "Such as: Weekend",
   "room.with": "Members",
   "room.with.hint": "Names with commas between them. More can be invited later.",
-  "room.create": "Create the room",
+  "room.create": "Create",
   "room.creating": "Creating…",
   "room.people": "{n} people",
   "room.people.one": "1 person",
