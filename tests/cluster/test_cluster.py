@@ -107,6 +107,10 @@ class ClusterTests(AcrossNodes, unittest.TestCase):
         keys = names()
         self.assertEqual([key for key in keys if "newcomer" in key], [])
         self.assertGreater(min(ends()), 20 * 86_400)
+        # Answered, or the agents of other tests get its question.
+        agent = await self.login(self.name("agent"), url=self.at(0), isCustomerService=True, ack=True)
+        self.assertEqual((await agent.take("message"))["msg"], "hello")
+        await agent.say(visitor.connected["userId"], "hello to you")
 
     async def test_search_under_load(self) -> None:
         """Also when many messages come before the answer: one search, everything arrives in order."""
