@@ -176,7 +176,9 @@ def newcomers(room: Room | None, action: Action) -> list[str]:
 
 
 def _may_join(room: Room, action: Action) -> bool:
-    return action.action == "join" and room.joining == "open" and action.user not in room.removed
+    # A room that everybody has left would have a member again, and no owner for ever.
+    is_open = room.joining == "open" and bool(room.members)
+    return action.action == "join" and is_open and action.user not in room.removed
 
 
 def _check_right(room: Room, member: Member | None, action: Action) -> None:

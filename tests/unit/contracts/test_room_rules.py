@@ -194,13 +194,15 @@ class RoomRulesTests(unittest.TestCase):
         self.assertIsNone(self.do("zoe", "join"))
 
     def test_leave(self) -> None:
-        """The last owner leaves last."""
+        """The last owner leaves last; nobody joins a room that everybody has left: it would have no owner."""
+        self.do("olga", "set", joining="open")
         self.refused("conflict", "olga", "leave")
         self.do("olga", "role", [("adam", "owner")])
         self.assertEqual(sorted(self.told(self.do("olga", "leave"))), ["adam", "mary", "mike"])
         for user in ("mary", "mike", "adam"):
             self.do(user, "leave")
         self.assertEqual(self.room.members, ())
+        self.refused("not_found", "zoe", "join")
 
     def test_role(self) -> None:
         """A stranger's role is not_found, and then nothing changes; a room has an owner."""
