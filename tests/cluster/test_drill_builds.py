@@ -32,7 +32,7 @@ def proof() -> Proof:
 class BuildTests(unittest.TestCase):
     """Each finds the kind of violation that it is named for, and the same plan unbroken finds none."""
 
-    timeout = 300
+    timeout = 600
 
     async def found_out(self, name: str) -> None:
         """`name`: one build, or several that share a cluster."""

@@ -14,9 +14,9 @@ from imd.store.redis import connection
 from tests.support.paths import ROOT
 from tests.tools.drill import broken, faultdrill
 from tests.tools.drill.broken import BUILDS, Build, check
-from tests.tools.drill.builds import TOGETHER, grouped, short_plan, under, verdict
+from tests.tools.drill.builds import TOGETHER, TRIES, Proof, grouped, short_plan, under, verdict
 from tests.tools.drill.checker import KINDS, Violation
-from tests.tools.drill.drill import Outcome
+from tests.tools.drill.drill import Outcome, Plan
 from tests.tools.drill.faults import FAULTS
 from tests.tools.drill.history import History
 from tests.tools.drill.seams import Gone, Seams, noted_in, times_noted
@@ -133,6 +133,47 @@ class VerdictTests(unittest.TestCase):
         self.assertIn("for no known reason: order", self.wrong("twice", "order"))
         self.assertIn("the sabotage of no-dedup never took place", self.wrong("twice", sabotaged=0))
         self.assertIn("no-dedup: stumbled", self.wrong("twice", troubles=("stumbled",)))
+
+
+class ProofTests(unittest.TestCase):
+    """A run without an occasion to do wrong is tried again with another seed; nothing else is."""
+
+    def prove(self, *broken: tuple[int, list[str]], unbroken: str = "") -> tuple[list[str], list[str]]:
+        """The objections, and the seeds of all runs. `broken`: sabotages and kinds found, for each run."""
+        left = list(broken)
+        seeds: list[str] = []
+
+        def run(plan: Plan) -> Outcome:
+            seeds.append(f"{plan.seed} {plan.build}".strip())
+            sabotaged, kinds = left.pop(0) if plan.build else (0, unbroken.split())
+            outcome = Outcome(plan, History(), violations=[Violation(kind, "") for kind in kinds])
+            outcome.sabotaged = {"no-dedup": sabotaged}
+            return outcome
+
+        proof = Proof(None, lambda _: None)  # type: ignore[arg-type]
+        self.patch(proof, "_run", run)
+        return proof.prove("no-dedup", short_plan("clients-vanish")), seeds
+
+    def test_found(self) -> None:
+        self.assertEqual(self.prove((3, ["twice"])), ([], ["1", "1 no-dedup"]))
+
+    def test_no_occasion(self) -> None:
+        """The other seed must be clean without the sabotage, too."""
+        wrong, seeds = self.prove((0, []), (2, []), (1, ["twice"]))
+        self.assertEqual(wrong, [])
+        self.assertEqual(seeds, ["1", "1 no-dedup", "1.2", "1.2 no-dedup", "1.2.3", "1.2.3 no-dedup"])
+
+    def test_never(self) -> None:
+        wrong, seeds = self.prove(*[(0, [])] * TRIES)
+        self.assertEqual(len(seeds), 2 * TRIES)
+        self.assertIn("no-dedup: the sabotage of no-dedup never took place", "; ".join(wrong))
+
+    def test_not_again(self) -> None:
+        """Something else that is found, or a plan that is not clean by itself, is an objection at once."""
+        wrong, seeds = self.prove((0, ["order"]))
+        self.assertEqual((len(seeds), "order" in "; ".join(wrong)), (2, True))
+        wrong, seeds = self.prove((0, []), unbroken="lost")
+        self.assertEqual((len(seeds), "lost" in "; ".join(wrong)), (2, True))
 
 
 class TogetherTests(unittest.TestCase):
