@@ -237,6 +237,8 @@ def _remove(room: Room, action: Action, full: Collection[str]) -> _Step | None:
     users = tuple(member.user for member in gone)
     kept = tuple(user for user in room.removed if user not in named)
     changed = replace(_without(room, named), removed=(*kept, *users)[-MAX_REMOVED:])
+    if changed.members and not _has_owner(changed):
+        raise Refused(CONFLICT, "a room has an owner")
     return _Step(changed, _told(gone), gone=users)
 
 
