@@ -24,10 +24,9 @@ from imd.protocol.message import conversation_id, conversation_members, decode_m
 from imd.store.embedded import tables
 from imd.store.embedded.desk import Desk
 from imd.store.embedded.event_rows import archive_event
-from imd.store.embedded.opening import Opening
+from imd.store.embedded.inboxes import Inboxes
 from imd.store.embedded.rooms import RoomTables
 from imd.store.embedded.state import State, User
-from imd.store.shared_metrics import OVERFLOWN
 
 
 class Use(NamedTuple):
@@ -54,15 +53,11 @@ def _conversation(members: tuple[str, ...]) -> bytes:
 class Placing:
     """Places batches of messages."""
 
-    def __init__(self, state: State, desk: Desk, rooms: RoomTables) -> None:
+    def __init__(self, state: State, inboxes: Inboxes, desk: Desk, rooms: RoomTables) -> None:
         self._state = state
+        self._inboxes = inboxes
         self._desk = desk
         self._rooms = rooms
-        rooms.wants_copy = self._wants_copy
-        rooms.refuse_openings = self._refuse_openings
-        options = state.options
-        self._unopened_messages = min(options.unopened_messages, options.max_messages)
-        self._opening = Opening(options.new_ids)
 
     def accept(self, batch: Sequence[Submission]) -> list[Outcome]:
         """One outcome for each message, in order. Nothing is in the file before `state.write()`."""
@@ -99,7 +94,7 @@ class Placing:
             outcomes.append(outcome)
         self._desk.cap_waiting()
         if unplaced:
-            self._unmake(set(unplaced).difference(names_of_senders))
+            self._inboxes.unmake(set(unplaced).difference(names_of_senders))
         return outcomes
 
     def _place(
@@ -129,20 +124,20 @@ class Placing:
             if agent is not None:
                 recipients = (agent.name,)
         elif not all(users[name].seq for name in recipients):
-            refused = self._opening.refuse(sender.name, [users[name] for name in recipients], now)
+            refused = self._inboxes.refuse_openings(sender.name, recipients, now)
             if refused is not None:
                 return refused
 
         number = state.new_number()
-        self._put(recipients, users, number, submission.body, now, deliveries)
+        self._inboxes.put(recipients, users, number, submission.body, now, deliveries)
         if len(recipients) == 1 and not submission.kind:
             user = users[recipients[0]]
             if user.agent is not None and user.agent == submission.sender:
                 self._desk.answered(user, number)
         is_own = sender.name in recipients
         copied = sender.sync and submission.mirror and not is_own
-        if copied and self._others_sync(sender, submission.device, now):
-            self._put((sender.name,), users, number, submission.body, now, deliveries)
+        if copied and self._inboxes.wants_copy(sender, submission.device, now):
+            self._inboxes.put((sender.name,), users, number, submission.body, now, deliveries)
         if agent is not None:
             state.owe(sender, number, len(submission.body))
         elif not recipients:
@@ -171,70 +166,11 @@ class Placing:
             return Failed("nobody is to get it")
         return self._desk.agent_for(sender, submission.visitor_to, now)
 
-    def _refuse_openings(self, sender: str, names: Sequence[str], now: int) -> TooManyNew | None:
-        """Why a sender may not begin inboxes of these users; None if it may, and then they are counted."""
-        users = self._state.load(names)
-        refused = self._opening.refuse(sender, [users[name] for name in names], now)
-        if refused is not None:
-            self._unmake(name for name in names if name != sender)
-        return refused
-
-    def _wants_copy(self, sender: str, device: str, now: int) -> bool:
-        user = self._state.user(sender)
-        return bool(user.sync) and self._others_sync(user, device, now)
-
     def _load_devices(self, users: Mapping[str, User], names: Iterable[str]) -> None:
         """Load the devices of these users that are not in memory."""
         missing = [name for name in dict.fromkeys(names) if users[name].devices is None]
         if missing:
             self._state.load_devices(missing)
-
-    def _others_sync(self, user: User, device: str, now: int) -> bool:
-        """Whether another device of the user wants what this one sends. An ephemeral one counts while it is
-        connected."""
-        devices = self._state.devices(user)
-        live = self._state.channels.live_devices(user.name, now)
-        return any(name != device and (not devices[name].ephemeral or name in live) for name in user.sync)
-
-    def _put(
-        self,
-        names: Iterable[str],
-        users: Mapping[str, User],
-        number: int,
-        body: bytes,
-        now: int,
-        deliveries: list[Delivery],
-    ) -> None:
-        """Put a message into inboxes, and add the deliveries."""
-        state = self._state
-        by_user = state.channels.by_user
-        live = state.channels.live
-        unopened_messages = self._unopened_messages
-        size = len(body)
-        for name in names:
-            user = users[name]
-            seq = user.seq = user.seq + 1
-            state.changed(user)
-            state.inbox += (user.uid, seq, number, size)
-            if seq - user.low > unopened_messages:
-                self._bound(user)
-            channels = live(name, now) if name in by_user else ()
-            deliveries.append(Delivery(name, user.epoch, seq, channels, body))
-
-    def _bound(self, user: User) -> None:
-        """Trim an inbox that is too full."""
-        most = self._state.options.max_messages if user.opened else self._unopened_messages
-        low = user.seq - most
-        if low > user.low:
-            OVERFLOWN.inc(low - user.low)
-            self._state.trim(user, low)
-
-    def _unmake(self, names: Iterable[str]) -> None:
-        """Remove the rows of users that were made for messages which were refused."""
-        users = self._state.load(())
-        for user in map(users.__getitem__, names):
-            if not user.seq and not user.opened:
-                self._state.unmake(user)
 
     def sent_before(self, user: str, device: str, client_msg_id: str) -> Sent | None:
         """The use of a clientMsgId within `dedup_seconds`."""

@@ -50,6 +50,7 @@ from imd.store.embedded.desk import Desk
 from imd.store.embedded.devices import Devices
 from imd.store.embedded.drift import Drift, mend_times
 from imd.store.embedded.group import Group, Operation
+from imd.store.embedded.inboxes import Inboxes
 from imd.store.embedded.probe import Probe
 from imd.store.embedded.room_store import EmbeddedRooms
 from imd.store.embedded.rooms import RoomTables
@@ -138,8 +139,9 @@ class EmbeddedStore:
         drift = Drift(self._connection, self._clock, state.next_number)
         self._visitors = Visitors(state)
         self._sweep = Sweep(state, self._devices, self._visitors, drift)
-        self._rooms = RoomTables(state, self._room_options)
-        self._placing = Placing(state, self._desk, self._rooms)
+        inboxes = Inboxes(state)
+        self._rooms = RoomTables(state, inboxes, self._room_options)
+        self._placing = Placing(state, inboxes, self._desk, self._rooms)
         group = Group(state, self._placing)
         self._probe = Probe(self._folder, state, group)
         return group

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,7 +17,6 @@ from imd.contracts.inbox import (
     Placed,
     RoomAim,
     Submission,
-    TooManyNew,
 )
 from imd.contracts.room_rules import Decided, Stamp
 from imd.contracts.rooms import (
@@ -39,8 +38,8 @@ from imd.contracts.rooms import (
 )
 from imd.protocol.errors import Refused
 from imd.store.embedded.event_rows import archive_event
-from imd.store.embedded.state import State, User
-from imd.store.shared_metrics import OVERFLOWN
+from imd.store.embedded.inboxes import Inboxes
+from imd.store.embedded.state import State
 
 _read_room = msgspec.json.Decoder(Room).decode
 _encode = msgspec.json.Encoder().encode
@@ -56,15 +55,10 @@ class Told(NamedTuple):
 class RoomTables:
     """Owned by the thread that owns the connection."""
 
-    def __init__(self, state: State, options: RoomOptions) -> None:
+    def __init__(self, state: State, inboxes: Inboxes, options: RoomOptions) -> None:
         self._state = state
+        self._inboxes = inboxes
         self._options = options
-        inbox = state.options
-        self._unopened_messages = min(inbox.unopened_messages, inbox.max_messages)
-        self.wants_copy: Callable[[str, str, int], bool]
-        """whether a user's other devices want what this device sends, at a time in ms; `Placing` sets it"""
-        self.refuse_openings: Callable[[str, Sequence[str], int], TooManyNew | None]
-        """why a user may not begin these inboxes, at a time in ms; `Placing` sets it"""
 
     # messages
 
@@ -88,10 +82,10 @@ class RoomTables:
             for one in room.members
             if not aim.to_nobody and one is not member and (to_all or one.joined <= (aim.of_version or 0))
         ]
-        if submission.mirror and self.wants_copy(submission.sender, submission.device, now):
+        if submission.mirror and self._wants_copy(submission.sender, submission.device, now):
             users.append(submission.sender)
         number = self._archive(submission, body, now)
-        deliveries = self.deliver(users, number, body, now)
+        deliveries = self._put(users, number, body, now)
         return Placed(deliveries, "", room.version, len(room.members))
 
     def _archive(self, submission: Submission, body: bytes, now: int) -> int:
@@ -105,31 +99,15 @@ class RoomTables:
             state.sent += (state.new_use(), *key, submission.checksum, number, now)
         return number
 
-    def deliver(self, users: Iterable[str], number: int, body: bytes, now: int) -> list[Delivery]:
+    def _put(self, users: Sequence[str], number: int, body: bytes, now: int) -> list[Delivery]:
         """Put a message into these users' inboxes; gives the deliveries to those with live channels."""
-        state = self._state
-        by_user, live = state.channels.by_user, state.channels.live
-        names = list(users)
-        loaded = state.load(names)
         deliveries: list[Delivery] = []
-        size = len(body)
-        for name in names:
-            user = loaded[name]
-            user.seq += 1
-            state.changed(user)
-            state.inbox += (user.uid, user.seq, number, size)
-            if user.seq - user.low > self._unopened_messages:
-                self._bound(user)
-            if name in by_user and (channels := live(name, now)):
-                deliveries.append(Delivery(name, user.epoch, user.seq, channels, body))
+        loaded = self._state.load(users)
+        self._inboxes.put(users, loaded, number, body, now, deliveries, only_live=True)
         return deliveries
 
-    def _bound(self, user: User) -> None:
-        most = self._state.options.max_messages if user.opened else self._unopened_messages
-        low = user.seq - most
-        if low > user.low:
-            OVERFLOWN.inc(low - user.low)
-            self._state.trim(user, low)
+    def _wants_copy(self, user: str, device: str, now: int) -> bool:
+        return self._inboxes.wants_copy(self._state.user(user), device, now)
 
     # changes
 
@@ -172,8 +150,9 @@ class RoomTables:
 
     def _admit(self, user: str, newcomers: Sequence[str]) -> None:
         """Count the inboxes that no device has ever opened and that the user begins. Raises Refused."""
-        refused = self.refuse_openings(user, newcomers, self._state.clock.now_ms())
+        refused = self._inboxes.refuse_openings(user, newcomers, self._state.clock.now_ms())
         if refused is not None:
+            self._inboxes.unmake(name for name in newcomers if name != user)
             raise room_rules.too_many_new(refused)
 
     def _made(self, decided: Decided, made_by: str | None, before: Sequence[Member]) -> Told:
@@ -208,11 +187,11 @@ class RoomTables:
         deliveries: list[Delivery] = []
         for form in entry.bodies:
             users = form.users
-            if form is entry.bodies[-1] and self.wants_copy(entry.actor, entry.device, now):
+            if form is entry.bodies[-1] and self._wants_copy(entry.actor, entry.device, now):
                 users = (*users, entry.actor)
             if users:
                 row = number if form.body == first else self._keep(entry, form.body, now)
-                deliveries += self.deliver(users, row, form.body.encode(), now)
+                deliveries += self._put(users, row, form.body.encode(), now)
         return deliveries
 
     def _keep(self, entry: RoomEntry, body: str, now: int) -> int:
