@@ -61,3 +61,12 @@ class EmbeddedRoomsHarness(EmbeddedHarness):
 
 class EmbeddedRoomContractTests(EmbeddedRoomsHarness, RoomContract):
     rooms_module = "imd.store.embedded.rooms"
+
+    async def test_own_copy_after_a_restart(self) -> None:
+        """One's own other device gets a change of a room although nothing of its user was read before."""
+        await self.begin_rooms()
+        room = await self.make("mary")
+        await self.connect("olga", "tablet", sync=True)
+        self.rooms = await self.make_rooms(RoomOptions())
+        await self.change(room, "olga", "set", name="Sunday")
+        self.assertEqual(await self.told("olga"), [("set", 2)])

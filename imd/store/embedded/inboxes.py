@@ -61,8 +61,7 @@ class Inboxes:
     def wants_copy(self, user: User, device: str, now: int) -> bool:
         """Whether another device of the user wants what this one sends. An ephemeral one counts while it is
         connected."""
-        if not user.sync:
-            return False
+        # Read first: `sync` is known with the devices only.
         devices = self._state.devices(user)
         live = self._state.channels.live_devices(user.name, now)
         return any(name != device and (not devices[name].ephemeral or name in live) for name in user.sync)
