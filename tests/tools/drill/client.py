@@ -84,6 +84,10 @@ class Device:
         return len(self._unanswered)
 
     @property
+    def unanswered_messages(self) -> list[Message]:
+        return [message for message, _ in self._unanswered.values()]
+
+    @property
     def unanswered_events(self) -> int:
         slow = ("edit", "recall", "react", "room")
         return sum(message.kind in slow for message, _ in self._unanswered.values())

@@ -64,6 +64,8 @@ class Model:
         """by id, of messages and events"""
         self.ids: dict[str, set[str]] = defaultdict(set)
         """by key: ids that anything tells of"""
+        self.answered_ids: dict[str, set[str]] = defaultdict(set)
+        """by key: ids that its sender was told"""
         self.placed_under: dict[str, set[int]] = defaultdict(set)
         """by key of a message in a room: versions of the room"""
         self.rooms: dict[str, RoomStory] = {}
@@ -86,6 +88,7 @@ class Model:
                     at = self.accepted_at.get(event.key, FOREVER)
                     self.accepted_at[event.key] = min(at, event.at)
                     self._name(event.message_id, event.key)
+                    self.answered_ids[event.key].add(event.message_id)
                     # A resend of `create` is answered with the present version.
                     if event.version and self._action(event.key) != "create":
                         self._versions[event.room][event.version].add(event.key)
