@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from imd.chat.batch import Entry
 from imd.chat.change_form import Change, ChangeFrame, read_change
 from imd.chat.peer import Peer
-from imd.chat.rate import too_fast
+from imd.chat.rate import pay
 from imd.chat.slow import answer_slowly
 from imd.contracts.inbox import Submission
 from imd.observe.trace import TRACE
@@ -16,7 +18,7 @@ def change_message(peer: Peer, frame: ChangeFrame) -> None:
     """Make the change that `frame` asks for, or refuse it in its turn."""
     services = peer.services
     try:
-        _pay(peer, 1.0)
+        pay(peer.bucket)
         change = read_change(frame, peer.author, services.settings.limits)
         problem = services.changes.problem()
         if problem is not None:
@@ -28,13 +30,7 @@ def change_message(peer: Peer, frame: ChangeFrame) -> None:
 
 
 async def _decide(peer: Peer, change: Change) -> Entry:
-    entry = await peer.services.changes.decide(change, peer.author, peer, lambda cost: _pay(peer, cost))
+    entry = await peer.services.changes.decide(change, peer.author, peer, partial(pay, peer.bucket))
     if TRACE.on and type(entry) is Submission and peer.session is not None:
         TRACE.received(entry, peer.session.channel)
     return entry
-
-
-def _pay(peer: Peer, cost: float) -> None:
-    """Raises Refused (`rate_limited`)."""
-    if cost > 0 and (early := peer.bucket.take(cost)):
-        raise too_fast(peer.services.settings.limits.messages_per_second, early)

@@ -51,8 +51,7 @@ class Historian:
             page.more_after = history.more_after
             if selected.conversation is None:
                 page.rooms = False
-        if frame.ref is not None:
-            page.ref = frame.ref
+        page.ref = frames.given(frame.ref)
         return frames.encode(page)
 
     async def messages(
@@ -64,8 +63,7 @@ class Historian:
         readable = await self.readers.readable(author, [entry.scope for entry in entries])
         bodies = [entry.body for entry, may_read in zip(entries, readable, strict=True) if may_read]
         answer = frames.MessagesAnswer(messages=[msgspec.Raw(body) for body in bodies])
-        if frame.ref is not None:
-            answer.ref = frame.ref
+        answer.ref = frames.given(frame.ref)
         return frames.encode(answer)
 
     async def changes(self, author: Author, frame: ChangesFrame) -> bytes:
@@ -90,8 +88,7 @@ class Historian:
         )
         if selected.conversation is None:
             answer.rooms = False
-        if frame.ref is not None:
-            answer.ref = frame.ref
+        answer.ref = frames.given(frame.ref)
         return frames.encode(answer)
 
 

@@ -21,8 +21,7 @@ def post(peer: Peer, frame: MessageFrame) -> None:
     except Refused as refused:
         # It can never become a message, so its size is not charged.
         early = peer.bucket.take(1.0)
-        answer = too_fast(limits.messages_per_second, early) if early else refused
-        peer.refuse(frame.client_msg_id, answer)
+        peer.refuse(frame.client_msg_id, too_fast(peer.bucket.per_second, early) if early else refused)
         return
     if frame.room:
         post_to_room(peer, frame)

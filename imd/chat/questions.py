@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.chat.rate import too_fast
+from imd.chat.rate import pay
 from imd.chat.services import Services
 from imd.entry.ratelimit import TokenBucket
 from imd.observe.seldom import Seldom
@@ -52,9 +52,7 @@ class Questions:
         Raises Refused: questions come too fast, or too many are under way.
         """
         asker = self._asker
-        early = asker.bucket.take(1.0)
-        if early:
-            raise too_fast(asker.services.settings.limits.messages_per_second, early)
+        pay(asker.bucket)
         if self._count >= MAX_QUESTIONS:
             why = f"{MAX_QUESTIONS} questions at a time: history, messages, changes, rooms and members"
             raise Refused(RATE_LIMITED, why, retry_after_ms=100)

@@ -1,7 +1,8 @@
-"""The rate of messages on one connection: the cost of a message, and the refusal past the limit."""
+"""The rate of messages on one connection: the cost of a frame, and the refusal past the limit."""
 
 from __future__ import annotations
 
+from imd.entry.ratelimit import TokenBucket
 from imd.protocol.errors import RATE_LIMITED, Refused
 from imd.protocol.frames import MessageFrame
 
@@ -21,6 +22,12 @@ def list_cost(recipients: int) -> float:
 def room_cost(members: int) -> float:
     """The part of the rate for a message to a room, or a change of it: a tenth for each member, 1 to 10."""
     return min(10.0, max(1.0, members / 10))
+
+
+def pay(bucket: TokenBucket, cost: float = 1.0) -> None:
+    """Spend the cost of a frame. Raises Refused (`rate_limited`)."""
+    if cost > 0 and (early := bucket.take(cost)):
+        raise too_fast(bucket.per_second, early)
 
 
 def too_fast(per_second: float, early_seconds: float) -> Refused:

@@ -9,38 +9,43 @@ from twisted.internet.defer import Deferred
 
 from imd.chat.asking import questions_of
 from imd.chat.peer import Peer
-from imd.chat.rate import room_cost, too_fast
+from imd.chat.rate import pay, room_cost
 from imd.chat.room_form import read_action
 from imd.chat.slow import answer_slowly
-from imd.contracts.rooms import MembersPage, RoomStore, RoomSummary
+from imd.contracts.rooms import Action, MembersPage, RoomStore, RoomSummary
 from imd.protocol import frames, room_pages
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, NOT_FOUND, Refused
 from imd.protocol.message import check_id, is_room_id
+from imd.protocol.questions import check_limit
 from imd.protocol.requests import MembersFrame, RoomFrame, RoomsFrame
 
 
 def change_room(peer: Peer, frame: RoomFrame) -> None:
     """Make the change that `frame` asks for, or refuse it in its turn."""
     services = peer.services
-    per_second = services.settings.limits.messages_per_second
     try:
-        action = read_action(frame, peer.author, services.settings)
+        action = _read(peer, frame)
+        known = services.rooms.size(action.room)
+        pay(peer.bucket, room_cost(max(known, len(action.users))))
     except Refused as refused:
-        early = peer.bucket.take(1.0)
-        peer.refuse(frame.client_msg_id, too_fast(per_second, early) if early else refused)
-        return
-    known = services.rooms.size(action.room)
-    early = peer.bucket.take(room_cost(max(known, len(action.users))))
-    if early:
-        peer.refuse(frame.client_msg_id, too_fast(per_second, early))
+        peer.refuse(frame.client_msg_id, refused)
         return
     work = services.room_changes.make(peer, action)
     answer_slowly(peer, services.call_later, action.client_msg_id, work)
 
 
+def _read(peer: Peer, frame: RoomFrame) -> Action:
+    """Raises Refused. A frame that can never succeed costs 1, whatever its size."""
+    try:
+        return read_action(frame, peer.author, peer.services.settings)
+    except Refused:
+        pay(peer.bucket)
+        raise
+
+
 def list_rooms(peer: Peer, frame: RoomsFrame) -> None:
     """Answer with a page of one's own rooms. Raises Refused."""
-    _check_limit(frame.limit)
+    check_limit(frame.limit)
     if frame.after and not is_room_id(frame.after):
         raise Refused(INVALID_MESSAGE, "after: the id of a room is expected")
     _check_author(peer)
@@ -52,7 +57,7 @@ def list_members(peer: Peer, frame: MembersFrame) -> None:
     """Answer with a page of a room's members. Raises Refused."""
     if not frame.room:
         raise Refused(INVALID_MESSAGE, "room: the id of a room is expected")
-    _check_limit(frame.limit)
+    check_limit(frame.limit)
     if frame.after:
         check_id("after", frame.after)
     _check_author(peer)
@@ -60,11 +65,6 @@ def list_members(peer: Peer, frame: MembersFrame) -> None:
         raise Refused(NOT_FOUND, "no such room")
     rooms, user = peer.services.rooms, peer.author.user
     questions_of(peer).ask(frame.ref, partial(_members, rooms, user, frame))
-
-
-def _check_limit(limit: int) -> None:
-    if not 1 <= limit <= 200:
-        raise Refused(INVALID_MESSAGE, "limit: 1 to 200 is expected")
 
 
 def _check_author(peer: Peer) -> None:
@@ -88,7 +88,7 @@ def _rooms(rooms: RoomStore, user: str, frame: RoomsFrame) -> Deferred[bytes]:
             )
             for one in found[0]
         ]
-        return frames.encode(room_pages.RoomsPage(shown, found[1], _ref(frame.ref)))
+        return frames.encode(room_pages.RoomsPage(shown, found[1], frames.given(frame.ref)))
 
     return rooms.rooms_of(user, frame.after or "", frame.limit).addCallback(answer)
 
@@ -100,11 +100,7 @@ def _members(rooms: RoomStore, user: str, frame: MembersFrame) -> Deferred[bytes
         if found is None:
             raise Refused(NOT_FOUND, "no such room")
         users = [room_pages.MemberShown(member.user, member.role) for member in found.members]
-        page = room_pages.MembersPage(room, found.version, users, found.more, _ref(frame.ref))
+        page = room_pages.MembersPage(room, found.version, users, found.more, frames.given(frame.ref))
         return frames.encode(page)
 
     return rooms.members_of(room, user, frame.after or "", frame.limit).addCallback(answer)
-
-
-def _ref(ref: str | None) -> str | msgspec.UnsetType:
-    return msgspec.UNSET if ref is None else ref

@@ -5,7 +5,7 @@ from __future__ import annotations
 from imd.chat.batch import Entry
 from imd.chat.compose import EVERYBODY
 from imd.chat.peer import Peer
-from imd.chat.rate import room_cost, too_fast
+from imd.chat.rate import pay, room_cost
 from imd.chat.slow import answer_slowly
 from imd.contracts.inbox import RoomAim, Submission
 from imd.observe.trace import TRACE
@@ -21,16 +21,13 @@ def post_to_room(peer: Peer, frame: MessageFrame) -> None:
     """Submit the message that `frame`, which has been checked, asks for, or refuse it in its turn."""
     rooms = peer.services.rooms
     room = frame.room or ""
-    if rooms.is_warm(room):
-        try:
+    try:
+        if rooms.is_warm(room):
             peer.submit(_paid(peer, frame, 0.0))
-        except Refused as refused:
-            peer.refuse(frame.client_msg_id, refused)
-        return
-    early = peer.bucket.take(1.0)
-    if early:
-        per_second = peer.services.settings.limits.messages_per_second
-        peer.refuse(frame.client_msg_id, too_fast(per_second, early))
+            return
+        pay(peer.bucket)
+    except Refused as refused:
+        peer.refuse(frame.client_msg_id, refused)
         return
     call_later = peer.services.call_later
     answer_slowly(peer, call_later, frame.client_msg_id, _load_first(peer, frame, room))
@@ -47,9 +44,7 @@ def _paid(peer: Peer, frame: MessageFrame, paid: float) -> Submission:
     """The message, of whose cost `paid` has been taken. Raises Refused (`rate_limited`)."""
     services = peer.services
     members = services.rooms.size(frame.room or "")
-    cost = room_cost(members) - paid
-    if cost > 0 and (early := peer.bucket.take(cost)):
-        raise too_fast(services.settings.limits.messages_per_second, early)
+    pay(peer.bucket, room_cost(members) - paid)
     submission = compose_in_room(frame, peer.author, services.ids, members)
     submission.origin = peer
     if TRACE.on and peer.session is not None:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 class TokenBucket:
     """`per_second` 0 means no limit. `seconds` is a monotonic clock."""
 
-    __slots__ = ("_burst", "_per_second", "_seconds", "_then", "_tokens")
+    __slots__ = ("_burst", "_seconds", "_then", "_tokens", "per_second")
 
     def __init__(self, per_second: float, burst: float, seconds: Callable[[], float]) -> None:
-        self._per_second = per_second
+        self.per_second = per_second
         self._burst = max(burst, 1.0)
         self._seconds = seconds
         self._tokens = self._burst
@@ -22,16 +22,16 @@ class TokenBucket:
 
         A cost above the bucket's size is lowered to it.
         """
-        if not self._per_second:
+        if not self.per_second:
             return 0.0
         now = self._seconds()
-        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._per_second)
+        self._tokens = min(self._burst, self._tokens + (now - self._then) * self.per_second)
         self._then = now
         cost = min(cost, self._burst)
         if self._tokens >= cost:
             self._tokens -= cost
             return 0.0
-        return (cost - self._tokens) / self._per_second
+        return (cost - self._tokens) / self.per_second
 
     def owe(self, cost: float) -> None:
         """Spend `cost` for something already done, even if there is not enough."""

@@ -340,6 +340,11 @@ class ChangesAnswer(msgspec.Struct, tag="changes", tag_field="type"):
 encode = msgspec.json.Encoder().encode
 
 
+def given(text: str | None) -> str | msgspec.UnsetType:
+    """A field that an answer has only if its question had it."""
+    return msgspec.UNSET if text is None else text
+
+
 def accepted(client_msg_id: str | None, message_id: str, send_time: int) -> bytes:
     """The answer to an accepted message."""
     if client_msg_id is None:
@@ -368,10 +373,8 @@ def unchanged(client_msg_id: str) -> bytes:
 def error(refusal: Refused, client_msg_id: str | None = None, ref: str | None = None) -> bytes:
     """The answer to a refused frame."""
     frame = ErrorFrame(code=refusal.code, reason=refusal.reason, temporary=refusal.temporary)
-    if client_msg_id is not None:
-        frame.client_msg_id = client_msg_id
-    if ref is not None:
-        frame.ref = ref
+    frame.client_msg_id = given(client_msg_id)
+    frame.ref = given(ref)
     if refusal.retry_after_ms is not None:
         frame.retry_after_ms = refusal.retry_after_ms
     return encode(frame)
