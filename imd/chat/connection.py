@@ -383,6 +383,7 @@ class Connection:
 
     def _end_session(self, session: Session, clean: bool) -> None:
         self.services.sessions.pop(session.channel, None)
+        self.services.live.ended(session.channel)
         if self.services.homecoming is not None:
             self.services.homecoming.left(self)
         if session.epoch:

@@ -9,7 +9,8 @@ from imd.protocol.frames import ConnectFrame
 
 EVENTS = "events"
 SYNC = "sync"
-KNOWN = (EVENTS, SYNC)
+STATE = "state"
+KNOWN = (EVENTS, SYNC, STATE)
 
 
 def chosen_features(frame: ConnectFrame) -> Sequence[str] | None:

@@ -9,13 +9,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.chat.features import SYNC
+from imd.chat.features import STATE, SYNC
+from imd.chat.live import Device
 from imd.chat.outlet import Outlet
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.config.settings import Settings
 from imd.contracts.inbox import Registered, TooManyChannels
-from imd.entry.admission import Admission, check_visitor, connect_request
+from imd.entry.admission import Admission, check_visitor, connect_request, flags_of
 from imd.observe.seldom import Seldom
 from imd.protocol import frames
 from imd.protocol.data import MAX_DATA_BYTES
@@ -30,11 +31,10 @@ from imd.protocol.errors import (
 )
 
 
-class Caller(Outlet, Protocol):
+class Caller(Outlet, Device, Protocol):
     """The part of a connection that a login needs."""
 
     session: Session | None
-    features: Sequence[str] | None
 
     @property
     def is_closed(self) -> bool:
@@ -91,7 +91,10 @@ class Login:
         if caller.is_closed:
             return
         request = connect_request(self._frame, author)
-        request.sync = SYNC in (caller.features or ())
+        features = caller.features or ()
+        request.sync = SYNC in features
+        if services.level() >= 2:
+            request.flags = flags_of(self._frame, author, has_state=STATE in features)
         window = services.settings.limits.ack_window
         session = Session(services.inbox, caller, request, acknowledges=bool(self._frame.ack), window=window)
         # Before the inbox is asked: a hint that comes while it answers must find the session.
@@ -112,6 +115,7 @@ class Login:
             services.leave(session.leave(clean=False))
             return
         caller.opened(outcome, session)
+        services.live.opened(caller, self._frame, session.channel)
 
     def _failed(self, failure: Failure) -> None:
         session, self._caller.session = self._session, None

@@ -9,10 +9,10 @@ from imd.contracts.archive import Scope
 from imd.contracts.inbox import Inbox
 from imd.contracts.rooms import RoomStore
 from imd.protocol.author import Author
-from imd.protocol.conversation import room_conversation_id
 from imd.protocol.errors import NOT_FOUND, Refused
-from imd.protocol.message import conversation_id, is_visitor_id
+from imd.protocol.message import conversation_id
 from imd.protocol.requests import ChangesFrame, HistoryFrame
+from imd.protocol.selector import target_of
 
 
 class Selected(NamedTuple):
@@ -47,13 +47,13 @@ class Readers:
             reads_from = await self._reads_from(frame.room, author.user)
             if reads_from is None:
                 raise Refused(NOT_FOUND, "no such room")
-            return Selected(room_conversation_id(frame.room), from_version=reads_from or None)
-        others = [frame.with_] if frame.with_ else frame.group or []
-        if len(others) == 1 and is_visitor_id(others[0]):
+            return Selected(target_of(frame, author).conversation, from_version=reads_from or None)
+        target = target_of(frame, author)
+        if target.visitor:
             # The visitor's present agent reads all of it, any other user the messages that they took part in.
-            agent = await self._inbox.agent_of(others[0])
-            return Selected(conversation_id(others), only_own=agent != author.user)
-        return Selected(conversation_id(sorted({author.user, *others})))
+            agent = await self._inbox.agent_of(target.visitor)
+            return Selected(target.conversation, only_own=agent != author.user)
+        return Selected(target.conversation)
 
     async def readable(self, author: Author, scopes: Sequence[Scope]) -> list[bool]:
         """For each scope whether the author may read what is in it. Raises Unavailable."""

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from imd.chat.accept import Acceptor
+from imd.chat.asks import Asks
 from imd.chat.changes import Changes
 from imd.chat.history import Historian
 from imd.chat.homecoming import Homecoming
+from imd.chat.live import Live
 from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.session import Session
@@ -50,5 +52,7 @@ class Services:
     room_changes: RoomChanges
     level: Callable[[], int]
     """the cluster's feature level; when it changes, all connections are closed"""
+    live: Live
+    asks: Asks
     homecoming: Homecoming | None = None
     """behind a gateway: moves users to their homes"""

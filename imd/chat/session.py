@@ -8,6 +8,7 @@ within an epoch, so order, no holes and no repeats follow from one counter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from prometheus_client import Counter
 from twisted.logger import Logger
@@ -55,11 +56,11 @@ class Session:
         "_outlet",
         "_pinged",
         "_pulling",
+        "_request",
         "_reset_unread",
         "_starts",
         "acknowledges",
         "answers_visitors",
-        "attempt",
         "ceiling",
         "channel",
         "cursor",
@@ -86,10 +87,10 @@ class Session:
     ) -> None:
         self._inbox = inbox
         self._outlet = outlet
+        self._request = request
         self.user = request.user
         self.device = request.device
         self.channel = request.channel
-        self.attempt = request.attempt
         self.ephemeral = request.ephemeral
         self.answers_visitors = request.answers_visitors
         self.acknowledges = acknowledges
@@ -341,17 +342,8 @@ class Session:
             return
         self._pulling = True
         self._other_epoch = False
-        request = ConnectRequest(
-            self.user,
-            self.device,
-            self.channel,
-            attempt=self.attempt,
-            epoch=self.epoch,
-            seq=self.cursor.acked,
-            ephemeral=self.ephemeral,
-            answers_visitors=self.answers_visitors,
-            page=PAGE_MESSAGES,
-            resume=True,
+        request = replace(
+            self._request, epoch=self.epoch, seq=self.cursor.acked, page=PAGE_MESSAGES, resume=True
         )
         self._inbox.connect(request).addCallback(self._registered_again).addErrback(self._pull_failed)
 

@@ -192,6 +192,9 @@ class ConnectRequest:
     answers_visitors: bool = False
     sync: bool = False
     """the user's inbox also gets what the user's other devices send"""
+    flags: str = ""
+    """letters: `s`, the device gets state, typing and signals; `h`, its user does not look online for it;
+    `t`, its user is staff"""
     page: int = 100
     resume: bool = False
     """the channel was registered before: it does not replace a newer channel of the device"""

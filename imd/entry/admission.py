@@ -15,6 +15,7 @@ from imd.protocol.ids import new_channel_id
 from imd.protocol.message import FromUserType, check_id, from_user_type
 
 MAX_NUMBER = 2**53
+STAFF = frozenset({FromUserType.USER_TYPE, FromUserType.CUSTOMER_SERVICE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +115,9 @@ def connect_request(frame: frames.ConnectFrame, author: Author) -> ConnectReques
     request.ephemeral = bool(frame.ephemeral)
     request.answers_visitors = author.type is FromUserType.CUSTOMER_SERVICE
     return request
+
+
+def flags_of(frame: frames.ConnectFrame, author: Author, *, has_state: bool) -> str:
+    """The letters of `ConnectRequest.flags`."""
+    hidden = frame.presence is False
+    return ("s" if has_state else "") + ("h" if hidden else "") + ("t" if author.type in STAFF else "")

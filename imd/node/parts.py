@@ -10,10 +10,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from imd.chat.accept import Acceptor
+from imd.chat.asks import Asks
 from imd.chat.changes import Changes
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
 from imd.chat.homecoming import Homecoming
+from imd.chat.live import Live
 from imd.chat.readers import Readers
 from imd.chat.room_changes import RoomChanges
 from imd.chat.room_sweep import RoomSweep
@@ -158,6 +160,8 @@ class Parts:
             rooms=backends.rooms,
             room_changes=self.room_changes,
             level=self.level,
+            live=Live(),
+            asks=Asks(reactor.callLater),
             homecoming=self.homecoming,
         )
 

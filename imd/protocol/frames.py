@@ -7,7 +7,7 @@ one text frame as bytes; its first key is always `type`, or `seq`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -25,6 +25,7 @@ from imd.protocol.requests import (
     RoomFrame,
     RoomsFrame,
 )
+from imd.protocol.state_frames import STATE_FRAMES
 
 # ---- frames from clients
 
@@ -58,6 +59,8 @@ class ConnectFrame(FirstConnectFrame, rename="camel"):
     """The connect signal, the first frame of every connection."""
 
     features: list[str] | None = None
+    state: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    presence: bool | None = None
 
 
 class FirstMessageFrame(msgspec.Struct, rename="camel", gc=False):
@@ -143,6 +146,7 @@ _TYPES: Mapping[str, type] = {
     "members": MembersFrame,
     "messages": MessagesFrame,
     "changes": ChangesFrame,
+    **STATE_FRAMES,
 }
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from imd.protocol.errors import INVALID_MESSAGE, TOO_LARGE, Refused
 from imd.protocol.ids import is_message_id
-from imd.protocol.message import check_id
 from imd.protocol.requests import ChangesFrame, HistoryFrame, MessagesFrame
+from imd.protocol.selector import check_names
 
 MAX_LIMIT = 200
 MAX_MESSAGES = 50
@@ -49,15 +49,7 @@ def check_selector(frame: HistoryFrame | ChangesFrame, group_members: int, *, is
     given = [frame.with_, frame.group, frame.room, frame.all]
     if sum(map(bool, given)) != 1:
         raise Refused(INVALID_MESSAGE, "exactly one of with, group, room and all is expected")
-    if frame.with_:
-        check_id("with", frame.with_)
-    if frame.room:
-        check_id("room", frame.room)
-    if frame.group:
-        if len(frame.group) > group_members:
-            raise Refused(TOO_LARGE, f"group: at most {group_members} members")
-        for member in frame.group:
-            check_id("group", member)
+    check_names(frame, group_members)
 
 
 def check_limit(limit: int, least: int = 1) -> None:

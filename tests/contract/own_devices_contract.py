@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from imd.contracts.inbox import Duplicate, Placed, Sent
+from imd.chat.session import Session
+from imd.contracts.inbox import ConnectRequest, Duplicate, Head, Placed, Sent
 from tests.contract.support import InboxHarness, ids_of, numbers_of, submission_of
+from tests.support.doubles import WireDouble
 
 
 class OwnDevicesContract(InboxHarness):
@@ -66,6 +68,19 @@ class OwnDevicesContract(InboxHarness):
         await self.connect("alice", "tablet")
         self.assertEqual(await self.copied(), False)
         await self.connect("alice", "tablet", sync=True)
+        self.assertEqual(await self.copied(), True)
+
+    async def test_forgotten(self) -> None:
+        """A device that the store has forgotten still wants it, once its session has registered again."""
+        await self.begin()
+        registered = await self.connect("alice", "phone")
+        self.assertEqual(await self.copied(), False)
+        request = ConnectRequest("alice", "tablet", "channel-t", sync=True)
+        session = Session(self.inbox, WireDouble(), request, acknowledges=True, window=8)
+        session.begin(registered)
+        session.head_seen(Head(False, session.epoch, 0))
+        # Calls are done in order.
+        await self.read("alice")
         self.assertEqual(await self.copied(), True)
 
     async def test_remembered(self) -> None:

@@ -11,9 +11,11 @@ from twisted.internet.task import Clock
 from twisted.trial import unittest
 
 from imd.chat.accept import Acceptor
+from imd.chat.asks import Asks
 from imd.chat.changes import Changes
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
+from imd.chat.live import Live
 from imd.chat.readers import Readers
 from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
@@ -124,6 +126,8 @@ class ConnectionTestCase(unittest.TestCase):
             rooms=self.rooms,
             room_changes=RoomChanges(self.rooms, self.inbox, self.queue, ids.next),
             level=lambda: self.level,
+            live=Live(),
+            asks=Asks(self.clock.callLater),
         )
 
     messages = Messages()

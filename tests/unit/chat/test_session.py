@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from twisted.trial import unittest
@@ -621,6 +622,28 @@ class ToldTests(SessionTestCase):
         self.inbox.settle()
         self.inbox.leave(session.leave(clean=True))
         self.again(2, recovered=False)
+
+    def test_registered_again_as_it_was(self) -> None:
+        """All that the device said when it connected is said again, but for its place in the inbox."""
+        said = {
+            "attempt": 7,
+            "ephemeral": True,
+            "answers_visitors": True,
+            "sync": True,
+            "flags": "st",
+        }
+        place = {"epoch", "seq", "page", "resume"}
+        known = {field.name for field in dataclasses.fields(ConnectRequest)}
+        self.assertEqual(known, {"user", "device", "channel", *said, *place})
+        request = ConnectRequest("bob", "phone", "c1", **said)
+        session = Session(self.inbox, self.wire, request, acknowledges=True, window=8)
+        session.begin(self.inbox.register(request))
+        self.inbox.settle()
+        session.resynchronise()
+        name, again = self.inbox.asked[-1]
+        self.assertEqual(name, "connect")
+        self.assertEqual(dataclasses.replace(again, epoch=None, seq=0, resume=False), request)
+        self.assertEqual((again.epoch, again.seq, again.resume), ("e1", 0, True))
 
     def test_reset_of_a_slow_device(self) -> None:
         """A hole under a connected device is told again, too."""
