@@ -87,7 +87,13 @@ def _embedded(reactor: Any, settings: Settings) -> Backends:
     options = inbox_options(settings), ServerClock(), reactor, room_options(settings)
     store = EmbeddedStore(settings.node.data, *options)
     return Backends(
-        inbox=store, queue=store, archive=store, rooms=store.rooms, bus=None, complete=store.complete
+        inbox=store,
+        queue=store,
+        archive=store,
+        rooms=store.rooms,
+        aims=store.aims,
+        bus=None,
+        complete=store.complete,
     )
 
 
@@ -100,6 +106,7 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.rabbit.archive_queue import RabbitArchiveQueue
     from imd.store.rabbit.bus import RabbitBus
     from imd.store.rabbit.connection import RabbitConnection
+    from imd.store.redis.aims import RedisAims
     from imd.store.redis.inbox import RedisInbox
     from imd.store.redis.level import RedisLevel
     from imd.store.redis.node_table import RedisNodeTable
@@ -144,6 +151,7 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         queue=queue,
         archive=archive,
         rooms=rooms,
+        aims=RedisAims(inbox.calls),
         bus=bus,
         nodes=RedisNodeTable(reactor.callLater, inbox.command),
         workers=workers,

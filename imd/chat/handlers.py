@@ -14,6 +14,7 @@ from imd.chat.peer import Peer
 from imd.chat.posting import post
 from imd.chat.renewal import renew
 from imd.chat.room_frames import change_room, list_members, list_rooms
+from imd.chat.signal_frames import send_signal, tell_typing
 from imd.entry.allowance import IDLE_ACK, PING
 from imd.protocol import frames
 from imd.protocol.requests import (
@@ -27,6 +28,7 @@ from imd.protocol.requests import (
     RoomFrame,
     RoomsFrame,
 )
+from imd.protocol.state_frames import SignalFrame, TypingFrame
 
 Handler = Callable[[Any, Any], None]
 
@@ -66,4 +68,6 @@ HANDLERS: Mapping[type, tuple[str, Handler]] = {
     RoomFrame: ("room", change_room),
     RoomsFrame: ("rooms", list_rooms),
     MembersFrame: ("members", list_members),
+    TypingFrame: ("typing", tell_typing),
+    SignalFrame: ("signal", send_signal),
 }

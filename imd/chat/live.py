@@ -44,11 +44,15 @@ class Follower(Protocol):
 
 
 class Live:
-    """By channel. `followers` are told in their order."""
+    """By channel. Followers are told in their order."""
 
     def __init__(self, followers: Sequence[Follower] = ()) -> None:
-        self._followers = followers
+        self._followers = list(followers)
         self._devices: dict[str, Device] = {}
+
+    def follow(self, follower: Follower) -> None:
+        """Have one more part of the node told."""
+        self._followers.append(follower)
 
     def opened(self, device: Device, frame: ConnectFrame, channel: str) -> None:
         """A connection's login is through."""
@@ -71,3 +75,8 @@ class Live:
             return False
         device.send(payload)
         return True
+
+    def send_all(self, channels: Sequence[str], payload: bytes) -> None:
+        """Send a frame to those of these channels that are here."""
+        for channel in channels:
+            self.send(channel, payload)

@@ -41,10 +41,13 @@ _UNANSWERED = ASKED.labels("unanswered")
 ASK_SECONDS = 1.0
 SEARCH_SECONDS = 2.0
 NOT_AGAIN_SECONDS = 30.0
+# The seq of a hint that asks only where its channel is. No message has it.
+WHERE = 0
 MAX_LEARNED = 200_000
 MAX_SEARCHING = 50_000
 MAX_UNFOUND = 200_000
 MAX_HELD_HINTS = 16
+MAX_HELD_SIGNALS = 8
 
 
 class _Search:
@@ -53,13 +56,15 @@ class _Search:
     `first` went with the question to a home. It is kept until all nodes may have to be asked.
     """
 
-    __slots__ = ("deadline", "first", "held", "latest")
+    __slots__ = ("asking", "deadline", "first", "held", "latest")
 
     def __init__(self, deadline: float, first: Hint | None = None) -> None:
         self.deadline = deadline
         self.first = first
         self.held: list[Hint] = []
         self.latest: Hint | None = None
+        self.asking: list[Callable[[str], None]] = []
+        """to be told the address"""
 
     def hold(self, hint: Hint) -> None:
         """Keep the first MAX_HELD_HINTS hints whole, and the number of the last one."""
@@ -141,6 +146,33 @@ class Router:
             if searched:
                 self._search(self._bus, searched)
 
+    # from the outbox of signals
+
+    def is_here(self, channel: str) -> bool:
+        return channel in self._local
+
+    def where(self, user: str, channel: str, found: Callable[[str], None]) -> str | None:
+        """The address of the node that has another node's channel.
+
+        None if it is not known. Then it is searched for, and `found` gets it, if any node answers and not too
+        many wait for it.
+        """
+        address = self._learned.get(channel)
+        if address is not None or self._bus is None:
+            return address
+        away: dict[str, list[Hint]] = {}
+        searched: list[Hint] = []
+        if self._search_of(channel) is None:
+            self._route(user, Hint(channel, "", WHERE, None), away, searched)
+            if self._to_ask:
+                self._ask_homes(self._bus)
+            if searched:
+                self._search(self._bus, searched)
+        search = self._search_of(channel)
+        if search is not None and len(search.asking) < MAX_HELD_SIGNALS:
+            search.asking.append(found)
+        return None
+
     # from connections
 
     def tell_replaced(self, channel: str) -> None:
@@ -177,9 +209,7 @@ class Router:
         if address is not None:
             away.setdefault(address, []).append(hint)
             return
-        search = self._searching.get(hint.channel)
-        if search is None and self._home is not None:
-            search = self._asked.get(hint.channel)
+        search = self._search_of(hint.channel)
         if search is not None:
             search.hold(hint)
             return
@@ -198,6 +228,12 @@ class Router:
             return
         self._searching[hint.channel] = _Search(now + SEARCH_SECONDS)
         searched.append(hint)
+
+    def _search_of(self, channel: str) -> _Search | None:
+        search = self._searching.get(channel)
+        if search is None and self._home is not None:
+            search = self._asked.get(channel)
+        return search
 
     def _search(self, bus: Bus, hints: list[Hint]) -> None:
         """Ask all nodes for channels that are in `_searching`."""
@@ -273,7 +309,8 @@ class Router:
             session = self._local.get(hint.channel)
             if session is not None:
                 here.append(hint.channel)
-                pushed += session.hint(hint.epoch, hint.seq, hint.body)
+                if hint.seq != WHERE:
+                    pushed += session.hint(hint.epoch, hint.seq, hint.body)
         return pushed, here
 
     # from the bus
@@ -306,6 +343,8 @@ class Router:
                 if TRACE.on:
                     TRACE.hints("hint sent", hints, sender)
                 self._bus.send_hints(sender, hints)
+            for found in search.asking if search is not None else ():
+                found(sender)
         while len(self._learned) > MAX_LEARNED:
             del self._learned[next(iter(self._learned))]
         LEARNED.set(len(self._learned))

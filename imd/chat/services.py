@@ -14,7 +14,10 @@ from imd.chat.live import Live
 from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.session import Session
+from imd.chat.signals import Signals
+from imd.chat.typing import TypingPace
 from imd.config.settings import Settings
+from imd.contracts.aim import AimStore
 from imd.contracts.inbox import Inbox, Leave
 from imd.contracts.rooms import RoomStore
 from imd.contracts.timer import Cancellable
@@ -54,5 +57,8 @@ class Services:
     """the cluster's feature level; when it changes, all connections are closed"""
     live: Live
     asks: Asks
+    aims: AimStore
+    signals: Signals
+    typing: TypingPace
     homecoming: Homecoming | None = None
     """behind a gateway: moves users to their homes"""

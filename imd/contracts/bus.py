@@ -19,6 +19,17 @@ class Hint(msgspec.Struct, gc=False):
     body: bytes | None
 
 
+class Signal(msgspec.Struct, gc=False):
+    """An unnumbered word for channels, which may be lost.
+
+    `kind` tells the part of the node that takes the payload.
+    """
+
+    kind: str
+    payload: bytes
+    channels: list[str]
+
+
 class Bus(Backend, Protocol):
     """Carries hints between nodes. It may lose hints; `problem` says when it does.
 
@@ -66,3 +77,17 @@ class Bus(Backend, Protocol):
 
     def send_replaced(self, channels: list[str]) -> None:
         """Tell all nodes: these channels have lost their device."""
+
+    def listen_signals(
+        self, signals: Callable[[list[Signal]], None], looks: Callable[[list[str]], None]
+    ) -> None:
+        """Name the functions that get signals, and users whose presence has to be looked at again."""
+
+    def has_room(self) -> bool:
+        """False while the least important has to be left out, so that there is room for hints."""
+
+    def send_signals(self, address: str, signals: list[Signal]) -> None:
+        """Send signals to the node that has these channels."""
+
+    def send_looks(self, address: str, users: list[str]) -> None:
+        """Tell a node that watches these users: they may have come or gone."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred
 
+from imd.contracts.aim import AimStore
 from imd.contracts.archive import Archive, ArchiveQueue, Progress
 from imd.contracts.backend import Backend
 from imd.contracts.bus import Bus
@@ -24,6 +25,7 @@ class Backends:
     queue: ArchiveQueue
     archive: Archive
     rooms: RoomStore
+    aims: AimStore
     bus: Bus | None
     nodes: NodeTable | None = None
     workers: Sequence[Backend] = ()

@@ -22,7 +22,9 @@ from imd.chat.room_sweep import RoomSweep
 from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
+from imd.chat.signals import SIGNAL, TYPING, Signals
 from imd.chat.targets import Targets
+from imd.chat.typing import TypingPace
 from imd.chat.upkeep import Upkeep
 from imd.config.settings import Settings, node_name
 from imd.contracts.archive import ArchiveRecord
@@ -87,6 +89,9 @@ class Parts:
         )
         self._completeness = self._make_completeness(clock)
         self.upkeep = self._make_upkeep(sessions)
+        self._typing = TypingPace(reactor.seconds)
+        self.live = Live((self._typing,))
+        self.signals = self._make_signals()
         self.gate = Gate(reactor.seconds, reactor.callLater)
         self.ids = MessageIds(clock)
         self.trace_switch = Switch(reactor, TRACE)
@@ -121,6 +126,13 @@ class Parts:
             reconcile_seconds=self._settings.inbox.reconcile_seconds,
             lease_seconds=self._settings.node.lease_seconds,
         )
+
+    def _make_signals(self) -> Signals:
+        """Typing and signals are frames for devices as they are."""
+        signals = Signals(self.router, self.backends.bus, self._reactor.callLater)
+        for kind in (TYPING, SIGNAL):
+            signals.take(kind, self.live.send_all)
+        return signals
 
     def _make_services(self, clock: ServerClock, sessions: dict[str, Session]) -> Services:
         reactor, settings, backends = self._reactor, self._settings, self.backends
@@ -160,8 +172,11 @@ class Parts:
             rooms=backends.rooms,
             room_changes=self.room_changes,
             level=self.level,
-            live=Live(),
+            live=self.live,
             asks=Asks(reactor.callLater),
+            aims=backends.aims,
+            signals=self.signals,
+            typing=self._typing,
             homecoming=self.homecoming,
         )
 

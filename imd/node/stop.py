@@ -53,6 +53,7 @@ class Stop:
         parts.handed_over.stop()
         parts.router.stop()
         await self._step("leave the registry", parts.departures.finished(), self._until)
+        parts.signals.stop()
         for name, backend in reversed(parts.backends.named().items()):
             await self._step(f"stop the {name}", backend.stop(), self._until)
         parts.trace_switch.off()

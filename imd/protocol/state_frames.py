@@ -91,5 +91,8 @@ class BlockedFrame(msgspec.Struct):
     ref: str | None = None
 
 
-STATE_FRAMES: Mapping[str, type] = {}
+STATE_FRAMES: Mapping[str, type] = {
+    "typing": TypingFrame,
+    "signal": SignalFrame,
+}
 """the types that a node handles; each has its handler in `imd.chat.handlers`"""

@@ -30,7 +30,7 @@ from imd.protocol.message import IMessage, encode_message
 from imd.store.archiver.batches import read_batch
 from imd.store.mongo import document as archive_document
 from imd.store.mongo.event_document import to_event
-from imd.store.rabbit import bus as rabbit_bus
+from imd.store.rabbit import bus_messages as rabbit_bus
 
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW_MS = 1_767_225_600_000
@@ -113,6 +113,8 @@ class BusTests(unittest.SynchronousTestCase):
         rabbit_bus.Search("n.1", [(None, [("c", "e", 1)])]),
         rabbit_bus.Found("n.1", ["c", "d"]),
         rabbit_bus.Replaced("n.1", ["c"]),
+        rabbit_bus.Signals("n.1", [("typing", b'{"type":"typing"}', ["c"])]),
+        rabbit_bus.Looks("n.1", ["alice"]),
     )
 
     def check(self, body: bytes) -> None:

@@ -17,6 +17,7 @@ from tests.protocol.own_devices import OwnDeviceRules
 from tests.protocol.questions import QuestionRules
 from tests.protocol.room_changes import RoomChangeRules
 from tests.protocol.rooms import RoomRules
+from tests.protocol.signals import SignalRules
 from tests.protocol.visitors import VisitorRules
 
 PARTS = (
@@ -39,6 +40,7 @@ PARTS = (
     HistoryRules,
     RoomRules,
     QuestionRules,
+    SignalRules,
 )
 
 

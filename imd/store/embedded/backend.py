@@ -44,6 +44,7 @@ from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError
 from imd.protocol.ids import ServerClock
 from imd.store.embedded.accept import Placing
+from imd.store.embedded.aims import Aims, EmbeddedAims
 from imd.store.embedded.archive import read_history, read_last_id, read_newest_id
 from imd.store.embedded.changes import read_changes, read_messages, read_targets
 from imd.store.embedded.desk import Desk
@@ -86,6 +87,10 @@ class EmbeddedStore:
         self._room_options = room_options or RoomOptions()
         self.rooms = EmbeddedRooms(lambda work: self._do(None, lambda: work(self._rooms)))
         """the RoomStore on the same file"""
+        self.aims = EmbeddedAims(
+            lambda work: self._do(None, lambda: work(self._aims)), lambda: self._state.channels.next_stirred()
+        )
+        """the AimStore and the PresenceStore on the same registry"""
         self._clock = clock
         self._worker = Worker(reactor)
         self._seldom = Seldom(self._log)
@@ -99,6 +104,7 @@ class EmbeddedStore:
         self._desk: Desk
         self._placing: Placing
         self._rooms: RoomTables
+        self._aims: Aims
         self._devices: Devices
         self._visitors: Visitors
         self._sweep: Sweep
@@ -141,6 +147,7 @@ class EmbeddedStore:
         self._sweep = Sweep(state, self._devices, self._visitors, drift)
         inboxes = Inboxes(state)
         self._rooms = RoomTables(state, inboxes, self._room_options)
+        self._aims = Aims(state, self._desk, self._rooms)
         self._placing = Placing(state, inboxes, self._desk, self._rooms)
         group = Group(state, self._placing)
         self._probe = Probe(self._folder, state, group)
@@ -192,7 +199,8 @@ class EmbeddedStore:
         return looked.addCallback(lambda _: 0)
 
     def connect(self, request: ConnectRequest) -> Deferred[ConnectOutcome]:
-        return self._do(request.user, lambda: self._devices.connect(request))
+        done = self._do(request.user, lambda: self._devices.connect(request))
+        return done.addCallback(self.aims.tell_stirred)
 
     def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
         return self._do(None, lambda: self._devices.pull(user, epoch, after, limit))
@@ -201,10 +209,12 @@ class EmbeddedStore:
         return self._do(ack.user, lambda: self._devices.ack(ack))
 
     def renew(self, lease: Lease) -> Deferred[Head]:
-        return self._do(lease.user, lambda: self._devices.renew(lease))
+        done = self._do(lease.user, lambda: self._devices.renew(lease))
+        return done.addCallback(self.aims.tell_stirred)
 
     def leave(self, leave: Leave) -> Deferred[None]:
-        return self._do(leave.user, lambda: self._devices.leave(leave))
+        done = self._do(leave.user, lambda: self._devices.leave(leave))
+        return done.addCallback(self.aims.tell_stirred)
 
     def era(self) -> Deferred[str]:
         # Channels and their connections end with the process.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 
@@ -11,6 +12,8 @@ class Channel(NamedTuple):
     id: str
     lease_end: int
     answers_visitors: bool
+    flags: str = ""
+    """as in ConnectRequest"""
 
 
 class Channels:
@@ -24,6 +27,9 @@ class Channels:
         self.by_user: dict[str, dict[str, Channel]] = {}
         self._answering: dict[str, None] = {}
         self._gone_since: dict[str, int] = {}
+        self.watched: dict[str, int] = {}
+        """user → until when this node wants to know of changes"""
+        self._stirred: deque[str] = deque()
         self._undo: list[tuple[str, dict[str, Channel], int | None]] = []
 
     def get(self, user: str, device: str) -> Channel | None:
@@ -46,6 +52,18 @@ class Channels:
 
     def remove(self, user: str, device: str, now: int) -> None:
         self._change(user, device, None, now)
+
+    def stir(self, user: str, now: int) -> None:
+        """The user may have come or gone."""
+        if self.watched.get(user, 0) > now:
+            self._stirred.append(user)
+
+    def next_stirred(self) -> str | None:
+        """The next watched user who may have come or gone; called in any thread."""
+        try:
+            return self._stirred.popleft()
+        except IndexError:
+            return None
 
     def _change(self, user: str, device: str, channel: Channel | None, now: int) -> None:
         before = self.by_user.get(user, {})
@@ -110,6 +128,8 @@ class Channels:
 
     def purge(self, ended_before: int, now: int) -> None:
         """Forget channels whose lease ended before the time given: their connections will not come back."""
+        for user in [user for user, until in self.watched.items() if until <= now]:
+            del self.watched[user]
         for user, devices in list(self.by_user.items()):
             for device, channel in devices.items():
                 if channel.lease_end < ended_before:

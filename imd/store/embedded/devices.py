@@ -65,8 +65,10 @@ class Devices:
         there = Device(epoch, start, now, attempt, request.ephemeral, request.sync)
         state.put_device(user, request.device, there)
         self._make_room(user, request.device, set(live), now)
-        channel = Channel(request.channel, now + state.lease_ms, request.answers_visitors)
+        ends = now + state.lease_ms
+        channel = Channel(request.channel, ends, request.answers_visitors, request.flags)
         state.channels.put(request.user, request.device, channel, now)
+        state.channels.stir(request.user, now)
         self.trim_acknowledged(user, now)
         return Registered(start, recovered, replaced, self._page(user, start, request.page))
 
@@ -162,8 +164,11 @@ class Devices:
         user = state.user(lease.user)
         channel = state.channels.get(lease.user, lease.device)
         held = channel is not None and channel.id == lease.channel
-        if held and lease.renew:
-            renewed = Channel(lease.channel, now + state.lease_ms, lease.answers_visitors)
+        if channel is not None and channel.id == lease.channel and lease.renew:
+            if channel.lease_end <= now:
+                state.channels.stir(lease.user, now)
+            ends = now + state.lease_ms
+            renewed = channel._replace(lease_end=ends, answers_visitors=lease.answers_visitors)
             state.channels.put(lease.user, lease.device, renewed, now)
             device = state.devices(user).get(lease.device)
             if device is not None:
@@ -179,6 +184,7 @@ class Devices:
         if leave.epoch == user.epoch:
             self._move_cursor(user, leave.device, leave.seq)
         state.channels.remove(leave.user, leave.device, now)
+        state.channels.stir(leave.user, now)
         if leave.ephemeral:
             state.drop_device(user, leave.device)
             self.trim_acknowledged(user, now)

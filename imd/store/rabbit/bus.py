@@ -2,136 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import msgspec
 import pika
 from pika.adapters.twisted_connection import TwistedChannel
-from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
+from pika.exceptions import AMQPError, ConsumerCancelled
 from prometheus_client import Counter
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.contracts.bus import Hint
+from imd.contracts.bus import Hint, Signal
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError
+from imd.store.rabbit.bus_messages import (
+    Asking,
+    Back,
+    BusMessage,
+    Found,
+    Hints,
+    Looks,
+    Malformed,
+    Replaced,
+    Search,
+    Signals,
+    Well,
+    decode,
+    encode,
+    group_hints,
+    split_channels,
+    split_hints,
+    split_signals,
+    ungroup_hints,
+)
 from imd.store.rabbit.connection import RabbitConnection
 from imd.store.rabbit.exchanges import ALL_EXCHANGE, NODE_EXCHANGE, OldExchange, declare_exchanges
 from imd.store.rabbit.link import Link
+from imd.store.rabbit.own_queue import OwnQueue
 
 QUEUE_LENGTH = 10_000
-MESSAGE_BYTES = 512 * 1024
-_HINT_OVERHEAD_BYTES = 24
-_RESOURCE_LOCKED = 405
+SIGNALS_LENGTH = 2_000
+SIGNALS_TTL_MS = 5_000
 
 PUBLISHED = Counter("imd_bus_published_total", "AMQP messages published to other nodes.", ["kind"])
 RECEIVED = Counter("imd_bus_received_total", "AMQP messages received from other nodes.", ["kind"])
 DROPPED = Counter(
     "imd_bus_dropped_total", "Hints and answers that were not published or not understood.", ["reason"]
 )
-
-# ---- messages: MessagePack arrays whose first element names the kind
-
-_Seq = Annotated[int, msgspec.Meta(ge=0)]
-_Group = tuple[bytes | None, list[tuple[str, str, _Seq]]]
-"""a message's body, and the channel, epoch and seq of each hint for it"""
-
-
-class Hints(msgspec.Struct, array_like=True, tag="hints"):
-    sender: str
-    groups: list[_Group]
-
-
-class Search(msgspec.Struct, array_like=True, tag="search"):
-    sender: str
-    groups: list[_Group]
-
-
-class Found(msgspec.Struct, array_like=True, tag="found"):
-    sender: str
-    channels: list[str]
-
-
-class Replaced(msgspec.Struct, array_like=True, tag="replaced"):
-    sender: str
-    channels: list[str]
-
-
-class Back(msgspec.Struct, array_like=True, tag="back"):
-    """The sender hears again: searches that it did not answer may be repeated."""
-
-    sender: str
-
-
-class Asking(msgspec.Struct, array_like=True, tag="asking"):
-    """The sender gets no answers from Redis, and asks the others whether they do."""
-
-    sender: str
-
-
-class Well(msgspec.Struct, array_like=True, tag="well"):
-    """The sender gets answers from Redis."""
-
-    sender: str
-
-
-BusMessage = Hints | Search | Found | Replaced | Back | Asking | Well
-
-encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(BusMessage).decode
-
-
-class Malformed(Exception):
-    """Bytes on the bus that no node sends."""
-
-
-def decode(body: bytes) -> BusMessage:
-    """A node's message. Raises Malformed for other bytes."""
-    try:
-        return _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(str(error)) from None
-
-
-def group_hints(hints: Sequence[Hint]) -> list[_Group]:
-    """The hints in their order; neighbours with the same body share one group."""
-    return [
-        (body, [(hint.channel, hint.epoch, hint.seq) for hint in same])
-        for body, same in groupby(hints, key=lambda hint: hint.body)
-    ]
-
-
-def ungroup_hints(groups: Sequence[_Group]) -> list[Hint]:
-    """The hints of groups, in their order."""
-    return [Hint(channel, epoch, seq, body) for body, same in groups for channel, epoch, seq in same]
-
-
-def split_hints(hints: list[Hint]) -> Iterator[list[Hint]]:
-    """Parts of about MESSAGE_BYTES at most, with one hint at least. Nearly always there is one part."""
-    start = size = 0
-    body: bytes | None = None
-    for index, hint in enumerate(hints):
-        added = len(hint.channel) + len(hint.epoch) + _HINT_OVERHEAD_BYTES
-        if hint.body is not None and hint.body is not body:
-            added += len(hint.body)
-        if index > start and size + added > MESSAGE_BYTES:
-            yield hints[start:index]
-            start, size = index, 0
-            added = len(hint.channel) + len(hint.epoch) + _HINT_OVERHEAD_BYTES + len(hint.body or b"")
-        body = hint.body
-        size += added
-    if start < len(hints):
-        yield hints[start:]
-
-
-def _split_channels(channels: list[str]) -> Iterator[list[str]]:
-    step = MESSAGE_BYTES // 140
-    for start in range(0, len(channels), step):
-        yield channels[start : start + step]
-
 
 class RabbitBus:
     """The Bus over two connections: under an alarm the broker blocks only the one that publishes."""
@@ -150,7 +68,11 @@ class RabbitBus:
         self._consumer = consumer
         self._channel: TwistedChannel | None = None
         self._properties = pika.BasicProperties(delivery_mode=1)
-        self._queue_number = 0
+        # Signals have a queue of their own: no hint waits behind them, and they push none out.
+        self._queue = OwnQueue(f"imd.node.{self.address}", {"x-max-length": QUEUE_LENGTH})
+        self._signal_queue = OwnQueue(
+            f"imd.signal.{self.address}", {"x-max-length": SIGNALS_LENGTH, "x-message-ttl": SIGNALS_TTL_MS}
+        )
         self._stopped = False
         self._seldom = Seldom(self.log, clock.seconds)
         self._hints: Callable[[str, list[Hint]], None] = _ignore
@@ -161,6 +83,8 @@ class RabbitBus:
         self._returned: Callable[[list[str]], None] = _ignore
         self._asked: Callable[[str], None] = _ignore
         self._well: Callable[[str], None] = _ignore
+        self._signals: Callable[[list[Signal]], None] = _ignore
+        self._looks: Callable[[list[str]], None] = _ignore
         self._hearing = False
         publisher.add_user(self._set_up_publisher, self._publisher_lost)
         # A blocked connection answers no searches.
@@ -189,6 +113,12 @@ class RabbitBus:
     def listen_health(self, asked: Callable[[str], None], well: Callable[[str], None]) -> None:
         self._asked = asked
         self._well = well
+
+    def listen_signals(
+        self, signals: Callable[[list[Signal]], None], looks: Callable[[list[str]], None]
+    ) -> None:
+        self._signals = signals
+        self._looks = looks
 
     def set_level(self, level: int) -> None:
         """Let nodes of 0.1 in, or keep them out."""
@@ -226,12 +156,27 @@ class RabbitBus:
             self._publish("ask", NODE_EXCHANGE, address, search, len(part), mandatory=True)
 
     def send_found(self, address: str, channels: list[str]) -> None:
-        for part in _split_channels(channels):
+        for part in split_channels(channels):
             self._publish("found", NODE_EXCHANGE, address, Found(self.address, part), len(part))
 
     def send_replaced(self, channels: list[str]) -> None:
-        for part in _split_channels(channels):
+        for part in split_channels(channels):
             self._publish("replaced", ALL_EXCHANGE, "", Replaced(self.address, part), len(part))
+
+    # from the outbox of signals
+
+    def has_room(self) -> bool:
+        publisher = self._publisher
+        return self._channel is not None and not publisher.blocked and not publisher.filling
+
+    def send_signals(self, address: str, signals: list[Signal]) -> None:
+        for part in split_signals(signals):
+            packed = [(signal.kind, signal.payload, signal.channels) for signal in part]
+            self._publish("signals", NODE_EXCHANGE, f"{address}.s", Signals(self.address, packed), len(part))
+
+    def send_looks(self, address: str, users: list[str]) -> None:
+        for part in split_channels(users):
+            self._publish("looks", NODE_EXCHANGE, f"{address}.s", Looks(self.address, part), len(part))
 
     # from the node's health
 
@@ -294,31 +239,16 @@ class RabbitBus:
     async def _set_up_consumer(self, link: Link) -> None:
         channel = await link.channel()
         await declare_exchanges(link, channel)
-        queue = await self._declare_queue(link)
+        queue = await self._queue.declare(link)
         await link.call(channel.queue_bind(queue, ALL_EXCHANGE, ""), "queue.bind")
         await link.call(channel.queue_bind(queue, NODE_EXCHANGE, self.address), "queue.bind")
-        arrived, _ = await link.call(channel.basic_consume(queue, auto_ack=True), "basic.consume")
-        ensureDeferred(self._consume(arrived)).addErrback(self._consumer_gone, link, channel)
+        signals = await self._signal_queue.declare(link)
+        await link.call(channel.queue_bind(signals, NODE_EXCHANGE, f"{self.address}.s"), "queue.bind")
+        for name in (queue, signals):
+            arrived, _ = await link.call(channel.basic_consume(name, auto_ack=True), "basic.consume")
+            ensureDeferred(self._consume(arrived)).addErrback(self._consumer_gone, link, channel)
         self._hearing = True
         self._say_back()
-
-    async def _declare_queue(self, link: Link) -> str:
-        """Declare this node's queue; under another name while a dead connection's queue is still locked."""
-        arguments = {"x-max-length": QUEUE_LENGTH, "x-overflow": "drop-head"}
-        while True:
-            name = f"imd.node.{self.address}" + (f".{self._queue_number}" if self._queue_number else "")
-            # On a channel of its own, since a refused declaration closes the channel.
-            channel = await link.channel(vital=False)
-            declared = channel.queue_declare(name, exclusive=True, auto_delete=True, arguments=arguments)
-            try:
-                await link.call(declared, "queue.declare")
-            except ChannelClosedByBroker as refused:
-                if refused.reply_code != _RESOURCE_LOCKED:
-                    raise
-                self._queue_number += 1
-            else:
-                channel.close()
-                return name
 
     # from the broker
 
@@ -376,6 +306,10 @@ class RabbitBus:
                     self._asked(sender)
                 case Well(sender):
                     self._well(sender)
+                case Signals(_, packed):
+                    self._signals([Signal(*one) for one in packed])
+                case Looks(_, users):
+                    self._looks(users)
         except Exception:
             sender = message.sender
             self._seldom.failure("a {kind} message from {sender} failed", Failure(), kind=kind, sender=sender)

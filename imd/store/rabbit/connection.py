@@ -35,6 +35,7 @@ BLOCKED_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 SETUP_SECONDS = 30.0
 CONGESTED_BYTES = 4 << 20
+FILLING_BYTES = CONGESTED_BYTES // 2
 _retry_seconds = backoff(0.25, 15.0, 1.7)
 
 Setup = Callable[[Link], Awaitable[None]]
@@ -145,6 +146,11 @@ class RabbitConnection:
     def congested(self) -> bool:
         """More than CONGESTED_BYTES wait to be sent."""
         return self._link is not None and self._link.unsent_bytes > CONGESTED_BYTES
+
+    @property
+    def filling(self) -> bool:
+        """More than FILLING_BYTES wait to be sent: the least important has to make room."""
+        return self._link is not None and self._link.unsent_bytes > FILLING_BYTES
 
     # its life
 

@@ -63,12 +63,12 @@ class RedisInbox:
             reactor, url, options, clock, lossless=lossless, timeout_seconds=timeout_seconds
         )
         self._redis = calls.redis
-        self._connect = BatchedScript(calls, "connect", _read_connect)
+        self._connect = BatchedScript(calls, "connect", self._read_connect)
         self._pull = BatchedScript(calls, "pull", _read_page)
         self._ack = BatchedScript(calls, "ack", _read_head)
-        self._renew = BatchedScript(calls, "renew", _read_head)
+        self._renew = BatchedScript(calls, "renew", self._read_renewed)
         self._sent = BatchedScript(calls, "sent", lambda reply: Sent(*reply) if reply else None)
-        self._leave = BatchedScript(calls, "leave", lambda outcome: None)
+        self._leave = BatchedScript(calls, "leave", lambda reply: self._tell_watched(reply[1:]))
 
     # Backend
 
@@ -122,6 +122,7 @@ class RedisInbox:
             request.page,
             request.resume,
             request.sync,
+            request.flags,
         )
 
     def pull(self, user: str, epoch: str, after: int, limit: int) -> Deferred[Page]:
@@ -148,6 +149,23 @@ class RedisInbox:
     def era(self) -> Deferred[str]:
         # Another run may have forgotten channels.
         return self.calls.call("run", [], _unpack_run).addCallback(lambda _: str(self._redis.run))
+
+    def _read_connect(self, reply: list[Any]) -> ConnectOutcome:
+        if reply[0] == 1:
+            return Superseded()
+        if reply[0] == 2:
+            return TooManyChannels()
+        _, seq, recovered, replaced, epoch, head, flat, *watched = reply
+        self._tell_watched(watched)
+        return Registered(seq, recovered, replaced, Page(epoch, head, _read_messages(flat)))
+
+    def _read_renewed(self, reply: list[Any]) -> Head:
+        self._tell_watched(reply[3:])
+        return Head(*reply[:3])
+
+    def _tell_watched(self, watched: Sequence[str]) -> None:
+        if watched:
+            self.calls.watched(watched)
 
     # the desk and its visitors
 
@@ -195,15 +213,6 @@ def _read_messages(flat: list[Any]) -> list[tuple[int, bytes]]:
 def _read_page(reply: list[Any]) -> Page:
     epoch, head, flat = reply
     return Page(epoch, head, _read_messages(flat))
-
-
-def _read_connect(reply: list[Any]) -> ConnectOutcome:
-    if reply[0] == 1:
-        return Superseded()
-    if reply[0] == 2:
-        return TooManyChannels()
-    _, seq, recovered, replaced, epoch, head, flat = reply
-    return Registered(seq, recovered, replaced, Page(epoch, head, _read_messages(flat)))
 
 
 def _read_head(reply: list[Any]) -> Head:

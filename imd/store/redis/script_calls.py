@@ -37,6 +37,9 @@ MAX_ITEMS_PER_CALL = {
     "sent": 250,
     "member": 50,
     "admit": 5,
+    "aim": 20,
+    "channels": 250,
+    "look": 100,
 }
 MAX_CALLS_IN_FLIGHT = 2
 # The part of these scripts' replies that is empty when they have placed no message.
@@ -65,6 +68,8 @@ class ScriptCalls:
         timeout_seconds: float,
     ) -> None:
         self.reactor = reactor
+        self.watched: Callable[[Sequence[str]], None] = _ignore
+        """told of a user, percent-encoded, and of the nodes that watch it: the user has come or gone"""
         self._clock = clock
         # In the order of lua/request.lua.
         self._packed_options = [
@@ -163,3 +168,7 @@ class BatchedScript:
         self._flush()
         for _, done in batch:
             done.errback(Failure(Unavailable(failure.getErrorMessage())))
+
+
+def _ignore(told: Sequence[str]) -> None:
+    """Used until somebody listens."""

@@ -10,17 +10,20 @@ _ALL = ("request", "runs", "heads", "devices", "shared", "reply", "agents")
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "accept": (*_ALL, "inboxes", "visitors", "resends", "openings", "permissions", "rooms", "roomitems"),
-    "connect": (*_ALL, "inboxes", "cursors", "pages"),
+    "connect": (*_ALL, "inboxes", "cursors", "pages", "aimlib"),
     "pull": (*_ALL, "pages"),
     "ack": (*_ALL, "inboxes", "cursors"),
-    "renew": _ALL,
-    "leave": (*_ALL, "inboxes", "cursors"),
+    "renew": (*_ALL, "aimlib"),
+    "leave": (*_ALL, "inboxes", "cursors", "aimlib"),
     "desk": (*_ALL, "inboxes", "visitors"),
     "run": _ALL,
     "room": (*_ALL, "inboxes", "resends", "rooms"),
     "member": (*_ALL, "rooms"),
     "admit": (*_ALL, "openings"),
     "sent": (*_ALL, "resends"),
+    "aim": (*_ALL, "inboxes", "visitors", "rooms", "aimlib"),
+    "channels": (*_ALL, "aimlib"),
+    "look": (*_ALL, "aimlib"),
 }
 """script → the parts that precede it"""
 

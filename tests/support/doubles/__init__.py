@@ -3,6 +3,7 @@
 Nothing answers by itself: a test says when a call is done, when its answer arrives, and which get lost.
 """
 
+from tests.support.doubles.aims import AimsDouble
 from tests.support.doubles.archive import ArchiveDouble, QueueDouble
 from tests.support.doubles.bus import BusDouble, Network
 from tests.support.doubles.inbox import UNCONFIRMED, Held, InboxDouble
@@ -11,6 +12,7 @@ from tests.support.doubles.wire import WireDouble
 
 __all__ = [
     "UNCONFIRMED",
+    "AimsDouble",
     "ArchiveDouble",
     "BusDouble",
     "Held",

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from imd.contracts.bus import Hint
+from imd.contracts.bus import Hint, Signal
 from tests.support.doubles.backend import Backed
 
 
@@ -40,6 +40,9 @@ class BusDouble(Backed):
         self.replaced: Callable[[list[str]], None]
         self.back: Callable[[], None]
         self.returned: Callable[[list[str]], None]
+        self.signals: Callable[[list[Signal]], None]
+        self.looks: Callable[[list[str]], None]
+        self.full = False
 
     def listen(
         self,
@@ -53,6 +56,20 @@ class BusDouble(Backed):
         self.hints, self.searched, self.found, self.replaced = hints, searched, found, replaced
         self.back = back
         self.returned = returned
+
+    def listen_signals(
+        self, signals: Callable[[list[Signal]], None], looks: Callable[[list[str]], None]
+    ) -> None:
+        self.signals, self.looks = signals, looks
+
+    def has_room(self) -> bool:
+        return not self.full
+
+    def send_signals(self, address: str, signals: list[Signal]) -> None:
+        self._send("signals", signals, lambda: self._network.nodes[address].signals(signals))
+
+    def send_looks(self, address: str, users: list[str]) -> None:
+        self._send("looks", users, lambda: self._network.nodes[address].looks(users))
 
     def _others(self) -> Iterable[BusDouble]:
         return [bus for bus in self._network.nodes.values() if bus is not self]

@@ -21,7 +21,9 @@ from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
+from imd.chat.signals import SIGNAL, TYPING, Signals
 from imd.chat.targets import Targets
+from imd.chat.typing import TypingPace
 from imd.config.settings import Auth, Limits, Messages, Settings
 from imd.contracts.archive import ArchiveRecord
 from imd.contracts.inbox import Leave
@@ -32,7 +34,7 @@ from imd.entry.newcomers import Newcomers
 from imd.entry.replacing import Replacing
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import MessageIds, ServerClock
-from tests.support.doubles import ArchiveDouble, InboxDouble, QueueDouble, RoomsDouble, WireDouble
+from tests.support.doubles import AimsDouble, ArchiveDouble, InboxDouble, QueueDouble, RoomsDouble, WireDouble
 
 START = 1_764_000_000
 SECRET = "a secret of more than 32 bytes, for tests"
@@ -81,6 +83,9 @@ class ConnectionTestCase(unittest.TestCase):
         self.queue = QueueDouble()
         self.archive = ArchiveDouble()
         self.rooms = RoomsDouble()
+        self.aims = AimsDouble()
+        typing = TypingPace(self.clock.seconds)
+        self.live = Live((typing,))
         self.sessions: dict[str, Session] = {}
         self.soon: list[Callable[[], None]] = []
         self.leaves: list[Leave] = []
@@ -126,9 +131,18 @@ class ConnectionTestCase(unittest.TestCase):
             rooms=self.rooms,
             room_changes=RoomChanges(self.rooms, self.inbox, self.queue, ids.next),
             level=lambda: self.level,
-            live=Live(),
+            live=self.live,
             asks=Asks(self.clock.callLater),
+            aims=self.aims,
+            signals=self.make_signals(router),
+            typing=typing,
         )
+
+    def make_signals(self, router: Router) -> Signals:
+        signals = Signals(router, None, self.clock.callLater)
+        for kind in (TYPING, SIGNAL):
+            signals.take(kind, self.live.send_all)
+        return signals
 
     messages = Messages()
     level = 2

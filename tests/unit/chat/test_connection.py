@@ -38,7 +38,7 @@ class MessageTests(ConnectionTestCase):
         client.send(clientMsgId="4", to="bob", msg=5)
         client.send(clientMsgId="5", group=["bob"], msg="hi")
         client.send(clientMsgId="6", to="bob", msg="x" * 70_000)
-        client.send(clientMsgId="7", type="typing")
+        client.send(clientMsgId="7", type="gossip")
         client.send(clientMsgId="8", to="bob", msg="hi")
         self.assertEqual(client.take(), [])
         self.settle()

@@ -34,5 +34,5 @@ class BadFrameTests(ConnectionTestCase):
                 client.connection.frame_received(b"nonsense")
             client.send(type="ping")
         for _ in range(100):
-            client.send(type="typing")
+            client.send(type="gossip")
         self.assertIsNone(client.closed)

@@ -203,7 +203,7 @@ class DecodeTests(unittest.TestCase):
 
     def test_unknown_type(self) -> None:
         """An unknown type is told apart from a bad frame, whatever else is in the frame."""
-        self.assert_bad(UNKNOWN_TYPE, b'{"type":"typing","msg":5}')
+        self.assert_bad(UNKNOWN_TYPE, b'{"type":"gossip","msg":5}')
         self.assert_bad(UNKNOWN_TYPE, b'{"type":"","clientMsgId":"c-1"}', "c-1")
         self.assert_bad(UNKNOWN_TYPE, b'{"type":"connected"}')
 

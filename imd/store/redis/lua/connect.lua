@@ -2,8 +2,9 @@
 -- Registers channels, within a user's limits on channels and devices, and returns where their devices start to read.
 --
 -- Items: {user, device, channel, attempt or '-', epoch or '', seq, ephemeral, answers visitors, page size,
--- resume, sync}.
--- Reply: {now_ms, run, outcomes}: {0, seq, recovered, replaced channel or '', epoch, head, page} | {1} superseded
+-- resume, sync, further flags}.
+-- Reply: {now_ms, run, outcomes}: {0, seq, recovered, replaced channel or '', epoch, head, page, user and
+-- addresses of the nodes that watch it, if any} | {1} superseded
 -- | {2} too many channels.
 
 local function drop_surplus_devices(user, keep_device)
@@ -73,14 +74,14 @@ local function connect(item)
   -- A channel that registers again may not have read yet that it was not recovered.
   local confirmed = recovered and not (item[10] and info_epoch == UNCONFIRMED)
   set_device_info(user, device, confirmed and epoch or UNCONFIRMED, attempt ~= '-' and attempt or last_attempt,
-    (ephemeral and 'e' or '') .. (answers and 'a' or ''))
+    (ephemeral and 'e' or '') .. (answers and 'a' or '') .. item[12])
   set_sync(user, device, sync and (ephemeral and 'e' or 'd') or '')
   redis.call('HSET', channels, device, channel .. ' ' .. (now_s + lease_s))
   drop_surplus_devices(user, device)
   trim(user, cursors_of(user))
   if is_newcomer(user) then hold_newcomer(user) else postpone_expiry(user) end
   if answers then agent_online_until(user, now_s + lease_s) end
-  return {0, start, recovered, replaced, epoch, seq, page(user, start, item[9])}
+  return tell_watchers({0, start, recovered, replaced, epoch, seq, page(user, start, item[9])}, user)
 end
 
 return reply(each(connect))

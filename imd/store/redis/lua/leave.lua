@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Removes channels that still hold their device.
--- Items: {user, device, channel, epoch, seq, ephemeral}. Reply: {now_ms, run, {held | why it failed}}.
+-- Items: {user, device, channel, epoch, seq, ephemeral}.
+-- Reply: {now_ms, run, outcomes}: {held, user and addresses of the nodes that watch it, if any}.
 
 -- The last lease end of the user's channels that answer visitors; now if there is none.
 local function answers_until(user)
@@ -32,5 +33,5 @@ return reply(each(function(item)
     end
     if string.find(flags, 'a', 1, true) then agent_online_until(user, answers_until(user)) end
   end
-  return held
+  return held and tell_watchers({held}, user) or {held}
 end))

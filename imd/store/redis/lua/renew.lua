@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
 -- Renews channels' leases, and returns the heads of their inboxes.
 -- Items: {user, device, channel, answers visitors, renew}.
--- Reply: {now_ms, run, heads}: {held, epoch, head}.
+-- Reply: {now_ms, run, heads}: {held, epoch, head}; behind it, if the lease had ended, the user and the addresses of the
+-- nodes that watch it.
 return reply(each(function(item)
   local user, device, channel = item[1], item[2], item[3]
   local channels = key(user, 'channels')
-  local held = split_channel(redis.call('HGET', channels, device)) == channel
+  local current, ends = split_channel(redis.call('HGET', channels, device))
+  local held = current == channel
   local epoch, seq, stale = head(user)
   if held and item[5] then
     redis.call('HSET', channels, device, channel .. ' ' .. (now_s + lease_s))
@@ -20,5 +22,6 @@ return reply(each(function(item)
       end
     end
   end
-  return {held, epoch, seq}
+  local outcome = {held, epoch, seq}
+  return held and item[5] and ends <= now_s and tell_watchers(outcome, user) or outcome
 end))

@@ -16,12 +16,12 @@ from imd.protocol.errors import ConfigurationError
 from imd.store.rabbit import bus as rabbit_bus
 from imd.store.rabbit import connection as rabbit_connection
 from imd.store.rabbit import link as rabbit_link
-from imd.store.rabbit.bus import (
+from imd.store.rabbit.bus import RabbitBus
+from imd.store.rabbit.bus_messages import (
     MESSAGE_BYTES,
     BusMessage,
     Hints,
     Malformed,
-    RabbitBus,
     decode,
     encode,
     group_hints,

@@ -7,7 +7,8 @@ from twisted.internet import reactor
 from twisted.trial import unittest
 
 from imd.contracts.level import EVENTS, FIRST
-from imd.store.rabbit.bus import RabbitBus, Replaced, encode
+from imd.store.rabbit.bus import RabbitBus
+from imd.store.rabbit.bus_messages import Replaced, encode
 from imd.store.rabbit.connection import RabbitConnection
 from tests.support.rabbit import Broker, until
 from tests.support.servers import shared
