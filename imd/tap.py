@@ -92,6 +92,7 @@ def _embedded(reactor: Any, settings: Settings) -> Backends:
         archive=store,
         rooms=store.rooms,
         aims=store.aims,
+        states=store.states,
         bus=None,
         complete=store.complete,
     )
@@ -112,6 +113,7 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.redis.node_table import RedisNodeTable
     from imd.store.redis.rooms import RoomCopies
     from imd.store.rooms import ClusterRooms
+    from imd.store.state import ClusterStates
     from imd.store.unwritten import Unwritten
 
     inbox = RedisInbox(
@@ -152,6 +154,7 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         archive=archive,
         rooms=rooms,
         aims=RedisAims(inbox.calls),
+        states=ClusterStates(reactor, archive, settings.auth.visitor_days),
         bus=bus,
         nodes=RedisNodeTable(reactor.callLater, inbox.command),
         workers=workers,

@@ -15,6 +15,7 @@ from imd.chat.posting import post
 from imd.chat.renewal import renew
 from imd.chat.room_frames import change_room, list_members, list_rooms
 from imd.chat.signal_frames import send_signal, tell_typing
+from imd.chat.state_frames import set_marks, set_settings
 from imd.entry.allowance import IDLE_ACK, PING
 from imd.protocol import frames
 from imd.protocol.requests import (
@@ -28,7 +29,7 @@ from imd.protocol.requests import (
     RoomFrame,
     RoomsFrame,
 )
-from imd.protocol.state_frames import SignalFrame, TypingFrame
+from imd.protocol.state_frames import ReadFrame, SettingsFrame, SignalFrame, TypingFrame
 
 Handler = Callable[[Any, Any], None]
 
@@ -70,4 +71,6 @@ HANDLERS: Mapping[type, tuple[str, Handler]] = {
     MembersFrame: ("members", list_members),
     TypingFrame: ("typing", tell_typing),
     SignalFrame: ("signal", send_signal),
+    ReadFrame: ("read", set_marks),
+    SettingsFrame: ("settings", set_settings),
 }

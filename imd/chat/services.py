@@ -15,11 +15,13 @@ from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.session import Session
 from imd.chat.signals import Signals
+from imd.chat.state_feed import Feeds
 from imd.chat.typing import TypingPace
 from imd.config.settings import Settings
 from imd.contracts.aim import AimStore
 from imd.contracts.inbox import Inbox, Leave
 from imd.contracts.rooms import RoomStore
+from imd.contracts.state import StateStore
 from imd.contracts.timer import Cancellable
 from imd.entry.admission import Door
 from imd.entry.auth import Authenticator
@@ -60,5 +62,7 @@ class Services:
     aims: AimStore
     signals: Signals
     typing: TypingPace
+    states: StateStore
+    feeds: Feeds
     homecoming: Homecoming | None = None
     """behind a gateway: moves users to their homes"""

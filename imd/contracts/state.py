@@ -42,7 +42,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class UserState(msgspec.Struct, frozen=True):
-    """A user's state, or a part of it: `pins` and `count` are those of all entries."""
+    """A user's state, or a part of it: `pins` and `weight` are those of all entries."""
 
     user: str
     version: int = 0
@@ -52,7 +52,7 @@ class UserState(msgspec.Struct, frozen=True):
     receipts_v: int = 0
     """the version that changed `receipts` last"""
     pins: int = 0
-    count: int = 0
+    weight: int = 0
     entries: Mapping[str, Entry] = {}
     """by conversation"""
 

@@ -5,18 +5,18 @@ A state may hold only the entries that a change names; its counts are of all ent
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from imd.contracts.state import KEPT, MAX_PINNED, Changes, Entry, Mark, Setting, UserState
 from imd.protocol.errors import TOO_LARGE, Refused
-from imd.protocol.message import is_visitor_id
+from imd.protocol.message import conversation_id, is_visitor_id
 from imd.protocol.selector import Selector
 
 CUT_AT = KEPT + KEPT // 5
-"""entries of a user's state; past it the oldest leave until KEPT are left"""
+"""the weight of a user's entries; past it the oldest leave until KEPT is left"""
 
 
 class Decided(NamedTuple):
@@ -68,6 +68,32 @@ def touch(state: UserState, conversations: Collection[str]) -> Decided:
     )
 
 
+def told(before: UserState, decided: Decided) -> Changes:
+    """The changes to tell live. Marks of peers in it are those that the user may see, or none is."""
+    after = decided.state
+    if after.floor > before.floor:
+        # A device that is told of this asks for everything.
+        return Changes(after.user, after.version, after.version)
+    receipts = after.receipts if after.receipts != before.receipts else None
+    return Changes(after.user, before.version, after.version, decided.changed, receipts)
+
+
+def named(marks: Sequence[Mark], setting: Setting | None) -> dict[str, Selector]:
+    """The conversations that a change names, by id."""
+    found = {mark.conversation: mark.selector for mark in marks}
+    if setting is not None and setting.conversation:
+        found.setdefault(setting.conversation, setting.selector)
+    return found
+
+
+def pair_id(user: str, peer: str) -> str:
+    """The conversation of two users; of a visitor and an agent, the visitor's."""
+    for one in (user, peer):
+        if is_visitor_id(one):
+            return conversation_id([one])
+    return conversation_id(sorted({user, peer}))
+
+
 def peers_selector(user: str, peer: str) -> Selector:
     """How `peer` names the conversation that it has with `user` alone."""
     return Selector() if is_visitor_id(peer) else Selector(with_=user)
@@ -84,13 +110,44 @@ def since(state: UserState, version: int | None) -> Changes:
     return Changes(state.user, version, state.version, entries, receipts)
 
 
+def answer(changes: Changes, named: Sequence[Entry]) -> Changes:
+    """The changes, with the entries that a frame named, also those that are as they were."""
+    changed = {entry.conversation for entry in changes.entries}
+    others = tuple(entry for entry in named if entry.conversation not in changed)
+    return replace(changes, entries=changes.entries + others) if others else changes
+
+
+def hide(changes: Changes, hidden: Collection[str], receipts: bool) -> Changes:
+    """Without the marks of peers in `hidden`; without any if the user itself hides its own."""
+    entries = tuple(
+        replace(entry, peer="") if entry.peer and (not receipts or entry.selector.with_ in hidden) else entry
+        for entry in changes.entries
+    )
+    return replace(changes, entries=entries)
+
+
+def peers_of(entries: Iterable[Entry]) -> list[str]:
+    """The users of whom the entries have a mark."""
+    return list(dict.fromkeys(one.selector.with_ for one in entries if one.peer and one.selector.with_))
+
+
 def surplus(state: UserState) -> list[Entry]:
     """The entries that leave a state that has become too large, the oldest first. It holds all entries."""
-    if len(state.entries) <= CUT_AT:
-        return []
-    may_leave = [one for one in state.entries.values() if not (one.pinned or one.muted or one.marked)]
-    may_leave.sort(key=lambda entry: entry.v)
-    return may_leave[: len(state.entries) - KEPT]
+    weight = sum(map(weight_of, state.entries.values()))
+    leaving: list[Entry] = []
+    if weight > CUT_AT:
+        for entry in sorted(state.entries.values(), key=lambda entry: entry.v):
+            if weight <= KEPT:
+                break
+            if not (entry.pinned or entry.muted or entry.marked):
+                leaving.append(entry)
+                weight -= weight_of(entry)
+    return leaving
+
+
+def weight_of(entry: Entry) -> int:
+    """The share of an entry in KEPT: 1, but for long lists."""
+    return 1 + len(entry.selector.group) // 16
 
 
 def _entry(state: UserState, conversation: str, selector: Selector) -> Entry:
@@ -123,7 +180,7 @@ def _apply(
         state,
         version=version,
         pins=pins,
-        count=state.count + len(after) - len(before),
+        weight=state.weight + sum(map(weight_of, after.values())) - sum(map(weight_of, before)),
         entries={**state.entries, **after},
     )
     if receipts != state.receipts:

@@ -14,6 +14,7 @@ from imd.contracts.bus import Bus
 from imd.contracts.inbox import Inbox
 from imd.contracts.level import LevelStore
 from imd.contracts.rooms import RoomStore
+from imd.contracts.state import StateStore
 from imd.gateway.table import NodeTable
 
 
@@ -26,6 +27,7 @@ class Backends:
     archive: Archive
     rooms: RoomStore
     aims: AimStore
+    states: StateStore
     bus: Bus | None
     nodes: NodeTable | None = None
     workers: Sequence[Backend] = ()
@@ -45,6 +47,7 @@ class Backends:
             named["bus"] = self.bus
         named["archive"] = self.archive
         named["rooms"] = self.rooms
+        named["state"] = self.states
         for worker in self.workers:
             named[type(worker).__name__] = worker
         return named

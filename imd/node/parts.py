@@ -23,6 +23,7 @@ from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.chat.signals import SIGNAL, TYPING, Signals
+from imd.chat.state_feed import Feeds
 from imd.chat.targets import Targets
 from imd.chat.typing import TypingPace
 from imd.chat.upkeep import Upkeep
@@ -90,7 +91,9 @@ class Parts:
         self._completeness = self._make_completeness(clock)
         self.upkeep = self._make_upkeep(sessions)
         self._typing = TypingPace(reactor.seconds)
-        self.live = Live((self._typing,))
+        self.feeds = Feeds(backends.states, reactor.callLater)
+        backends.states.listen(self.feeds.changed)
+        self.live = Live((self._typing, self.feeds))
         self.signals = self._make_signals()
         self.gate = Gate(reactor.seconds, reactor.callLater)
         self.ids = MessageIds(clock)
@@ -177,6 +180,8 @@ class Parts:
             aims=backends.aims,
             signals=self.signals,
             typing=self._typing,
+            states=backends.states,
+            feeds=self.feeds,
             homecoming=self.homecoming,
         )
 

@@ -94,5 +94,7 @@ class BlockedFrame(msgspec.Struct):
 STATE_FRAMES: Mapping[str, type] = {
     "typing": TypingFrame,
     "signal": SignalFrame,
+    "read": ReadFrame,
+    "settings": SettingsFrame,
 }
 """the types that a node handles; each has its handler in `imd.chat.handlers`"""

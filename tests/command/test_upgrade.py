@@ -172,7 +172,7 @@ class UpgradeCommandTests(ServersTestCase):
 
     def test_undo_with_events(self) -> None:
         """Refused by what is archived, and by what may still wait in the queue."""
-        for name in ("im_event", "im_room"):
+        for name in ("im_event", "im_room", "im_state"):
             self.put(2, 2)
             self.database[name].insert_one({"_id": "x"})
             self.assertEqual((self.run_it("--undo")[0], self.words()), (1, (2, 2)))

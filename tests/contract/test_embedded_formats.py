@@ -8,7 +8,10 @@ import stat
 from contextlib import closing
 from typing import Any
 
+from imd.contracts.state import Mark
+from imd.contracts.state_rules import pair_id
 from imd.protocol.errors import ConfigurationError
+from imd.protocol.selector import Selector
 from imd.store.embedded import formats
 from tests.contract.embedded_harness import EmbeddedHarness
 from tests.contract.support import write_file
@@ -82,6 +85,17 @@ class FormatTests(EmbeddedHarness):
         await self.store.stop()
         self.assertEqual(self.ask(self.file, "SELECT x, y FROM one"), (0, 7))
         self.assertEqual(self.copies(), [f"imd.db.format-{BASE + 1}"])
+
+    async def test_state(self) -> None:
+        """A file of format 6 gets the tables of marks and settings."""
+        self.patch(formats, "STEPS", PRESENT[:4])
+        await self.fill()
+        self.patch(formats, "STEPS", PRESENT)
+        await self.begin()
+        self.assertEqual((await self.read("bob")).head, 3)
+        mark = Mark(pair_id("alice", "bob"), Selector(with_="bob"), "0" * 28, "bob")
+        self.assertEqual((await self.store.states.change("alice", [mark], None, 0)).version, 1)
+        self.assertEqual(self.copies(), ["imd.db.format-6"])
 
     async def test_new_file(self) -> None:
         """A new file has the newest format, and no copy of nothing."""

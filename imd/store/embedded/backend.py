@@ -52,10 +52,12 @@ from imd.store.embedded.devices import Devices
 from imd.store.embedded.drift import Drift, mend_times
 from imd.store.embedded.group import Group, Operation
 from imd.store.embedded.inboxes import Inboxes
+from imd.store.embedded.marks import MarkTables
 from imd.store.embedded.probe import Probe
 from imd.store.embedded.room_store import EmbeddedRooms
 from imd.store.embedded.rooms import RoomTables
 from imd.store.embedded.state import State
+from imd.store.embedded.state_store import EmbeddedStates
 from imd.store.embedded.sweep import Sweep
 from imd.store.embedded.tables import lock_folder, open_file
 from imd.store.embedded.visitors import Visitors
@@ -91,6 +93,8 @@ class EmbeddedStore:
             lambda work: self._do(None, lambda: work(self._aims)), lambda: self._state.channels.next_stirred()
         )
         """the AimStore and the PresenceStore on the same registry"""
+        self.states = EmbeddedStates(lambda work: self._do(None, lambda: work(self._marks)))
+        """the StateStore on the same file"""
         self._clock = clock
         self._worker = Worker(reactor)
         self._seldom = Seldom(self._log)
@@ -105,6 +109,7 @@ class EmbeddedStore:
         self._placing: Placing
         self._rooms: RoomTables
         self._aims: Aims
+        self._marks: MarkTables
         self._devices: Devices
         self._visitors: Visitors
         self._sweep: Sweep
@@ -143,7 +148,8 @@ class EmbeddedStore:
         self._desk = Desk(state)
         self._devices = Devices(state)
         drift = Drift(self._connection, self._clock, state.next_number)
-        self._visitors = Visitors(state)
+        self._marks = MarkTables(self._connection)
+        self._visitors = Visitors(state, self._marks.forget)
         self._sweep = Sweep(state, self._devices, self._visitors, drift)
         inboxes = Inboxes(state)
         self._rooms = RoomTables(state, inboxes, self._room_options)

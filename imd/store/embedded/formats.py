@@ -112,6 +112,19 @@ CREATE TABLE room (id TEXT PRIMARY KEY, made_by TEXT NOT NULL UNIQUE, body TEXT 
 CREATE TABLE room_member (user TEXT NOT NULL, room TEXT NOT NULL, PRIMARY KEY (user, room)) WITHOUT ROWID;
 """
 
+# selector: as JSON. muted: a time in ms; 0 for no, -1 for yes. Marks are message ids; '' for none.
+_STATE = """
+CREATE TABLE state_user (user TEXT PRIMARY KEY, version INTEGER NOT NULL, floor INTEGER NOT NULL,
+    receipts INTEGER NOT NULL, receipts_version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX state_user_hiding ON state_user (user) WHERE receipts = 0;
+CREATE TABLE state_entry (user TEXT NOT NULL, conversation BLOB NOT NULL, version INTEGER NOT NULL,
+    selector TEXT NOT NULL, read TEXT NOT NULL, peer TEXT NOT NULL, muted INTEGER NOT NULL,
+    pinned INTEGER NOT NULL, hidden TEXT NOT NULL, cleared TEXT NOT NULL, marked INTEGER NOT NULL,
+    PRIMARY KEY (user, conversation)) WITHOUT ROWID;
+CREATE INDEX state_entry_version ON state_entry (user, version);
+CREATE INDEX state_entry_kept ON state_entry (user) WHERE pinned = 1 OR muted <> 0;
+"""
+
 STEPS: tuple[str, ...] = (
     # 3. sync: 1 if the device wants what its user's other devices send.
     "ALTER TABLE device ADD COLUMN sync INTEGER NOT NULL DEFAULT 0;",
@@ -121,6 +134,8 @@ STEPS: tuple[str, ...] = (
     _NEWCOMERS,
     # 6.
     _ROOMS,
+    # 7.
+    _STATE,
 )
 """formats BASE + 1 and up, in order; each is the SQL that makes it of the format before"""
 

@@ -6,7 +6,7 @@ takes part in show that, so a message does nothing for it: both are looked at wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -30,8 +30,10 @@ _DUE = "name IN (SELECT value FROM json_each(:names)) AND used < :new"
 class Visitors:
     """All methods run in the open transaction."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, also_forget: Callable[[Sequence[str]], None]) -> None:
+        """`also_forget` deletes the rest that is kept of visitors whose tokens are too old."""
         self._state = state
+        self._also_forget = also_forget
 
     def remember(self, visitor: str, token_hash: str) -> None:
         """A new visitor's token."""
@@ -57,10 +59,14 @@ class Visitors:
         """Delete tokens that are too old, and newcomers with all that is theirs. Call after State.write."""
         state = self._state
         connection = state.connection
-        connection.execute(
-            "DELETE FROM visitor WHERE rowid IN (SELECT rowid FROM visitor WHERE used < ? LIMIT ?)",
-            (now - state.visitor_ms, ROWS_PER_CALL),
+        old = self._names(
+            "SELECT json_group_array(name) FROM (SELECT name FROM visitor WHERE used < :old LIMIT :most)",
+            {**self._bounds(now), "most": ROWS_PER_CALL},
         )
+        if old:
+            names = "SELECT value FROM json_each(?)"
+            connection.execute(f"DELETE FROM visitor WHERE name IN ({names})", (_json(old),))
+            self._also_forget(old)
         due = self._names(
             "SELECT json_group_array(name) FROM "
             "(SELECT name FROM newcomer WHERE used < :new ORDER BY used LIMIT :most)",

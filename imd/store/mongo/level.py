@@ -14,7 +14,7 @@ from imd.protocol.errors import Unavailable
 from imd.store.mongo.archive import MongoArchive
 
 CLUSTER = "im_cluster"
-EVENT_COLLECTIONS = ("im_event", "im_room")
+EVENT_COLLECTIONS = ("im_event", "im_room", "im_state")
 """the collections that show that the cluster was used at level 2"""
 _ID = "level"
 

@@ -8,6 +8,7 @@ from tests.support.doubles.archive import ArchiveDouble, QueueDouble
 from tests.support.doubles.bus import BusDouble, Network
 from tests.support.doubles.inbox import UNCONFIRMED, Held, InboxDouble
 from tests.support.doubles.rooms import RoomsDouble
+from tests.support.doubles.states import StatesDouble
 from tests.support.doubles.wire import WireDouble
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Network",
     "QueueDouble",
     "RoomsDouble",
+    "StatesDouble",
     "WireDouble",
 ]

@@ -28,7 +28,14 @@ from imd.contracts.inbox import Ack, Delivery, Head, Outcome, Placed, Submission
 from imd.node.backends import Backends
 from imd.node.node import Node
 from imd.protocol.ids import ServerClock
-from tests.support.doubles import AimsDouble, ArchiveDouble, InboxDouble, QueueDouble, RoomsDouble
+from tests.support.doubles import (
+    AimsDouble,
+    ArchiveDouble,
+    InboxDouble,
+    QueueDouble,
+    RoomsDouble,
+    StatesDouble,
+)
 from tests.support.paths import ROOT
 from tests.tools.bench.clients import ACK_EVERY, Wrong, masked_frame
 from tests.tools.bench.plan import Plan, Say
@@ -88,9 +95,14 @@ class HotPath:
     def __init__(self, pairs: int) -> None:
         self.clock = Clock()
         self.inbox = QuickInbox()
-        archive, rooms = ArchiveDouble(), RoomsDouble()
         backends = Backends(
-            inbox=self.inbox, queue=QuickQueue(), archive=archive, rooms=rooms, aims=AimsDouble(), bus=None
+            inbox=self.inbox,
+            queue=QuickQueue(),
+            archive=ArchiveDouble(),
+            rooms=RoomsDouble(),
+            states=StatesDouble(),
+            aims=AimsDouble(),
+            bus=None,
         )
         settings = Settings(limits=Limits(messages_per_second=0))
         node = Node(self.clock, settings, ServerClock(), backends)

@@ -22,6 +22,7 @@ from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.chat.signals import SIGNAL, TYPING, Signals
+from imd.chat.state_feed import Feeds
 from imd.chat.targets import Targets
 from imd.chat.typing import TypingPace
 from imd.config.settings import Auth, Limits, Messages, Settings
@@ -34,7 +35,15 @@ from imd.entry.newcomers import Newcomers
 from imd.entry.replacing import Replacing
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import MessageIds, ServerClock
-from tests.support.doubles import AimsDouble, ArchiveDouble, InboxDouble, QueueDouble, RoomsDouble, WireDouble
+from tests.support.doubles import (
+    AimsDouble,
+    ArchiveDouble,
+    InboxDouble,
+    QueueDouble,
+    RoomsDouble,
+    StatesDouble,
+    WireDouble,
+)
 
 START = 1_764_000_000
 SECRET = "a secret of more than 32 bytes, for tests"
@@ -85,7 +94,10 @@ class ConnectionTestCase(unittest.TestCase):
         self.rooms = RoomsDouble()
         self.aims = AimsDouble()
         typing = TypingPace(self.clock.seconds)
-        self.live = Live((typing,))
+        self.states = StatesDouble()
+        feeds = Feeds(self.states, self.clock.callLater)
+        self.states.listen(feeds.changed)
+        self.live = Live((typing, feeds))
         self.sessions: dict[str, Session] = {}
         self.soon: list[Callable[[], None]] = []
         self.leaves: list[Leave] = []
@@ -136,6 +148,8 @@ class ConnectionTestCase(unittest.TestCase):
             aims=self.aims,
             signals=self.make_signals(router),
             typing=typing,
+            states=self.states,
+            feeds=feeds,
         )
 
     def make_signals(self, router: Router) -> Signals:

@@ -1,0 +1,263 @@
+"""A batch of changes of states, decided here and written together. Blocks.
+
+Peers' documents are written before those of the users themselves. A node that dies in between has answered
+nobody, and clients send their latest marks again; so a mark that a user has, the user's peer has, too. A
+batch that meets another's writes is decided again, in a few rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from prometheus_client import Counter
+
+from imd.contracts import state_rules
+from imd.contracts.state import Changes, Entry, Mark, Setting, UserState
+from imd.protocol.errors import Refused, Unavailable
+from imd.protocol.message import is_visitor_id
+from imd.store.mongo.state import Change, Found, StateDocuments
+
+RACES = Counter("imd_state_races_total", "Batches of marks and settings that met others, and began anew.")
+MOVED = Counter("imd_state_moved_total", "Conversations moved out of the states of users with very many.")
+
+ROUNDS = 5
+
+
+class Job(NamedTuple):
+    """One `StateStore.change`."""
+
+    user: str
+    marks: Sequence[Mark]
+    setting: Setting | None
+    since: int | None
+
+
+class Done(NamedTuple):
+    """The outcomes of jobs, the changes to tell, and the users whose states have become too large."""
+
+    outcomes: list[Changes | Refused]
+    told: list[Changes]
+    heavy: list[str]
+
+
+class Batch:
+    """Does jobs with a database's documents."""
+
+    def __init__(self, documents: StateDocuments, visitor_days: float) -> None:
+        self._documents = documents
+        self._visitor_days = visitor_days
+
+    def run(self, jobs: Sequence[Job]) -> Done:
+        """Raises Unavailable if others come first again and again."""
+        named = _named(jobs)
+        overtaken: set[str] = set()
+        for _ in range(ROUNDS):
+            found = self._documents.parts(named)
+            first = {user: one.state for user, one in found.items()}
+            shown = _show(jobs, first)
+            if not self._write(found, shown):
+                overtaken |= _changed(first, shown)
+                continue
+            found = {user: _written(found[user], state) for user, state in shown.items()}
+            last, refusals = _decide(jobs, shown)
+            if not self._write(found, last):
+                overtaken |= _changed(shown, last)
+                continue
+            told = [Changes(user, last[user].version, last[user].version) for user in overtaken]
+            for user, one in found.items():
+                if one.owed or _shows_again(one.state, last[user]):
+                    told += self._settle(user)
+            outcomes, changes = self._answers(jobs, first, last, refusals)
+            heavy = [user for user, state in last.items() if state.weight > state_rules.CUT_AT]
+            return Done(outcomes, changes + told, heavy)
+        raise Unavailable("MongoDB: the same users' states are changed elsewhere all the time")
+
+    def versions(self, users: Sequence[str]) -> dict[str, int]:
+        return self._documents.versions(users)
+
+    def since(self, questions: Sequence[tuple[str, int | None]]) -> list[Changes]:
+        """The answers of `StateStore.since`, each to a user and a version."""
+        versions = self._documents.versions([user for user, _ in questions])
+        behind = {user for user, version in questions if version != versions[user] or not version}
+        found = self._documents.whole(behind)
+        answers, receipts = [], dict.fromkeys(versions, True)
+        for user, version in questions:
+            if user not in found:
+                answers.append(Changes(user, versions[user], versions[user]))
+                continue
+            if version is not None and version > found[user].state.version:
+                # So low a version is only believed if no server has been voted out meanwhile.
+                found[user] = self._documents.exactly(user)
+            state = found[user].state
+            receipts[user] = state.receipts
+            answers.append(state_rules.since(state, version))
+        return self.shown(answers, receipts)
+
+    def entries(self, user: str, conversations: Sequence[str]) -> dict[str, Entry]:
+        """As `StateStore.entries`."""
+        state = self._documents.parts({user: set(conversations)})[user].state
+        named = tuple(entry for name, entry in state.entries.items() if name in conversations)
+        changes = Changes(user, 0, state.version, named)
+        (shown,) = self.shown([changes], {user: state.receipts})
+        return {entry.conversation: entry for entry in shown.entries}
+
+    def cleared(self, user: str) -> dict[str, str]:
+        """As `StateStore.cleared`."""
+        found = self._documents.whole([user])[user]
+        moved = self._documents.moved(user) if found.old else {}
+        entries = {**moved, **found.state.entries}
+        return {name: entry.cleared for name, entry in entries.items() if entry.cleared}
+
+    def touch(self, pairs: Sequence[tuple[str, str]]) -> list[Changes]:
+        """As `StateStore.touch`; gives the changes to tell."""
+        return self._touch([*pairs, *((other, one) for one, other in pairs)])
+
+    def trim(self, user: str) -> None:
+        """Move the oldest entries of a state that has become too large."""
+        found = self._documents.whole([user])[user]
+        leaving = state_rules.surplus(found.state)
+        if leaving:
+            self._documents.move(found, leaving)
+            MOVED.inc(len(leaving))
+
+    def shown(self, changes: Sequence[Changes], receipts: Mapping[str, bool]) -> list[Changes]:
+        """Without the marks of peers that their users may not see. `receipts`: of these users."""
+        peers = {peer for one in changes for peer in state_rules.peers_of(one.entries)}
+        hidden = self._documents.hiding(peers)
+        return [state_rules.hide(one, hidden, receipts[one.user]) for one in changes]
+
+    # from within
+
+    def _write(self, found: Mapping[str, Found], states: Mapping[str, UserState]) -> bool:
+        """Write the states that differ from those found. False: others came first."""
+        changes = []
+        for user, after in states.items():
+            before = found[user]
+            if after is not before.state:
+                shows = _shows_again(before.state, after)
+                changes.append(Change(before, after, shows, self._expiry(user)))
+        if self._documents.write(changes):
+            return True
+        RACES.inc()
+        return False
+
+    def _expiry(self, user: str) -> datetime | None:
+        return datetime.now(UTC) + timedelta(days=self._visitor_days) if is_visitor_id(user) else None
+
+    def _settle(self, user: str) -> list[Changes]:
+        """Have the peers of a user who shows receipts again get that user's marks."""
+        state = self._documents.whole([user])[user].state
+        peers = {entry.selector.with_ for entry in state.entries.values()} - {"", user}
+        told = self._touch([(peer, user) for peer in peers])
+        self._documents.settle(user)
+        return told
+
+    def _touch(self, sides: Sequence[tuple[str, str]]) -> list[Changes]:
+        """Raise the version of the first one's entry of each pair, if it has a mark of the second."""
+        named: dict[str, set[str]] = {}
+        for user, peer in sides:
+            named.setdefault(user, set()).add(state_rules.pair_id(user, peer))
+        for _ in range(ROUNDS):
+            found = self._documents.parts(named)
+            after = {user: state_rules.touch(found[user].state, named[user]).state for user in named}
+            if self._write(found, after):
+                touched = [(found[user].state, state) for user, state in after.items()]
+                changes = [_told(before, state) for before, state in touched if state is not before]
+                return self.shown(changes, {user: state.receipts for user, state in after.items()})
+        raise Unavailable("MongoDB: the same users' states are changed elsewhere all the time")
+
+    def _answers(
+        self,
+        jobs: Sequence[Job],
+        first: Mapping[str, UserState],
+        last: Mapping[str, UserState],
+        refusals: Sequence[Refused | None],
+    ) -> tuple[list[Changes | Refused], list[Changes]]:
+        """The outcomes, and the changes to tell."""
+        behind = {job.user for job in jobs if job.since is not None and _is_behind(job, first, last)}
+        whole = self._documents.whole(behind) if behind else {}
+        answers = []
+        for job in jobs:
+            after = whole[job.user].state if job.user in whole else last[job.user]
+            answers.append(_answer(job, after))
+        told = [_told(first[user], after) for user, after in last.items() if after is not first[user]]
+        receipts = {user: state.receipts for user, state in last.items()}
+        shown = self.shown([*answers, *told], receipts)
+        outcomes: list[Changes | Refused] = [
+            refused or answer for refused, answer in zip(refusals, shown[: len(jobs)], strict=True)
+        ]
+        return outcomes, shown[len(jobs) :]
+
+
+def _named(jobs: Sequence[Job]) -> dict[str, set[str]]:
+    """By user, the conversations whose entries the jobs are about."""
+    named: dict[str, set[str]] = {}
+    for job in jobs:
+        named.setdefault(job.user, set()).update(state_rules.named(job.marks, job.setting))
+        for mark in job.marks:
+            if mark.peer:
+                named.setdefault(mark.peer, set()).add(mark.conversation)
+    return named
+
+
+def _show(jobs: Sequence[Job], states: Mapping[str, UserState]) -> dict[str, UserState]:
+    """The states once peers have the marks that are to be set."""
+    after = dict(states)
+    for job in jobs:
+        state = states[job.user]
+        for mark in state_rules.decide(state, job.marks, None).raised if state.receipts else ():
+            peer = after[mark.peer]
+            if peer.receipts:
+                after[mark.peer] = state_rules.take_peer(peer, job.user, mark.conversation, mark.up_to).state
+    return after
+
+
+def _decide(
+    jobs: Sequence[Job], states: Mapping[str, UserState]
+) -> tuple[dict[str, UserState], list[Refused | None]]:
+    """The states once the jobs are done, and the refusals of jobs."""
+    after = dict(states)
+    refusals: list[Refused | None] = []
+    for job in jobs:
+        try:
+            after[job.user] = state_rules.decide(after[job.user], job.marks, job.setting).state
+            refusals.append(None)
+        except Refused as refused:
+            refusals.append(refused)
+    return after, refusals
+
+
+def _changed(before: Mapping[str, UserState], after: Mapping[str, UserState]) -> set[str]:
+    return {user for user, state in after.items() if state is not before[user]}
+
+
+def _written(found: Found, state: UserState) -> Found:
+    return found if state is found.state else found._replace(state=state, is_new=False)
+
+
+def _shows_again(before: UserState, after: UserState) -> bool:
+    return after.receipts and not before.receipts
+
+
+def _told(before: UserState, after: UserState) -> Changes:
+    changed = tuple(entry for entry in after.entries.values() if entry.v > before.version)
+    return state_rules.told(before, state_rules.Decided(after, changed))
+
+
+def _is_behind(job: Job, first: Mapping[str, UserState], last: Mapping[str, UserState]) -> bool:
+    """Whether the device lacks more than the entries that were read."""
+    before, after = first[job.user], last[job.user]
+    return job.since is None or not max(before.version, after.floor) <= job.since <= after.version
+
+
+def _answer(job: Job, state: UserState) -> Changes:
+    named = state_rules.named(job.marks, job.setting)
+    present = [state.entries.get(name) or Entry(name, selector) for name, selector in named.items()]
+    if job.since is None:
+        receipts = state.receipts if job.setting is not None and not job.setting.conversation else None
+        changes = Changes(job.user, state.version, state.version, (), receipts)
+    else:
+        changes = state_rules.since(state, job.since)
+    return state_rules.answer(changes, present)

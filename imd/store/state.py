@@ -1,0 +1,121 @@
+"""Marks and settings of a cluster: changes are collected while a batch is under way, and written together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from prometheus_client import Gauge
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imd.contracts.state import Changes, Entry, Mark, Setting
+from imd.observe.seldom import Seldom
+from imd.protocol.errors import Refused, Unavailable
+from imd.store.gathering import Gathering
+from imd.store.mongo.archive import MongoArchive
+from imd.store.mongo.state import StateDocuments
+from imd.store.mongo.state_batch import Batch, Done, Job
+
+WAITING = Gauge("imd_state_waiting", "Marks and settings that wait to be written (bound: 10,000).")
+READS_WAITING = Gauge("imd_state_reads_waiting", "Questions about states that wait (bound: 10,000).")
+
+ANSWER_SECONDS = 2.0
+STATE_THREADS = 4
+
+
+class ClusterStates:
+    """Implements imd.contracts.state.StateStore."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, archive: MongoArchive, visitor_days: float) -> None:
+        self._archive = archive
+        self._visitor_days = visitor_days
+        self._seldom = Seldom(self.log, reactor.seconds)
+        self._pool: ThreadPoolExecutor | None = None
+        self._made: tuple[Any, Batch] | None = None
+        self._tell: Callable[[Sequence[Changes]], None] = lambda changes: None
+        # One batch at a time: two of one node would only race for the documents of popular users.
+        self._jobs = Gathering(
+            reactor, "state", self._do_jobs, calls=1, seconds=ANSWER_SECONDS, waiting=WAITING.set
+        )
+        self._questions = Gathering(
+            reactor, "state", self._answer, calls=2, seconds=ANSWER_SECONDS, waiting=READS_WAITING.set
+        )
+
+    # Backend
+
+    def start(self) -> Deferred[None]:
+        self._pool = ThreadPoolExecutor(STATE_THREADS, "mongodb-state")
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+        return succeed(None)
+
+    def problem(self) -> str | None:
+        return None
+
+    # StateStore
+
+    def listen(self, changed: Callable[[Sequence[Changes]], None]) -> None:
+        self._tell = changed
+
+    def change(
+        self, user: str, marks: Sequence[Mark], setting: Setting | None, since: int | None
+    ) -> Deferred[Changes | Refused]:
+        return self._jobs.add(Job(user, marks, setting, since))
+
+    def since(self, user: str, version: int | None) -> Deferred[Changes]:
+        return self._questions.add((user, version))
+
+    def versions(self, users: Sequence[str]) -> Deferred[dict[str, int]]:
+        return self._ask(Batch.versions, users)
+
+    def entries(self, user: str, conversations: Sequence[str]) -> Deferred[dict[str, Entry]]:
+        return self._ask(Batch.entries, user, conversations)
+
+    def cleared(self, user: str) -> Deferred[dict[str, str]]:
+        return self._ask(Batch.cleared, user)
+
+    def touch(self, pairs: Sequence[tuple[str, str]]) -> Deferred[None]:
+        return self._ask(Batch.touch, pairs).addCallback(self._tell)
+
+    # from within
+
+    def _do_jobs(self, jobs: Sequence[Job]) -> Deferred[Sequence[Any]]:
+        return self._ask(Batch.run, jobs).addCallback(self._jobs_done)
+
+    def _jobs_done(self, done: Done) -> Sequence[Any]:
+        self._tell(done.told)
+        for user in done.heavy:
+            self._ask(Batch.trim, user).addErrback(self._not_trimmed, user)
+        return done.outcomes
+
+    def _not_trimmed(self, failure: Failure, user: str) -> None:
+        # The user's next change tries again.
+        reason = failure.getErrorMessage()
+        self._seldom.warn("the state of {user} stays large: {reason}", user=user, reason=reason)
+
+    def _answer(self, questions: Sequence[tuple[str, int | None]]) -> Deferred[Sequence[Any]]:
+        return self._ask(Batch.since, questions)
+
+    def _ask(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Have a method of Batch done in a thread."""
+        if self._pool is None:
+            return fail(Unavailable("state: stopped"))
+        return self._archive.call(self._pool, ANSWER_SECONDS, self._do, work, args)
+
+    def _do(self, database: Any, work: Callable[..., Any], args: Sequence[Any]) -> Any:
+        """In a thread."""
+        made = self._made
+        if made is None or made[0] != database:
+            documents = StateDocuments(database)
+            documents.make_indexes()
+            made = self._made = (database, Batch(documents, self._visitor_days))
+        return work(made[1], *args)
