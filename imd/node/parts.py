@@ -24,6 +24,8 @@ from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.chat.signals import SIGNAL, TYPING, Signals
 from imd.chat.state_feed import Feeds
+from imd.chat.state_news import StateNews
+from imd.chat.state_upkeep import StateUpkeep
 from imd.chat.targets import Targets
 from imd.chat.typing import TypingPace
 from imd.chat.upkeep import Upkeep
@@ -92,9 +94,14 @@ class Parts:
         self.upkeep = self._make_upkeep(sessions)
         self._typing = TypingPace(reactor.seconds)
         self.feeds = Feeds(backends.states, reactor.callLater)
-        backends.states.listen(self.feeds.changed)
         self.live = Live((self._typing, self.feeds))
         self.signals = self._make_signals()
+        has_others = backends.bus is not None
+        news = StateNews(self.feeds, backends.aims, self.signals, has_others=has_others)
+        backends.states.listen(news.changed)
+        # A comparison asks MongoDB, which has more to do with each question than Redis.
+        seconds = 4 * settings.inbox.reconcile_seconds
+        self.state_upkeep = StateUpkeep(reactor, backends.states, self.feeds, backends.bus_problem, seconds)
         self.gate = Gate(reactor.seconds, reactor.callLater)
         self.ids = MessageIds(clock)
         self.trace_switch = Switch(reactor, TRACE)

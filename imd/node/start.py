@@ -73,6 +73,7 @@ class Start:
         await self._parts.level.start()
         self.factory.heartbeat.start()
         self._parts.upkeep.start()
+        self._parts.state_upkeep.start()
         self._parts.room_sweep.start()
         self._parts.readiness.start()
         await self._parts.membership.start()

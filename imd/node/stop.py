@@ -44,6 +44,7 @@ class Stop:
         parts.gate.stop()
         parts.level.stop()
         parts.upkeep.stop()
+        parts.state_upkeep.stop()
         if parts.homecoming is not None:
             parts.homecoming.stop()
         parts.room_sweep.stop()

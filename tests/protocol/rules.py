@@ -18,6 +18,7 @@ from tests.protocol.questions import QuestionRules
 from tests.protocol.room_changes import RoomChangeRules
 from tests.protocol.rooms import RoomRules
 from tests.protocol.signals import SignalRules
+from tests.protocol.state import StateRules
 from tests.protocol.visitors import VisitorRules
 
 PARTS = (
@@ -41,6 +42,7 @@ PARTS = (
     RoomRules,
     QuestionRules,
     SignalRules,
+    StateRules,
 )
 
 

@@ -11,10 +11,10 @@ class SignalRules(Rules):
     async def test_typing_and_signal(self) -> None:
         """All live channels of the other get a signal, and one's own other ones; nothing of it is kept."""
         alice, bob = self.name("alice"), self.name("bob")
-        devices = [await self.login(bob, device=f"d{n}", features=["state"]) for n in range(2)]
+        devices = [await self.login(bob, device=f"d{n}", features=["state"], state=0) for n in range(2)]
         old = await self.login(bob, device="old", features=["events"])
-        sender = await self.login(alice, device="phone", features=["state"])
-        tablet = await self.login(alice, device="tablet", features=["state"])
+        sender = await self.login(alice, device="phone", features=["state"], state=0)
+        tablet = await self.login(alice, device="tablet", features=["state"], state=0)
         self.assertEqual(sender.connected["features"], ["state"])
         sender.send({"type": "signal", "with": bob, "name": "call.offer", "data": {"sdp": "v=0"}})
         sender.send({"type": "typing", "with": bob})
@@ -28,14 +28,14 @@ class SignalRules(Rules):
         for client in (*devices, old, sender, tablet):
             await client.quiet()
             self.assertEqual(list(client.frames), [])
-        late = await self.login(bob, device="late", features=["state"])
+        late = await self.login(bob, device="late", features=["state"], state=0)
         await late.quiet()
         self.assertEqual(list(late.frames), [])
 
     async def test_signals_in_rooms(self) -> None:
         """Members get it with the room; others, and a room of more than fifty, are refused."""
         mary, eve = (
-            await self.login(self.name("mary"), features=["state"]),
+            await self.login(self.name("mary"), features=["state"], state=0),
             await self.login(self.name("eve")),
         )
         mike, users = self.name("mike"), [self.name("u") for _ in range(50)]
@@ -43,7 +43,7 @@ class SignalRules(Rules):
             {"type": "room", "clientMsgId": "c", "action": "create", "name": "W", "users": [{"userId": mike}]}
         )
         room = (await mary.take("accepted"))["room"]
-        member = await self.login(mike, features=["state", "events"])
+        member = await self.login(mike, features=["state", "events"], state=0)
         member.send({"type": "signal", "room": room, "name": "cursor"})
         got = await mary.take("signal")
         self.assertEqual(got, {"type": "signal", "userId": mike, "room": room, "name": "cursor"})
@@ -62,8 +62,8 @@ class SignalRules(Rules):
     async def test_visitor_and_agent(self) -> None:
         """A visitor names nobody, and is shown no name but its agent's; the agent sees the visitor."""
         agent_id = self.name("agent")
-        agent = await self.agent(agent_id, features=["state"])
-        visitor = await self.visitor(features=["state"])
+        agent = await self.agent(agent_id, features=["state"], state=0)
+        visitor = await self.visitor(features=["state"], state=0)
         visitor_id = visitor.connected["userId"]
         visitor.send({"msg": "hello", "clientMsgId": "c-1"})
         await visitor.take("accepted")
