@@ -93,6 +93,7 @@ def _embedded(reactor: Any, settings: Settings) -> Backends:
         rooms=store.rooms,
         aims=store.aims,
         states=store.states,
+        presence=store.aims,
         bus=None,
         complete=store.complete,
     )
@@ -147,14 +148,16 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         writer = ArchiveWriter(reactor, consumer, publisher, archive, queue_bytes=queue_bytes, batch=batch)
     audit = ArchiveAudit(reactor, archive, numbers, writer, unwritten)
     workers: list[Backend] = [audit] if writer is None else [writer, audit]
+    aims = RedisAims(inbox.calls)
     rooms = ClusterRooms(reactor, archive, RoomCopies(inbox.calls), room_options(settings))
     return Backends(
         inbox=inbox,
         queue=queue,
         archive=archive,
         rooms=rooms,
-        aims=RedisAims(inbox.calls),
         states=ClusterStates(reactor, archive, settings.auth.visitor_days),
+        aims=aims,
+        presence=aims,
         bus=bus,
         nodes=RedisNodeTable(reactor.callLater, inbox.command),
         workers=workers,

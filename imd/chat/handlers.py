@@ -12,6 +12,7 @@ from imd.chat.asking import ask_changes, ask_history, ask_messages
 from imd.chat.change_frames import change_message
 from imd.chat.peer import Peer
 from imd.chat.posting import post
+from imd.chat.presence_frames import watch
 from imd.chat.renewal import renew
 from imd.chat.room_frames import change_room, list_members, list_rooms
 from imd.chat.signal_frames import send_signal, tell_typing
@@ -29,7 +30,7 @@ from imd.protocol.requests import (
     RoomFrame,
     RoomsFrame,
 )
-from imd.protocol.state_frames import ReadFrame, SettingsFrame, SignalFrame, TypingFrame
+from imd.protocol.state_frames import ReadFrame, SettingsFrame, SignalFrame, TypingFrame, WatchFrame
 
 Handler = Callable[[Any, Any], None]
 
@@ -73,4 +74,5 @@ HANDLERS: Mapping[type, tuple[str, Handler]] = {
     SignalFrame: ("signal", send_signal),
     ReadFrame: ("read", set_marks),
     SettingsFrame: ("settings", set_settings),
+    WatchFrame: ("watch", watch),
 }

@@ -11,6 +11,7 @@ from imd.chat.changes import Changes
 from imd.chat.history import Historian
 from imd.chat.homecoming import Homecoming
 from imd.chat.live import Live
+from imd.chat.presence import Presence
 from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.session import Session
@@ -64,5 +65,6 @@ class Services:
     typing: TypingPace
     states: StateStore
     feeds: Feeds
+    presence: Presence
     homecoming: Homecoming | None = None
     """behind a gateway: moves users to their homes"""

@@ -139,6 +139,12 @@ class Rooms:
 
 
 @dataclass(frozen=True)
+class Presence:
+    visible: str = _key("staff", values.choice("staff", "all", "none"))
+    """who may see whether whom is online: staff sees staff, all see all, or none"""
+
+
+@dataclass(frozen=True)
 class Inbox:
     keep_days: float = _key(30.0, values.days())
     """how long an inbox is kept for a device that is away"""
@@ -217,6 +223,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     messages: Messages = field(default_factory=Messages)
     rooms: Rooms = field(default_factory=Rooms)
+    presence: Presence = field(default_factory=Presence)
     inbox: Inbox = field(default_factory=Inbox)
     redis: Redis = field(default_factory=Redis)
     rabbitmq: Rabbitmq = field(default_factory=Rabbitmq)

@@ -14,12 +14,9 @@ WATCH_SECONDS = 120
 class Seen(NamedTuple):
     """A user, as the registry has it."""
 
-    until_ms: int = 0
-    """when the last lease of a channel that may be seen ends; 0 if there is none"""
+    lasts_ms: int = 0
+    """how long the last lease of a channel that may be seen still lasts; 0: the user looks offline"""
     is_staff: bool = False
-
-    def is_online(self, now_ms: int) -> bool:
-        return self.until_ms > now_ms
 
 
 class PresenceStore(Protocol):
@@ -35,6 +32,9 @@ class PresenceStore(Protocol):
 
     def look(self, users: Sequence[str], address: str) -> Deferred[list[Seen]]:
         """See each of these users, and note for WATCH_SECONDS that the node at `address` watches them."""
+
+    def hidden(self, watcher: str, users: Sequence[str]) -> Deferred[Sequence[str]]:
+        """Of these users, those who block the watcher or whom the watcher blocks."""
 
     def registry_run(self) -> int:
         """Another number: the registry has forgotten channels, which register again by themselves."""

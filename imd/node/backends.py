@@ -13,6 +13,7 @@ from imd.contracts.backend import Backend
 from imd.contracts.bus import Bus
 from imd.contracts.inbox import Inbox
 from imd.contracts.level import LevelStore
+from imd.contracts.presence import PresenceStore
 from imd.contracts.rooms import RoomStore
 from imd.contracts.state import StateStore
 from imd.gateway.table import NodeTable
@@ -28,6 +29,7 @@ class Backends:
     rooms: RoomStore
     aims: AimStore
     states: StateStore
+    presence: PresenceStore
     bus: Bus | None
     nodes: NodeTable | None = None
     workers: Sequence[Backend] = ()

@@ -16,12 +16,14 @@ from imd.chat.connection import Connection
 from imd.chat.history import Historian
 from imd.chat.homecoming import Homecoming
 from imd.chat.live import Live
+from imd.chat.presence import BLOCKS, Presence
 from imd.chat.readers import Readers
 from imd.chat.room_changes import RoomChanges
 from imd.chat.room_sweep import RoomSweep
 from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
+from imd.chat.sightings import Sightings
 from imd.chat.signals import SIGNAL, TYPING, Signals
 from imd.chat.state_feed import Feeds
 from imd.chat.state_news import StateNews
@@ -102,6 +104,7 @@ class Parts:
         # A comparison asks MongoDB, which has more to do with each question than Redis.
         seconds = 4 * settings.inbox.reconcile_seconds
         self.state_upkeep = StateUpkeep(reactor, backends.states, self.feeds, backends.bus_problem, seconds)
+        self.presence = self._make_presence()
         self.gate = Gate(reactor.seconds, reactor.callLater)
         self.ids = MessageIds(clock)
         self.trace_switch = Switch(reactor, TRACE)
@@ -143,6 +146,18 @@ class Parts:
         for kind in (TYPING, SIGNAL):
             signals.take(kind, self.live.send_all)
         return signals
+
+    def _make_presence(self) -> Presence:
+        bus, store = self.backends.bus, self.backends.presence
+        address = bus.address if bus is not None else ""
+        sightings = Sightings(self._reactor, store, self.backends.bus_problem, address)
+        visible = self._settings.presence.visible
+        presence = Presence(self._reactor, sightings, store, self.live.send, visible)
+        store.listen_presence(lambda user, addresses: self.signals.look(addresses, user))
+        self.signals.take_looks(sightings.look_again)
+        self.signals.take(BLOCKS, presence.blocks_changed)
+        self.live.follow(presence)
+        return presence
 
     def _make_services(self, clock: ServerClock, sessions: dict[str, Session]) -> Services:
         reactor, settings, backends = self._reactor, self._settings, self.backends
@@ -189,6 +204,7 @@ class Parts:
             typing=self._typing,
             states=backends.states,
             feeds=self.feeds,
+            presence=self.presence,
             homecoming=self.homecoming,
         )
 

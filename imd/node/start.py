@@ -75,6 +75,7 @@ class Start:
         self._parts.upkeep.start()
         self._parts.state_upkeep.start()
         self._parts.room_sweep.start()
+        self._parts.presence.start()
         self._parts.readiness.start()
         await self._parts.membership.start()
         await self.listen()

@@ -48,6 +48,7 @@ class Stop:
         if parts.homecoming is not None:
             parts.homecoming.stop()
         parts.room_sweep.stop()
+        parts.presence.stop()
         parts.readiness.stop()
         archived = parts.handed_over.drained()
         await self._step("tell the archive who got visitors' messages", archived, self._half())

@@ -96,5 +96,6 @@ STATE_FRAMES: Mapping[str, type] = {
     "signal": SignalFrame,
     "read": ReadFrame,
     "settings": SettingsFrame,
+    "watch": WatchFrame,
 }
 """the types that a node handles; each has its handler in `imd.chat.handlers`"""

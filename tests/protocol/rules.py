@@ -14,6 +14,7 @@ from tests.protocol.delivery import DeliveryRules
 from tests.protocol.flow import FlowRules
 from tests.protocol.messages import MessageRules, ResendRules
 from tests.protocol.own_devices import OwnDeviceRules
+from tests.protocol.presence import PresenceRules
 from tests.protocol.questions import QuestionRules
 from tests.protocol.room_changes import RoomChangeRules
 from tests.protocol.rooms import RoomRules
@@ -43,6 +44,7 @@ PARTS = (
     QuestionRules,
     SignalRules,
     StateRules,
+    PresenceRules,
 )
 
 

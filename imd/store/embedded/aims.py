@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from imd.contracts.aim import Aim, Aimed, AimOutcome, TooMany
 from imd.contracts.inbox import Closed, NotAllowed, NotMember
@@ -75,7 +75,7 @@ class Aims:
             channels.watched[user] = now + 1000 * WATCH_SECONDS
             live = [one for one in channels.live_devices(user, now).values() if "h" not in one.flags]
             until = max((one.lease_end for one in live), default=0)
-            seen.append(Seen(until, any("t" in one.flags for one in live)))
+            seen.append(Seen(max(0, until - now), any("t" in one.flags for one in live)))
         return seen
 
 
@@ -106,6 +106,9 @@ class EmbeddedAims:
 
     def look(self, users: Sequence[str], address: str) -> Deferred[list[Seen]]:
         return self._do(lambda aims: aims.look(users))
+
+    def hidden(self, watcher: str, users: Sequence[str]) -> Deferred[Sequence[str]]:
+        return succeed(())
 
     def registry_run(self) -> int:
         # Channels and their connections end with the process.

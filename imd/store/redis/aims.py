@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from imd.contracts.aim import Aim, Aimed, AimOutcome, TooMany
@@ -32,7 +32,7 @@ class RedisAims:
         self._calls = calls
         self._aim = BatchedScript(calls, "aim", _read_aimed)
         self._channels = BatchedScript(calls, "channels", lambda reply: reply[0].split())
-        self._look = BatchedScript(calls, "look", lambda reply: Seen(1000 * reply[0], reply[1]))
+        self._look = BatchedScript(calls, "look", lambda reply: Seen(*reply))
 
     # AimStore
 
@@ -53,6 +53,9 @@ class RedisAims:
 
     def look(self, users: Sequence[str], address: str) -> Deferred[list[Seen]]:
         return _all([self._look(encode_id(user), address) for user in users])
+
+    def hidden(self, watcher: str, users: Sequence[str]) -> Deferred[Sequence[str]]:
+        return succeed(())
 
     def registry_run(self) -> int:
         return self._calls.redis.run

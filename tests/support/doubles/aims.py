@@ -25,6 +25,7 @@ class AimsDouble:
         self.seen: dict[str, Seen] = {}
         self.looked: list[Sequence[str]] = []
         self.run = 1
+        self.blocks: list[set[str]] = []
         self.changed: Callable[[str, Sequence[str]], None] = lambda user, addresses: None
 
     def _answer(self, result: Any) -> Deferred[Any]:
@@ -47,6 +48,9 @@ class AimsDouble:
     def look(self, users: Sequence[str], address: str) -> Deferred[list[Seen]]:
         self.looked.append(users)
         return self._answer([self.seen.get(user, Seen()) for user in users])
+
+    def hidden(self, watcher: str, users: Sequence[str]) -> Deferred[Sequence[str]]:
+        return self._answer([user for user in users if {watcher, user} in self.blocks])
 
     def registry_run(self) -> int:
         return self.run

@@ -102,6 +102,7 @@ class HotPath:
             rooms=RoomsDouble(),
             states=StatesDouble(),
             aims=AimsDouble(),
+            presence=AimsDouble(),
             bus=None,
         )
         settings = Settings(limits=Limits(messages_per_second=0))

@@ -16,11 +16,13 @@ from imd.chat.changes import Changes
 from imd.chat.connection import Connection
 from imd.chat.history import Historian
 from imd.chat.live import Live
+from imd.chat.presence import Presence
 from imd.chat.readers import Readers
 from imd.chat.room_changes import RoomChanges
 from imd.chat.router import Router
 from imd.chat.services import Services
 from imd.chat.session import Session
+from imd.chat.sightings import Sightings
 from imd.chat.signals import SIGNAL, TYPING, Signals
 from imd.chat.state_feed import Feeds
 from imd.chat.targets import Targets
@@ -150,6 +152,7 @@ class ConnectionTestCase(unittest.TestCase):
             typing=typing,
             states=self.states,
             feeds=feeds,
+            presence=self.make_presence(),
         )
 
     def make_signals(self, router: Router) -> Signals:
@@ -158,6 +161,16 @@ class ConnectionTestCase(unittest.TestCase):
             signals.take(kind, self.live.send_all)
         return signals
 
+    def make_presence(self) -> Presence:
+        self.sightings = Sightings(self.clock, self.aims, lambda: self.bus_problem, "")
+        presence = Presence(self.clock, self.sightings, self.aims, self.live.send, self.visible)
+        self.live.follow(presence)
+        presence.start()
+        self.addCleanup(presence.stop)
+        return presence
+
+    bus_problem: str | None = None
+    visible = "staff"
     messages = Messages()
     level = 2
 

@@ -59,6 +59,7 @@ PROTOCOL = {
     },
     "messages": {"edit_seconds": 86400, "recall_seconds": 86400},
     "rooms": {"customers_create": False},
+    "presence": {"visible": "staff"},
     "inbox": {
         "keep_days": 30,
         "max_messages": 10000,
