@@ -49,6 +49,7 @@ def decide(state: UserState, marks: Sequence[Mark], setting: Setting | None) -> 
                 changed[name] = after
         elif setting.receipts is not None:
             receipts = setting.receipts
+    changed = {name: entry for name, entry in changed.items() if entry != state.entries.get(name)}
     return _apply(state, changed, receipts, tuple(raised))
 
 

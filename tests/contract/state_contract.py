@@ -17,7 +17,7 @@ def message_id(n: int) -> str:
     return f"{n:028x}"
 
 
-class StateContract:
+class StateHarness:
     """`make_states` gives a started store of no state."""
 
     assertEqual: Any
@@ -62,6 +62,10 @@ class StateContract:
         """The mark of `other` that `user` is shown."""
         entry = (await self.all_of(user)).get(other if not is_visitor_id(user) else "")
         return entry.peer if entry is not None else ""
+
+
+class StateContract(StateHarness):
+    """Marks, receipts, settings, versions."""
 
     # marks
 

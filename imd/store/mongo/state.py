@@ -42,6 +42,8 @@ class Found(NamedTuple):
     """some entries have been moved to `im_mark`"""
     owed: bool = False
     """the user has shown receipts again, and not all peers have been told"""
+    moved: frozenset[str] = frozenset()
+    """entries of the state that are in `im_mark`, not in the document"""
 
 
 class Change(NamedTuple):
@@ -68,8 +70,10 @@ class Change(NamedTuple):
             if entry.v > old.version:
                 name = f"c.{conversation}"
                 fields = _fields(entry)
+                if entry.cleared:
+                    values["clears"] = True
                 present = old.entries.get(conversation)
-                if present is None or self.before.is_new:
+                if present is None or self.before.is_new or conversation in self.before.moved:
                     values[name] = fields
                     continue
                 before = _fields(present)
@@ -124,9 +128,14 @@ class StateDocuments:
             if conversation not in one.state.entries
         ]
         for user, entries in self._moved({"$in": missing}).items() if missing else ():
-            state = found[user].state
-            found[user] = found[user]._replace(state=replace(state, entries={**entries, **state.entries}))
+            state = replace(found[user].state, entries={**entries, **found[user].state.entries})
+            found[user] = found[user]._replace(state=state, moved=frozenset(entries))
         return found
+
+    def with_cleared(self, user: str) -> Found | None:
+        """The whole state of a user who has cleared messages of a conversation; None for others."""
+        document = self._states.find_one({"_id": user, "clears": True})
+        return _found(document) if document is not None else None
 
     def exactly(self, user: str) -> Found:
         """The whole state as it is, whichever server was voted out meanwhile."""

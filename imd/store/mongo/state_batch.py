@@ -105,7 +105,9 @@ class Batch:
 
     def cleared(self, user: str) -> dict[str, str]:
         """As `StateStore.cleared`."""
-        found = self._documents.whole([user])[user]
+        found = self._documents.with_cleared(user)
+        if found is None:
+            return {}
         moved = self._documents.moved(user) if found.old else {}
         entries = {**moved, **found.state.entries}
         return {name: entry.cleared for name, entry in entries.items() if entry.cleared}
@@ -234,7 +236,10 @@ def _changed(before: Mapping[str, UserState], after: Mapping[str, UserState]) ->
 
 
 def _written(found: Found, state: UserState) -> Found:
-    return found if state is found.state else found._replace(state=state, is_new=False)
+    if state is found.state:
+        return found
+    changed = {name for name, entry in state.entries.items() if entry.v > found.state.version}
+    return found._replace(state=state, is_new=False, moved=found.moved - changed)
 
 
 def _shows_again(before: UserState, after: UserState) -> bool:
