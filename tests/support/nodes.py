@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import sysconfig
 import urllib.error
@@ -15,8 +16,11 @@ from urllib.parse import urlencode
 
 from twisted.internet.endpoints import quoteStringArgument
 
-from tests.support.servers import HOST, Server, free_port
+from tests.support.servers import HOST, Server, free_port, shared
+from tests.support.servers.forked import template
+from tests.support.servers.process import Process
 
+TWISTD = Path(sysconfig.get_path("scripts"), "twistd")
 Ini = Mapping[str, Mapping[str, object]]
 
 
@@ -111,6 +115,14 @@ class NodeServer(Server):
             lines += [f"{key} = {value}" for key, value in keys.items()]
         (self.folder / "node.ini").write_text("\n".join(lines) + "\n")
 
+    def _spawn(self) -> Process:
+        """Forked from a process that has imported imd, unless the node is started in some other way."""
+        command, env = self._command(), self._environment() or dict(os.environ)
+        if command[0] != TWISTD or "LD_PRELOAD" in env:
+            return super()._spawn()
+        return template(env.get("PYTHONPATH", ""), shared().folder / "template.log").fork(
+            command, self.log, env, self.folder
+        )
+
     def _command(self) -> list[str | Path]:
-        twistd = Path(sysconfig.get_path("scripts"), "twistd")
-        return [twistd, "-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]
+        return [TWISTD, "-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from tests.support.servers.errors import ServerError
 
@@ -43,11 +44,15 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
 def spawn(
-    command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str | Path],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    keep: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process in a group of its own that is killed when this process ends.
 
-    Its output is appended to `log`.
+    Its output is appended to `log`. `keep`: open files that it inherits.
     """
     with log.open("ab") as output:
         # To the kernel the parent is a thread; this one lives as long as the process does.
@@ -61,10 +66,23 @@ def spawn(
             cwd=cwd,
             start_new_session=True,
             preexec_fn=_die_with_parent,
+            pass_fds=keep,
         ).result()
 
 
-def end_group(process: subprocess.Popen[bytes], signum: int, seconds: float) -> None:
+class Process(Protocol):
+    """The part of `subprocess.Popen` that tests use."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, signum: int, /) -> None: ...
+
+
+def end_group(process: Process, signum: int, seconds: float) -> None:
     """Send `signum` to the process, then SIGKILL to its whole group when it is gone or `seconds` are over."""
     if process.poll() is None:
         process.send_signal(signum)
