@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from imd.gateway.nodes import Row
 from tests.support.servers import free_port
+from tests.support.servers.process import pauses
 from tests.tools.drill.proxy import Proxy
 
 
@@ -29,13 +30,13 @@ def row(name: str = "n1", port: int = 9000, http_port: int = 8080, **others: obj
     return Row(**{**fields, **others})  # type: ignore[arg-type]
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 90.0) -> None:
     """Block until `condition` is true; fails the test when it still is not after `seconds`."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, pauses()
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.02)
+        time.sleep(next(pause))
 
 
 class ProxyThread:

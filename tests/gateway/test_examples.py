@@ -184,7 +184,7 @@ class Nginx(Server):
 
 
 class NginxTests(unittest.TestCase):
-    timeout = 120
+    timeout = 300
 
     def start(self) -> Nginx:
         """A node, a second one that does not run, and nginx in front of them. Blocking."""

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -20,13 +20,21 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def pauses() -> Iterator[float]:
+    """Seconds from look to look: few at first, more later. To look is what costs while nothing happens."""
+    seconds = 0.02
+    while True:
+        yield seconds
+        seconds = min(seconds * 1.2, 0.25)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Block until `condition` is true. Raises ServerError when it still is not after `seconds`."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, pauses()
     while not condition():
         if time.monotonic() > end:
             raise ServerError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.02)
+        time.sleep(next(pause))
 
 
 def program(name: str, how: str) -> str:

@@ -19,7 +19,7 @@ from imd.ops.pages import FOLDER, client_settings, read_files
 
 
 class HttpTests(unittest.TestCase):
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.problems: dict[str, str] = {}

@@ -28,7 +28,7 @@ def now(transport: Any, data: bytes) -> None:
 
 
 class OutgoingTests(unittest.TestCase):
-    timeout = 30
+    timeout = 300
 
     async def connected(self) -> tuple[Any, socket.socket]:
         """A Twisted transport, and the blocking socket at its other end."""
