@@ -25,12 +25,11 @@ LONGEST = 1 << 20
 
 def import_all() -> None:
     """Everything that a node may import, but the reactor and modules that need it: it has open files."""
-    for name in ("twisted.scripts.twistd", "twisted.internet.epollreactor", "imd.tap", "imd.store"):
+    for name in ("twisted.scripts.twistd", "twisted.internet.epollreactor", "imd.tap"):
         importlib.import_module(name)
     # To import the reactor is an ImportError now.
     sys.modules[REACTOR] = None  # type: ignore[assignment]
-    store = sys.modules["imd.store"]
-    for module in pkgutil.walk_packages(store.__path__, "imd.store."):
+    for module in pkgutil.walk_packages(sys.modules["imd"].__path__, "imd."):
         with contextlib.suppress(ImportError):
             importlib.import_module(module.name)
     del sys.modules[REACTOR]
