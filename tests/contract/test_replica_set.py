@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +29,7 @@ class ReplicaSetTests(ClusterRoomsHarness, RoomHarness):
     timeout = 240
 
     async def make_rooms(self, options: RoomOptions) -> RoomStore:
-        self.members = MongoReplicaSet(os.path.abspath(self.mktemp()), 2)
+        self.members = MongoReplicaSet(self.mktemp(), 2)
         self.addCleanup(self.members.kill)
         await deferToThread(self.members.start)
         self.archive = MongoArchive(reactor, self.members.url)

@@ -63,9 +63,8 @@ class MongoReplicaSet:
     name = "rs"
 
     def __init__(self, folder: str | Path, members: int) -> None:
-        self.members = [
-            MongoServer(Path(folder, str(number)), replica_set=self.name) for number in range(members)
-        ]
+        whole = Path(folder).absolute()
+        self.members = [MongoServer(whole / str(n), replica_set=self.name) for n in range(members)]
 
     @property
     def url(self) -> str:

@@ -98,9 +98,8 @@ def no_sweep(seams: Seams) -> None:
     from imd.chat.room_changes import RoomChanges
 
     def make(_: Callable[..., Any], did: Did) -> Callable[..., Any]:
-        async def never(self: RoomChanges) -> int:
+        async def never(self: RoomChanges) -> None:
             did()
-            return 0
 
         return never
 
