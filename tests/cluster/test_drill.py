@@ -54,11 +54,11 @@ class DrillTests(unittest.TestCase):
     async def test_redis_fails_over_and_back(self) -> None:
         """Under load, with two primaries for a moment: whatever is lost, devices are told."""
         seed = str(random.randrange(10**6))
-        for fault in ("redis-failback", "redis-failover"):
-            plan = Plan(fault, [fault], False, seconds=2, seed=seed, clients=20, hint_seconds=20)
-            outcome = await self.drill(plan)
-            self.assertTrue(outcome.passed, self.report)
-            self.assertGreater(len(outcome.history.messages), 50, self.report)
+        fault = "redis-failover"
+        plan = Plan(fault, [fault], False, seconds=2, seed=seed, clients=20, hint_seconds=20)
+        outcome = await self.drill(plan)
+        self.assertTrue(outcome.passed, self.report)
+        self.assertGreater(len(outcome.history.messages), 50, self.report)
 
     async def test_behind_a_gateway(self) -> None:
         """Clients come through HAProxy, one node of three searches: faults of the gateway, and nodes' own."""
