@@ -33,7 +33,7 @@ def proof() -> Proof:
 class BuildTests(unittest.TestCase):
     """Each finds the kind of violation that it is named for, and the same faults unbroken find none."""
 
-    timeout = 600
+    timeout = 1800
 
     async def found_out(self, name: str) -> None:
         """`name`: one build, or several that share a cluster."""

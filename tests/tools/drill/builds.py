@@ -59,7 +59,7 @@ def short_plan(under: str, seed: str = "1", seconds: float = 3.0) -> Plan:
         clients=20,
         rate=6.0,
         nodes=2,
-        hint_seconds=30,
+        hint_seconds=60,
     )
 
 
