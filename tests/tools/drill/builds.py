@@ -20,6 +20,7 @@ from tests.support.servers import ServerError
 from tests.tools.drill.broken import BUILDS, check
 from tests.tools.drill.cluster import Backends
 from tests.tools.drill.drill import LOSING, Outcome, Plan, run
+from tests.tools.drill.faults import FAULTS
 from tests.tools.drill.report import as_text
 from tests.tools.drill.seams import Gone
 
@@ -105,7 +106,8 @@ def told(name: str, outcome: Outcome) -> str:
 class Proof:
     """Runs builds on servers that they share.
 
-    Two unbroken runs serve all builds: one with the faults after which Redis lacks data, one with the others.
+    Three unbroken runs serve all builds: one with the faults after which Redis lacks data, one with those
+    that need short leases, which a busy node may lose, and one with all others.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class Proof:
         self._backends = backends
         self._say = say
         self._names = names
-        self._clean: dict[bool, list[str]] = {}
+        self._clean: dict[tuple[bool, bool], list[str]] = {}
 
     def prove(self, name: str, plan: Plan) -> list[str]:
         """The objections; none when the build is found out, and its faults without it leave no trace.
@@ -123,10 +125,10 @@ class Proof:
         """
         for one in name.split("+"):
             check(one)
-        loses = not LOSING.isdisjoint(plan.faults)
-        if loses not in self._clean:
-            self._clean[loses] = self._unbroken(plan, loses)
-        clean = self._clean[loses]
+        kind = _kind_of(plan.faults)
+        if kind not in self._clean:
+            self._clean[kind] = self._unbroken(plan)
+        clean = self._clean[kind]
         for attempt in range(1, TRIES + 1):
             if attempt > 1:
                 plan = dataclasses.replace(plan, seed=f"{plan.seed}.{attempt}", seconds=2 * plan.seconds)
@@ -140,10 +142,11 @@ class Proof:
             self._say(as_text(outcome))
         return wrong
 
-    def _unbroken(self, plan: Plan, loses: bool) -> list[str]:
+    def _unbroken(self, plan: Plan) -> list[str]:
         """The objections to a run like that of the plan, with the faults of all builds that it stands for."""
-        faults = dict.fromkeys(fault for name in self._names for fault in under(name).split(","))
-        chosen = [fault for fault in faults if (fault in LOSING) == loses]
+        unders = dict.fromkeys(under(name) for name in grouped(self._names))
+        alike = [one.split(",") for one in unders if _kind_of(one.split(",")) == _kind_of(plan.faults)]
+        chosen = list(dict.fromkeys(fault for faults in alike for fault in faults))
         plan = dataclasses.replace(plan, name=",".join(chosen), faults=chosen)
         began = time.monotonic()
         outcome = self._run(plan)
@@ -163,6 +166,11 @@ class Proof:
         for server in self._backends.all:
             server.start()
         return outcome
+
+
+def _kind_of(faults: Sequence[str]) -> tuple[bool, bool]:
+    """Whether Redis loses data, and whether leases are short."""
+    return not LOSING.isdisjoint(faults), any(FAULTS[name].short_lease for name in faults)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from tests.tools.drill.probe import Probe
 from tests.tools.drill.ways import Ways
 from tests.tools.drill.world import World
 
-SHORT_LEASE_SECONDS = 6
+SHORT_LEASE_SECONDS = 10
 LEASE_SECONDS = 45
 # Deadlines for a very busy machine: they cost nothing when all is well.
 READY_SECONDS = 180
