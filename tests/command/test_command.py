@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -113,6 +114,21 @@ class TokenTests(unittest.TestCase):
         self.patch(os, "environ", {**os.environ, "IMD_SECRET": SECRET})
         code, said = here("token", "--user", "a", "--config", config, "--json")
         self.assertEqual((code, json.loads(said)["claims"]["sub"]), (0, "a"))
+
+
+class ImportTests(unittest.TestCase):
+    def test_only_what_is_asked_for(self) -> None:
+        """A subcommand does not wait for the imports of the others; the help names them all."""
+        program = (
+            "import sys\nfrom imd.command import main\n"
+            "try: main(sys.argv[1:])\n"
+            "finally: print('imported:', 'imd.command.upgrade' in sys.modules)"
+        )
+        for words, imported in ((["token", "--help"], False), (["--help"], True)):
+            done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"imported: {imported}", done.stdout)
+            self.assertEqual("doctor" in done.stdout, imported)
 
 
 class CheckTests(unittest.TestCase):
