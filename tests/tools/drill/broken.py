@@ -294,7 +294,7 @@ BUILDS = {
         "takes MongoDB's troubles for the documents' fault",
         "mongo-errors",
         "dead",
-        _UNARCHIVED | _NEVER | {"shown", "view", "changes"},
+        _UNARCHIVED | _NEVER | {"shown", "view", "changes", "recalled text"},
         _gives_up,
     ),
     **EVENT_BUILDS,

@@ -47,7 +47,7 @@ KINDS = {
     "versions": "versions of a room are missing, made twice, or out of order in an inbox",
     "answered anew": "a frame sent again was judged again although it had been done",
     "shown": "a message is shown otherwise than its edits, recalls and reactions make it",
-    "recalled text": "the text of a recalled message is still in the archive",
+    "recalled text": "the text of a recalled message is still in the archive, or a dead letter",
     "view": "a device's view, built from its frames, is not what its user reads",
     "changes": "`changes` lacks an event, gives one twice, or one that is not the user's",
     "room": "a room's members, roles or rules are not those that its changes make",

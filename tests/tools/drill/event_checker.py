@@ -170,6 +170,13 @@ class EventCheck:
             is_recalled = event.of in wanted and wanted[event.of].is_recalled
             if is_recalled and event.kind == "edit" and event.body.get("msg"):
                 self._note("recalled text", f"the edit {event.key} of {self.model.key_of[event.of]}")
+        for key in self.history.dead:
+            message = self.history.messages.get(key)
+            if message is None or not message.text:
+                continue
+            for of in {message.of} if message.of else self.model.ids[key]:
+                if of in wanted and wanted[of].is_recalled:
+                    self._note("recalled text", f"{key} among the dead letters")
 
     def _page(self, user: str, entries: Iterable[Frame], wanted: Mapping[str, Shown]) -> None:
         for entry in entries:

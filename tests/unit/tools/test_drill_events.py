@@ -306,6 +306,10 @@ class EventTests(unittest.TestCase):
         history = self.story.history
         history.events = [one._replace(body={**one.body, "msg": ""}) for one in history.events]
         self.assert_found()
+        history.dead = ["b"]
+        self.assert_found("dead", "recalled text")
+        history.dead = ["e"]
+        self.assert_found("dead")
 
     def test_changes(self) -> None:
         """`changes` lacks an event, or has one twice."""
