@@ -19,7 +19,7 @@ from tests.support.nodes import NodeServer
 from tests.support.servers import HOST, ServerError
 
 TESTS = Path(__file__).parents[1] / "js"
-SECONDS = 300
+SECONDS = 900
 
 
 def find_node() -> str | None:
@@ -107,7 +107,7 @@ class JavaScriptClientTests(unittest.TestCase):
         self.addCleanup(deferToThread, control.close)
         # A file that failed may leave clients running: do not wait for it. Another test checks that nothing
         # runs after stop().
-        options = ["--test-concurrency=4", "--test-timeout=150000", "--test-force-exit"]
+        options = ["--test-concurrency=4", "--test-timeout=400000", "--test-force-exit"]
         done = await deferToThread(
             subprocess.run,
             [node, "--test", *options, *sorted(TESTS.glob("*.test.mjs"))],
