@@ -36,13 +36,16 @@ def find_node() -> str | None:
 class Control:
     """An http server for the tests in JavaScript.
 
-    POST /new with an INI file's sections starts a node; /<name>/<start|stop|kill|pause|resume> acts on it.
+    POST /new with an INI file's sections starts a node; /<name>/<start|stop|kill|pause|resume> acts on it;
+    /shared starts a node without settings, once.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.nodes: dict[str, NodeServer] = {}
         self._lock = threading.Lock()
+        self._shared: dict[str, str] = {}
+        self._sharing = threading.Lock()
         control = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -73,6 +76,10 @@ class Control:
                 node = self.nodes[name] = NodeServer(self.folder / name, body)
             node.start()
             return {"name": name, "url": node.url}
+        if path == "shared":
+            with self._sharing:
+                self._shared = self._shared or self.act("new", {})
+                return self._shared
         name, _, action = path.partition("/")
         node = self.nodes[name]
         actions = {
