@@ -73,7 +73,7 @@ class FailoverTests(Rules, unittest.TestCase):
     async def both_are_told(self) -> None:
         """And nothing accepted since is missed; whatever was lost is in the history."""
         ids = set(await self.say_to_both(5))
-        reset = await self.here.take("reset", 30)
+        reset = await self.here.take("reset")
         self.assertNotEqual(reset["epoch"], self.here.connected["epoch"])
         user, epoch = self.away.connected["userId"], self.away.connected["epoch"]
         back = await self.login(user, url=self.nodes_[-1].url, ack=True, cursor={"epoch": epoch, "seq": 10})
@@ -166,11 +166,11 @@ class FailoverTests(Rules, unittest.TestCase):
         self.r2.lead()
         new.lead_to(self.r2)
         new.cut()
-        first = await bob.take("reset", 30)
+        first = await bob.take("reset")
         lost = await alice.say(bob.connected["userId"], "to the old one")
         old.lead_to(self.r2)
         old.cut()
-        second = await bob.take("reset", 30)
+        second = await bob.take("reset")
         self.assertNotEqual(second["epoch"], first["epoch"])
         found = await self.archived(bob, 1, all=True)
         self.assertEqual(found[0]["id"], lost["id"])

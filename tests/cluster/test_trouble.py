@@ -353,7 +353,7 @@ class TroubleTests(Rules, unittest.TestCase):
             await sender.say(to, str(number))
         self.assertEqual([message["msg"] for message in await bob.messages(10)], [str(n) for n in range(10)])
         bob.send({"type": "history", "ref": "h", "all": True})
-        error = await bob.take("error", 30)
+        error = await bob.take("error")
         self.assertEqual((error["code"], error["ref"], error["temporary"]), ("unavailable", "h", True))
         await deferToThread(mongo.start)
 

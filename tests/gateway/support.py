@@ -48,7 +48,7 @@ class ProxyThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._proxy.start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._proxy.start(), self._loop).result(60)
 
     def cut(self) -> None:
         self._call(self._proxy.cut)
@@ -60,12 +60,12 @@ class ProxyThread:
         self._call(self._proxy.mend)
 
     def end(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._proxy.stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._proxy.stop(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def _call(self, function: Callable[[], None]) -> None:
         done = threading.Event()
         self._loop.call_soon_threadsafe(lambda: (function(), done.set()))
-        assert done.wait(10)
+        assert done.wait(60)

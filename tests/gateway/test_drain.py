@@ -167,7 +167,7 @@ class NothingLostTests(DrainCase):
         reading = asyncio.ensure_future(read())
         leaving = asyncio.get_running_loop().run_in_executor(None, leave, one)
         rounds = itertools.count()
-        end = asyncio.get_running_loop().time() + 60
+        end = asyncio.get_running_loop().time() + 120
         # Some more after all have moved.
         after = 0
         while after < ROUNDS_AFTER:

@@ -167,7 +167,7 @@ class Nginx(Server):
 
     def get(self, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPSConnection(
-            HOST, self.port, timeout=10, context=ssl._create_unverified_context()
+            HOST, self.port, timeout=60, context=ssl._create_unverified_context()
         )
         try:
             connection.request("GET", path)

@@ -27,9 +27,9 @@ Ini = Mapping[str, Mapping[str, object]]
 def ask_control(path: Path | str, method: str, where: str = "/trace", **form: object) -> tuple[int, Any]:
     """Status and content of an answer of the operator's socket."""
     with socket.socket(socket.AF_UNIX) as wire:
-        wire.settimeout(20)
+        wire.settimeout(60)
         wire.connect(str(path))
-        connection = http.client.HTTPConnection("imd", timeout=20)
+        connection = http.client.HTTPConnection("imd", timeout=60)
         connection.sock = wire
         headers = {"content-type": "application/x-www-form-urlencoded"} if form else {}
         connection.request(method, where, urlencode(form, doseq=True) if form else None, headers)
@@ -40,7 +40,7 @@ def ask_control(path: Path | str, method: str, where: str = "/trace", **form: ob
 class NodeServer(Server):
     """One node. `ini` maps sections to keys and values; ports are chosen here."""
 
-    start_seconds = 60.0
+    start_seconds = 120.0
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class NodeServer(Server):
     def http(self, path: str) -> tuple[int, str]:
         """Status and body of the operator's port."""
         try:
-            with urllib.request.urlopen(self.http_url + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.http_url + path, timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

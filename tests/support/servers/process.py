@@ -98,7 +98,7 @@ def end_group(process: Process, signum: int, seconds: float) -> None:
             process.wait(seconds)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
 
 
 def tail(log: Path, lines: int = 20) -> str:

@@ -17,8 +17,8 @@ class Server:
     """A server in a folder of its own, the leader of its own process group."""
 
     name = "server"
-    start_seconds = 30.0
-    stop_seconds = 20.0
+    start_seconds = 90.0
+    stop_seconds = 60.0
 
     def __init__(self, folder: str | Path, port: int | None = None) -> None:
         self.folder = Path(folder)
