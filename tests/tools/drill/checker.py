@@ -276,8 +276,9 @@ class _Check:
                     kind = self._strange(user, message)
                     self._note(kind, f"{user}/{device}: {event.key} {event.message_id}")
                     continue
-                if event.text != message.text or event.sender != message.sender:
-                    self._note("content", f"{user}/{device}: {event.key}: {event.sender}: {event.text}")
+                seen = (event.sender, event.text, event.extras)
+                if seen != (message.sender, message.text, message.extras):
+                    self._note("content", f"{user}/{device}: {event.key}: {seen}, not {message.extras}")
                 if event.key in ids:
                     if ids[event.key] != event.message_id and not self._lost_after(
                         self.first_sent[event.key][1]
