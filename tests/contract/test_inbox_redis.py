@@ -403,14 +403,15 @@ class RedisFaultTests(RedisHarness):
         """Redis turns all members of an inbox at once: a thousand inboxes would turn in the same call."""
         inbox = await self.make()
         users = [f"u{i}" for i in range(64)]
+        keys = [f"imd:{{{user}}}:inbox" for user in users]
         turned = []
         for _ in range(13):
             await inbox.accept([submission("a", users) for _ in range(10)])
-            kinds = [await self.redis.command("OBJECT", "ENCODING", f"imd:{{{user}}}:inbox") for user in users]
+            kinds = [await self.redis.command("OBJECT", "ENCODING", key) for key in keys]
             turned.append(sum(kind == b"skiplist" for kind in kinds))
         self.assertEqual(turned, [0] * 6 + [7, 17, 27, 37, 47, 57, 64])
-        for user in ("u0", "u31", "u63"):
-            scores = (await self.redis.command("ZRANGE", f"imd:{{{user}}}:inbox", 0, -1, "WITHSCORES"))[1::2]
+        for key in keys:
+            scores = (await self.redis.command("ZRANGE", key, 0, -1, "WITHSCORES"))[1::2]
             self.assertEqual([int(score) for score in scores], list(range(1, 131)))
 
     async def test_message_to_many_is_kept_once(self) -> None:
