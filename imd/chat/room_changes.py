@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,6 +17,12 @@ from imd.contracts.rooms import Action, RoomStore, Unchanged
 from imd.observe.seldom import Seldom
 from imd.protocol import frames
 from imd.protocol.errors import INVALID_MESSAGE, Refused, Unavailable
+
+LATE_MS = 15_000
+"""MongoDB may make a change for so long after its node gave up on it"""
+APART_MS = 100
+OLD_MS = 2_000
+"""an older event was left by somebody else, or by a try that failed"""
 
 
 class RoomChanges:
@@ -35,6 +42,11 @@ class RoomChanges:
         self._queue = queue
         self._stamp = stamp
         self._seldom = Seldom(self.log)
+        self._under_way: dict[object, int] = {}
+        """changes: when each was begun, ms"""
+        self._given_up: deque[int] = deque()
+        """when changes were begun that have failed, some at least"""
+        self._to_settle: list[tuple[str, Sequence[int]]] = []
 
     async def make(self, origin: Any, action: Action) -> Entry:
         """The answer to `origin`. Raises Refused, Unavailable."""
@@ -44,7 +56,40 @@ class RoomChanges:
         sent = await self._inbox.sent_before(action.user, action.device, action.client_msg_id)
         if sent is not None and sent.checksum != action.checksum:
             raise Refused(INVALID_MESSAGE, "the clientMsgId was used for another message")
-        outcome = await self._rooms.change(action, self._stamp)
+        change = object()
+
+        def stamp() -> tuple[str, int]:
+            made = self._stamp()
+            self._under_way.setdefault(change, made[1])
+            return made
+
+        try:
+            entry = await self._make(origin, action, stamp, change)
+        except Refused:
+            raise
+        except BaseException:
+            if change in self._under_way:
+                self._give_up(self._under_way[change])
+            raise
+        finally:
+            self._under_way.pop(change, None)
+        return entry
+
+    def oldest_ms(self, now_ms: int) -> int | None:
+        """When the oldest change was begun that may yet be made or published; None if there is none."""
+        while self._given_up and self._given_up[0] < now_ms - LATE_MS:
+            self._given_up.popleft()
+        return min([*self._under_way.values(), *self._given_up], default=None)
+
+    def _give_up(self, begun_ms: int) -> None:
+        if not self._given_up or begun_ms - self._given_up[-1] > APART_MS:
+            self._given_up.append(begun_ms)
+            self.oldest_ms(begun_ms)
+
+    async def _make(
+        self, origin: Any, action: Action, stamp: Callable[[], tuple[str, int]], change: object
+    ) -> Entry:
+        outcome = await self._rooms.change(action, stamp)
         if isinstance(outcome, Refused):
             raise outcome
         client_msg_id = action.client_msg_id
@@ -52,8 +97,10 @@ class RoomChanges:
             return Answer(origin, client_msg_id, frames.unchanged(client_msg_id))
         if outcome.bodies:
             await self._queue.publish(outcome.bodies)
-        if outcome.settle:
+        if outcome.settle and outcome.send_time > self._under_way.get(change, 0) - OLD_MS:
             self.settle(outcome.room, outcome.settle)
+        elif outcome.settle:
+            self._to_settle.append((outcome.room, outcome.settle))
         room, version = outcome.room, outcome.version
         payload = frames.accepted_in_room(client_msg_id, outcome.event_id, outcome.send_time, room, version)
         return Answer(origin, client_msg_id, payload)
@@ -62,13 +109,18 @@ class RoomChanges:
         """Note that events are archived. If that fails, they are archived once more, later."""
         return self._rooms.settle(room, versions).addErrback(self._not_settled)
 
-    async def finish_leftovers(self) -> int:
-        """Archive events whose makers are gone; gives the number of their rooms. Raises Unavailable."""
-        leftovers = await self._rooms.leftovers()
-        for left in leftovers:
+    async def finish_leftovers(self) -> None:
+        """Archive events whose makers are gone. Raises Unavailable.
+
+        They are settled by the next call: until all nodes have heard that this one has batches that old, the
+        outbox has to show that not all is archived.
+        """
+        to_settle, self._to_settle = self._to_settle, []
+        for room, versions in to_settle:
+            await self.settle(room, versions)
+        for left in await self._rooms.leftovers():
             await self._queue.publish(left.bodies)
-            await self.settle(left.room, left.settle)
-        return len(leftovers)
+            self._to_settle.append((left.room, left.settle))
 
     def _not_settled(self, failure: Failure) -> None:
         if failure.check(Unavailable) is None:

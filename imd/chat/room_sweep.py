@@ -19,7 +19,7 @@ SWEEP_SECONDS = 5.0
 
 
 class RoomSweep:
-    """Looks about every SWEEP_SECONDS; at once again after a look that found something."""
+    """Looks about every SWEEP_SECONDS, at least that long after a look."""
 
     log = Logger()
 
@@ -28,7 +28,7 @@ class RoomSweep:
         self._call_later = call_later
         self._seldom = Seldom(self.log)
         self._next: Cancellable | None = None
-        self._looking: Deferred[int] | None = None
+        self._looking: Deferred[None] | None = None
         self._stopped = False
 
     def start(self) -> None:
@@ -51,7 +51,4 @@ class RoomSweep:
         if isinstance(result, Failure) and result.check(Unavailable, CancelledError) is None:
             self._seldom.failure("rooms' events could not be finished", result)
         if not self._stopped:
-            again = isinstance(result, int) and result > 0
-            self._next = self._call_later(
-                0.1 if again else SWEEP_SECONDS * random.uniform(0.5, 1.5), self._look
-            )
+            self._next = self._call_later(SWEEP_SECONDS * random.uniform(1.0, 1.5), self._look)

@@ -41,14 +41,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
-def make_parser() -> Parser:
+def make_parser(names: Sequence[str] = SUBCOMMANDS) -> Parser:
+    """A parser of these subcommands; it imports their modules."""
     plain = argparse.RawDescriptionHelpFormatter
     parser = Parser(
         prog="imd", description="Talks to a node, and looks after one.", epilog=EPILOG, formatter_class=plain
     )
     parser.add_argument("--version", action="version", version=f"imd {imd.__version__}")
     commands = parser.add_subparsers(metavar="SUBCOMMAND", required=True, parser_class=Parser)
-    for name in SUBCOMMANDS:
+    for name in names:
         module = importlib.import_module(f"imd.command.{name}")
         summary, _, details = (module.__doc__ or "").partition("\n\n")
         command = commands.add_parser(
@@ -66,7 +67,10 @@ def make_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
-    options: Any = make_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # Each subcommand imports much: the others only where the help or a complaint lists them.
+    known = words[:1] if words[:1] and words[0] in SUBCOMMANDS else SUBCOMMANDS
+    options: Any = make_parser(known).parse_args(words)
     output = Output(options.json)
     try:
         return int(options.run(options, output))

@@ -219,6 +219,9 @@ class RoomStore(Backend, Protocol):
     def leftovers(self) -> Deferred[list[Leftover]]:
         """Place events that are older than 10 seconds and not settled: those of some rooms."""
 
+    def oldest_event_ms(self) -> Deferred[int | None]:
+        """When the oldest event that is not settled was made; None if all are."""
+
     def is_warm(self, room: str) -> bool:
         """False: `warm` has to be called before a message is submitted to the room."""
 

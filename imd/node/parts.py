@@ -213,7 +213,19 @@ class Parts:
         progress = self.backends.progress
         if progress is None:
             return None
-        return Completeness(clock, self.membership.rows, progress, self.acceptor.oldest_ms)
+        oldest_event_ms = self.backends.rooms.oldest_event_ms
+        return Completeness(
+            clock,
+            self.membership.rows,
+            progress,
+            lambda: self._unanswered_ms(clock.now_ms()),
+            oldest_event_ms,
+        )
+
+    def _unanswered_ms(self, now_ms: int) -> int | None:
+        """When the oldest message, event or change of a room was begun that is not answered."""
+        oldest = (self.acceptor.oldest_ms(), self.room_changes.oldest_ms(now_ms))
+        return min((one for one in oldest if one is not None), default=None)
 
     def _complete(self) -> Deferred[str]:
         if self.backends.complete is not None:

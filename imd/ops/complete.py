@@ -1,7 +1,8 @@
 """The id up to which everything that was accepted is archived, on all nodes.
 
 Each node tells in its row of the table of nodes up to when it vouches for all that it took: until an id of
-its own is answered, and its batch is written by the ledger. The lowest word of all counts.
+its own is answered, and its batch is written by the ledger. The lowest word of all counts, and the oldest
+event of a room that is in MongoDB but not known to be archived.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ class Completeness:
         rows: Callable[[], Mapping[str, Row]],
         progress: Progress,
         unanswered: Callable[[], int | None],
+        oldest_event_ms: Callable[[], Deferred[int | None]],
     ) -> None:
-        """`rows`: the last table that could be acted upon."""
+        """`rows`: the last table that could be acted upon; `oldest_event_ms`: that of RoomStore."""
         self._clock = clock
         self._rows = rows
         self._progress = progress
         self._unanswered = unanswered
+        self._oldest_event_ms = oldest_event_ms
         self._words: dict[str, int] = {}
         """node → its last word; nodes by the names that `progress` gives"""
         self._gone: dict[str, float] = {}
@@ -56,14 +59,15 @@ class Completeness:
     # from the historian
 
     def complete(self) -> Deferred[str]:
-        """The id; NOTHING while nothing is known."""
+        """The id; NOTHING while nothing is known. Fails with Unavailable."""
         present = self._look()
         now = self._clock.monotonic()
         words = list(present.values())
         words += [self._words[name] for name, since in self._gone.items() if now - since < HOLD_SECONDS]
         if not present or (lowest := min(words) - MARGIN_MS) <= 0:
             return succeed(NOTHING)
-        return succeed(f"{lowest:012x}{'0' * 16}")
+        # Asked after the words are known: an event that no node vouches against any more is there by then.
+        return self._oldest_event_ms().addCallback(_id_below, lowest)
 
     def _look(self) -> dict[str, int]:
         """The words of the nodes in the table. The words of those that leave it are remembered."""
@@ -75,3 +79,9 @@ class Completeness:
         for name in [name for name, since in self._gone.items() if now - since > FORGET_SECONDS]:
             del self._gone[name], self._words[name]
         return present
+
+
+def _id_below(oldest_event: int | None, lowest: int) -> str:
+    if oldest_event is not None:
+        lowest = min(lowest, oldest_event)
+    return f"{lowest:012x}{'0' * 16}"

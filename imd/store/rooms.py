@@ -152,6 +152,9 @@ class ClusterRooms:
                 found.append(Leftover(room, bodies, [entry.version for entry in old]))
         return found
 
+    def oldest_event_ms(self) -> Deferred[int | None]:
+        return self._in_time(self._ask(RoomDocuments.oldest_event))
+
     # rooms that Redis knows
 
     def is_warm(self, room: str) -> bool:

@@ -7,9 +7,11 @@ do. `-x` has no effect here.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +23,79 @@ from twisted.scripts import trial  # noqa: E402
 from scripts.lib.suite import NOTES  # noqa: E402
 from scripts.lib.trial_internals import hand_out  # noqa: E402
 
-# Modules whose names begin like this share something; each other module is by itself.
-TOGETHER = ("tests.command", "tests.cluster.test_drill", "tests.hostile", "tests.unit.store.rabbit")
-# The groups that take longest come first, so that no process is left alone with one at the end.
+# Modules whose names begin like this share servers that are dear; each other module is by itself.
+TOGETHER = ("tests.cluster.test_drill", "tests.unit.store.rabbit")
+# Of these modules each class is by itself: they wait for much, and share nothing.
+APART = ("tests.gateway.test_membership", "tests.gateway.test_drain")
+# The groups that take longest come first, so that no process is left alone with one at the end. This is the
+# order where no run has left its times, and of groups that it did not have.
 SLOW = [
     "tests.cluster.test_drill",
-    "tests.protocol.test_cluster_nodes",
-    "tests.contract.test_inbox_redis",
     "tests.web.test_pages",
-    "tests.cluster.test_trouble",
-    "tests.contract.test_redis_runs",
-    "tests.cluster.test_failover",
-    "tests.protocol.test_embedded_node",
-    "tests.protocol.test_gateway_nodes",
-    "tests.hostile",
-    "tests.command",
+    "tests.web.test_messenger",
+    "tests.web.test_locked",
+    "tests.web.test_access",
+    "tests.web.test_access_events",
+    "tests.web.test_js_client",
+    "tests.protocol.test_cluster_nodes",
+    "tests.cluster.test_upgrade_drill",
     "tests.unit.store.rabbit",
-    "tests.gateway.test_membership",
-    "tests.cluster.test_cluster",
-    "tests.cluster.test_readiness",
+    "tests.cluster.test_upgrade",
+    "tests.protocol.test_embedded_node",
+    "tests.cluster.test_room_removal",
+    "tests.contract.test_redis_runs",
+    "tests.cluster.test_trouble",
+    "tests.gateway.test_membership.ServingTests",
+    "tests.gateway.test_membership.NameTests",
+    "tests.gateway.test_membership.TableTests",
+    "tests.gateway.test_drain.CommandTests",
+    "tests.gateway.test_drain.NothingLostTests",
+    "tests.gateway.test_commands",
     "tests.unit.store.archiver.test_audit",
-    "tests.unit.support.test_servers",
-    "tests.unit.store.archiver.test_writer",
     "tests.unit.tools.test_bench",
     "tests.unit.client.test_clients",
-    "tests.web.test_js_client",
+    "tests.command.test_command",
+    "tests.contract.test_inbox_redis",
+    "tests.cluster.test_failover",
+    "tests.protocol.test_gateway_nodes",
+    "tests.cluster.test_cluster",
+    "tests.cluster.test_readiness",
+    "tests.unit.support.test_servers",
+    "tests.unit.store.archiver.test_writer",
 ]
-# As many groups are named with their times when all is done: they show whether SLOW is right.
+# Seconds that each group took when all ran here.
+KEPT = ROOT / "_trial_temp.seconds.json"
+# As many groups are named with their times when all is done: they show what to mend.
 SHOWN = 15
 
 
 def group_of(case: Any) -> str:
     """The group that a test belongs to."""
-    module = str(case.id()).rsplit(".", 2)[0]
+    of_class = str(case.id()).rpartition(".")[0]
+    module = of_class.rpartition(".")[0]
+    if module in APART:
+        return of_class
     return next((start for start in TOGETHER if module.startswith(start)), module)
 
 
-def grouped(cases: Iterable[Any]) -> list[list[Any]]:
-    """The tests of each process in turn, the slow ones first."""
+def grouped(cases: Iterable[Any], seconds: Mapping[str, float] | None = None) -> list[list[Any]]:
+    """The tests of each process in turn, the slow ones first. `seconds`: of groups that ran before."""
     groups: dict[str, list[Any]] = {name: [] for name in SLOW}
     for case in cases:
         groups.setdefault(group_of(case), []).append(case)
-    return [group for group in groups.values() if group]
+    unknown = dict.fromkeys(SLOW, math.inf)
+    known = seconds or {}
+    names = sorted(groups, key=lambda name: known.get(name, unknown.get(name, 0.0)), reverse=True)
+    return [groups[name] for name in names if groups[name]]
+
+
+def kept(path: Path) -> dict[str, float]:
+    """The seconds that the last run's groups took; empty where there are none to read."""
+    try:
+        found: dict[str, float] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 class Times:
@@ -74,6 +107,13 @@ class Times:
     def took(self, group: list[Any], seconds: float) -> None:
         self._seconds[group_of(group[0])] = seconds
 
+    def keep(self, path: Path) -> None:
+        """Write them down for the next run, if this one had as many groups as one of the whole suite."""
+        if len(self._seconds) > len(SLOW):
+            new = path.with_name(f"{path.name}.{os.getpid()}")
+            new.write_text(json.dumps(self._seconds))
+            new.replace(path)
+
     def __str__(self) -> str:
         longest = sorted(self._seconds.items(), key=lambda one: one[1], reverse=True)[:SHOWN]
         return "longest groups: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in longest)
@@ -83,10 +123,12 @@ if __name__ == "__main__":
     # As trial does it: the tests are here.
     sys.path.insert(0, str(Path.cwd()))
     times = Times()
-    hand_out(grouped, times.took)
+    seconds = kept(KEPT)
+    hand_out(lambda cases: grouped(cases, seconds), times.took)
     try:
         trial.run()
     finally:
+        times.keep(KEPT)
         if NOTES in os.environ:
             with open(os.environ[NOTES], "a") as notes:
                 notes.write(f"{times}\n")

@@ -17,7 +17,7 @@ from tests.support.ws_client import WsClient
 class FailoverTests(Rules, unittest.TestCase):
     """Two servers of each test's own, and nodes that know one address."""
 
-    timeout = 180
+    timeout = 300
 
     async def servers(self) -> None:
         self.r1, self.r2 = Primary(new_folder()), Primary(new_folder())
@@ -68,12 +68,12 @@ class FailoverTests(Rules, unittest.TestCase):
             answer = await client.next()
             return answer if answer["type"] == "accepted" else None
 
-        return await self.eventually(accepted, 40)
+        return await self.eventually(accepted, 60)
 
     async def both_are_told(self) -> None:
         """And nothing accepted since is missed; whatever was lost is in the history."""
         ids = set(await self.say_to_both(5))
-        reset = await self.here.take("reset", 30)
+        reset = await self.here.take("reset")
         self.assertNotEqual(reset["epoch"], self.here.connected["epoch"])
         user, epoch = self.away.connected["userId"], self.away.connected["epoch"]
         back = await self.login(user, url=self.nodes_[-1].url, ack=True, cursor={"epoch": epoch, "seq": 10})
@@ -132,7 +132,7 @@ class FailoverTests(Rules, unittest.TestCase):
             resets = [frame for frame in self.here.frames if frame.get("type") == "reset"]
             return int(number) > run and bool(resets) and resets[-1]["epoch"].encode() == epoch
 
-        await self.eventually(told_of_the_last, 30)
+        await self.eventually(told_of_the_last, 60)
 
     async def test_failback_while_no_node_runs(self) -> None:
         await self.begin(1, "yes")
@@ -166,11 +166,11 @@ class FailoverTests(Rules, unittest.TestCase):
         self.r2.lead()
         new.lead_to(self.r2)
         new.cut()
-        first = await bob.take("reset", 30)
+        first = await bob.take("reset")
         lost = await alice.say(bob.connected["userId"], "to the old one")
         old.lead_to(self.r2)
         old.cut()
-        second = await bob.take("reset", 30)
+        second = await bob.take("reset")
         self.assertNotEqual(second["epoch"], first["epoch"])
         found = await self.archived(bob, 1, all=True)
         self.assertEqual(found[0]["id"], lost["id"])

@@ -48,7 +48,7 @@ class MissingTests(Rules, unittest.TestCase):
             alice.send({"to": "bob", "msg": f"text {number}"})
             await until(lambda: alice.frames, "an answer")
             self.assertEqual(alice.frames.popleft()["type"], "accepted")
-        await until(lambda: broker.length(ARCHIVE_QUEUE) == 0, "the policy takes the others out", 30)
+        await until(lambda: broker.length(ARCHIVE_QUEUE) == 0, "the policy takes the others out", 60)
         mongo.resume()
 
         def archived_or_missing() -> int:

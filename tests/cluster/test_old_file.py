@@ -15,7 +15,7 @@ from tests.support.servers import ServerError
 
 
 class OldFileTests(Rules, unittest.TestCase):
-    timeout = 200
+    timeout = 300
 
     def nodes(self, kind: str) -> list[NodeServer]:
         raise AssertionError("each test has its own")

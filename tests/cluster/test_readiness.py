@@ -57,7 +57,7 @@ def config(name: str, value: str | int) -> None:
 class Asking(Rules):
     """Asks a node for /readyz."""
 
-    timeout = 120
+    timeout = 300
     node: NodeServer
 
     def nodes(self, kind: str) -> list[NodeServer]:
@@ -79,7 +79,7 @@ class Asking(Rules):
             reason = (await self.reasons()).get(part, "")
             return any(reason.startswith(f"{server}: {word}") for word in words)
 
-        await self.eventually(said, 20)
+        await self.eventually(said, 60)
 
 
 class RedisReadinessTests(Asking, unittest.TestCase):
@@ -87,7 +87,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
 
     async def setUp(self) -> None:
         self.node = node()
-        await self.eventually(self.is_ready, 30)
+        await self.eventually(self.is_ready, 60)
         self.alice = await self.login(self.name("alice"))
         self.to = self.name("bob")
         await self.alice.say(self.to, "before")
@@ -110,7 +110,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
         # Nobody is refused for what a look found a moment ago.
         answer = await self.send(self.alice)
         self.assertEqual(answer["type"], "accepted", answer)
-        await self.eventually(self.is_ready, 20)
+        await self.eventually(self.is_ready, 60)
 
     async def test_full(self) -> None:
         """maxmemory is reached. A hundred refusals are a line or two in the log."""
@@ -157,7 +157,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
             answer = await self.send(self.alice)
             self.assertEqual((answer["type"], answer["code"]), ("error", "unavailable"), answer)
             ask(server(), "ACL", "SETUSER", "imd", given)
-            await self.eventually(self.is_ready, 20)
+            await self.eventually(self.is_ready, 60)
             self.assertEqual((await self.send(self.alice))["type"], "accepted")
 
     async def test_busy(self) -> None:
@@ -178,7 +178,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
             await self.says("busy")
         finally:
             other("SCRIPT", "KILL")
-        await self.eventually(self.is_ready, 30)
+        await self.eventually(self.is_ready, 60)
         await deferToThread(thread.join, 10)
         self.assertEqual((await self.send(self.alice))["type"], "accepted")
 
@@ -190,7 +190,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
         answer = await self.send(self.alice)
         self.assertEqual((answer["type"], answer["code"]), ("error", "unavailable"), answer)
         ask(server(), "REPLICAOF", "NO", "ONE")
-        await self.eventually(self.is_ready, 30)
+        await self.eventually(self.is_ready, 60)
         self.assertEqual((await self.send(self.alice))["type"], "accepted")
 
     async def test_to_and_fro(self) -> None:
@@ -230,7 +230,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
         await flapping
         # One for each cause and connection, not one for each change.
         self.assertLess(self.lines("\n") - lines, 15)
-        await self.eventually(self.is_ready, 30)
+        await self.eventually(self.is_ready, 60)
 
 
 class OtherServersTests(Asking, unittest.TestCase):
@@ -255,7 +255,7 @@ class OtherServersTests(Asking, unittest.TestCase):
                 channel.basic_publish("", ARCHIVE_QUEUE, bytes(1000))
         await self.says("full", part="archive queue", server="RabbitMQ (imd.archive)")
         channel.queue_purge(ARCHIVE_QUEUE)
-        await self.eventually(self.is_ready, 20)
+        await self.eventually(self.is_ready, 60)
         alice = await self.login(self.name("alice"))
         await alice.say("bob", "after")
 
@@ -271,4 +271,4 @@ class OtherServersTests(Asking, unittest.TestCase):
         alice = await self.login(self.name("alice"))
         await alice.say("bob", "meanwhile")
         await deferToThread(mongo.start)
-        await self.eventually(self.is_ready, 40)
+        await self.eventually(self.is_ready, 60)

@@ -251,7 +251,7 @@ class UpgradeTests(Rules, unittest.TestCase):
         self.assertTrue(level.startswith("level: unknown"), level)
         self.assertIn("MongoDB", level)
         with self.assertRaises(OSError):
-            socket.create_connection(("127.0.0.1", node.port), timeout=2)
+            socket.create_connection(("127.0.0.1", node.port), timeout=60)
         # A word in Redis is enough.
         self.cluster.redis("SET", "imd:level", 2)
         await until(lambda: "level" not in reasons() and reasons(), "the level is known")

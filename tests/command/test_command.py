@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -115,6 +116,21 @@ class TokenTests(unittest.TestCase):
         self.assertEqual((code, json.loads(said)["claims"]["sub"]), (0, "a"))
 
 
+class ImportTests(unittest.TestCase):
+    def test_only_what_is_asked_for(self) -> None:
+        """A subcommand does not wait for the imports of the others; the help names them all."""
+        program = (
+            "import sys\nfrom imd.command import main\n"
+            "try: main(sys.argv[1:])\n"
+            "finally: print('imported:', 'imd.command.upgrade' in sys.modules)"
+        )
+        for words, imported in ((["token", "--help"], False), (["--help"], True)):
+            done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"imported: {imported}", done.stdout)
+            self.assertEqual("doctor" in done.stdout, imported)
+
+
 class CheckTests(unittest.TestCase):
     def check(self, *options: str, **sections: dict[str, object]) -> tuple[int, str]:
         out = io.StringIO()
@@ -175,7 +191,7 @@ class CheckTests(unittest.TestCase):
 
 
 class ChatTests(unittest.TestCase):
-    timeout = 120
+    timeout = 300
 
     async def test_pipe_and_trace(self) -> None:
         """Lines of a pipe arrive in order; `trace` follows one until every device has it."""
@@ -320,7 +336,7 @@ class ChatTests(unittest.TestCase):
 
 
 class TraceClusterTests(unittest.TestCase):
-    timeout = 240
+    timeout = 300
 
     async def test_cluster(self) -> None:
         """Number, devices and archive; one device has it, another has not. A visitor's, at the desk."""
@@ -347,7 +363,7 @@ class TraceClusterTests(unittest.TestCase):
         config = node.folder / "node.ini"
 
         async def trace(message_id: str, *more: str) -> dict[str, Any]:
-            end = time.monotonic() + 30
+            end = time.monotonic() + 60
             while True:
                 _, said = await deferToThread(here, "trace", message_id, "--config", config, "--json", *more)
                 found: dict[str, Any] = json.loads(said)

@@ -23,8 +23,9 @@ from imd.contracts.inbox import (
 )
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import IMessage, decode_message, encode_message, is_visitor_id
+from tests.support.servers.process import pauses
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 def submission_of(message: IMessage, *, device: str = "phone", visitor_to: str = "") -> Submission:
@@ -81,14 +82,14 @@ class Waiting:
 
     async def until(self, condition: Callable[[], Awaitable[Any]]) -> Any:
         """Ask again and again until the answer is true, and give it. Fails after the deadline."""
-        end = time.monotonic() + DEADLINE_SECONDS
+        end, turns = time.monotonic() + DEADLINE_SECONDS, pauses()
         while True:
             answer = await condition()
             if answer:
                 return answer
             if time.monotonic() > end:
                 raise AssertionError("the condition has not become true")
-            await deferLater(reactor, 0.05)
+            await deferLater(reactor, next(turns))
 
 
 class InboxHarness(Writing, Waiting):

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.trial import unittest
@@ -20,15 +21,17 @@ from imd.contracts.inbox import (
     Placed,
     Submission,
 )
+from imd.protocol.events import Edit, Recall
 from imd.protocol.message import IMessage, encode_message
 from imd.store.embedded.backend import EmbeddedStore
+from imd.store.embedded.write_ahead import EMPTY_SECONDS
 from imd.store.shown import kind_of
 from tests.contract.accept_contract import AcceptContract
 from tests.contract.archive_contract import ArchiveContract
 from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
 from tests.contract.embedded_harness import EmbeddedHarness, SteppedClock
-from tests.contract.events_contract import EventsContract, Item
+from tests.contract.events_contract import DATA, EventsContract, Item
 from tests.contract.newcomer_contract import VISITOR, NewcomerContract
 from tests.contract.opening_contract import OpeningContract
 from tests.contract.own_devices_contract import OwnDevicesContract
@@ -186,10 +189,53 @@ class EmbeddedEventsTests(EventsContract, unittest.TestCase):
 
     async def make_archive(self) -> Archive:
         self.folder = self.mktemp()
-        self.store = EmbeddedStore(self.folder, InboxOptions(), SteppedClock())
+        self.clock = SteppedClock()
+        self.store = EmbeddedStore(self.folder, InboxOptions(), self.clock)
         self.addCleanup(self.store.stop)
         await self.store.start()
         return self.store
+
+    async def test_recalled_text_leaves_the_files(self) -> None:
+        """Short and long texts and those of edits, while others stay: no byte is left in file and log."""
+        await self.begin()
+        messages, events = [], []
+        for number in range(60):
+            size = (0, 300, 9000)[number % 3]
+            message = self.message("alice", "bob", f"first-{number}-{'x' * size}-first-{number}.")
+            messages.append(message)
+            if number % 4 == 0:
+                # Not longer, so no row has to move.
+                events.append(self.of(Edit, message, "alice", msg=f"second-{number}.", data=DATA))
+        await self.put(*map(Item, messages))
+        await self.put(*events)
+        await self.put(*[self.of(Recall, message, "alice") for message in messages[:30]])
+        late = self.of(Edit, messages[1], "alice", msg="second-1.")
+        await self.put(late)
+        self.assertIn(b"first-31.", self.bytes_of_files())
+        self.clock.seconds += EMPTY_SECONDS
+        await self.store._sweep_once()
+        kept = self.bytes_of_files()
+        texts = [f"{word}-{number}" for word in ("first", "second") for number in range(30)]
+        self.assertEqual([text for text in texts if f"{text}.".encode() in kept], [])
+        self.assertIn(b"first-31.", kept)
+
+    async def test_reader_of_the_file(self) -> None:
+        """While another program reads, the log stays and nobody waits; then it goes. A start empties it."""
+        await self.begin()
+        message = self.message("alice", "bob", "a secret")
+        await self.put(Item(message))
+        with closing(sqlite3.connect(f"{self.folder}/imd.db")) as file:
+            file.execute("BEGIN")
+            file.execute("SELECT * FROM message").fetchall()
+            await self.put(self.of(Recall, message, "alice"))
+            await self.store._sweep_once()
+            self.assertIn(b"a secret", self.bytes_of_files())
+        self.clock.seconds += EMPTY_SECONDS
+        await self.store._sweep_once()
+        self.assertNotIn(b"a secret", self.bytes_of_files())
+
+    def bytes_of_files(self) -> bytes:
+        return b"".join([path.read_bytes() for path in Path(self.folder).iterdir()])
 
     async def put(self, *items: Item) -> None:
         agents = {item.agent for item in items} - {""}

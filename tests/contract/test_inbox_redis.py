@@ -399,6 +399,21 @@ class RedisFaultTests(RedisHarness):
         outcomes = await inbox.accept([submission("a", [user]) for user in ("carol", "bob", "dave")])
         self.assertEqual([type(outcome) for outcome in outcomes], [Placed] * 3)
 
+    async def test_inboxes_become_skip_lists_one_after_another(self) -> None:
+        """Redis turns all members of an inbox at once: a thousand inboxes would turn in the same call."""
+        inbox = await self.make()
+        users = [f"u{i}" for i in range(64)]
+        keys = [f"imd:{{{user}}}:inbox" for user in users]
+        turned = []
+        for _ in range(13):
+            await inbox.accept([submission("a", users) for _ in range(10)])
+            kinds = [await self.redis.command("OBJECT", "ENCODING", key) for key in keys]
+            turned.append(sum(kind == b"skiplist" for kind in kinds))
+        self.assertEqual(turned, [0] * 6 + [7, 17, 27, 37, 47, 57, 64])
+        for key in keys:
+            scores = (await self.redis.command("ZRANGE", key, 0, -1, "WITHSCORES"))[1::2]
+            self.assertEqual([int(score) for score in scores], list(range(1, 131)))
+
     async def test_message_to_many_is_kept_once(self) -> None:
         """It goes with the last inbox that holds it, however it leaves."""
         inbox = await self.make(max_messages=3)

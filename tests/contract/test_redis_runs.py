@@ -28,7 +28,7 @@ from tests.support.servers import HOST, RedisServer
 class RunHarness(unittest.TestCase):
     """Two servers, the second one a replica that has stopped following when a story begins."""
 
-    timeout = 120
+    timeout = 300
 
     def server(self, *options: str, **more: Any) -> Primary:
         server = Primary(new_folder(), *options, **more)
@@ -49,7 +49,7 @@ class RunHarness(unittest.TestCase):
 
     async def connected(self, *inboxes: RedisInbox) -> None:
         """They have answers, also those that have not noticed yet that they were cut off."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         for inbox in inboxes:
             while True:
                 try:
@@ -168,7 +168,7 @@ class StoryTests(RunHarness):
 
     async def ask_until(self, condition: Callable[[], bool]) -> None:
         """Twice a second, as nodes do."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not condition():
             self.assertLess(time.monotonic(), end)
             for inbox in self.inboxes:
@@ -263,7 +263,7 @@ class StoryTests(RunHarness):
         for inbox in self.inboxes:
             await inbox.stop()
         self.fail_back()
-        await until(lambda: set(self.r1.replication()["master_replid2"]) == {"0"}, "the backlog ends", 30)
+        await until(lambda: set(self.r1.replication()["master_replid2"]) == {"0"}, "the backlog ends", 60)
         self.inboxes = [await self.node(self.place.url, lossless=self.lossless) for _ in self.inboxes]
         await self.all_are_told()
 

@@ -115,6 +115,8 @@ class RoomCopyTests(ClusterRoomsHarness, RoomHarness):
         self.flushLoggedErrors(ConnectionError)
         other = await self.make_node(RoomOptions())
         self.assertEqual(await other.leftovers(), [])
+        (entry,) = (await self.document(room)).outbox
+        self.assertEqual(await other.oldest_event_ms(), entry.at)
         self.patch(cluster, "LEFT_AFTER_MS", -60_000)
         (left,) = await other.leftovers()
         self.assertEqual((left.room, list(left.settle)), (room, [2]))
@@ -122,6 +124,7 @@ class RoomCopyTests(ClusterRoomsHarness, RoomHarness):
         self.assertEqual(list(left.bodies), [body for _, body in (await self.read("mary")).messages][1:])
         await other.settle(room, left.settle)
         self.assertEqual(await other.leftovers(), [])
+        self.assertIsNone(await other.oldest_event_ms())
 
     async def test_unfinished_change_again(self) -> None:
         """A change whose node died is finished by its resend, as the same change."""

@@ -123,7 +123,7 @@ class Haproxy(Server):
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> str:
         """Which node answered; the status if none did."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=60)
         try:
             connection.request("GET", path, headers=headers or {})
             answer = connection.getresponse()

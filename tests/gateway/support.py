@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from imd.gateway.nodes import Row
 from tests.support.servers import free_port
+from tests.support.servers.process import pauses
 from tests.tools.drill.proxy import Proxy
 
 
@@ -29,13 +30,13 @@ def row(name: str = "n1", port: int = 9000, http_port: int = 8080, **others: obj
     return Row(**{**fields, **others})  # type: ignore[arg-type]
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 90.0) -> None:
     """Block until `condition` is true; fails the test when it still is not after `seconds`."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, pauses()
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.02)
+        time.sleep(next(pause))
 
 
 class ProxyThread:
@@ -47,7 +48,7 @@ class ProxyThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._proxy.start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._proxy.start(), self._loop).result(60)
 
     def cut(self) -> None:
         self._call(self._proxy.cut)
@@ -59,12 +60,12 @@ class ProxyThread:
         self._call(self._proxy.mend)
 
     def end(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._proxy.stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._proxy.stop(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def _call(self, function: Callable[[], None]) -> None:
         done = threading.Event()
         self._loop.call_soon_threadsafe(lambda: (function(), done.set()))
-        assert done.wait(10)
+        assert done.wait(60)

@@ -54,7 +54,7 @@ class Announcer:
 
     def end(self) -> None:
         self._ended.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 class CommandTests(unittest.TestCase):
@@ -282,7 +282,7 @@ class CommandTests(unittest.TestCase):
         proxy.start()
         until(lambda: shared_out() == {"n2"}, "HAProxy with the same")
         process.terminate()
-        self.assertEqual(process.wait(10), -signal.SIGTERM)
+        self.assertEqual(process.wait(60), -signal.SIGTERM)
         log = (self.path / "sync.log").read_text()
         self.assertIn("does not answer", log)
         self.assertLess(len(log.splitlines()), 20, log)

@@ -162,12 +162,12 @@ class NothingLostTests(DrainCase):
         writers = [Client(place, user_id=f"writer-{number}") for number in range(WRITERS)]
         for client in (reader, *writers):
             client.start()
-            await asyncio.wait_for(client.connected(), 30)
+            await asyncio.wait_for(client.connected(), 60)
         self.assertEqual(places, {one.name: WRITERS})
         reading = asyncio.ensure_future(read())
         leaving = asyncio.get_running_loop().run_in_executor(None, leave, one)
         rounds = itertools.count()
-        end = asyncio.get_running_loop().time() + 60
+        end = asyncio.get_running_loop().time() + 120
         # Some more after all have moved.
         after = 0
         while after < ROUNDS_AFTER:
@@ -182,7 +182,7 @@ class NothingLostTests(DrainCase):
             writer.send("the end", to="reader")
         sent = WRITERS * (count + 2)
         await asyncio.wait_for(asyncio.gather(*(writer.drained() for writer in writers)), 60)
-        await asyncio.wait_for(reading, 30)
+        await asyncio.wait_for(reading, 60)
         self.assertGreaterEqual(places[other.name], WRITERS)
         for client in (reader, *writers):
             await client.stop()
@@ -196,6 +196,6 @@ class NothingLostTests(DrainCase):
             process = node.process
             assert process is not None
             os.kill(node.pid, signal.SIGTERM)
-            self.assertEqual(process.wait(30), -signal.SIGTERM)
+            self.assertEqual(process.wait(60), -signal.SIGTERM)
 
         self.write_while(stop)

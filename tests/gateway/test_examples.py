@@ -167,7 +167,7 @@ class Nginx(Server):
 
     def get(self, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPSConnection(
-            HOST, self.port, timeout=10, context=ssl._create_unverified_context()
+            HOST, self.port, timeout=60, context=ssl._create_unverified_context()
         )
         try:
             connection.request("GET", path)
@@ -184,7 +184,7 @@ class Nginx(Server):
 
 
 class NginxTests(unittest.TestCase):
-    timeout = 120
+    timeout = 300
 
     def start(self) -> Nginx:
         """A node, a second one that does not run, and nginx in front of them. Blocking."""

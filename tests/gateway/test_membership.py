@@ -260,5 +260,5 @@ class ServingTests(MembershipCase):
             until(lambda: self.rows()[one.name]["draining"], "the table says so")
             self.assertEqual(self.rows()[other.name]["slots"], 1024)
             self.assertEqual(client.next_text()["type"], "leaving")
-        self.assertEqual(process.wait(30), -signal.SIGTERM)
+        self.assertEqual(process.wait(60), -signal.SIGTERM)
         self.assertEqual(set(self.rows()), {other.name})

@@ -30,7 +30,7 @@ def token(user: str) -> str:
 
 
 class WebSocketTests(unittest.TestCase):
-    timeout = 120
+    timeout = 300
 
     def setUp(self) -> None:
         self.path = folder()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tests.support.servers import HOST
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 _names = itertools.count(1)

@@ -12,7 +12,7 @@ from tests.support.servers import HOST
 
 def answer(wire: socket.socket, request: bytes) -> bytes:
     """All bytes until the other side closes."""
-    wire.settimeout(20)
+    wire.settimeout(60)
     found = b""
     with contextlib.suppress(ConnectionError):
         wire.sendall(request)
@@ -30,7 +30,7 @@ class HttpPortTests(HostileCase):
             wire = socket.socket(socket.AF_UNIX)
             wire.connect(str(self.node.folder / "control"))
         else:
-            wire = socket.create_connection((HOST, self.node.http_port), timeout=20)
+            wire = socket.create_connection((HOST, self.node.http_port), timeout=60)
         self.addCleanup(wire.close)
         return wire
 

@@ -121,7 +121,7 @@ class MemoryTests(HostileCase):
             for _ in range(times):
                 client.socket.sendall(data)
                 sent += 1
-        client.socket.settimeout(20)
+        client.socket.settimeout(60)
         return sent
 
     def test_behind_a_header_that_is_wrong(self) -> None:

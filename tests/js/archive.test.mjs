@@ -1,11 +1,11 @@
 // imd.js and a real node: questions about the archive.
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { client, name, node, Storage, until } from "./kit.mjs";
+import { client, name, node, sharedNode, Storage, until } from "./kit.mjs";
 
 let real;
 before(async () => {
-  real = await node();
+  real = await sharedNode();
 });
 const knowsComplete = (storage) => [...storage.items.values()].some((text) => /"complete":"[0-9a-f]{28}"/.test(text));
 const join = (options) => client({ url: real.url, ...options });

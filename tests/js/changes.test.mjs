@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { View } from "../../imd/web/client/imd.js";
-import { client, name, node, Storage, until } from "./kit.mjs";
+import { client, name, sharedNode, Storage, until } from "./kit.mjs";
 
 let real;
 before(async () => {
-  real = await node();
+  real = await sharedNode();
 });
 const join = (userId, options) => {
   const made = client({ url: real.url, userId, ...options });

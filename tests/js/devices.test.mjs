@@ -1,11 +1,11 @@
 // imd.js and a real node: what messages carry, and one's own other devices.
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { client, name, node, Storage, until } from "./kit.mjs";
+import { client, name, sharedNode, Storage, until } from "./kit.mjs";
 
 let real;
 before(async () => {
-  real = await node();
+  real = await sharedNode();
 });
 const join = (options) => client({ url: real.url, ...options });
 

@@ -56,13 +56,17 @@ forbidden.isGetter = true;
 
 // ---- real nodes
 
+async function call(path, body = {}) {
+  const answer = await fetch(process.env.IMD_CONTROL + path, { method: "POST", body: JSON.stringify(body) });
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+}
+
+/** The node without settings that all files share: nobody stops it. */
+export const sharedNode = () => call("shared");
+
 /** A node of its own. `act` is start, stop, kill, pause or resume. */
-export async function node(ini = {}) {
-  const call = async (path, body) => {
-    const answer = await fetch(process.env.IMD_CONTROL + path, { method: "POST", body: JSON.stringify(body ?? {}) });
-    if (!answer.ok) throw new Error(await answer.text());
-    return answer.json();
-  };
+export async function node(ini) {
   const { name, url } = await call("new", ini);
   const act = (what) => call(`${name}/${what}`);
   ends.push(() => act("kill"));

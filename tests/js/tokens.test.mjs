@@ -12,7 +12,7 @@ const join = (options) => client({ url: real.url, loginType: undefined, ...optio
 test("a newer token is handed in before the old one expires", async () => {
   const alice = name("alice");
   let asked = 0;
-  const a = join({ token: async () => token(alice, asked++ ? 600 : 5) });
+  const a = join({ token: async () => token(alice, asked++ ? 600 : 12) });
   await a.opened();
   assert.equal(a.userId, alice);
   await until(() => asked === 2);

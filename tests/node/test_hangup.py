@@ -132,7 +132,7 @@ class CertificateTests(NodeCase):
 
     def shake_hands(self) -> ssl.SSLSocket:
         context = ssl.create_default_context(cafile=str(self.folder / "root.pem"))
-        plain = socket.create_connection((HOST, self.port), timeout=20)
+        plain = socket.create_connection((HOST, self.port), timeout=60)
         self.addCleanup(plain.close)
         secure = context.wrap_socket(plain, server_hostname="localhost")
         self.addCleanup(secure.close)

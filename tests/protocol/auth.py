@@ -127,19 +127,25 @@ class TokenRules(Rules):
         self.assertEqual(client.connected["exp"], exp * 1000)
         self.assertEqual(await client.wait_closed(), 4001)
         self.assertGreaterEqual(time.time(), exp + LEEWAY_SECONDS - 0.2)
-        self.assertLess(time.time(), exp + LEEWAY_SECONDS + 10)
+        self.assertLess(time.time(), exp + LEEWAY_SECONDS + 60)
 
     async def test_clocks_that_differ(self) -> None:
         """Within the leeway a token is good before `nbf` and after `exp`; `iat` is no matter."""
-        now = time.time()
-        for claims in (
-            {"nbf": now + LEEWAY_SECONDS * 0.9},
-            {"exp": now - LEEWAY_SECONDS * 0.1},
-            {"iat": now + 3600},
-        ):
+        for claim, off in (("nbf", LEEWAY_SECONDS * 0.9), ("exp", -LEEWAY_SECONDS * 0.1), ("iat", 3600)):
             user = self.name("alice")
-            client = await self.login(None, "jwt", token=token(user, **claims))
+            client = await self.login_at_once(user, claim, off)
             self.assertEqual(client.connected["userId"], user)
+
+    async def login_at_once(self, user: str, claim: str, off: float) -> WsClient:
+        """Log in with a claim that is off by so much; again if this machine took too long for the leeway."""
+        for _ in range(8):
+            now = time.time()
+            try:
+                return await self.login(None, "jwt", token=token(user, **{claim: now + off}))
+            except ConnectionError:
+                if time.time() < now + LEEWAY_SECONDS * 0.8:
+                    raise
+        raise AssertionError("no login within the leeway")
 
     async def test_renewal(self) -> None:
         """A token frame renews: the answer has the new exp, and the old one no longer counts."""

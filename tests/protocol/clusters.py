@@ -22,7 +22,7 @@ class RawRedis:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._socket = socket.create_connection((HOST, parts.port or 6379), timeout=10)
+        self._socket = socket.create_connection((HOST, parts.port or 6379), timeout=60)
         self._reader = hiredis.Reader()
         self("SELECT", parts.path.strip("/"))
 

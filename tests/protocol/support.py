@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.trial import unittest
 
 from tests.support.nodes import Ini, NodeServer
+from tests.support.servers.process import pauses
 from tests.support.ws_client import WAIT_SECONDS, WsClient
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def record_pings(client: WsClient) -> list[bytes]:
 class Rules(Base):
     """The ground of all rule classes; a subclass says which nodes there are."""
 
-    timeout = 90
+    timeout = 300
     _turns = itertools.count()
     _names = itertools.count(1)
 
@@ -173,14 +174,14 @@ class Rules(Base):
 
     async def eventually(self, probe: Callable[[], Awaitable[Any]], seconds: float = WAIT_SECONDS) -> Any:
         """Return `probe`'s first true value. Fails after `seconds`."""
-        end = reactor.seconds() + seconds
+        end, turns = reactor.seconds() + seconds, pauses()
         while True:
             result = await probe()
             if result:
                 return result
             if reactor.seconds() > end:
                 self.fail(f"not within {seconds:g} s; the last answer was {result!r}")
-            await pause(0.05)
+            await pause(next(turns))
 
     async def refusal(self, client: WsClient, frame: Any) -> dict[str, Any]:
         """Send a frame; the error that answers it."""

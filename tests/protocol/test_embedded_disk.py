@@ -40,7 +40,7 @@ class DiskTests(Rules, unittest.TestCase):
             reason = (await self.reasons()).get("inbox", "")
             return any(reason.startswith(f"embedded: {word}") for word in words)
 
-        await self.eventually(said, 40)
+        await self.eventually(said, 60)
 
     async def is_ready(self) -> bool:
         return not await self.reasons()
@@ -57,7 +57,7 @@ class DiskTests(Rules, unittest.TestCase):
         self.assertIn(log.count("operations failed"), (1, 2))
 
     async def well_again(self) -> None:
-        await self.eventually(self.is_ready, 20)
+        await self.eventually(self.is_ready, 60)
         await self.alice.say("bob", "after")
         bob: WsClient = await self.login("bob", url=self.node.url, ack=True)
         self.assertEqual([message["msg"] for message in await bob.messages(2)], ["before", "after"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import sysconfig
 import urllib.error
@@ -15,17 +16,20 @@ from urllib.parse import urlencode
 
 from twisted.internet.endpoints import quoteStringArgument
 
-from tests.support.servers import HOST, Server, free_port
+from tests.support.servers import HOST, Server, free_port, shared
+from tests.support.servers.forked import template
+from tests.support.servers.process import Process
 
+TWISTD = Path(sysconfig.get_path("scripts"), "twistd")
 Ini = Mapping[str, Mapping[str, object]]
 
 
 def ask_control(path: Path | str, method: str, where: str = "/trace", **form: object) -> tuple[int, Any]:
     """Status and content of an answer of the operator's socket."""
     with socket.socket(socket.AF_UNIX) as wire:
-        wire.settimeout(20)
+        wire.settimeout(60)
         wire.connect(str(path))
-        connection = http.client.HTTPConnection("imd", timeout=20)
+        connection = http.client.HTTPConnection("imd", timeout=60)
         connection.sock = wire
         headers = {"content-type": "application/x-www-form-urlencoded"} if form else {}
         connection.request(method, where, urlencode(form, doseq=True) if form else None, headers)
@@ -36,7 +40,7 @@ def ask_control(path: Path | str, method: str, where: str = "/trace", **form: ob
 class NodeServer(Server):
     """One node. `ini` maps sections to keys and values; ports are chosen here."""
 
-    start_seconds = 60.0
+    start_seconds = 120.0
 
     def __init__(
         self,
@@ -62,7 +66,7 @@ class NodeServer(Server):
     def http(self, path: str) -> tuple[int, str]:
         """Status and body of the operator's port."""
         try:
-            with urllib.request.urlopen(self.http_url + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.http_url + path, timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -111,6 +115,14 @@ class NodeServer(Server):
             lines += [f"{key} = {value}" for key, value in keys.items()]
         (self.folder / "node.ini").write_text("\n".join(lines) + "\n")
 
+    def _spawn(self) -> Process:
+        """Forked from a process that has imported imd, unless the node is started in some other way."""
+        command, env = self._command(), self._environment() or dict(os.environ)
+        if command[0] != TWISTD or "LD_PRELOAD" in env:
+            return super()._spawn()
+        return template(env.get("PYTHONPATH", ""), shared().folder / "template.log").fork(
+            command, self.log, env, self.folder
+        )
+
     def _command(self) -> list[str | Path]:
-        twistd = Path(sysconfig.get_path("scripts"), "twistd")
-        return [twistd, "-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]
+        return [TWISTD, "-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]

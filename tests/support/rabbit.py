@@ -18,15 +18,16 @@ from twisted.internet.task import deferLater
 from twisted.trial import unittest
 
 from tests.support.servers import MongoServer, RabbitServer
+from tests.support.servers.process import pauses
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+async def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """The condition's value as soon as it is true. AssertionError when it still is not after `seconds`."""
-    end = time.monotonic() + seconds
+    end, turns = time.monotonic() + seconds, pauses()
     while not (value := condition()):
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds:g} s")
-        await pause(0.02)
+        await pause(next(turns))
     return value
 
 

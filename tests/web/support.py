@@ -27,6 +27,8 @@ def node(kind: str) -> NodeServer:
     """A node with these settings, shared by the tests of this process."""
     ini: Ini = {
         "open": {},
+        # The scenes that are pictured have the same few names each: nobody else is on their node.
+        "scenes": {},
         "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET, "leeway_seconds": 1}},
         "sites": {"websocket": {"origins": "http://localhost:* http://127.0.0.1:*"}},
     }[kind]

@@ -19,7 +19,7 @@ from tests.support.nodes import NodeServer
 from tests.support.servers import HOST, ServerError
 
 TESTS = Path(__file__).parents[1] / "js"
-SECONDS = 300
+SECONDS = 900
 
 
 def find_node() -> str | None:
@@ -36,13 +36,16 @@ def find_node() -> str | None:
 class Control:
     """An http server for the tests in JavaScript.
 
-    POST /new with an INI file's sections starts a node; /<name>/<start|stop|kill|pause|resume> acts on it.
+    POST /new with an INI file's sections starts a node; /<name>/<start|stop|kill|pause|resume> acts on it;
+    /shared starts a node without settings, once.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.nodes: dict[str, NodeServer] = {}
         self._lock = threading.Lock()
+        self._shared: dict[str, str] = {}
+        self._sharing = threading.Lock()
         control = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -73,6 +76,10 @@ class Control:
                 node = self.nodes[name] = NodeServer(self.folder / name, body)
             node.start()
             return {"name": name, "url": node.url}
+        if path == "shared":
+            with self._sharing:
+                self._shared = self._shared or self.act("new", {})
+                return self._shared
         name, _, action = path.partition("/")
         node = self.nodes[name]
         actions = {
@@ -107,7 +114,7 @@ class JavaScriptClientTests(unittest.TestCase):
         self.addCleanup(deferToThread, control.close)
         # A file that failed may leave clients running: do not wait for it. Another test checks that nothing
         # runs after stop().
-        options = ["--test-concurrency=4", "--test-timeout=150000", "--test-force-exit"]
+        options = ["--test-concurrency=4", "--test-timeout=400000", "--test-force-exit"]
         done = await deferToThread(
             subprocess.run,
             [node, "--test", *options, *sorted(TESTS.glob("*.test.mjs"))],

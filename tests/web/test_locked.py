@@ -11,7 +11,7 @@ import time
 from playwright.sync_api import BrowserContext, Page, expect
 from twisted.trial import unittest
 
-from tests.protocol.support import new_folder, started
+from tests.protocol.support import JWT_SECRET, new_folder, started
 from tests.support.nodes import NodeServer
 from tests.web.browser import Person, Visitors
 from tests.web.support import Site, in_browser, name, node, token
@@ -72,94 +72,92 @@ def visitor_asks(page: Page, text: str) -> None:
 
 
 class BlockedTests(unittest.TestCase):
-    timeout = 400
+    timeout = 900
 
-    def everything(self, own: NodeServer, browsers: list[BrowserContext]) -> None:
+    def everything(self, browser: BrowserContext) -> None:
         """Two people chat, a visitor asks, an agent answers: each in such a browser."""
-        url = own.http_url
-        alice = Person.sign_in(browsers[0], url, name("alice"))
-        bob = Person.sign_in(browsers[-1], url, name("bob"))
+        url = node("open").http_url
+        alice = Person.sign_in(browser, url, name("alice"))
+        bob = Person.sign_in(browser, url, name("bob"))
         alice.open(bob.name)
         alice.say("hi")
         bob.row(alice.name).click()
         bob.hears("hi")
         bob.say("hi, too")
         alice.hears("hi, too")
-        agent = Person.sign_in(browsers[0], url + "agent", name("sam"))
-        page = browsers[-1].new_page()
+        agent = Person.sign_in(browser, url + "agent", name("sam"))
+        page = browser.new_page()
         page.goto(url + "demo")
-        visitor_asks(page, "anyone?")
-        agent.page.locator("a.row").first.click()
-        agent.hears("anyone?")
+        # Visitors of other tests may wait for an agent, too.
+        question = name("anyone")
+        visitor_asks(page, question)
+        agent.page.locator("a.row", has_text=question).click()
+        agent.hears(question)
         agent.say("yes")
         expect(page.locator("imd-chat .theirs .text")).to_have_text("yes")
         for person in (alice, bob, agent):
             person.page.close()
         page.close()
 
+    def framed(self, browser: BrowserContext, access: bool | None) -> None:
+        """A visitor writes in a frame of a foreign page; `access`: whether the frame's storage must work."""
+        page = browser.new_page()
+        page.goto(self.outer.url)
+        frame = page.frame_locator("iframe")
+        frame.get_by_role("button", name="Open the chat").click()
+        chat = frame.get_by_role("dialog", name="Chat with us")
+        chat.get_by_role("textbox").fill("anyone?")
+        chat.get_by_role("textbox").press("Enter")
+        expect(chat.locator(".mine.accepted .text")).to_have_text("anyone?")
+        if access is not None:
+            self.assertEqual(set(page.frames[1].evaluate(_ACCESS).values()), {access})
+        page.close()
+
+    def sites(self) -> None:
+        """A page with the widget, in a frame of another site's page."""
+        url, socket = node("sites").http_url, node("sites").url
+        text = f'<html lang="en"><title>A shop</title><script src="{url}widget.js"></script>'
+        policy = f"script-src {url}; connect-src {url} {socket}"
+        self.inner = Site({"/": ("text/html", text)}, policy, "127.0.0.1")
+        self.addCleanup(self.inner.close)
+        text = f'<title>A mall</title><iframe src="{self.inner.url}"></iframe>'
+        self.outer = Site({"/": ("text/html", text)}, "")
+        self.addCleanup(self.outer.close)
+
     @in_browser
     def test_all_site_data(self, visitors: Visitors) -> None:
         """Chat, desk, widget and demo work where the browser blocks all site data; they keep nothing."""
-        own = started(NodeServer(new_folder(), {}))
-        try:
-            blocked = visitors.locked(**BLOCKED)
-            page = blocked.new_page()
-            page.goto(own.http_url)
-            expect(page.locator("#who")).to_be_visible()
-            self.assertEqual(set(page.evaluate(_ACCESS).values()), {False})
-            page.close()
-            self.everything(own, [blocked])
-            page = blocked.new_page()
-            page.goto(own.http_url)
-            expect(page.locator("#who")).to_be_visible()
-        finally:
-            own.kill()
+        blocked = visitors.locked(**BLOCKED)
+        page = blocked.new_page()
+        page.goto(node("open").http_url)
+        expect(page.locator("#who")).to_be_visible()
+        self.assertEqual(set(page.evaluate(_ACCESS).values()), {False})
+        page.close()
+        self.everything(blocked)
+        page = blocked.new_page()
+        page.goto(node("open").http_url)
+        expect(page.locator("#who")).to_be_visible()
+        self.sites()
+        self.framed(blocked, False)
 
     @in_browser
     def test_parts(self, visitors: Visitors) -> None:
         """The pages work where a single kind of storage is blocked, for each kind."""
         for script in TAKEN_AWAY.values():
-            own = started(NodeServer(new_folder(), {}))
-            try:
-                context = visitors.context()
-                context.add_init_script(in_pages(script))
-                self.everything(own, [context])
-            finally:
-                own.kill()
+            context = visitors.context()
+            context.add_init_script(in_pages(script))
+            self.everything(context)
 
     @in_browser
     def test_frame_of_another_site(self, visitors: Visitors) -> None:
         """The widget works in a frame of a foreign page, without third-party cookies."""
-        url, socket = node("sites").http_url, node("sites").url
-        inner = Site(
-            {
-                "/": (
-                    "text/html",
-                    f'<html lang="en"><title>A shop</title><script src="{url}widget.js"></script>',
-                )
-            },
-            f"script-src {url}; connect-src {url} {socket}",
-            "127.0.0.1",
-        )
-        self.addCleanup(inner.close)
-        outer = Site({"/": ("text/html", f'<title>A mall</title><iframe src="{inner.url}"></iframe>')}, "")
-        self.addCleanup(outer.close)
-        there = re.sub(r"/$", "", inner.url)
+        self.sites()
+        there = re.sub(r"/$", "", self.inner.url)
         for profile, access in (
             ({"block_third_party_cookies": True, "cookie_controls_mode": 1}, None),
             ({"content_settings": {"exceptions": {"cookies": {f"{there},*": {"setting": 2}}}}}, False),
-            (BLOCKED, False),
         ):
-            page = visitors.locked(**profile).new_page()
-            page.goto(outer.url)
-            frame = page.frame_locator("iframe")
-            frame.get_by_role("button", name="Open the chat").click()
-            chat = frame.get_by_role("dialog", name="Chat with us")
-            chat.get_by_role("textbox").fill("anyone?")
-            chat.get_by_role("textbox").press("Enter")
-            expect(chat.locator(".mine.accepted .text")).to_have_text("anyone?")
-            if access is not None:
-                self.assertEqual(set(page.frames[1].evaluate(_ACCESS).values()), {access}, profile)
+            self.framed(visitors.locked(**profile), access)
 
 
 class Way:
@@ -199,8 +197,15 @@ class Way:
             each.close()
 
 
+# No deadline of a page comes: it does nothing unless it is told to.
+_NO_DEADLINES = """
+const set = setTimeout;
+globalThis.setTimeout = (run, ms, ...rest) => set(run, ms > 10_000 ? 2 ** 31 - 1 : ms, ...rest);
+"""
+
+
 class TroubleTests(unittest.TestCase):
-    timeout = 240
+    timeout = 900
 
     @in_browser
     def test_told(self, visitors: Visitors) -> None:
@@ -231,7 +236,9 @@ class TroubleTests(unittest.TestCase):
         self.addCleanup(way.close)
         own = started(NodeServer(new_folder(), {"http": {"websocket_url": way.url}}))
         try:
-            page = visitors.context().new_page()
+            home = visitors.context()
+            home.add_init_script(_NO_DEADLINES)
+            page = home.new_page()
             page.goto(own.http_url)
             page.fill("#who", name("alice"))
             page.press("#who", "Enter")
@@ -242,10 +249,8 @@ class TroubleTests(unittest.TestCase):
             ):
                 expect(page.locator(".link")).to_have_text(re.compile("Connecting"))
                 way.goes_to = own.port
-                began = time.monotonic()
                 page.evaluate(sign)
                 expect(page.locator("[data-link=open]")).to_be_visible()
-                self.assertLess(time.monotonic() - began, 10)
                 way.goes_to = None
                 page.reload()
         finally:
@@ -254,34 +259,37 @@ class TroubleTests(unittest.TestCase):
     @in_browser
     def test_clocks_differ(self, visitors: Visitors) -> None:
         """A token that is refused for its times alone is kept, tried again and accepted in the end."""
-        url = node("jwt").http_url
+        auth: dict[str, object] = {"mode": "jwt", "secret": JWT_SECRET}
+        own = started(NodeServer(new_folder(), {"auth": auth}))
+        self.addCleanup(own.kill)
         page = visitors.context().new_page()
-        page.goto(url)
-        now = time.time()
-        page.fill("#who", token(name("alice"), nbf=now + 12))
+        page.goto(own.http_url)
+        page.fill("#who", token(name("alice"), nbf=time.time() + 1800, exp=time.time() + 3600))
         page.get_by_role("button", name="Sign in").click()
-        expect(page.locator(".link")).to_have_text(re.compile("a clock is wrong"))
-        page.reload()
+        for _ in range(2):
+            expect(page.locator(".link")).to_have_text(re.compile("a clock is wrong"))
+            page.reload()
+        # From now on the node's clock may be that wrong.
+        own.kill()
+        own.ini["auth"]["leeway_seconds"] = 3600
+        own.start()
         expect(page.locator("[data-link=open]")).to_be_visible()
-        self.assertGreater(time.time(), now + 10)
 
     @in_browser
     def test_wrong_clock_at_the_desk(self, visitors: Visitors) -> None:
         """A visitor's waiting time does not depend on the agent's clock, which may be hours off."""
-        own = started(NodeServer(new_folder(), {}))
-        try:
-            for hours in (-5, 5):
-                home = visitors.context()
-                home.add_init_script(
-                    f"const now = Date.now; Date.now = () => now.call(Date) + {hours} * 3600_000;"
-                )
-                agent = Person.sign_in(home, own.http_url + "agent", name("sam"))
-                demo = visitors.context().new_page()
-                demo.goto(own.http_url + "demo")
-                visitor_asks(demo, "anyone?")
-                waits = agent.page.locator("a.row .waits")
-                expect(waits).to_have_text(re.compile("^waiting [0-9]+ (sec|min)$"))
-                agent.page.close()
-                demo.close()
-        finally:
-            own.kill()
+        url = node("open").http_url
+        for hours in (-5, 5):
+            home = visitors.context()
+            home.add_init_script(
+                f"const now = Date.now; Date.now = () => now.call(Date) + {hours} * 3600_000;"
+            )
+            agent = Person.sign_in(home, url + "agent", name("sam"))
+            demo = visitors.context().new_page()
+            demo.goto(url + "demo")
+            question = name("anyone")
+            visitor_asks(demo, question)
+            waits = agent.page.locator("a.row", has_text=question).locator(".waits")
+            expect(waits).to_have_text(re.compile("^waiting [0-9]+ (sec|min)$"))
+            agent.page.close()
+            demo.close()

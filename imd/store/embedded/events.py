@@ -42,8 +42,12 @@ class Pending(NamedTuple):
     """users whose changes show it; empty in a room"""
 
 
-def apply_events(connection: sqlite3.Connection, events: Sequence[Pending]) -> None:
-    """Write the rows of events whose messages' rows are written, and apply them."""
+def apply_events(connection: sqlite3.Connection, events: Sequence[Pending]) -> bool:
+    """Write the rows of events whose messages' rows are written, and apply them.
+
+    True if a text was taken away for good.
+    """
+    taken = False
     for pending in events:
         event = pending.event
         if isinstance(event, RoomMessage):
@@ -56,11 +60,12 @@ def apply_events(connection: sqlite3.Connection, events: Sequence[Pending]) -> N
         rows = [(uid, event.id, pending.number) for uid in pending.readers]
         connection.executemany("INSERT INTO event_reader (uid, id, message) VALUES (?, ?, ?)", rows)
         if not isinstance(event, RoomEvent):
-            _apply(connection, event, pending)
+            taken = _apply(connection, event, pending) or taken
         APPLIED.labels(kind_of(event)).inc()
+    return taken
 
 
-def _apply(connection: sqlite3.Connection, event: Edit | Recall | React, pending: Pending) -> None:
+def _apply(connection: sqlite3.Connection, event: Edit | Recall | React, pending: Pending) -> bool:
     found = connection.execute(
         "SELECT m.number, m.body, c.edited, c.recalled_ms FROM message m "
         "LEFT JOIN changed c ON c.message = m.number "
@@ -70,7 +75,7 @@ def _apply(connection: sqlite3.Connection, event: Edit | Recall | React, pending
     ).fetchone()
     if found is None:
         WITHOUT_MESSAGE.inc()
-        return
+        return False
     number, body, edited, recalled_ms = found
     if isinstance(event, React):
         _react(connection, event, pending.sender, number)
@@ -85,6 +90,7 @@ def _apply(connection: sqlite3.Connection, event: Edit | Recall | React, pending
             "ON CONFLICT (message) DO UPDATE SET edited = excluded.edited, edited_ms = excluded.edited_ms",
             (number, event.id, event.send_time),
         )
+    return recalled_ms is not None or isinstance(event, Recall)
 
 
 def _react(connection: sqlite3.Connection, event: React, user: int, number: int) -> None:

@@ -65,6 +65,10 @@ class Group:
 
     def run(self, operations: Sequence[Operation]) -> None:
         """Never raises."""
+        self._run(operations)
+        self._state.write_ahead.tend()
+
+    def _run(self, operations: Sequence[Operation]) -> None:
         try:
             try:
                 self._run_together(operations)

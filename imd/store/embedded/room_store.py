@@ -65,6 +65,9 @@ class EmbeddedRooms:
     def leftovers(self) -> Deferred[list[Leftover]]:
         return succeed([])
 
+    def oldest_event_ms(self) -> Deferred[int | None]:
+        return succeed(None)
+
     def is_warm(self, room: str) -> bool:
         return room in self._sizes
 

@@ -22,6 +22,7 @@ from imd.protocol.ids import ServerClock
 from imd.store.embedded import tables
 from imd.store.embedded.channels import Channels
 from imd.store.embedded.events import Pending, apply_events
+from imd.store.embedded.write_ahead import WriteAheadLog
 
 MAX_USERS_IN_MEMORY = 200_000
 MAX_ROOMS_IN_MEMORY = 2_000
@@ -114,6 +115,7 @@ class State:
         self._changed_users: dict[int, User] = {}
         self._changed_devices: dict[tuple[int, str], Device | None] = {}
         self._trims: dict[int, int] = {}
+        self.write_ahead = WriteAheadLog(connection, clock.monotonic)
         self._read_counters()
 
     def _read_counters(self) -> None:
@@ -327,7 +329,8 @@ class State:
                 rows.clear()
         if self.events:
             events, self.events = self.events, []
-            apply_events(connection, events)
+            if apply_events(connection, events):
+                self.write_ahead.has_recalled = True
         if grown:
             tables.CAP_UNANSWERED.write(connection, grown)
         if self._answers:

@@ -15,6 +15,7 @@ from typing import Any
 
 from imd.protocol.errors import ConfigurationError
 from imd.store.embedded.formats import UNANSWERED, migrate
+from imd.store.embedded.write_ahead import empty_log
 
 BUSY_SECONDS = 5
 
@@ -57,11 +58,15 @@ def open_file(folder: str) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute("PRAGMA temp_store = MEMORY")
+        # FAST would leave what long texts had in pages of their own.
+        connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("CREATE TEMP TABLE moving (message INTEGER PRIMARY KEY, size INTEGER NOT NULL)")
         migrate(connection, path)
+        # A process that was killed may have left recalled texts in it.
+        empty_log(connection)
     except sqlite3.Error as error:
         connection.close()
         raise ConfigurationError(f"[node] data = {folder}: {path} is not usable: {error}") from None

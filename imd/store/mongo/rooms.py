@@ -24,7 +24,7 @@ from imd.protocol.errors import Refused, Unavailable
 COLLECTION = "im_room"
 MAX_OUTBOX = 100
 MAX_OUTBOX_BYTES = 1 << 20
-LEFTOVER_ROOMS = 20
+LEFTOVER_ROOMS = 100
 
 # Codes by which a server says that it is alone: only members of a replica set know linearizable reads.
 _ALONE = frozenset({20, 72, 76, 123})
@@ -114,6 +114,13 @@ class RoomDocuments:
         """Rooms with events from before that time."""
         found = self._rooms.find({"outbox.at": {"$lt": Int64(before_ms)}}, {"_id": True})
         return [document["_id"] for document in found.limit(LEFTOVER_ROOMS)]
+
+    def oldest_event(self) -> int | None:
+        """When the oldest event that is in an outbox was made, ms; None if there is none."""
+        found = self._rooms.find_one(
+            {"outbox.at": {"$gte": Int64(0)}}, {"outbox.at": True}, sort=[("outbox.at", 1)]
+        )
+        return min(int(entry["at"]) for entry in found["outbox"]) if found is not None else None
 
     def rooms_of(self, user: str, after: str, limit: int) -> list[RoomSummary]:
         """At most `limit` rooms of the user behind `after`, by id."""

@@ -46,6 +46,9 @@ class RoomsDouble(Backed):
     def leftovers(self) -> Deferred[Any]:
         return self._ask("leftovers")
 
+    def oldest_event_ms(self) -> Deferred[Any]:
+        return self._ask("oldest_event_ms")
+
     def is_warm(self, room: str) -> bool:
         return room in self.sizes
 

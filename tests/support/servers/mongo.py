@@ -1,4 +1,4 @@
-"""A private MongoDB."""
+"""A private MongoDB, alone or as a replica set."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import struct
 import sysconfig
 from pathlib import Path
 
+import pymongo
+
 from tests.support.servers.ports import HOST
-from tests.support.servers.process import program
+from tests.support.servers.process import program, wait_until
 from tests.support.servers.server import Server
 
 
@@ -18,10 +20,14 @@ def mongod_program() -> str:
 
 
 class MongoServer(Server):
-    """MongoDB, standalone and small."""
+    """MongoDB, small; standalone if it is in no `replica_set`."""
 
     name = "mongodb"
-    start_seconds = 60.0
+    start_seconds = 120.0
+
+    def __init__(self, folder: str | Path, port: int | None = None, replica_set: str = "") -> None:
+        super().__init__(folder, port)
+        self._replica_set = replica_set
 
     @property
     def url(self) -> str:
@@ -41,6 +47,7 @@ class MongoServer(Server):
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             # Journal files of 100 MB, made in advance, would be wasted on a folder that lives a minute.
             *("--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=32MB)"),
+            *(("--replSet", self._replica_set, "--oplogSize", "50") if self._replica_set else ()),
         ]
 
     def _question(self) -> bytes:
@@ -48,3 +55,35 @@ class MongoServer(Server):
         document = b"\x10hello\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0\0"
         body = struct.pack("<IB", 0, 0) + struct.pack("<I", len(document) + 4) + document
         return struct.pack("<IIII", 16 + len(body), 1, 0, 2013) + body
+
+
+class MongoReplicaSet:
+    """Some members, of which the first leads whenever it may."""
+
+    name = "rs"
+
+    def __init__(self, folder: str | Path, members: int) -> None:
+        whole = Path(folder).absolute()
+        self.members = [MongoServer(whole / str(n), replica_set=self.name) for n in range(members)]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"{HOST}:{member.port}" for member in self.members)
+        return f"mongodb://{hosts}/imd?replicaSet={self.name}"
+
+    def start(self) -> None:
+        """Return when the first one leads."""
+        for member in self.members:
+            member.start()
+        members = [
+            {"_id": number, "host": f"{HOST}:{member.port}", "priority": int(number == 0)}
+            for number, member in enumerate(self.members)
+        ]
+        leader = self.members[0].url_of("admin")
+        with pymongo.MongoClient(leader, directConnection=True) as client:
+            client.admin.command("replSetInitiate", {"_id": self.name, "members": members})
+            wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], 60, "no member leads")
+
+    def kill(self) -> None:
+        for member in self.members:
+            member.kill()

@@ -9,9 +9,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from tests.support.servers.errors import ServerError
 
@@ -19,13 +20,21 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def pauses() -> Iterator[float]:
+    """Seconds from look to look: few at first, more later. To look is what costs while nothing happens."""
+    seconds = 0.02
+    while True:
+        yield seconds
+        seconds = min(seconds * 1.2, 0.25)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Block until `condition` is true. Raises ServerError when it still is not after `seconds`."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, pauses()
     while not condition():
         if time.monotonic() > end:
             raise ServerError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.02)
+        time.sleep(next(pause))
 
 
 def program(name: str, how: str) -> str:
@@ -43,11 +52,15 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
 def spawn(
-    command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str | Path],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    keep: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process in a group of its own that is killed when this process ends.
 
-    Its output is appended to `log`.
+    Its output is appended to `log`. `keep`: open files that it inherits.
     """
     with log.open("ab") as output:
         # To the kernel the parent is a thread; this one lives as long as the process does.
@@ -61,10 +74,23 @@ def spawn(
             cwd=cwd,
             start_new_session=True,
             preexec_fn=_die_with_parent,
+            pass_fds=keep,
         ).result()
 
 
-def end_group(process: subprocess.Popen[bytes], signum: int, seconds: float) -> None:
+class Process(Protocol):
+    """The part of `subprocess.Popen` that tests use."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, signum: int, /) -> None: ...
+
+
+def end_group(process: Process, signum: int, seconds: float) -> None:
     """Send `signum` to the process, then SIGKILL to its whole group when it is gone or `seconds` are over."""
     if process.poll() is None:
         process.send_signal(signum)
@@ -72,7 +98,7 @@ def end_group(process: subprocess.Popen[bytes], signum: int, seconds: float) -> 
             process.wait(seconds)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
 
 
 def tail(log: Path, lines: int = 20) -> str:

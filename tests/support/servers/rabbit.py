@@ -22,7 +22,7 @@ class RabbitServer(Server):
     """RabbitMQ with a node name, cookie, distribution port and port mapper (epmd) of its own."""
 
     name = "rabbitmq"
-    start_seconds = 90.0
+    start_seconds = 180.0
 
     def __init__(self, folder: str | Path, port: int | None = None) -> None:
         super().__init__(folder, port)
@@ -90,7 +90,7 @@ class RabbitServer(Server):
         if self._epmd is None or self._epmd.poll() is not None:
             epmd = [program("epmd", "Debian package erlang-base"), "-address", HOST]
             self._epmd = spawn([*epmd, "-port", str(self._epmd_port)], self.folder / "epmd.log")
-            wait_until(self._epmd_answers, 10, "epmd did not answer")
+            wait_until(self._epmd_answers, 60, "epmd did not answer")
 
     def _epmd_answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection((HOST, self._epmd_port), timeout=1):

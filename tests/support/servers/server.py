@@ -6,25 +6,24 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 from pathlib import Path
 
 from tests.support.servers.errors import ServerError
 from tests.support.servers.ports import HOST, free_port
-from tests.support.servers.process import end_group, spawn, tail, wait_until
+from tests.support.servers.process import Process, end_group, spawn, tail, wait_until
 
 
 class Server:
     """A server in a folder of its own, the leader of its own process group."""
 
     name = "server"
-    start_seconds = 30.0
-    stop_seconds = 20.0
+    start_seconds = 90.0
+    stop_seconds = 60.0
 
     def __init__(self, folder: str | Path, port: int | None = None) -> None:
         self.folder = Path(folder)
         self.port = port or free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     @property
     def url(self) -> str:
@@ -51,7 +50,7 @@ class Server:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._prepare()
-        self.process = process = spawn(self._command(), self.log, self._environment(), self.folder)
+        self.process = process = self._spawn()
         try:
             wait_until(
                 lambda: process.poll() is not None or self.answers(),
@@ -104,6 +103,9 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGCONT)
             end_group(process, signum, self.stop_seconds)
+
+    def _spawn(self) -> Process:
+        return spawn(self._command(), self.log, self._environment(), self.folder)
 
     def _prepare(self) -> None:
         """Make the files that the process needs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.tools.drill.history import Document, EventDocument, History, Room
+from tests.tools.drill.history import Document, EventDocument, History, Room, extras_of
 
 MESSAGES, EVENTS, ROOMS = "im_message", "im_event", "im_room"
 RULES = ("name", "posting", "history", "joining")
@@ -36,6 +36,7 @@ def _message(one: dict[str, Any]) -> Document:
         one.get("roomVersion", 0),
         (one.get("edited") or {}).get("id", ""),
         bool(one.get("recalled")),
+        extras_of({**one, "data": json.loads(one.get("data") or "null")}),
     )
 
 

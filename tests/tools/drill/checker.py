@@ -47,7 +47,7 @@ KINDS = {
     "versions": "versions of a room are missing, made twice, or out of order in an inbox",
     "answered anew": "a frame sent again was judged again although it had been done",
     "shown": "a message is shown otherwise than its edits, recalls and reactions make it",
-    "recalled text": "the text of a recalled message is still in the archive",
+    "recalled text": "the text of a recalled message is still in the archive, or a dead letter",
     "view": "a device's view, built from its frames, is not what its user reads",
     "changes": "`changes` lacks an event, gives one twice, or one that is not the user's",
     "room": "a room's members, roles or rules are not those that its changes make",
@@ -276,8 +276,9 @@ class _Check:
                     kind = self._strange(user, message)
                     self._note(kind, f"{user}/{device}: {event.key} {event.message_id}")
                     continue
-                if event.text != message.text or event.sender != message.sender:
-                    self._note("content", f"{user}/{device}: {event.key}: {event.sender}: {event.text}")
+                seen = (event.sender, event.text, event.extras)
+                if seen != (message.sender, message.text, message.extras):
+                    self._note("content", f"{user}/{device}: {event.key}: {seen}, not {message.extras}")
                 if event.key in ids:
                     if ids[event.key] != event.message_id and not self._lost_after(
                         self.first_sent[event.key][1]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tests.support.servers import HOST
-from tests.tools.drill.doings import do_something
-from tests.tools.drill.history import NO_FRAME, UNCHANGED, Answer, Connection, Got, Message, Reset, Send
+from tests.tools.drill.doings import do_something, extras_for
+from tests.tools.drill.history import UNCHANGED, Answer, Connection, Message, Reset, Send, extras_of, got_of
 from tests.tools.drill.wire import Wire
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Device:
         self.connection: Connection | None = None
         self._token: str | None = None
         self._attempt = 0
-        self._number = 0
+        self.number = 0
         self._unanswered: dict[str, tuple[Message, dict[str, Any]]] = {}
         self._again: deque[tuple[float, str]] = deque()
         self._connected: asyncio.Future[None] | None = None
@@ -237,7 +237,8 @@ class Device:
         key = self._next_key()
         recipients = frozenset(to) if to is not None else self.world.agents
         message = Message(key, self.user, self.name, recipients, desk=to is None)
-        frame: dict[str, Any] = {"clientMsgId": key, "msg": message.text}
+        frame: dict[str, Any] = {"clientMsgId": key, "msg": message.text, **extras_for(self, True)}
+        message.extras = extras_of(frame)
         if group:
             frame["group"] = to
         elif to is not None:
@@ -252,7 +253,8 @@ class Device:
         if kind != "message":
             frame["type"] = kind
         if message.text:
-            frame["msg"] = message.text
+            frame |= {"msg": message.text, **extras_for(self, kind == "message")}
+            message.extras = extras_of(frame)
         message.frame = frame
         return self._send(message, frame)
 
@@ -263,8 +265,8 @@ class Device:
             entry[0].given_up = True
 
     def _next_key(self) -> str:
-        self._number += 1
-        return f"{self.name}-{self._number - 1}"
+        self.number += 1
+        return f"{self.name}-{self.number - 1}"
 
     def _send(self, message: Message, frame: dict[str, Any]) -> str:
         self.world.history.messages[message.key] = message
@@ -326,9 +328,7 @@ class Device:
 
     def _got(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
         key = frame.get("clientMsgId", "")
-        more = frame if "kind" in frame else NO_FRAME
-        text = frame.get("msg", "")
-        connection.events.append(Got(now, frame["seq"], frame["id"], key, frame["userId"], text, more))
+        connection.events.append(got_of(now, frame))
         self.seq = frame["seq"]
         if frame["userId"] != self.user and frame.get("kind", "message") == "message":
             self.heard.append(frame["id"])
@@ -388,8 +388,8 @@ class Device:
         """The answer to a question. Raises ConnectionError, also for an error, and TimeoutError."""
         if not self.live or self.wire is None:
             raise ConnectionError("not connected")
-        self._number += 1
-        ref = f"q{self._number}"
+        self.number += 1
+        ref = f"q{self.number}"
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._questions[ref] = answer
         self.wire.send({**frame, "ref": ref})

@@ -289,7 +289,7 @@ class Cluster:
             archived.read(client.get_default_database(), history)
 
     def dead(self) -> list[str]:
-        """The keys of the messages among the dead letters; what is no message of ours is left out."""
+        """The keys of messages and events among the dead letters; what is not ours is left out."""
         keys = []
         with contextlib.closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
             channel = connection.channel()
@@ -297,10 +297,13 @@ class Cluster:
                 method, _, body = channel.basic_get(DEAD_QUEUE, auto_ack=True)
                 if method is None:
                     return keys
-                with contextlib.suppress(ValueError, AttributeError):
-                    key = json.loads(body).get("clientMsgId", "")
-                    if key and not key.startswith("poison"):
-                        keys.append(key)
+                with contextlib.suppress(ValueError):
+                    found = json.loads(body)
+                    # A batch is there as a whole if the broker has moved it.
+                    for one in found if isinstance(found, list) else [found]:
+                        key = one.get("clientMsgId", "") if isinstance(one, dict) else ""
+                        if key and not key.startswith("poison"):
+                            keys.append(key)
 
     def sabotaged(self) -> dict[str, int]:
         """How often the nodes, broken on purpose, did wrong, by build."""

@@ -52,7 +52,7 @@ class Knowledge:
             for ids in self.own.values():
                 if message.of in ids:
                     ids.remove(message.of)
-        elif message.kind in ("", "message") and not message.desk:
+        elif message.kind in ("", "message"):
             self.own.setdefault(message.sender, deque(maxlen=LATELY)).append(answer.message_id)
             if message.room in self.rooms:
                 self.rooms[message.room].lately.append((message.sender, answer.message_id))
@@ -78,6 +78,8 @@ class Knowledge:
         elif action in ("remove", "leave"):
             for user in users or [message.sender]:
                 guess.members.pop(user, None)
+        elif action == "close":
+            del self.rooms[message.room]
         elif action == "set":
             guess.posting = frame.get("posting", guess.posting)
 
@@ -86,7 +88,10 @@ def do_something(device: Device) -> None:
     """Choose by the device's own chance."""
     rng, world = device.rng, device.world
     if device.role == "visitor":
-        device.say(None)
+        if _may_change(device) and rng.random() < OF_A_MESSAGE:
+            change_a_message(device)
+        else:
+            device.say(None)
     elif device.role == "agent":
         _serve(device)
     elif device.role == "prober":
@@ -101,6 +106,19 @@ def do_something(device: Device) -> None:
             change_a_message(device)
         else:
             _write(device)
+
+
+def extras_for(device: Device, may_answer: bool) -> dict[str, Any]:
+    """The fields beside the text: some messages have data, mentions, or a message that they answer."""
+    extras: dict[str, Any] = {}
+    if device.world.has_events:
+        if device.number % 3 == 0:
+            extras["data"] = {"é": [device.number, 2.5, None]}
+        if device.number % 4 == 0:
+            extras["mentions"] = device.world.users[:2]
+        if device.number % 5 == 0 and may_answer and device.heard:
+            extras["replyTo"] = device.heard[-1]
+    return extras
 
 
 def _may_change(device: Device) -> bool:
@@ -172,6 +190,8 @@ def _rule(device: Device, guess: RoomGuess) -> None:
         member = rng.choice(members)
         role = "member" if guess.members[member] == "admin" else "admin"
         fields = {"action": "role", "users": [{"userId": member, "role": role}]}
+    elif draw < 0.89:
+        fields = {"action": "close"}
     elif draw < 0.95:
         fields = {"action": "set", "name": f"name {rng.randrange(1000)}"}
     else:
@@ -207,10 +227,16 @@ def _sibling(device: Device) -> Device | None:
 
 
 def react_to_a_change(message: Message, devices: list[Device], known: Knowledge) -> None:
-    """A removed user writes to the room all the same; what newcomers have not seen is edited."""
+    """A removed user writes to the room all the same, and so does its owner to a closed one, which another
+    follows; what newcomers have not seen is edited."""
     action = message.frame.get("action")
     named = {user["userId"] for user in message.frame.get("users", ())}
-    if action == "remove":
+    if action == "close":
+        for device in devices:
+            if device.user == message.sender and device.name == message.device:
+                device.do("message", room=message.room)
+                create_a_room(device, device.rng.randrange(1000))
+    elif action == "remove":
         for device in devices:
             if device.user in named:
                 device.do("message", room=message.room)

@@ -56,6 +56,8 @@ class EventCheck:
                     self._note("stale", f"{key}: placed under version {version}, {least} was accepted before")
                 elif message.sender not in self.model.state(message.room, version).members:
                     self._note("stale", f"{key}: {message.sender} is no member in version {version}")
+                elif self.model.state(message.room, version).is_closed:
+                    self._note("stale", f"{key}: the room is closed in version {version}")
 
     def _versions_in_inboxes(self) -> None:
         """In an inbox a room only grows older: events one by one, messages under the last of them."""
@@ -119,7 +121,7 @@ class EventCheck:
                 for state in states
                 if sender in state.members
             )
-        return False
+        return answer.code == "conflict" and any(state.is_closed for state in states)
 
     # the archive
 
@@ -154,11 +156,11 @@ class EventCheck:
             if message is None:
                 continue
             changes = self.changes.get(document.message_id, [])
-            now = shown(message.text, changes)
+            now = shown(message.text, changes, message.extras)
             wanted[document.message_id] = now
-            if (document.text, document.edited, document.is_recalled) != now[:3]:
-                what = f"{document.edited or 'no edit'}, {document.text!r}, not {now.edited}, {now.text!r}"
-                self._note("shown" if changes else "content", f"archive: {document.key}: {what}")
+            seen = (document.text, document.edited, document.is_recalled, document.extras)
+            if seen != (now.text, now.edited, now.is_recalled, now.extras):
+                self._note("shown" if changes else "content", f"archive: {document.key}: {seen}, not {now}")
         self._texts_of_recalled(wanted)
         for user, found in self.history.read_back.items():
             for entries in found.pages.values():
@@ -170,6 +172,13 @@ class EventCheck:
             is_recalled = event.of in wanted and wanted[event.of].is_recalled
             if is_recalled and event.kind == "edit" and event.body.get("msg"):
                 self._note("recalled text", f"the edit {event.key} of {self.model.key_of[event.of]}")
+        for key in self.history.dead:
+            message = self.history.messages.get(key)
+            if message is None or not message.text:
+                continue
+            for of in {message.of} if message.of else self.model.ids[key]:
+                if of in wanted and wanted[of].is_recalled:
+                    self._note("recalled text", f"{key} among the dead letters")
 
     def _page(self, user: str, entries: Iterable[Frame], wanted: Mapping[str, Shown]) -> None:
         for entry in entries:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 Frame = Mapping[str, Any]
 NO_FRAME: Frame = {}
+EXTRAS = ("data", "mentions", "replyTo")
+
+
+def extras_of(frame: Frame) -> str:
+    """The fields beside the text, in one form; empty if a message has none."""
+    found = {name: frame[name] for name in EXTRAS if frame.get(name)}
+    return json.dumps(found, sort_keys=True) if found else ""
+
 
 # Times are seconds on one monotonic clock.
 
@@ -47,6 +56,17 @@ class Got(NamedTuple):
     sender: str
     text: str
     frame: Frame = NO_FRAME
+    extras: str = ""
+
+
+def got_of(at: float, frame: Frame) -> Got:
+    """A frame that was delivered at this time."""
+    text = frame.get("msg", "")
+    more = frame if "kind" in frame else NO_FRAME
+    extras = extras_of(frame) if text else ""
+    return Got(
+        at, frame["seq"], frame["id"], frame.get("clientMsgId", ""), frame["userId"], text, more, extras
+    )
 
 
 class Reset(NamedTuple):
@@ -77,6 +97,8 @@ class Message:
     """as it was sent; of events and messages in rooms only"""
     given_up: bool = False
     """its client sends it no more, and never will know"""
+    extras: str = ""
+    """see extras_of"""
 
     @property
     def text(self) -> str:
@@ -132,6 +154,7 @@ class Document(NamedTuple):
     edited: str = ""
     """the id of the edit that it shows"""
     is_recalled: bool = False
+    extras: str = ""
 
 
 class EventDocument(NamedTuple):

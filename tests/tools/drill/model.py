@@ -6,12 +6,13 @@ here. Unanswered changes are in if anything tells of them.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.tools.drill.history import Answer, EventDocument, Got, History, Message, Send
+from tests.tools.drill.history import Answer, EventDocument, Got, History, Message, Send, extras_of
 
 Users = frozenset[str]
 NOBODY: Users = frozenset()
@@ -31,6 +32,7 @@ class State:
     rules: Mapping[str, str]
     changed: Users = NOBODY
     gone: Users = NOBODY
+    is_closed: bool = False
 
     def may_read(self, user: str, version: int) -> bool:
         """Whether a message that was placed under that version is for this member to read."""
@@ -244,16 +246,21 @@ class Shown(NamedTuple):
     is_recalled: bool
     reactions: frozenset[tuple[str, str]]
     """user and reaction"""
+    extras: str = ""
+    """beside the text, as extras_of gives them"""
 
 
-def shown(first_text: str, changes: Iterable[EventDocument]) -> Shown:
+def shown(first_text: str, changes: Iterable[EventDocument], first_extras: str = "") -> Shown:
     """The message as its events make it, in whatever order they came."""
-    edit = ("", first_text)
+    first = json.loads(first_extras or "{}")
+    answers = {"replyTo": first.get("replyTo")}
+    edit = ("", first_text, first_extras)
     is_recalled = False
     last: dict[tuple[str, str], tuple[str, bool]] = {}
     for event in changes:
         if event.kind == "edit":
-            edit = max(edit, (event.event_id, str(event.body.get("msg", ""))))
+            extras = extras_of({**event.body, **answers})
+            edit = max(edit, (event.event_id, str(event.body.get("msg", "")), extras))
         elif event.kind == "recall":
             is_recalled = True
         else:
@@ -261,7 +268,9 @@ def shown(first_text: str, changes: Iterable[EventDocument]) -> Shown:
             now = (event.event_id, event.body.get("on") is not False)
             last[which] = max(last.get(which, now), now)
     reactions = frozenset(which for which, (_, on) in last.items() if on)
-    return Shown("", "", True, reactions) if is_recalled else Shown(edit[1], edit[0], False, reactions)
+    if is_recalled:
+        return Shown("", "", True, reactions, extras_of(answers))
+    return Shown(edit[1], edit[0], False, reactions, edit[2])
 
 
 def _both(sets: list[Users]) -> tuple[Users, Users]:
@@ -297,9 +306,9 @@ def _after(before: State, message: Message, version: int) -> State:
         changed = frozenset(named) & set(members)
         for one in changed:
             del members[one]
-        return State(members, rules, changed, changed)
+        return State(members, rules, changed, changed, before.is_closed)
     elif action == "role":
         members |= {one: Member(role, members[one].joined) for one, role in named.items() if one in members}
     else:
         rules |= {name: frame[name] for name in (*RULES, "name") if name in frame}
-    return State(members, rules, changed)
+    return State(members, rules, changed, is_closed=before.is_closed or action == "close")

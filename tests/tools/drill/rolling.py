@@ -31,7 +31,7 @@ NODES = 3
 DRAIN_SECONDS = 2
 CALM_SECONDS = 5.0
 CONNECT_SECONDS = 120.0
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 120.0
 # Messages that a broken build has lost never come.
 BROKEN_SECONDS = 3.0
 SHOWN = 5

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from tests.tools.drill.history import Answer, Connection, EventDocument, Frame, Got, History, ReadBack
+from tests.tools.drill.history import (
+    Answer,
+    Connection,
+    EventDocument,
+    Frame,
+    Got,
+    History,
+    ReadBack,
+    extras_of,
+)
 from tests.tools.drill.model import Model, Shown, shown
 
 Note = Callable[[str, str], None]
@@ -18,6 +27,7 @@ class View:
     def __init__(self, history: History, connections: Iterable[Connection]) -> None:
         self.texts: dict[str, str] = {}
         """by message id: as it came, or was sent"""
+        self.extras: dict[str, str] = {}
         self.changes: dict[str, dict[str, EventDocument]] = defaultdict(dict)
         self.versions: dict[str, int] = {}
         self.rules: dict[str, dict[str, str]] = defaultdict(dict)
@@ -27,11 +37,13 @@ class View:
                     message = history.messages[event.key]
                     if message.kind in ("", "message"):
                         self.texts.setdefault(event.message_id, message.text)
+                        self.extras.setdefault(event.message_id, message.extras)
                     elif message.of:
                         self.apply({**message.frame, "kind": message.kind, "userId": message.sender}, event)
                 elif type(event) is Got:
                     if event.frame.get("kind", "message") == "message":
                         self.texts.setdefault(event.message_id, event.text)
+                        self.extras.setdefault(event.message_id, event.extras)
                     elif "of" in event.frame:
                         self.apply(event.frame)
                     elif event.frame["kind"] == "room":
@@ -53,7 +65,8 @@ class View:
             self.rules[room] |= {name: frame[name] for name in RULES if name in frame}
 
     def shown(self, message_id: str) -> Shown:
-        return shown(self.texts[message_id], self.changes[message_id].values())
+        changes = self.changes[message_id].values()
+        return shown(self.texts[message_id], changes, self.extras[message_id])
 
 
 def check_views(history: History, model: Model, note: Note) -> None:
@@ -97,4 +110,5 @@ def as_read(entry: Frame) -> Shown:
     """A message as history gives it."""
     given = entry.get("reactions", ())
     reactions = frozenset((user, one["reaction"]) for one in given for user in one["users"])
-    return Shown(entry["msg"], str(entry.get("edited", {}).get("id", "")), "recalled" in entry, reactions)
+    edited = str(entry.get("edited", {}).get("id", ""))
+    return Shown(entry["msg"], edited, "recalled" in entry, reactions, extras_of(entry))

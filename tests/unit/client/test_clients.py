@@ -310,7 +310,7 @@ class Heard:
 class ShellTests(unittest.TestCase):
     """Each story with each kind of client, on one node: Twisted's here, asyncio's in a thread."""
 
-    timeout = 3 * SECONDS
+    timeout = 5 * SECONDS
 
     async def start_node(self, **ini: Any) -> NodeServer:
         node = NodeServer(Path.cwd() / self.mktemp(), {"limits": {"burst": 1000}, **ini})
@@ -359,7 +359,7 @@ class ShellTests(unittest.TestCase):
 
 
 class ClockTests(unittest.TestCase):
-    timeout = 3 * SECONDS
+    timeout = 5 * SECONDS
 
     async def test_set_back(self) -> None:
         """The time of day is set back an hour: a node that hangs is noticed, left and found again."""
@@ -385,7 +385,7 @@ class ClockTests(unittest.TestCase):
 
 
 class ExampleTests(unittest.TestCase):
-    timeout = 2 * SECONDS
+    timeout = 5 * SECONDS
 
     async def test_both(self) -> None:
         self.node = NodeServer(Path.cwd() / self.mktemp(), {})

@@ -164,7 +164,7 @@ def looks(message: Message) -> tuple[object, ...]:
 
 
 class MessengerTests(unittest.TestCase):
-    timeout = 3 * SECONDS
+    timeout = 5 * SECONDS
 
     async def both(self, story: Callable[..., Any]) -> None:
         node = NodeServer(Path.cwd() / self.mktemp(), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.trial import unittest
 
@@ -23,7 +24,10 @@ class CompletenessTests(unittest.SynchronousTestCase):
         self.strangers: set[str] = set()
         self.rows: dict[str, Row] = {}
         clock = ServerClock(lambda: START + self.time.seconds(), self.time.seconds)
-        self.completeness = Completeness(clock, lambda: self.rows, self, lambda: self.unanswered)
+        self.event: int | None = None
+        self.completeness = Completeness(
+            clock, lambda: self.rows, self, lambda: self.unanswered, lambda: succeed(self.event)
+        )
 
     # Progress
 
@@ -69,6 +73,14 @@ class CompletenessTests(unittest.SynchronousTestCase):
         self.assertEqual(self.complete_ms(), 900_000 - MARGIN_MS)
         self.announce(c=0)
         self.assertEqual(self.complete(), NOTHING)
+
+    def test_event_in_an_outbox(self) -> None:
+        """A room's event that waits in MongoDB counts, whoever made it."""
+        self.announce(a=1_000_000)
+        self.event = 900_000
+        self.assertEqual(self.complete_ms(), 900_000)
+        self.event = 999_999
+        self.assertEqual(self.complete_ms(), 1_000_000 - MARGIN_MS)
 
     def test_node_that_is_gone(self) -> None:
         """Its word counts for a while, and longer if batches of it are not archived: by the others' words."""

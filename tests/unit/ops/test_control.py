@@ -23,7 +23,7 @@ from tests.support.nodes import ask_control
 
 
 class ControlTests(unittest.TestCase):
-    timeout = 60
+    timeout = 300
 
     async def setUp(self) -> None:
         self.clock = Clock()

@@ -19,7 +19,7 @@ from imd.ops.pages import FOLDER, client_settings, read_files
 
 
 class HttpTests(unittest.TestCase):
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.problems: dict[str, str] = {}
@@ -162,7 +162,7 @@ class HttpTests(unittest.TestCase):
         address = ("127.0.0.1", self.port.getHost().port)
 
         def wait_for_the_end() -> bytes:
-            with socket.create_connection(address, timeout=30) as client:
+            with socket.create_connection(address, timeout=60) as client:
                 return client.recv(1)
 
         received = yield deferToThread(wait_for_the_end)

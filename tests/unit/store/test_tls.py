@@ -48,7 +48,7 @@ class Presenter(Protocol):
 class TlsReasonTests(unittest.TestCase):
     """The servers speak no protocol; they only present a certificate."""
 
-    timeout = 60
+    timeout = 300
 
     async def shows(self, endpoint: str) -> int:
         """The port of a server with this endpoint."""
@@ -124,7 +124,7 @@ class TlsReasonTests(unittest.TestCase):
         archive = MongoArchive(reactor, url)
         archive.start()
         self.addCleanup(archive.stop)
-        await until(lambda: "not connected yet" not in (archive.problem() or ""), "a problem", 30)
+        await until(lambda: "not connected yet" not in (archive.problem() or ""), "a problem", 60)
         self.assertIn("MongoDB: tls (", archive.problem() or "")
         self.assertIn("certificate verify failed", archive.problem() or "")
 

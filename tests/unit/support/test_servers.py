@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 import pymongo
 from twisted.trial import unittest
 
+from tests.support.nodes import NodeServer
 from tests.support.paths import ROOT
 from tests.support.servers import HOST, RedisServer, ServerError, free_port, shared, wait_until
 
@@ -31,6 +33,19 @@ def ask_redis(port: int, *words: str) -> str:
     with socket.create_connection((HOST, port), timeout=5) as connection:
         connection.sendall(f"{' '.join(words)}\r\n".encode())
         return connection.recv(4096).decode().splitlines()[0]
+
+
+def kill_parent(case: unittest.TestCase, code: str, folder: Path) -> int:
+    """Run Python's `code` until it prints a process id, and kill it. Returns that id."""
+    parent = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE)
+    case.addCleanup(parent.wait)
+    case.addCleanup(parent.kill)
+    assert parent.stdout is not None
+    case.addCleanup(parent.stdout.close)
+    pid = int(parent.stdout.readline())
+    case.assertFalse(is_gone(pid))
+    parent.kill()
+    return pid
 
 
 class RedisServerTests(unittest.TestCase):
@@ -83,16 +98,56 @@ class RedisServerTests(unittest.TestCase):
             "import sys, time; from tests.support.servers import RedisServer\n"
             "server = RedisServer(sys.argv[1]); server.start(); print(server.pid, flush=True); time.sleep(60)"
         )
-        command = [sys.executable, "-c", code, str(self.folder)]
-        parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-        self.addCleanup(parent.wait)
-        self.addCleanup(parent.kill)
-        assert parent.stdout is not None
-        self.addCleanup(parent.stdout.close)
-        pid = int(parent.stdout.readline())
-        self.assertFalse(is_gone(pid))
-        parent.kill()
-        wait_until(lambda: is_gone(pid), 10, "the server's end")
+        pid = kill_parent(self, code, self.folder)
+        wait_until(lambda: is_gone(pid), 60, "the server's end")
+
+
+class ForkedNodeTests(unittest.TestCase):
+    """A node that a template forks is a process as `twistd` makes one."""
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="imd nodes "))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def node(self, name: str) -> NodeServer:
+        node = NodeServer(self.folder / name, {})
+        self.addCleanup(node.kill)
+        node.start()
+        return node
+
+    def test_process(self) -> None:
+        """It leads a group of its own, in its own folder; how it ends is told."""
+        one, two = self.node("one"), self.node("two")
+        self.assertEqual(os.getpgid(one.pid), one.pid)
+        self.assertEqual(Path(f"/proc/{one.pid}/cwd").resolve(), one.folder.resolve())
+        self.assertEqual(set(os.listdir(f"/proc/{one.pid}/fd")) & {"0", "1", "2"}, {"0", "1", "2"})
+        for node, ended in ((one, signal.SIGTERM), (two, signal.SIGKILL)):
+            process = node.process
+            assert process is not None
+            self.assertIsNone(process.poll())
+            self.assertRaises(subprocess.TimeoutExpired, process.wait, 0.01)
+            process.send_signal(ended)
+            self.assertEqual(process.wait(60), -ended)
+            self.assertEqual((process.poll(), process.returncode), (-ended, -ended))
+            self.assertFalse(node.running)
+        self.assertIn("Server Shut Down", one.log.read_text())
+        self.assertNotIn("Server Shut Down", two.log.read_text())
+
+    def test_failure_says_why(self) -> None:
+        """A node that ends while it starts is reported with its log."""
+        node = NodeServer(self.folder, {"node": {"no_such_key": 1}})
+        error = self.assertRaises(ServerError, node.start)
+        self.assertIn("no_such_key", str(error))
+
+    def test_dies_with_its_parent(self) -> None:
+        """A test process that is killed leaves no node behind."""
+        code = (
+            "import sys, time; from pathlib import Path; from tests.support.nodes import NodeServer\n"
+            "node = NodeServer(Path(sys.argv[1]), {}); node.start()\n"
+            "print(node.pid, flush=True); time.sleep(60)"
+        )
+        pid = kill_parent(self, code, self.folder)
+        wait_until(lambda: is_gone(pid), 60, "the node's end")
 
 
 class PortTests(unittest.TestCase):

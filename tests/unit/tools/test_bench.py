@@ -29,7 +29,7 @@ from tests.tools.bench.tree import check_code, commit, worktree
 
 
 class SmokeTests(unittest.TestCase):
-    timeout = 120
+    timeout = 300
 
     async def test_tiny(self) -> None:
         """A node and the relay under load for a moment, everything counted, in JSON and as a table."""

@@ -344,6 +344,20 @@ class CheckerTests(unittest.TestCase):
             kinds = {violation.kind for violation in check(self.story.history)}
             self.assertIn(kind, kinds)
 
+    def test_more_than_a_text(self) -> None:
+        """Data, mentions or the answered message are lost on the way to a device, or to the archive."""
+        self.story.good("a")
+        self.story.history.messages["a"].extras = '{"data": {"x": 1}}'
+        self.assert_found("content")
+        for connection in (self.story.bob, self.story.tablet):
+            got = connection.events[-1]
+            assert type(got) is Got
+            connection.events[-1] = got._replace(extras='{"data": {"x": 1}}')
+        self.assert_found("content")
+        [document] = self.story.history.archive
+        self.story.history.archive = [document._replace(extras='{"data": {"x": 1}}')]
+        self.assert_found()
+
     def test_dead(self) -> None:
         self.story.good("a")
         self.story.history.dead.append("a")

@@ -20,7 +20,9 @@ from tests.tools.drill.history import (
     ReadBack,
     Room,
     Send,
+    extras_of,
 )
+from tests.tools.drill.model import shown
 
 RULES = {"posting": "all", "history": "joined", "joining": "invite", "name": "den"}
 R = "r-1"
@@ -218,6 +220,29 @@ class EventTests(unittest.TestCase):
         self.story.say("a", "mary", ["olga", "mike"], version=1)
         self.assert_found("stale", "versions")
 
+    def test_closed(self) -> None:
+        """Nothing gets into a closed room; a message to it is refused, and to an open one it is not."""
+        story = self.story
+        story.send("a", "mary", "message", room=R)
+        story.answer("a", "mary", code="conflict")
+        self.assert_found("refused")
+        story.change("x", "olga", story.rooms.members, action="close", to=["mary", "mike"])
+        story.send("b", "mary", "message", room=R)
+        story.answer("b", "mary", code="conflict")
+        self.assert_found("refused")
+        story.say("d", "mary", ["olga", "mike"])
+        self.assertIn("stale", {violation.kind for violation in check(story.history)})
+
+    def test_extras(self) -> None:
+        """An edit takes data and mentions away, and leaves the message that is answered."""
+        first = extras_of({"data": {"x": 1}, "mentions": ["olga"], "replyTo": "0"})
+        edit = EventDocument("2", "b", "mary", "edit", "1", R, 1, {"msg": "b", "data": {"y": 2}})
+        recall = EventDocument("3", "c", "mary", "recall", "1", R, 1, {})
+        self.assertEqual(shown("a", [], first).extras, first)
+        now = extras_of({"data": {"y": 2}, "replyTo": "0"})
+        self.assertEqual(shown("a", [edit], first).extras, now)
+        self.assertEqual(shown("a", [recall, edit], first).extras, extras_of({"replyTo": "0"}))
+
     def test_stale_without_a_version(self) -> None:
         """An edit tells somebody who was removed before it was sent."""
         story = self.story
@@ -306,6 +331,10 @@ class EventTests(unittest.TestCase):
         history = self.story.history
         history.events = [one._replace(body={**one.body, "msg": ""}) for one in history.events]
         self.assert_found()
+        history.dead = ["b"]
+        self.assert_found("dead", "recalled text")
+        history.dead = ["e"]
+        self.assert_found("dead")
 
     def test_changes(self) -> None:
         """`changes` lacks an event, or has one twice."""

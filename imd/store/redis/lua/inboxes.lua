@@ -2,6 +2,11 @@
 
 local DROPPED_AT_ONCE = 256
 
+-- Redis turns a sorted set with a long member, or with more than 128, into a skip list, all members at once. Inboxes that
+-- get the same messages would all turn in one call. Therefore each turns earlier, at its own size.
+local LONG_MEMBER = string.rep('-', 65)
+local TURNS_FROM, TURNS_WITHIN = 64, 64
+
 -- Remove everything up to a number from an inbox. Returns how many messages that were.
 -- The head holds the number of the last shared message: members up to it are read first, to release shared ones.
 local function drop_up_to(user, last)
@@ -23,9 +28,9 @@ end
 
 -- Remove so many of the oldest messages, shared ones or not. Returns how many that were.
 local function drop_oldest(user, count)
-  local inbox = key(user, 'inbox')
-  release(redis.call('ZRANGEBYSCORE', inbox, '-inf', '+inf', 'LIMIT', 0, count))
-  return redis.call('ZREMRANGEBYRANK', inbox, 0, count - 1)
+  local dropped = redis.call('ZPOPMIN', key(user, 'inbox'), count)
+  for i = 1, #dropped, 2 do release_one(dropped[i]) end
+  return #dropped / 2
 end
 
 -- Call after messages were put into an inbox that held `size` before. An empty inbox has no key, so no expiry.
@@ -67,11 +72,24 @@ local function add_all(inbox, members, shared)
   return seq + 1
 end
 
+-- Call after shared messages were put into an inbox.
+local function turn_in_time(inbox)
+  local due = TURNS_FROM + math.floor(inbox.n / 2) % TURNS_WITHIN
+  if inbox.size < due and inbox.size + inbox.count >= due then
+    redis.call('ZADD', key(inbox.user, 'inbox'), '0', LONG_MEMBER)
+    redis.call('ZREM', key(inbox.user, 'inbox'), LONG_MEMBER)
+  end
+end
+
 -- Write the additions to an open inbox. Returns how many of the oldest messages left because it was full.
 local function write(inbox)
   local user, added, last, head_at = inbox.user, inbox.added, 2 * inbox.count, key(inbox.user, 'head')
-  for i = 1, last, PASSED do
-    redis.call('ZADD', key(user, 'inbox'), unpack(added, i, math.min(i + PASSED - 1, last)))
+  if last == 2 then
+    redis.call('ZADD', key(user, 'inbox'), added[1], added[2])
+  else
+    for i = 1, last, PASSED do
+      redis.call('ZADD', key(user, 'inbox'), unpack(added, i, math.min(i + PASSED - 1, last)))
+    end
   end
   if inbox.new then
     if FIRST_LEVEL then
@@ -81,11 +99,13 @@ local function write(inbox)
     end
   end
   if inbox.shared then
-    redis.call('HSET', head_at, 'seq', format('%d', inbox.seq), 'shared', format('%d', inbox.shared))
+    local seq = format('%d', inbox.seq)
+    redis.call('HSET', head_at, 'seq', seq, 'shared', inbox.shared == inbox.seq and seq or format('%d', inbox.shared))
   else
     redis.call('HSET', head_at, 'seq', format('%d', inbox.seq))
   end
   see_to_expiry(user, inbox.stale, inbox.size)
+  if inbox.shared then turn_in_time(inbox) end
   local size, most = inbox.size + inbox.count, max_messages
   if size <= unopened_messages then return 0 end
   if inbox.new or redis.call('HEXISTS', head_at, 'unopened') == 1 then most = unopened_messages end

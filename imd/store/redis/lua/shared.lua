@@ -32,8 +32,10 @@ end
 -- How many inboxes each shared message has left in this call. `reply` writes the counts, once for each message.
 local released = {}
 
+local function release_one(member)
+  if is_shared(member) then released[member] = (released[member] or 0) + 1 end
+end
+
 local function release(members)
-  for _, member in ipairs(members) do
-    if is_shared(member) then released[member] = (released[member] or 0) + 1 end
-  end
+  for _, member in ipairs(members) do release_one(member) end
 end

@@ -208,7 +208,7 @@ class Side:
 class ArchiveAuditTests(unittest.TestCase):
     """On real servers, with RabbitMQ's own tools. A minute is a second and a half here."""
 
-    timeout = 150
+    timeout = 300
 
     async def side(self, server: MongoServer | None = None, name: str = "east") -> Side:
         self.patch(archive_audit, "MISSING_SECONDS", 1.5)
@@ -259,7 +259,7 @@ class ArchiveAuditTests(unittest.TestCase):
         )
 
     async def emptied(self) -> None:
-        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 0, "they are taken out", 30)
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 0, "they are taken out", 60)
 
     async def found(self, side: Side, count: int, batches_left: int) -> None:
         """So many batches are missing; metric, log and doctor tell of them once."""
@@ -289,7 +289,7 @@ class ArchiveAuditTests(unittest.TestCase):
         side = await self.side()
         await self.full_of_batches(side, r"^imd\.archive$")
         await self.emptied()
-        await until(lambda: self.broker.length(DEAD_QUEUE) == 40, "they are among the dead", 30)
+        await until(lambda: self.broker.length(DEAD_QUEUE) == 40, "they are among the dead", 60)
         await self.found(side, 40, PREFETCH + 1)
         while (taken := self.broker.take(DEAD_QUEUE)) is not None:
             properties, body = taken
@@ -302,7 +302,7 @@ class ArchiveAuditTests(unittest.TestCase):
         side = await self.side()
         await self.full_of_batches(side)
         await self.set_policy("^imd", '{"max-length": 10, "overflow": "drop-head"}')
-        await until(lambda: self.broker.length(ARCHIVE_QUEUE) <= 10, "the oldest are taken out", 30)
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) <= 10, "the oldest are taken out", 60)
         lost = 40 - self.broker.length(ARCHIVE_QUEUE)
         await self.found(side, lost, PREFETCH + 41 - lost)
 
@@ -356,7 +356,7 @@ class ArchiveAuditTests(unittest.TestCase):
         await self.publish(side, 30, 2 * PREFETCH + 20)
         await self.publish(other, 300, 10)
         self.server.resume()
-        await until(lambda: self.archived() == 25 + 2 * PREFETCH + 20, "all are there", 40)
+        await until(lambda: self.archived() == 25 + 2 * PREFETCH + 20, "all are there", 60)
         await other.stop()
         await self.publish(side, 400, 3)
         await self.quiet(side)
@@ -396,7 +396,7 @@ class ArchiveAuditTests(unittest.TestCase):
             return read(work, *args, **options)
 
         self.patch(side.archive, "run", counted)
-        await until(lambda: looks >= 12, "it has looked for twice as long", 40)
+        await until(lambda: looks >= 12, "it has looked for twice as long", 60)
         self.assertEqual(self.missing(), 0)
         hung.close()
         await until(lambda: self.archived() == 11, "they are there")

@@ -60,7 +60,7 @@ class WatchedArchive(MongoArchive):
 
 
 class ArchiveWriterTests(unittest.TestCase):
-    timeout = 90
+    timeout = 300
 
     async def publisher(self) -> RabbitArchiveQueue:
         """A publisher on a virtual host of its own, and a Broker to inspect the queues."""
@@ -240,10 +240,10 @@ class ArchiveWriterTests(unittest.TestCase):
             await queue.publish(records(range(start, start + 10)))
         await until(lambda: "MongoDB" in (writer.problem() or ""), "it is noticed")
         tried = RETRIES._value.get()
-        await until(lambda: RETRIES._value.get() >= tried + 2, "it tries again", 40)
+        await until(lambda: RETRIES._value.get() >= tried + 2, "it tries again", 60)
         self.assertEqual(self.broker.length(DEAD_QUEUE), 0)
         server.start()
-        await until(lambda: self.count() == 60, "all are written", 40)
+        await until(lambda: self.count() == 60, "all are written", 60)
         await until(lambda: writer.problem() is None, "it is well again")
         await self.everything_acknowledged(writer)
 

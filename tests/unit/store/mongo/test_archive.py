@@ -150,7 +150,7 @@ class DocumentTests(unittest.TestCase):
 
 
 class MongoArchiveTests(unittest.TestCase):
-    timeout = 60
+    timeout = 300
 
     async def started(self, url: str | None = None, **options: float) -> MongoArchive:
         self.url = url or shared().mongo_url()

@@ -49,7 +49,7 @@ class ServingTests(unittest.TestCase):
 
 
 class MakeIndexesTests(unittest.TestCase):
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.url = shared().mongo_url()

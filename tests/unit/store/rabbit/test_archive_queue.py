@@ -36,7 +36,7 @@ class EncodingTests(unittest.TestCase):
 
 
 class ArchiveQueueTests(unittest.TestCase):
-    timeout = 90
+    timeout = 300
 
     def make(self, url: str, **options: float) -> RabbitArchiveQueue:
         publisher = RabbitConnection(reactor, url, "publish")

@@ -133,7 +133,7 @@ def dropped(reason: str) -> float:
 
 
 class BusTests(unittest.TestCase):
-    timeout = 90
+    timeout = 300
 
     async def two(self) -> tuple[RabbitBus, Ear, RabbitBus, Ear]:
         self.url = shared().amqp_url()
@@ -276,7 +276,7 @@ class BusTests(unittest.TestCase):
         self.assertEqual(dropped("down") - before, 3)
         backs = (ear_one.back, ear_two.back)
         server.start()
-        await until(lambda: not one.problem() and not two.problem(), "they are back", 40)
+        await until(lambda: not one.problem() and not two.problem(), "they are back", 60)
         # Each node calls back for itself; the first one back also hears the other.
         await until(lambda: ear_one.back + ear_two.back >= sum(backs) + 3, "they tell that they hear again")
         one.send_hints(two.address, [Hint("c", "e", 2, None)])
@@ -311,7 +311,7 @@ class BusTests(unittest.TestCase):
 
 
 class ConnectionTests(unittest.TestCase):
-    timeout = 60
+    timeout = 300
 
     async def test_wrong_password(self) -> None:
         """The reason has the broker's words, and no password."""

@@ -15,7 +15,7 @@ from tests.support.servers import shared
 
 
 class LostConnectionTests(unittest.TestCase):
-    timeout = 60
+    timeout = 300
 
     def connect(self) -> tuple[RabbitConnection, Deferred[Link]]:
         connection = RabbitConnection(reactor, shared().amqp_url(), "other")

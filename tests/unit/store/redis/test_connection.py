@@ -36,7 +36,7 @@ class UselessFactory(Factory):
 class UselessRedisTests(unittest.TestCase):
     """Trial fails a test that logs an error, so no test asserts that."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.factory = UselessFactory()

@@ -1,0 +1,86 @@
+"""Rooms and the level on a replica set: reads are exact, and in time when the set cannot vouch for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from imd.contracts.rooms import RoomOptions, RoomStore
+from imd.protocol.errors import Unavailable
+from imd.store.mongo.archive import MongoArchive
+from imd.store.mongo.level import MongoLevel
+from tests.contract.room_contract import RoomHarness
+from tests.contract.test_rooms import ClusterRoomsHarness
+from tests.support.rooms import action
+from tests.support.servers.mongo import MongoReplicaSet
+
+BUSY_SECONDS = 10.0
+"""the deadline of 2 seconds, on a busy machine"""
+
+
+class ReplicaSetTests(ClusterRoomsHarness, RoomHarness):
+    """Two members: without the second one the first has no majority."""
+
+    timeout = 240
+
+    async def make_rooms(self, options: RoomOptions) -> RoomStore:
+        self.members = MongoReplicaSet(self.mktemp(), 2)
+        self.addCleanup(self.members.kill)
+        await deferToThread(self.members.start)
+        self.archive = MongoArchive(reactor, self.members.url)
+        self.addCleanup(self.archive.stop)
+        await self.archive.start()
+        return await self.make_node(options)
+
+    async def is_away(self, ask: Callable[[], Deferred[Any]]) -> bool:
+        """Whether the answer is `unavailable`, in time."""
+        began = time.monotonic()
+        try:
+            await ask()
+        except Unavailable:
+            return True
+        finally:
+            self.assertLess(time.monotonic() - began, BUSY_SECONDS)
+        return False
+
+    async def test_without_a_majority(self) -> None:
+        """Reads that could be stale fail, first those that ask the majority, then all; later all is well."""
+        await self.begin_rooms()
+        level = MongoLevel(self.archive)
+        room = await self.make("mary")
+        reads: list[Callable[[], Deferred[Any]]] = [
+            lambda: self.rooms.members_of(room, "mary", "", 10),
+            lambda: self.rooms.rooms_of("mary", "", 10),
+            lambda: self.rooms.change(action("olga", "set", room, name="one"), self.stamp),
+        ]
+        page = await self.rooms.members_of(room, "mary", "", 10)
+        assert page is not None
+        self.assertEqual(len(page.members), 2)
+        self.assertEqual(await level.begin(2), 2)
+        self.assertEqual(await level.read(), 2)
+        _, documents = self.rooms._documents
+        self.assertEqual(documents._exact.read_concern.level, "linearizable")
+        second = self.members.members[1]
+        second.pause()
+        self.addCleanup(second.resume)
+        for read in reads:
+            self.assertTrue(await self.is_away(read))
+
+        async def nobody_leads() -> bool:
+            return await self.is_away(level.read)
+
+        await self.until(nobody_leads)
+        for read in reads:
+            self.assertTrue(await self.is_away(read))
+        second.resume()
+
+        async def all_answer() -> bool:
+            return not any([await self.is_away(read) for read in (*reads, level.read)])
+
+        await self.until(all_answer)
+        self.assertEqual(documents._exact.read_concern.level, "linearizable")
