@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.trial import unittest
 
-from imd.contracts.bus import Hint
+from imd.contracts.bus import Hint, Signal
 from imd.protocol.errors import ConfigurationError
 from imd.store.rabbit import bus as rabbit_bus
 from imd.store.rabbit import connection as rabbit_connection
@@ -26,6 +26,7 @@ from imd.store.rabbit.bus_messages import (
     encode,
     group_hints,
     split_hints,
+    split_signals,
     ungroup_hints,
 )
 from imd.store.rabbit.connection import RabbitConnection
@@ -200,6 +201,32 @@ class BusTests(unittest.TestCase):
         await until(lambda: len(heard) > 1, "the answer")
         self.assertEqual(heard, [("two", "asking", "one.b1"), ("one", "well", "two.b1")])
 
+    async def test_signals(self) -> None:
+        """Signals and looks go to one node, by a queue of their own: none of them pushes out a hint."""
+        one, ear_one, two, ear_two = await self.two()
+        heard: list[Any] = []
+        two.listen_signals(heard.append, lambda users: heard.append(users))
+        signals = [Signal("typing", b"{}", ["c1", "c2"]), Signal("state", b"\x00", ["c3"])]
+        one.send_signals(two.address, signals)
+        one.send_looks(two.address, ["alice", "bob"])
+        await until(lambda: len(heard) >= 2, "node two hears")
+        self.assertEqual(heard, [signals, ["alice", "bob"]])
+        self.assertEqual((ear_one.heard, ear_two.heard, one.has_room()), ([], [], True))
+        one.send_signals("gone.b1", signals)
+        one.send_hints(two.address, [Hint("c", "e", 1, None)])
+        await until(lambda: ear_two.heard, "a hint")
+
+    @given(st.lists(st.tuples(st.integers(0, MESSAGE_BYTES), st.integers(1, 5000)), max_size=8))
+    @settings(deadline=None, max_examples=30)
+    def test_split_signals(self, sizes: list[tuple[int, int]]) -> None:
+        """Many signals are several messages, in their order, and each message is of a bounded size."""
+        signals = [Signal("state", b"x" * size, ["c"] * count) for size, count in sizes]
+        parts = list(split_signals(signals))
+        self.assertEqual([signal for part in parts for signal in part], signals)
+        for part in parts:
+            size = sum(len(signal.payload) + 140 * len(signal.channels) for signal in part)
+            self.assertTrue(len(part) == 1 or size <= MESSAGE_BYTES, size)
+
     async def test_names(self) -> None:
         """The node's queue has its address in its name and is the node's alone."""
         one, _, _, _ = await self.two()
@@ -296,10 +323,16 @@ class BusTests(unittest.TestCase):
         server.pause()
         self.addCleanup(server.resume)
         before = dropped("congested")
+        self.patch(rabbit_connection, "FILLING_BYTES", 1 << 18)
+        self.assertTrue(one.has_room())
+        full_at: list[float] = []
         for number in range(200):
             one.send_hints(two.address, [Hint("c", "e", number, b"x" * 100_000)])
             # The transport pauses its producer between turns.
             await pause(0)
+            if not one.has_room():
+                full_at.append(dropped("congested"))
+        self.assertEqual(full_at[0], before, "no room for signals, long before hints are dropped")
         self.assertGreater(dropped("congested"), before)
         self.assertIn("too slowly", one.problem() or "")
         server.resume()
