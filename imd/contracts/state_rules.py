@@ -15,8 +15,9 @@ from imd.protocol.errors import TOO_LARGE, Refused
 from imd.protocol.message import conversation_id, is_visitor_id
 from imd.protocol.selector import Selector
 
-CUT_AT = KEPT + KEPT // 5
-"""the weight of a user's entries; past it the oldest leave until KEPT is left"""
+CUT_AT = 300
+"""the weight of entries that are kept together; past it the oldest leave until CUT_TO is left"""
+CUT_TO = 250
 
 
 class Decided(NamedTuple):
@@ -138,7 +139,7 @@ def surplus(state: UserState) -> list[Entry]:
     leaving: list[Entry] = []
     if weight > CUT_AT:
         for entry in sorted(state.entries.values(), key=lambda entry: entry.v):
-            if weight <= KEPT:
+            if weight <= CUT_TO:
                 break
             if not (entry.pinned or entry.muted or entry.marked):
                 leaving.append(entry)
@@ -147,7 +148,7 @@ def surplus(state: UserState) -> list[Entry]:
 
 
 def weight_of(entry: Entry) -> int:
-    """The share of an entry in KEPT: 1, but for long lists."""
+    """The share of an entry in CUT_AT: 1, but for long lists."""
     return 1 + len(entry.selector.group) // 16
 
 

@@ -10,8 +10,8 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.trial import unittest
 
 from imd.contracts.inbox import InboxOptions
-from imd.contracts.state import KEPT, Changes, Mark, StateStore
-from imd.contracts.state_rules import CUT_AT, pair_id
+from imd.contracts.state import Changes, Mark, StateStore
+from imd.contracts.state_rules import CUT_AT, CUT_TO, pair_id
 from imd.protocol.errors import Unavailable
 from imd.protocol.selector import Selector
 from imd.store.mongo.archive import MongoArchive
@@ -152,7 +152,7 @@ class StateDocumentTests(ClusterStateHarness, StateHarness):
         await self.begin()
         await self.set("alice", "pinned", pinned=True)
         await self.set("alice", "cleared", cleared=message_id(7))
-        names = [f"user-{n}" for n in range(CUT_AT)]
+        names = [f"user-{n}" for n in range(CUT_AT - 10)] + [f"visitor-{n}" for n in range(10)]
         for start in range(0, CUT_AT, 200):
             part = names[start : start + 200]
             marks = [Mark(pair_id("alice", one), Selector(with_=one), message_id(9)) for one in part]
@@ -162,16 +162,21 @@ class StateDocumentTests(ClusterStateHarness, StateHarness):
         while "old" not in document:
             await self.set("alice", "pinned", marked=True)
             document = await self.document("alice")
-        self.assertEqual((len(document["c"]), document["weight"]), (KEPT, KEPT))
-        first, last = pair_id("alice", names[0]), pair_id("alice", names[-1])
-        self.assertNotIn(first, document["c"])
+        self.assertEqual((len(document["c"]), document["weight"]), (CUT_TO, CUT_TO))
+        gone = [one for one in names if pair_id("alice", one) not in document["c"]]
+        self.assertEqual(len(gone), CUT_AT + 1 - CUT_TO)
+        first, last = pair_id("alice", gone[0]), pair_id("alice", names[-1])
         found = await self.states.entries("alice", [first, last, pair_id("alice", "pinned")])
         self.assertEqual([found[name].read for name in (first, last)], [message_id(9)] * 2)
         self.assertEqual(await self.states.cleared("alice"), {pair_id("alice", "cleared"): message_id(7)})
-        self.assertEqual((await self.states.since("alice", 1)).all, True)
-        changes = await self.change("alice", Mark(first, Selector(with_=names[0]), message_id(8)))
+        for changes in (
+            await self.states.since("alice", 1),
+            await self.set("alice", "pinned", marked=False, since=1),
+        ):
+            self.assertEqual((changes.all, len(changes.entries)), (True, CUT_AT + 2))
+        changes = await self.change("alice", Mark(first, Selector(with_=gone[0]), message_id(8)))
         self.assertEqual([entry.read for entry in changes.entries], [message_id(9)])
-        await self.set("alice", names[0], muted=True)
+        await self.set("alice", gone[0], muted=True)
         self.assertEqual((await self.document("alice"))["c"][first]["r"], message_id(9))
 
     async def test_visitors_end(self) -> None:

@@ -6,7 +6,7 @@ few fields, however large the document is. Each update is conditional on `v`: it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from pymongo.write_concern import WriteConcern
 
 from imd.contracts.state import Entry, UserState
 from imd.contracts.state_rules import weight_of
-from imd.protocol.message import is_visitor_id
 from imd.protocol.selector import Selector
 
 COLLECTION = "im_state"
@@ -102,9 +101,10 @@ class StateDocuments:
             name="receipts_1__id_1",
             partialFilterExpression={"receipts": False},
         )
-        self._states.create_index(
-            "exp", name="exp_1", expireAfterSeconds=0, partialFilterExpression={"exp": {"$exists": True}}
-        )
+        for collection in (self._states, self._old):
+            collection.create_index(
+                "exp", name="exp_1", expireAfterSeconds=0, partialFilterExpression={"exp": {"$exists": True}}
+            )
 
     def versions(self, users: Sequence[str]) -> dict[str, int]:
         found = dict.fromkeys(users, 0)
@@ -173,12 +173,11 @@ class StateDocuments:
             return False
         return bool(result.matched_count + result.upserted_count == len(updates))
 
-    def move(self, found: Found, leaving: Sequence[Entry]) -> None:
+    def move(self, found: Found, leaving: Sequence[Entry], expiry: Callable[[str], datetime | None]) -> None:
         """Move entries to `im_mark`, then out of the document, unless that has changed meanwhile."""
         state = found.state
-        moving = [_moving(state.user, entry) for entry in leaving if not is_visitor_id(entry.selector.with_)]
-        if moving:
-            self._old.bulk_write(moving, ordered=False)
+        moving = [_moving(state.user, entry, expiry(entry.selector.with_)) for entry in leaving]
+        self._old.bulk_write(moving, ordered=False)
         weight = sum(map(weight_of, leaving))
         self._states.update_one(
             {"_id": state.user, "v": state.version},
@@ -272,9 +271,9 @@ def _fields(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _moving(user: str, entry: Entry) -> pymongo.UpdateOne:
+def _moving(user: str, entry: Entry, expires: datetime | None) -> pymongo.UpdateOne:
     """Keep a moved entry. Marks only rise, whichever node hangs on its way here."""
-    fields = _fields(entry)
+    fields = _fields(entry) | ({} if expires is None else {"exp": expires})
     rising = {name: fields.pop(name) for name in ("v", "r", "p", "cl") if name in fields}
     update = {"$max": rising, **({"$set": fields} if fields else {})}
     return pymongo.UpdateOne({"_id": {"u": user, "c": entry.conversation}}, update, upsert=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from msgspec.structs import replace
 from prometheus_client import Counter
 
 from imd.contracts import state_rules
@@ -92,8 +93,16 @@ class Batch:
                 found[user] = self._documents.exactly(user)
             state = found[user].state
             receipts[user] = state.receipts
-            answers.append(state_rules.since(state, version))
+            answers.append(self._since(found[user], version))
         return self.shown(answers, receipts)
+
+    def _since(self, found: Found, version: int | None) -> Changes:
+        """All that a device lacks; `found` is whole, but for the entries that have left it."""
+        changes = state_rules.since(found.state, version)
+        if not (changes.all and found.old):
+            return changes
+        entries = {**self._documents.moved(changes.user), **found.state.entries}
+        return state_rules.since(replace(found.state, entries=entries), version)
 
     def entries(self, user: str, conversations: Sequence[str]) -> dict[str, Entry]:
         """As `StateStore.entries`."""
@@ -121,7 +130,7 @@ class Batch:
         found = self._documents.whole([user])[user]
         leaving = state_rules.surplus(found.state)
         if leaving:
-            self._documents.move(found, leaving)
+            self._documents.move(found, leaving, self._expiry)
             MOVED.inc(len(leaving))
 
     def shown(self, changes: Sequence[Changes], receipts: Mapping[str, bool]) -> list[Changes]:
@@ -182,8 +191,13 @@ class Batch:
         whole = self._documents.whole(behind) if behind else {}
         answers = []
         for job in jobs:
-            after = whole[job.user].state if job.user in whole else last[job.user]
-            answers.append(_answer(job, after))
+            if job.since is None:
+                changes = _at(last[job.user], job.setting)
+            elif job.user in whole:
+                changes = self._since(whole[job.user], job.since)
+            else:
+                changes = state_rules.since(last[job.user], job.since)
+            answers.append(state_rules.answer(changes, _present(job, last[job.user])))
         told = [_told(first[user], after) for user, after in last.items() if after is not first[user]]
         receipts = {user: state.receipts for user, state in last.items()}
         shown = self.shown([*answers, *told], receipts)
@@ -257,12 +271,13 @@ def _is_behind(job: Job, first: Mapping[str, UserState], last: Mapping[str, User
     return job.since is None or not max(before.version, after.floor) <= job.since <= after.version
 
 
-def _answer(job: Job, state: UserState) -> Changes:
+def _at(state: UserState, setting: Setting | None) -> Changes:
+    """The version, and the user's own setting if that was set."""
+    receipts = state.receipts if setting is not None and not setting.conversation else None
+    return Changes(state.user, state.version, state.version, (), receipts)
+
+
+def _present(job: Job, state: UserState) -> list[Entry]:
+    """The entries that a job names, as they are."""
     named = state_rules.named(job.marks, job.setting)
-    present = [state.entries.get(name) or Entry(name, selector) for name, selector in named.items()]
-    if job.since is None:
-        receipts = state.receipts if job.setting is not None and not job.setting.conversation else None
-        changes = Changes(job.user, state.version, state.version, (), receipts)
-    else:
-        changes = state_rules.since(state, job.since)
-    return state_rules.answer(changes, present)
+    return [state.entries.get(name) or Entry(name, selector) for name, selector in named.items()]

@@ -30,11 +30,11 @@ from imd.store.mongo.write import write_messages
 from tests.support.servers import shared
 from tests.tools.bench.machine import cpu_seconds
 
-TURNS = 14
+TURNS = 6
 MESSAGES = 256
 USERS = 100
 """and as many peers"""
-SIZES = {"a typical state": 40, "the largest state": 1000}
+SIZES = {"a typical state": 40, "the largest state": 300, "a state of all": 1000}
 """conversations of each user"""
 
 

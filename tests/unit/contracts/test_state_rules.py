@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from twisted.trial import unittest
 
 from imd.contracts import state_rules
-from imd.contracts.state import KEPT, MAX_PINNED, Changes, Entry, Mark, Setting, UserState
-from imd.contracts.state_rules import CUT_AT
+from imd.contracts.state import MAX_PINNED, Changes, Entry, Mark, Setting, UserState
+from imd.contracts.state_rules import CUT_AT, CUT_TO
 from imd.protocol.errors import Refused
 from imd.protocol.selector import Selector
 
@@ -148,13 +148,13 @@ class RuleTests(unittest.TestCase):
         kept = {"0": replace(entries["0"], pinned=True), "1": replace(entries["1"], muted=5)}
         more = {**entries, **kept, "new": Entry("new", Selector(with_="x"), CUT_AT)}
         leaving = state_rules.surplus(replace(state, entries=more))
-        self.assertEqual([entry.v for entry in leaving], list(range(2, CUT_AT - KEPT + 3)))
+        self.assertEqual([entry.v for entry in leaving], list(range(2, CUT_AT - CUT_TO + 3)))
 
     def test_long_lists_weigh_more(self) -> None:
         names = tuple(f"u{n}" for n in range(499))
         entries = {f"{n}": Entry(f"{n}", Selector(group=names), n) for n in range(60)}
         leaving = state_rules.surplus(UserState("alice", 60, entries=entries))
-        self.assertEqual(len(entries) - len(leaving), KEPT // 32)
+        self.assertEqual(len(entries) - len(leaving), CUT_TO // 32)
 
     def test_kept(self) -> None:
         """Everything means the entries that were changed last, and all that are pinned or muted."""
