@@ -17,6 +17,7 @@ from imd.chat.renewal import renew
 from imd.chat.room_frames import change_room, list_members, list_rooms
 from imd.chat.signal_frames import send_signal, tell_typing
 from imd.chat.state_frames import set_marks, set_settings
+from imd.chat.talk_frames import list_talks
 from imd.entry.allowance import IDLE_ACK, PING
 from imd.protocol import frames
 from imd.protocol.requests import (
@@ -30,7 +31,14 @@ from imd.protocol.requests import (
     RoomFrame,
     RoomsFrame,
 )
-from imd.protocol.state_frames import ReadFrame, SettingsFrame, SignalFrame, TypingFrame, WatchFrame
+from imd.protocol.state_frames import (
+    ReadFrame,
+    SettingsFrame,
+    SignalFrame,
+    TalksFrame,
+    TypingFrame,
+    WatchFrame,
+)
 
 Handler = Callable[[Any, Any], None]
 
@@ -75,4 +83,5 @@ HANDLERS: Mapping[type, tuple[str, Handler]] = {
     ReadFrame: ("read", set_marks),
     SettingsFrame: ("settings", set_settings),
     WatchFrame: ("watch", watch),
+    TalksFrame: ("conversations", list_talks),
 }

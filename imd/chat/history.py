@@ -44,6 +44,8 @@ class Historian:
                 after=frame.after or None,
                 around=frame.around or None,
                 from_version=selected.from_version,
+                # The first level knows no states.
+                cleared=await self.readers.cleared(author) if level >= 2 else {},
             )
             history = await self._archive.history(query)
         page = _page(history, frame)
@@ -57,9 +59,14 @@ class Historian:
     async def messages(
         self, author: Author, ids: Sequence[str], frame: MessagesFrame, *, events: bool
     ) -> bytes:
-        """The messages of these ids that the author may read."""
+        """The messages of these ids that the author may read, and has not cleared."""
         found = await self._archive.messages(ids, author.user)
-        entries = [entry for entry in found if events or not entry.kind]
+        cleared = await self.readers.cleared(author)
+        entries = [
+            entry
+            for entry in found
+            if (events or not entry.kind) and entry.message_id > cleared.get(entry.scope.conversation, "")
+        ]
         readable = await self.readers.readable(author, [entry.scope for entry in entries])
         bodies = [entry.body for entry, may_read in zip(entries, readable, strict=True) if may_read]
         answer = frames.MessagesAnswer(messages=[msgspec.Raw(body) for body in bodies])
@@ -78,9 +85,10 @@ class Historian:
             after=frame.after or None,
             limit=frame.limit,
             from_version=selected.from_version,
+            cleared=await self.readers.cleared(author),
         )
         found = await self._archive.changes(query)
-        count = _fitting(found.events)
+        count = fitting(found.events)
         answer = frames.ChangesAnswer(
             events=[msgspec.Raw(body) for body in found.events[:count]],
             more=found.more or count < len(found.events),
@@ -99,15 +107,15 @@ def _page(history: History, frame: HistoryFrame) -> frames.HistoryPage:
     if frame.around:
         first, end = _around(bodies, history.older)
     elif frame.after:
-        end = _fitting(bodies)
+        end = fitting(bodies)
     else:
-        first = end - _fitting(bodies[::-1])
+        first = end - fitting(bodies[::-1])
     history.more = history.more or first > 0
     history.more_after = history.more_after or end < len(bodies)
     return frames.HistoryPage(messages=[msgspec.Raw(body) for body in bodies[first:end]], more=history.more)
 
 
-def _fitting(bodies: Sequence[bytes]) -> int:
+def fitting(bodies: Sequence[bytes]) -> int:
     """How many of the first have PAGE_BYTES at most; at least one, if there is one."""
     size = 0
     for count, body in enumerate(bodies):

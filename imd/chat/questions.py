@@ -38,7 +38,7 @@ class Asker(Protocol):
 
 
 class Questions:
-    """At most MAX_QUESTIONS at a time. Each costs the connection's rate as much as a message."""
+    """At most MAX_QUESTIONS at a time. Each costs a part of the connection's rate, as messages do."""
 
     __slots__ = ("_asker", "_count")
 
@@ -46,15 +46,20 @@ class Questions:
         self._asker = asker
         self._count = 0
 
-    def ask(self, ref: str | None, find: Callable[[], Coroutine[Any, Any, bytes] | Deferred[bytes]]) -> None:
+    def ask(
+        self,
+        ref: str | None,
+        find: Callable[[], Coroutine[Any, Any, bytes] | Deferred[bytes]],
+        cost: float = 1.0,
+    ) -> None:
         """Send the payload that `find` gives, when it does; it may fail with Refused or Unavailable.
 
         Raises Refused: questions come too fast, or too many are under way.
         """
         asker = self._asker
-        pay(asker.bucket)
+        pay(asker.bucket, cost)
         if self._count >= MAX_QUESTIONS:
-            why = f"{MAX_QUESTIONS} questions at a time: history, messages, changes, rooms and members"
+            why = f"{MAX_QUESTIONS} questions at a time: of history, messages, changes, rooms, members, lists"
             raise Refused(RATE_LIMITED, why, retry_after_ms=100)
         self._count += 1
         found = ensureDeferred(find())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from imd.contracts.archive import Scope
 from imd.contracts.inbox import Inbox
 from imd.contracts.rooms import RoomStore
+from imd.contracts.state import StateStore
 from imd.protocol.author import Author
 from imd.protocol.errors import NOT_FOUND, Refused
 from imd.protocol.message import conversation_id
@@ -29,9 +30,10 @@ class Selected(NamedTuple):
 class Readers:
     """Rights to read."""
 
-    def __init__(self, inbox: Inbox, rooms: RoomStore) -> None:
+    def __init__(self, inbox: Inbox, rooms: RoomStore, states: StateStore) -> None:
         self._inbox = inbox
         self._rooms = rooms
+        self._states = states
 
     async def select(self, author: Author, frame: HistoryFrame | ChangesFrame) -> Selected:
         """A frame, which has been checked, can only name conversations of its author.
@@ -54,6 +56,10 @@ class Readers:
             agent = await self._inbox.agent_of(target.visitor)
             return Selected(target.conversation, only_own=agent != author.user)
         return Selected(target.conversation)
+
+    async def cleared(self, author: Author) -> Mapping[str, str]:
+        """The author's conversations with cleared messages: id → the id up to which. Raises Unavailable."""
+        return {} if author.is_visitor else await self._states.cleared(author.user)
 
     async def readable(self, author: Author, scopes: Sequence[Scope]) -> list[bool]:
         """For each scope whether the author may read what is in it. Raises Unavailable."""

@@ -17,6 +17,7 @@ from imd.chat.router import Router
 from imd.chat.session import Session
 from imd.chat.signals import Signals
 from imd.chat.state_feed import Feeds
+from imd.chat.talks import TalkList
 from imd.chat.typing import TypingPace
 from imd.config.settings import Settings
 from imd.contracts.aim import AimStore
@@ -66,5 +67,6 @@ class Services:
     states: StateStore
     feeds: Feeds
     presence: Presence
+    talks: TalkList
     homecoming: Homecoming | None = None
     """behind a gateway: moves users to their homes"""

@@ -21,7 +21,19 @@ BROKEN = 2
 USAGE = 64
 INTERRUPTED = 130
 
-SUBCOMMANDS = ("chat", "token", "check", "doctor", "trace", "room", "nodes", "gateway", "drain", "upgrade")
+SUBCOMMANDS = (
+    "chat",
+    "token",
+    "check",
+    "doctor",
+    "trace",
+    "room",
+    "nodes",
+    "gateway",
+    "drain",
+    "upgrade",
+    "migrate",
+)
 
 EPILOG = """exit codes:
   0    fine

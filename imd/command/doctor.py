@@ -45,12 +45,13 @@ def examine(options: Any) -> list[Finding]:
         "tls": functools.partial(look_tls.certificates, settings),
     }
     if settings.node.backend == "cluster":
-        from imd.command import look_level, look_mongo, look_rabbit, look_redis
+        from imd.command import look_level, look_list, look_mongo, look_rabbit, look_redis
 
         looks["redis"] = functools.partial(look_redis.look, settings.redis, seconds)
         looks["rabbitmq"] = functools.partial(look_rabbit.look, settings, seconds, options.management)
         looks["mongodb"] = functools.partial(look_mongo.look, settings.mongodb, seconds)
         looks["level"] = functools.partial(look_level.look, settings, seconds)
+        looks["list"] = functools.partial(look_list.look, settings, seconds)
     looks["node"] = functools.partial(look_node.look, settings, seconds)
     # A library may have taken its own time, twice over, before ours is up.
     findings = all_within(2 * seconds + 1, looks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pymongo
@@ -75,6 +75,11 @@ class LevelWords:
         """True if anything was written that nodes of the first level would misread."""
         with _named("mongodb"):
             return holds_events(self._archive)
+
+    def on_archive(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Do `work(archive, *args)` on the collection of messages."""
+        with _named("mongodb"):
+            return work(self._archive, *args)
 
     def count_held(self) -> int:
         """Batches that consumers of the archive queue hold."""

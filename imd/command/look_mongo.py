@@ -18,16 +18,18 @@ from imd.store.mongo.archive import COLLECTION, DATABASE
 from imd.store.mongo.indexes import (
     EVENT_INDEXES,
     REACTION_INDEXES,
+    TALK_INDEXES,
     conflict,
     missing_indexes,
 )
 from imd.store.mongo.ledger import count_missing
+from imd.store.mongo.talk_write import TALKS
 
 PART = "mongodb"
 FULL = 0.85
 SLOW_INDEX_DOCUMENTS = 1_000_000
-BESIDE = {EVENTS: EVENT_INDEXES, REACTIONS: REACTION_INDEXES}
-"""collection → its indexes for events"""
+BESIDE = {EVENTS: EVENT_INDEXES, REACTIONS: REACTION_INDEXES, TALKS: TALK_INDEXES}
+"""collections beside that of the messages → their indexes"""
 
 
 def look(mongodb: Mongodb, seconds: float) -> Iterator[Finding]:

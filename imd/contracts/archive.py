@@ -10,6 +10,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from imd.contracts.backend import Backend
+from imd.contracts.talks import TalkStore
 
 
 class ArchiveRecord(msgspec.Struct, gc=False):
@@ -95,6 +96,8 @@ class HistoryQuery:
     """a message id: half of the page is older; the message itself, if there is one, begins the other half"""
     from_version: int | None = None
     """only what was placed in the room under this version or a later one; None: everything"""
+    cleared: Mapping[str, str] = field(default_factory=dict)
+    """conversation → an id: the viewer has cleared all up to it"""
 
 
 @dataclass(slots=True)
@@ -123,6 +126,8 @@ class ChangesQuery:
     limit: int = 200
     from_version: int | None = None
     """as in HistoryQuery; it counts for the message that an event is about"""
+    cleared: Mapping[str, str] = field(default_factory=dict)
+    """as in HistoryQuery, and so is this"""
 
 
 @dataclass(slots=True)
@@ -144,6 +149,9 @@ class ArchiveQueue(Backend, Protocol):
 
 class Archive(Backend, Protocol):
     """Reads from the archive. Each method fails with Unavailable."""
+
+    @property
+    def talks(self) -> TalkStore: ...
 
     def history(self, query: HistoryQuery) -> Deferred[History]: ...
 

@@ -170,6 +170,18 @@ class RoomSummary(NamedTuple):
     data: str
 
 
+class RoomPart(NamedTuple):
+    """A user's part in a room, as the list of conversations needs it."""
+
+    room: str
+    name: str
+    version: int
+    joined: int
+    """the version that let the user in"""
+    reads_from: int
+    """as in Membership"""
+
+
 class MembersPage(NamedTuple):
     """Some members by user id, in the order of their texts."""
 
@@ -182,6 +194,12 @@ def page_of_members(room: Room, after: str, limit: int) -> MembersPage:
     """The members behind `after`, in the order of their ids."""
     later = sorted((member for member in room.members if member.user > after), key=lambda member: member.user)
     return MembersPage(room.version, later[:limit], len(later) > limit)
+
+
+def part_of(room: Room, member: Member) -> RoomPart:
+    """The member's part in the room."""
+    reads_from = 0 if room.history == "all" else member.joined
+    return RoomPart(room.id, room.name, room.version, member.joined, reads_from)
 
 
 class Leftover(NamedTuple):
@@ -242,6 +260,9 @@ class RoomStore(Backend, Protocol):
 
     def rooms_of(self, user: str, after: str, limit: int) -> Deferred[tuple[list[RoomSummary], bool]]:
         """The user's rooms behind the id `after`, by id, and whether there are more."""
+
+    def parts(self, user: str) -> Deferred[list[RoomPart]]:
+        """The user's parts in rooms, in any order. A change of the last seconds may be missing."""
 
     def members_of(self, room: str, viewer: str, after: str, limit: int) -> Deferred[MembersPage | None]:
         """The room's members behind the user id `after`; None for a viewer who is not in it."""

@@ -28,6 +28,7 @@ from imd.chat.signals import SIGNAL, TYPING, Signals
 from imd.chat.state_feed import Feeds
 from imd.chat.state_news import StateNews
 from imd.chat.state_upkeep import StateUpkeep
+from imd.chat.talks import TalkList
 from imd.chat.targets import Targets
 from imd.chat.typing import TypingPace
 from imd.chat.upkeep import Upkeep
@@ -164,7 +165,7 @@ class Parts:
         per_address = settings.limits.visitors_per_address
         newcomers = Newcomers(per_address, reactor.seconds, self.membership.choose_name)
         authenticator = Authenticator(settings.auth, time.time)
-        historian = Historian(backends.archive, Readers(backends.inbox, backends.rooms), self._complete)
+        historian = Historian(backends.archive, self._make_readers(), self._complete)
         changes = Changes(
             backends.inbox,
             backends.queue,
@@ -205,8 +206,12 @@ class Parts:
             states=backends.states,
             feeds=self.feeds,
             presence=self.presence,
+            talks=TalkList(backends.archive.talks, backends.rooms, backends.states),
             homecoming=self.homecoming,
         )
+
+    def _make_readers(self) -> Readers:
+        return Readers(self.backends.inbox, self.backends.rooms, self.backends.states)
 
     def _make_completeness(self, clock: ServerClock) -> Completeness | None:
         """None where the store itself knows up to which id it is complete."""

@@ -52,9 +52,9 @@ def check_selector(frame: HistoryFrame | ChangesFrame, group_members: int, *, is
     check_names(frame, group_members)
 
 
-def check_limit(limit: int, least: int = 1) -> None:
-    if not least <= limit <= MAX_LIMIT:
-        raise Refused(INVALID_MESSAGE, f"limit: {least} to {MAX_LIMIT} is expected")
+def check_limit(limit: int, least: int = 1, most: int = MAX_LIMIT) -> None:
+    if not least <= limit <= most:
+        raise Refused(INVALID_MESSAGE, f"limit: {least} to {most} is expected")
 
 
 def check_place(name: str, message_id: str | None) -> bool:

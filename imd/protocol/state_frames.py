@@ -97,5 +97,6 @@ STATE_FRAMES: Mapping[str, type] = {
     "read": ReadFrame,
     "settings": SettingsFrame,
     "watch": WatchFrame,
+    "conversations": TalksFrame,
 }
 """the types that a node handles; each has its handler in `imd.chat.handlers`"""

@@ -45,6 +45,28 @@ class StateFrame(msgspec.Struct, tag="state", tag_field="type", kw_only=True):
     user: UserSettings | msgspec.UnsetType = msgspec.UNSET
 
 
+class TalkShown(
+    msgspec.Struct,
+    rename={"with_": "with", "peer_read": "peerRead"},
+    gc=False,
+):
+    """A conversation in one's list."""
+
+    with_: str | msgspec.UnsetType = msgspec.UNSET
+    group: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    room: str | msgspec.UnsetType = msgspec.UNSET
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    version: int | msgspec.UnsetType = msgspec.UNSET
+    at: str = ""
+    last: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    unread: int = 0
+    marked: bool = False
+    read: str | msgspec.UnsetType = msgspec.UNSET
+    peer_read: str | msgspec.UnsetType = msgspec.UNSET
+    muted: bool | int = False
+    pinned: bool = False
+
+
 class TalksPage(msgspec.Struct, tag="conversations", tag_field="type", kw_only=True):
     """A page of the list of conversations."""
 

@@ -28,6 +28,7 @@ from imd.contracts.rooms import (
     Membership,
     MembersPage,
     RoomOptions,
+    RoomPart,
     RoomSummary,
     Unchanged,
     page_of_members,
@@ -206,6 +207,9 @@ class ClusterRooms:
     async def _rooms_of(self, user: str, after: str, limit: int) -> tuple[list[RoomSummary], bool]:
         found = await self._ask(RoomDocuments.rooms_of, user, after, limit + 1)
         return found[:limit], len(found) > limit
+
+    def parts(self, user: str) -> Deferred[list[RoomPart]]:
+        return self._in_time(self._ask(RoomDocuments.parts, user))
 
     def members_of(self, room: str, viewer: str, after: str, limit: int) -> Deferred[MembersPage | None]:
         return self._in_time(self._members_of(room, viewer, after, limit))

@@ -91,8 +91,8 @@ class Expected:
         return change
 
 
-class EventsContract(Writing, Waiting):
-    """Inherit it before unittest.TestCase."""
+class EventsHarness(Writing, Waiting):
+    """Short words for messages and events that are archived. A backend's tests give the hooks."""
 
     archive: Archive
 
@@ -179,6 +179,10 @@ class EventsContract(Writing, Waiting):
     async def events(self, viewer: str, conversation: str | None, **query: Any) -> list[dict[str, Any]]:
         found = await self.archive.changes(ChangesQuery(viewer, conversation, **query))
         return [json.loads(body) for body in found.events]
+
+
+class EventsContract(EventsHarness):
+    """Inherit it before unittest.TestCase."""
 
     # tests
 

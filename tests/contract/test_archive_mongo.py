@@ -14,12 +14,14 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial import unittest
 
 from imd.contracts.archive import Archive, ArchiveQueue, ArchiveRecord, Record
+from imd.contracts.rooms import RoomPart
 from imd.protocol.message import IMessage, encode_message
 from imd.store.mongo import changes as mongo_changes
-from imd.store.mongo.archive import MongoArchive
+from imd.store.mongo.archive import UNLISTED, MongoArchive
 from imd.store.rabbit.archive_queue import encode_records
 from tests.contract.archive_contract import ArchiveContract
-from tests.contract.events_contract import EventsContract, Item
+from tests.contract.events_contract import EventsContract, EventsHarness, Item
+from tests.contract.talks_contract import TalksContract
 from tests.support.servers import shared
 
 
@@ -81,10 +83,8 @@ class MongoArchiveContractTests(ArchiveContract, unittest.TestCase):
             await self.history(agent, None, [message])
 
 
-class MongoEventsTests(EventsContract, unittest.TestCase):
-    """Events are written as they come out of the queue, by two consumers."""
-
-    timeout = 300
+class _MongoEvents(EventsHarness, unittest.TestCase):
+    """Messages and events are written as they come out of the queue, by two consumers."""
 
     async def make_archive(self) -> Archive:
         self.url = shared().mongo_url()
@@ -107,6 +107,12 @@ class MongoEventsTests(EventsContract, unittest.TestCase):
 
     async def put_all(self, batches: Sequence[Sequence[Item]]) -> None:
         await gatherResults([self.write(number % 2, batch) for number, batch in enumerate(batches)])
+
+
+class MongoEventsTests(_MongoEvents, EventsContract):
+    """The rules of events."""
+
+    timeout = 300
 
     async def stored_text(self) -> str:
         client: Any = pymongo.MongoClient(self.url)
@@ -150,3 +156,38 @@ class MongoEventsTests(EventsContract, unittest.TestCase):
 
         await self.until(made)
         self.assertEqual(len(database["im_message"].index_information()), 5)
+
+
+class MongoTalksTests(_MongoEvents, TalksContract):
+    """The rules of the list of conversations."""
+
+    timeout = 300
+
+    async def test_room_whose_event_is_not_archived(self) -> None:
+        """A room stands where its user came in as soon as the room itself knows that."""
+        await self.begin()
+        client: Any = pymongo.MongoClient(self.url)
+        self.addCleanup(client.close)
+        rooms = {"r-1": [], "r-2": [{"id": "b" * 28, "version": 7}, {"id": "c" * 28, "version": 8}]}
+        made = {"id": "a" * 28, "version": 1}
+        for room, past in rooms.items():
+            client.get_default_database()["im_room"].insert_one({"_id": room, "made": made, "past": past})
+        parts = [RoomPart("r-1", "one", 1, 1, 1), RoomPart("r-2", "two", 9, 7, 7)]
+        places = await self.places("alice", rooms=parts)
+        self.assertEqual(
+            [(place.at, place.room) for place in places], [("b" * 28, parts[1]), ("a" * 28, parts[0])]
+        )
+
+    async def test_refused_updates(self) -> None:
+        """A list that MongoDB refuses to write holds up no message: it is archived, and that is counted."""
+        await self.begin()
+        client: Any = pymongo.MongoClient(self.url)
+        self.addCleanup(client.close)
+        database = client.get_default_database()
+        database.drop_collection("im_conversation")
+        database.create_collection("im_conversation", validator={"never": {"$exists": True}})
+        before = UNLISTED._value.get()
+        message = self.message("alice", "bob")
+        await self.put(Item(message))
+        self.assertEqual(UNLISTED._value.get(), before + 1)
+        self.assertEqual(await self.page("bob", None), ([message.id], False, False))

@@ -31,11 +31,12 @@ from tests.contract.archive_contract import ArchiveContract
 from tests.contract.desk_contract import DeskContract
 from tests.contract.device_contract import DeviceContract
 from tests.contract.embedded_harness import EmbeddedHarness, SteppedClock
-from tests.contract.events_contract import DATA, EventsContract, Item
+from tests.contract.events_contract import DATA, EventsContract, EventsHarness, Item
 from tests.contract.newcomer_contract import VISITOR, NewcomerContract
 from tests.contract.opening_contract import OpeningContract
 from tests.contract.own_devices_contract import OwnDevicesContract
 from tests.contract.support import ids_of, submission_of
+from tests.contract.talks_contract import TalksContract
 from tests.contract.unanswered_contract import UnansweredContract
 
 DAY_SECONDS = 86_400
@@ -184,8 +185,8 @@ class EmbeddedArchiveTests(ArchiveContract, unittest.TestCase):
             self.clock.seconds += 2
 
 
-class EmbeddedEventsTests(EventsContract, unittest.TestCase):
-    """Events are archived as they are placed."""
+class _EmbeddedEvents(EventsHarness, unittest.TestCase):
+    """Messages and events are archived as they are placed."""
 
     async def make_archive(self) -> Archive:
         self.folder = self.mktemp()
@@ -194,6 +195,44 @@ class EmbeddedEventsTests(EventsContract, unittest.TestCase):
         self.addCleanup(self.store.stop)
         await self.store.start()
         return self.store
+
+    async def put(self, *items: Item) -> None:
+        agents = {item.agent for item in items} - {""}
+        for number, agent in enumerate(sorted(agents)):
+            await self.store.connect(
+                ConnectRequest(agent, "phone", f"channel-{number}", answers_visitors=True)
+            )
+        for outcome in await self.store.accept([self.submission(item) for item in items]):
+            self.assertIsInstance(outcome, Placed | Duplicate)
+
+    async def put_all(self, batches: Sequence[Sequence[Item]]) -> None:
+        await gatherResults([ensureDeferred(self.put(*batch)) for batch in batches])
+
+    def submission(self, item: Item) -> Submission:
+        content = item.content
+        if isinstance(content, IMessage):
+            return submission_of(content)
+        recipients: list[str] = []
+        if content.room:
+            recipients = [name for name in ("alice", "bob") if name != content.user_id]
+        elif not content.is_visitor:
+            recipients = [content.to] if content.to else list(content.group or ())
+        return Submission(
+            sender=content.user_id,
+            device="phone",
+            client_msg_id=content.client_msg_id,
+            checksum="-",
+            message_id=content.id,
+            send_time=content.send_time,
+            recipients=recipients,
+            body=item.body,
+            kind=kind_of(content),
+            archived=item.archived,
+        )
+
+
+class EmbeddedEventsTests(_EmbeddedEvents, EventsContract):
+    """The rules of events."""
 
     async def test_recalled_text_leaves_the_files(self) -> None:
         """Short and long texts and those of edits, while others stay: no byte is left in file and log."""
@@ -237,40 +276,16 @@ class EmbeddedEventsTests(EventsContract, unittest.TestCase):
     def bytes_of_files(self) -> bytes:
         return b"".join([path.read_bytes() for path in Path(self.folder).iterdir()])
 
-    async def put(self, *items: Item) -> None:
-        agents = {item.agent for item in items} - {""}
-        for number, agent in enumerate(sorted(agents)):
-            await self.store.connect(
-                ConnectRequest(agent, "phone", f"channel-{number}", answers_visitors=True)
-            )
-        for outcome in await self.store.accept([self.submission(item) for item in items]):
-            self.assertIsInstance(outcome, Placed | Duplicate)
-
-    async def put_all(self, batches: Sequence[Sequence[Item]]) -> None:
-        await gatherResults([ensureDeferred(self.put(*batch)) for batch in batches])
-
-    def submission(self, item: Item) -> Submission:
-        content = item.content
-        if isinstance(content, IMessage):
-            return submission_of(content)
-        recipients: list[str] = []
-        if content.room:
-            recipients = [name for name in ("alice", "bob") if name != content.user_id]
-        elif not content.is_visitor:
-            recipients = [content.to] if content.to else list(content.group or ())
-        return Submission(
-            sender=content.user_id,
-            device="phone",
-            client_msg_id=content.client_msg_id,
-            checksum="-",
-            message_id=content.id,
-            send_time=content.send_time,
-            recipients=recipients,
-            body=item.body,
-            kind=kind_of(content),
-            archived=item.archived,
-        )
-
     async def stored_text(self) -> str:
         with closing(sqlite3.connect(f"{self.folder}/imd.db")) as file:
             return "\n".join(file.iterdump())
+
+
+class EmbeddedTalksTests(_EmbeddedEvents, TalksContract):
+    """The rules of the list of conversations."""
+
+    async def put_all(self, batches: Sequence[Sequence[Item]]) -> None:
+        # Nobody recalls what is not placed.
+        items = [item for batch in batches for item in batch]
+        for item in sorted(items, key=lambda item: isinstance(item.content, Recall)):
+            await self.put(item)

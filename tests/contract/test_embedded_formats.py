@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 from contextlib import closing
 from typing import Any
 
+from imd.contracts.inbox import Submission
 from imd.contracts.state import Mark
 from imd.contracts.state_rules import pair_id
 from imd.protocol.errors import ConfigurationError
+from imd.protocol.events import RoomMessage, encode_event
 from imd.protocol.selector import Selector
 from imd.store.embedded import formats
 from tests.contract.embedded_harness import EmbeddedHarness
@@ -88,14 +91,57 @@ class FormatTests(EmbeddedHarness):
 
     async def test_state(self) -> None:
         """A file of format 6 gets the tables of marks and settings."""
-        self.patch(formats, "STEPS", PRESENT[:4])
         await self.fill()
-        self.patch(formats, "STEPS", PRESENT)
+        self.make_older(6)
         await self.begin()
         self.assertEqual((await self.read("bob")).head, 3)
         mark = Mark(pair_id("alice", "bob"), Selector(with_="bob"), "0" * 28, "bob")
         self.assertEqual((await self.store.states.change("alice", [mark], None, 0)).version, 1)
         self.assertEqual(self.copies(), ["imd.db.format-6"])
+
+    async def test_talks(self) -> None:
+        """A file of format 7 gets the list of conversations that its messages make."""
+        await self.begin()
+        await self.send_many("alice", "bob", 3)
+        await self.send(self.message("bob", group=["carol", "alice"]), self.message("carol", "carol"))
+        await self.ask_agent()
+        for version in (1, 3, 2):
+            await self.say_in_room(version)
+        rows = "SELECT json_group_array(hex(key) || {}) FROM (SELECT * FROM {} ORDER BY 1, 2)"
+        tables = rows.format("at || version || highest", "talk")
+        members = rows.format("uid", "talk_member")
+        await self.store.stop()
+        before = [self.ask(self.file, text) for text in (tables, members)]
+        self.assertEqual(before[0][0].count(","), 3)
+        self.make_older(7)
+        await self.begin()
+        await self.store.stop()
+        self.assertEqual([self.ask(self.file, text) for text in (tables, members)], before)
+
+    async def ask_agent(self) -> None:
+        """A visitor and an agent write to each other, which is in no list."""
+        await self.connect("anna", answers_visitors=True)
+        await self.send(self.message("visitor-1"))
+        await self.send(self.message("anna", "visitor-1"))
+
+    async def say_in_room(self, version: int) -> None:
+        message_id, now = self.ids.next()
+        said = RoomMessage(
+            id=message_id, user_id="alice", from_user_type="USER_TYPE", room="r-1",
+            room_version=version, msg="hi", send_time=now,
+        )  # fmt: skip
+        body = encode_event(said)
+        what = Submission("alice", "phone", None, "-", message_id, now, ["bob"], body, kind="message")
+        await self.inbox.accept([what])
+
+    def make_older(self, version: int) -> None:
+        """Take the tables of later formats out of the file."""
+        with closing(sqlite3.connect(self.file)) as file:
+            for step in PRESENT[version - formats.BASE :]:
+                for table in re.findall(r"CREATE TABLE (\w+)", step):
+                    file.execute(f"DROP TABLE {table}")
+            file.execute(f"PRAGMA user_version = {version}")
+            file.commit()
 
     async def test_new_file(self) -> None:
         """A new file has the newest format, and no copy of nothing."""

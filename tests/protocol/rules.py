@@ -20,6 +20,7 @@ from tests.protocol.room_changes import RoomChangeRules
 from tests.protocol.rooms import RoomRules
 from tests.protocol.signals import SignalRules
 from tests.protocol.state import StateRules
+from tests.protocol.talks import TalkRules
 from tests.protocol.visitors import VisitorRules
 
 PARTS = (
@@ -45,6 +46,7 @@ PARTS = (
     SignalRules,
     StateRules,
     PresenceRules,
+    TalkRules,
 )
 
 

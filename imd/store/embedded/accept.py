@@ -153,6 +153,8 @@ class Placing:
                 state.participants += (users[name].uid, message_id, number)
             if not is_own:
                 state.participants += (sender.uid, message_id, number)
+            if not (len(members) == 1 and is_visitor_id(members[0])):
+                state.talks.note(_conversation(tuple(members)), message_id, number)
         if key is not None:
             uses[key] = Use(submission.checksum, number, message_id, submission.send_time)
             state.sent += (state.new_use(), *key, submission.checksum, number, now)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from imd.contracts.archive import History, HistoryQuery
 from imd.store.embedded.entries import COLUMNS, JOINS, Row, read_rows, show_rows
 from imd.store.embedded.state import State
@@ -17,6 +19,10 @@ _OWN = " AND EXISTS (SELECT 1 FROM participant q WHERE q.uid = :viewer AND q.id 
 _FROM_VERSION = (
     " AND p.id >= :floor AND COALESCE(json_extract(p.body, '$.roomVersion'), "
     "json_extract(p.body, '$.version')) >= :version"
+)
+_NOT_CLEARED = (
+    " AND p.id > COALESCE((SELECT j.value FROM json_each(:cleared) j, message c "
+    "WHERE c.number = {number} AND j.key = lower(hex(c.conversation))), '')"
 )
 _BODIES = (
     f"SELECT json_group_array(json_array({COLUMNS})) "
@@ -83,6 +89,9 @@ def _read(
         found += _OWN
     if query.from_version is not None:
         found += _FROM_VERSION
+    if query.cleared:
+        found += _NOT_CLEARED.replace("{number}", "p.message" if query.conversation is None else "p.number")
+        values = {**values, "cleared": msgspec.json.encode(query.cleared).decode()}
     order = "DESC" if side.startswith("<") else "ASC"
     values = {**values, "bound": bound, "rows": limit + 1}
     rows: list[Row] = []

@@ -60,6 +60,7 @@ from imd.store.embedded.state import State
 from imd.store.embedded.state_store import EmbeddedStates
 from imd.store.embedded.sweep import Sweep
 from imd.store.embedded.tables import lock_folder, open_file
+from imd.store.embedded.talks import EmbeddedTalks
 from imd.store.embedded.visitors import Visitors
 from imd.store.embedded.worker import Worker
 
@@ -95,6 +96,8 @@ class EmbeddedStore:
         """the AimStore and the PresenceStore on the same registry"""
         self.states = EmbeddedStates(lambda work: self._do(None, lambda: work(self._marks)))
         """the StateStore on the same file"""
+        self.talks = EmbeddedTalks(lambda work: self._do(None, lambda: work(self._state)))
+        """the TalkStore on the same file"""
         self._clock = clock
         self._worker = Worker(reactor)
         self._seldom = Seldom(self._log)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,6 +29,7 @@ _OF_CONVERSATION = (
 )
 _OWN = " AND EXISTS (SELECT 1 FROM event_reader r WHERE r.uid = :viewer AND r.id = e.id)"
 _FROM_VERSION = " AND e.version >= :version AND e.id >= :floor"
+_NOT_CLEARED = " AND COALESCE(e.of, e.id) > :cleared"
 _OF_ALL = "SELECT e.id, e.message FROM event_reader e WHERE e.uid = :viewer AND e.id > :after"
 _BODIES = (
     "SELECT json_group_array(json_array(f.id, CASE typeof(m.body) WHEN 'text' THEN m.body END)) "
@@ -80,16 +81,29 @@ def read_changes(state: State, query: ChangesQuery) -> Changes:
             found += _FROM_VERSION
             values["version"] = query.from_version
             values["floor"] = floor_of(state, values["conversation"], query.from_version)
+        if query.conversation in query.cleared:
+            found += _NOT_CLEARED
+            values["cleared"] = query.cleared[query.conversation]
     bodies: list[bytes] = []
     while True:
         rows = state.connection.execute(_BODIES.format(found=found), values).fetchone()[0]
         events = sorted(_read_events(rows))
-        bodies += [body.encode() for _, body in events if body is not None]
+        whole = [body.encode() for _, body in events if body is not None]
+        if query.conversation is None and query.cleared:
+            whole = [body for body in whole if not _is_cleared(body, query.cleared)]
+        bodies += whole
         FOREIGN.inc(sum(body is None for _, body in events))
         if len(bodies) > query.limit or len(events) < values["rows"]:
             break
         values["after"] = events[-1][0]
     return Changes(bodies[: query.limit], len(bodies) > query.limit)
+
+
+def _is_cleared(body: bytes, cleared: Mapping[str, str]) -> bool:
+    """Whether an event between people is about a message that the viewer has cleared."""
+    event = decode_event(body)
+    of = event.id if isinstance(event, RoomMessage | RoomEvent) else event.of
+    return of <= cleared.get(conversation_id(conversation_members(decode_message(body))), "")
 
 
 def read_messages(state: State, message_ids: Sequence[str], viewer: str) -> list[Entry]:

@@ -37,5 +37,7 @@ def archive_event(
         page = conversation
         version = event.version if isinstance(event, RoomEvent) else event.room_version
         state.participants += (ROOMS_UID, event.id, number)
+        if isinstance(event, RoomMessage):
+            state.talks.note_room(conversation, event.id, version)
     state.messages += (number, event.id, sender, page, now, body.decode())
     state.events.append(Pending(event, number, sender, conversation, version, readers))

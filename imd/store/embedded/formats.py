@@ -125,6 +125,28 @@ CREATE INDEX state_entry_version ON state_entry (user, version);
 CREATE INDEX state_entry_kept ON state_entry (user) WHERE pinned = 1 OR muted <> 0;
 """
 
+# talk: conversations; at: the newest message. key: the conversation; behind it a hash of the people who see
+# the messages, if somebody was left out. version: the room's that `at` was placed under; highest: of any.
+_TALKS = """
+CREATE TABLE talk (key BLOB PRIMARY KEY, at TEXT NOT NULL, version INTEGER NOT NULL,
+    highest INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE talk_member (uid INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (uid, key)) WITHOUT ROWID;
+INSERT INTO talk_member SELECT DISTINCT p.uid, m.conversation FROM participant p
+    JOIN message m ON m.number = p.message WHERE p.uid <> 0;
+DELETE FROM talk_member WHERE key IN
+    (SELECT t.key FROM talk_member t JOIN user u USING (uid) WHERE u.name GLOB 'visitor-*');
+INSERT INTO talk SELECT key, (SELECT MAX(id) FROM message WHERE conversation = key), 0, 0
+    FROM (SELECT DISTINCT key FROM talk_member);
+INSERT INTO talk SELECT conversation, MAX(id), version, 0 FROM
+    (SELECT m.conversation, m.id, json_extract(m.body, '$.roomVersion') AS version
+        FROM participant p JOIN message m ON m.number = p.message
+        WHERE p.uid = 0 AND iif(json_valid(m.body), m.body ->> '$.kind', '') = 'message')
+    GROUP BY conversation;
+UPDATE talk SET highest = (SELECT MAX(json_extract(m.body, '$.roomVersion')) FROM message m
+        WHERE m.conversation = key AND iif(json_valid(m.body), m.body ->> '$.kind', '') = 'message')
+    WHERE version > 0;
+"""
+
 STEPS: tuple[str, ...] = (
     # 3. sync: 1 if the device wants what its user's other devices send.
     "ALTER TABLE device ADD COLUMN sync INTEGER NOT NULL DEFAULT 0;",
@@ -136,6 +158,8 @@ STEPS: tuple[str, ...] = (
     _ROOMS,
     # 7.
     _STATE,
+    # 8.
+    _TALKS,
 )
 """formats BASE + 1 and up, in order; each is the SQL that makes it of the format before"""
 

@@ -16,6 +16,7 @@ from imd.contracts.rooms import (
     Leftover,
     Membership,
     MembersPage,
+    RoomPart,
     RoomSummary,
 )
 from imd.store.embedded.rooms import RoomTables, Told
@@ -94,6 +95,9 @@ class EmbeddedRooms:
 
     def rooms_of(self, user: str, after: str, limit: int) -> Deferred[tuple[list[RoomSummary], bool]]:
         return self._do(lambda rooms: rooms.rooms_of(user, after, limit))
+
+    def parts(self, user: str) -> Deferred[list[RoomPart]]:
+        return self._do(lambda rooms: rooms.parts(user))
 
     def members_of(self, room: str, viewer: str, after: str, limit: int) -> Deferred[MembersPage | None]:
         return self._do(lambda rooms: rooms.members_of(room, viewer, after, limit))

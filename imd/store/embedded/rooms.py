@@ -32,9 +32,11 @@ from imd.contracts.rooms import (
     Room,
     RoomEntry,
     RoomOptions,
+    RoomPart,
     RoomSummary,
     Unchanged,
     page_of_members,
+    part_of,
 )
 from imd.protocol.errors import Refused
 from imd.store.embedded.event_rows import archive_event
@@ -242,6 +244,16 @@ class RoomTables:
         ).fetchall()
         rooms = [_summary(_read_room(body), user) for (body,) in rows]
         return rooms[:limit], len(rooms) > limit
+
+    def parts(self, user: str) -> list[RoomPart]:
+        rows = self._state.connection.execute("SELECT room FROM room_member WHERE user = ?", (user,))
+        parts = []
+        for (name,) in rows.fetchall():
+            room = self.get(name)
+            member = room.member(user) if room is not None else None
+            if room is not None and member is not None:
+                parts.append(part_of(room, member))
+        return parts
 
     def members_of(self, room: str, viewer: str, after: str, limit: int) -> MembersPage | None:
         found = self.get(room)

@@ -22,6 +22,7 @@ from imd.protocol.ids import ServerClock
 from imd.store.embedded import tables
 from imd.store.embedded.channels import Channels
 from imd.store.embedded.events import Pending, apply_events
+from imd.store.embedded.talk_rows import TalkRows
 from imd.store.embedded.write_ahead import WriteAheadLog
 
 MAX_USERS_IN_MEMORY = 200_000
@@ -110,6 +111,7 @@ class State:
         self.waiting: list[Any] = []
         self.unanswered: list[Any] = []
         self.events: list[Pending] = []
+        self.talks = TalkRows()
         self._answers: dict[int, int] = {}
         self._new_users: set[int] = set()
         self._changed_users: dict[int, User] = {}
@@ -316,6 +318,7 @@ class State:
             self._changed_users.clear()
             self._new_users.clear()
         grown = list(dict.fromkeys(self.unanswered[::3]))
+        self.talks.write(connection, self.participants)
         for statement, rows in (
             (tables.PUT_MESSAGES, self.messages),
             (tables.PUT_PARTICIPANTS, self.participants),
@@ -372,6 +375,7 @@ class State:
         unwritten = (self.messages, self.participants, self.inbox, self.sent, self.waiting, self.unanswered)
         for rows in unwritten:
             rows.clear()
+        self.talks.clear()
         self.events.clear()
         self._answers.clear()
         self._new_users.clear()

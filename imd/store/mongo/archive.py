@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from imd.store.mongo.history import read_page
 from imd.store.mongo.indexes import make_event_indexes, make_indexes
 from imd.store.mongo.ledger import LEDGER, make_ledger
 from imd.store.mongo.reasons import describe, plain_reason
+from imd.store.mongo.talks import MongoTalks
 from imd.store.mongo.write import Inserted, write_messages
 from imd.store.shared_metrics import FOREIGN
 
@@ -55,11 +57,14 @@ READ_SECONDS = Histogram(
     "imd_mongodb_read_seconds", "One answer of the archive, with the wait for a thread.", ["what"]
 )
 HISTORY_SECONDS = Histogram("imd_mongodb_history_seconds", "One page of history, with the wait for a thread.")
-MESSAGES_SECONDS, TARGETS_SECONDS, CHANGES_SECONDS = map(
-    READ_SECONDS.labels, ("messages", "targets", "changes")
+MESSAGES_SECONDS, TARGETS_SECONDS, CHANGES_SECONDS, TALKS_SECONDS = map(
+    READ_SECONDS.labels, ("messages", "targets", "changes", "talks")
 )
 WRITTEN = Counter("imd_archive_written_total", "Documents written to MongoDB.")
 DUPLICATES = Counter("imd_archive_duplicates_total", "Documents that MongoDB had already.")
+UNLISTED = Counter(
+    "imd_archive_unlisted_total", "Updates of the list of conversations that MongoDB refused for ever."
+)
 READS = Gauge("imd_mongodb_reads", f"Answers of the archive that are waited for, at most {MAX_READS}.")
 
 
@@ -76,6 +81,7 @@ class MongoArchive:
         self._seldom = Seldom(self.log, reactor.seconds)
         self._url = url
         self._timeout_seconds = timeout_seconds
+        self.talks = MongoTalks(partial(self._ask, TALKS_SECONDS))
         self._client: Any = None
         self._collection: Any = None
         self._readers: ThreadPoolExecutor | None = None
@@ -146,6 +152,9 @@ class MongoArchive:
             INSERT_SECONDS.observe(self._reactor.seconds() - began)
             WRITTEN.inc(result.written)
             DUPLICATES.inc(result.duplicates)
+            if result.unlisted:
+                UNLISTED.inc(result.unlisted)
+                self._seldom.warn("MongoDB: {count} updates of lists were refused", count=result.unlisted)
             return result
 
         return done.addCallbacks(note, self._unavailable)

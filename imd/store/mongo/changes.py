@@ -15,7 +15,7 @@ from imd.store.mongo.document import Unfit
 from imd.store.mongo.entry import Found, to_entry, to_target
 from imd.store.mongo.ledger import NOT_PERMITTED
 from imd.store.mongo.reactions import count_reactions, read_reactions
-from imd.store.mongo.selecting import first_id_of
+from imd.store.mongo.selecting import first_id_of, is_cleared
 
 
 def read_changes(collection: Any, query: ChangesQuery) -> Found:
@@ -36,6 +36,8 @@ def read_changes(collection: Any, query: ChangesQuery) -> Found:
     while True:
         found = list(events_of(collection).find(wanted).sort("_id", 1).limit(count))
         for event in found:
+            if is_cleared(event, query.cleared):
+                continue
             body = event.get("full") or event.get("body")
             if isinstance(body, str):
                 bodies.append(body.encode())

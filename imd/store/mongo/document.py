@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import bson
 import msgspec
@@ -16,6 +16,7 @@ from imd.protocol.message import (
     LoginType,
     conversation_id,
     conversation_members,
+    is_visitor_id,
 )
 
 MAX_DOCUMENT_BYTES = 16 << 20
@@ -37,6 +38,20 @@ class ArchivedMessage(IMessage):
     agent: str = ""
     kind: str = ""
     """of an event; empty for a plain message"""
+    without: list[str] | None = None
+    """recipients of a list whom a block left out"""
+
+
+class Talk(NamedTuple):
+    """The conversation that a message belongs to, for the list of conversations."""
+
+    conversation: str
+    people: tuple[str, ...] = ()
+    """sorted; empty for a room"""
+    without: tuple[str, ...] = ()
+    """sorted: those of `people` who do not see the message"""
+    version: int = 0
+    """the room's, that the message was placed under"""
 
 
 class Document(msgspec.Struct, gc=False):
@@ -46,6 +61,8 @@ class Document(msgspec.Struct, gc=False):
     encoded: bytes
     list_id: str
     """the conversation, if it is a message to a list; else empty"""
+    talk: Talk | None = None
+    """None for a visitor's message, and for a room's event"""
 
 
 class Unfit(Exception):
@@ -73,7 +90,7 @@ def to_document(message: ArchivedMessage, now_ms: int) -> Document:
     try:
         group = None if message.group is None else tuple(message.group)
         shared_fields = _of_list if group and not message.to else _of_pair
-        shared, list_id = shared_fields(
+        shared, list_id, talk = shared_fields(
             message.user_id,
             message.from_user_type,
             message.is_visitor,
@@ -106,7 +123,7 @@ def to_document(message: ArchivedMessage, now_ms: int) -> Document:
     # The server's limit. The driver would fail the whole batch for it.
     if len(encoded) > MAX_DOCUMENT_BYTES:
         raise Unfit(f"a document of {len(encoded)} bytes")
-    return Document(message.id, encoded, list_id)
+    return Document(message.id, encoded, list_id, talk)
 
 
 def more_fields(reply_to: str | None, mentions: list[str] | None, data: msgspec.Raw) -> bytes:
@@ -142,8 +159,9 @@ def _shared(
     agent: str,
     to: str,
     group: tuple[str, ...] | None,
-) -> tuple[bytes, str]:
-    """The fields that messages of one sender to the same recipients share, and the conversation of a list."""
+) -> tuple[bytes, str, Talk | None]:
+    """The fields that messages of one sender to the same recipients share, the conversation of a list, and
+    the place in the list of conversations."""
     message = ArchivedMessage(
         user_id=user_id,
         from_user_type=kind,
@@ -153,12 +171,21 @@ def _shared(
         group=None if group is None else list(group),
     )
     is_list = bool(group) and not to
-    return _shared_fields(message), conversation_id(conversation_members(message)) if is_list else ""
+    list_id = conversation_id(conversation_members(message)) if is_list else ""
+    return _shared_fields(message), list_id, talk_of(message)
 
 
 # People who talk send many messages. With the longest ids and lists each cache takes up to 40 MB.
 _of_pair = lru_cache(maxsize=10_000)(_shared)
 _of_list = lru_cache(maxsize=64)(_shared)
+
+
+def talk_of(message: ArchivedMessage) -> Talk | None:
+    """The conversation of a plain message, for the list of conversations; None for a visitor's."""
+    if message.is_visitor or message.from_user_type == _VISITOR or is_visitor_id(message.to):
+        return None
+    members = conversation_members(message)
+    return Talk(conversation_id(members), tuple(members), tuple(sorted(message.without or ())))
 
 
 def _shared_fields(message: ArchivedMessage) -> bytes:

@@ -37,6 +37,7 @@ from imd.store.mongo.document import (
     MILLISECOND,
     ArchivedMessage,
     Document,
+    Talk,
     Unfit,
 )
 from imd.store.shown import without_text
@@ -82,7 +83,8 @@ def to_event(
         raise Unfit("a time that is no date")
     try:
         if isinstance(event, RoomMessage):
-            return _encoded(event.id, _room_message(event, now_ms)), None
+            talk = Talk(room_conversation_id(event.room), version=event.room_version)
+            return _encoded(event.id, _room_message(event, now_ms), talk), None
         fields = _event(event, message, extras, _without(record, extras), now_ms)
         document = _encoded(event.id, fields)
         return document if isinstance(event, RoomEvent) else None, EventDocument(
@@ -157,11 +159,11 @@ def _event(
     return {**fields, "conversation": conversation_id(members), "participants": sorted(participants)}
 
 
-def _encoded(event_id: str, fields: dict[str, Any]) -> Document:
+def _encoded(event_id: str, fields: dict[str, Any], talk: Talk | None = None) -> Document:
     encoded = bson.encode(fields)
     if len(encoded) > MAX_DOCUMENT_BYTES:
         raise Unfit(f"a document of {len(encoded)} bytes")
-    return Document(event_id, encoded, "")
+    return Document(event_id, encoded, "", talk)
 
 
 def _date(milliseconds: int) -> datetime:

@@ -9,7 +9,7 @@ from imd.contracts.archive import History, HistoryQuery
 from imd.store.mongo.document import Unfit
 from imd.store.mongo.entry import Found, to_json
 from imd.store.mongo.reactions import read_reactions
-from imd.store.mongo.selecting import Side, first_id_of, nearest
+from imd.store.mongo.selecting import Side, first_id_of, is_cleared, just_above, nearest
 from imd.store.shown import shown
 
 # Foreign documents may lie between two messages, so further reads are larger, up to this.
@@ -52,11 +52,15 @@ def _read(collection: Any, query: HistoryQuery, side: Side, limit: int) -> _Part
     floor = ""
     if query.from_version is not None and query.conversation is not None:
         floor = first_id_of(collection, query.conversation, query.from_version)
+    if query.conversation is not None and query.conversation in query.cleared:
+        floor = max(floor, just_above(query.cleared[query.conversation]))
     fit: list[tuple[Mapping[str, Any], bytes]] = []
     count, foreign = limit + 1, 0
     while True:
         found = nearest(collection, query, side, count, floor)
         for document in found:
+            if is_cleared(document, query.cleared):
+                continue
             try:
                 fit.append((document, to_json(document)))
             except Unfit:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pymongo.errors import OperationFailure
 
 from imd.store.mongo.apply import events_of, reactions_of
+from imd.store.mongo.talk_write import talks_of
 
 Keys = list[tuple[str, int]]
 
@@ -40,6 +41,10 @@ EVENT_INDEXES = (
     Index([("of", 1)], "of_full", "full"),
     # Rooms' events alone: which of them made a version.
     Index([("conversation", 1), ("version", 1)], "conversation_version", "version"),
+)
+TALK_INDEXES = (
+    Index([("m", 1), ("at", -1)], "m_1_at_-1", "m"),
+    Index([("w", 1)], "w_1", "w"),
 )
 REACTION_INDEXES = (Index([("_id.of", 1)], "_id.of_1"),)
 # Options that do not change an index's answers.
@@ -75,10 +80,11 @@ def conflict(index: Index, information: Information) -> str | None:
 
 
 def make_event_indexes(collection: Any) -> list[str]:
-    """As `make_indexes`, for all that events need; `collection` is that of the messages, which gets none."""
+    """As `make_indexes`, for the collections beside `collection`, that of the messages, which gets none."""
     return [
         *make_indexes(events_of(collection), EVENT_INDEXES),
         *make_indexes(reactions_of(collection), REACTION_INDEXES),
+        *make_indexes(talks_of(collection), TALK_INDEXES),
     ]
 
 

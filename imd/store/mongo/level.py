@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pymongo import ReadPreference
 from pymongo.errors import DuplicateKeyError
-from pymongo.read_concern import ReadConcern
 from twisted.internet.defer import Deferred, fail
 
-from imd.contracts.level import NO_WORD
+from imd.contracts.level import EVENTS, NO_WORD
 from imd.protocol.errors import Unavailable
 from imd.store.mongo.archive import MongoArchive
+from imd.store.mongo.cluster import CLUSTER, cluster_of
+from imd.store.mongo.migrate import WALK, begin_walk
 
-CLUSTER = "im_cluster"
 EVENT_COLLECTIONS = ("im_event", "im_room", "im_state")
 """the collections that show that the cluster was used at level 2"""
 _ID = "level"
@@ -21,7 +20,7 @@ _ID = "level"
 
 def read_level(archive: Any) -> int:
     """The level that is written beside an archive's collection, or NO_WORD. Raises ValueError for none."""
-    found = _cluster(archive).find_one({"_id": _ID})
+    found = cluster_of(archive).find_one({"_id": _ID})
     if found is None:
         return NO_WORD
     level = found.get("level")
@@ -32,16 +31,21 @@ def read_level(archive: Any) -> int:
 
 def begin_level(archive: Any, level: int) -> int:
     """Write the level if there is none; the level that is there then. Of several callers one decides."""
+    if level >= EVENTS and holds_nothing(archive):
+        # A new installation: there is nothing that the list of conversations could lack.
+        begin_walk(archive)
     try:
-        _cluster(archive).insert_one({"_id": _ID, "level": level})
+        cluster_of(archive).insert_one({"_id": _ID, "level": level})
     except DuplicateKeyError:
         return read_level(archive)
     return level
 
 
 def write_level(archive: Any, level: int) -> None:
-    """Write the level, whatever is there."""
-    _cluster(archive).update_one({"_id": _ID}, {"$set": {"level": level}}, upsert=True)
+    """Write the level, whatever is there. Below EVENTS messages get past the list of conversations."""
+    if level < EVENTS:
+        cluster_of(archive).delete_one({"_id": WALK})
+    cluster_of(archive).update_one({"_id": _ID}, {"$set": {"level": level}}, upsert=True)
 
 
 def holds_nothing(archive: Any) -> bool:
@@ -52,16 +56,6 @@ def holds_nothing(archive: Any) -> bool:
 def holds_events(archive: Any) -> bool:
     """True if a collection that only higher levels write has a document."""
     return any(archive.database[name].find_one({}, {"_id": True}) for name in EVENT_COLLECTIONS)
-
-
-def _cluster(archive: Any) -> Any:
-    """The collection, with the archive's write concern, and read from the primary as a majority has it."""
-    return archive.database.get_collection(
-        CLUSTER,
-        write_concern=archive.write_concern,
-        read_concern=ReadConcern("majority"),
-        read_preference=ReadPreference.PRIMARY,
-    )
 
 
 class MongoLevel:

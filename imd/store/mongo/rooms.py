@@ -18,7 +18,15 @@ from pymongo.write_concern import WriteConcern
 
 from imd.contracts import room_rules
 from imd.contracts.room_rules import Stamp
-from imd.contracts.rooms import MAX_ROOMS_OF_USER, Action, Past, Room, RoomEntry, RoomSummary
+from imd.contracts.rooms import (
+    MAX_ROOMS_OF_USER,
+    Action,
+    Past,
+    Room,
+    RoomEntry,
+    RoomPart,
+    RoomSummary,
+)
 from imd.protocol.errors import Refused, Unavailable
 
 COLLECTION = "im_room"
@@ -147,6 +155,16 @@ class RoomDocuments:
             )
             for one in found
         ]
+
+    def parts(self, user: str) -> list[RoomPart]:
+        """The user's parts in rooms, as a majority has them."""
+        own = {"members": {"$elemMatch": {"u": user}}, "name": True, "version": True, "history": True}
+        parts = []
+        for one in self._rooms.find({"members.u": user}, own).limit(MAX_ROOMS_OF_USER):
+            joined = one["members"][0]["v"]
+            reads_from = 0 if one["history"] == "all" else joined
+            parts.append(RoomPart(one["_id"], one["name"], one["version"], joined, reads_from))
+        return parts
 
     # from within
 

@@ -68,6 +68,19 @@ def nearest(
     return list(collection.find(wanted).sort("_id", side.order).limit(count))
 
 
+def just_above(message_id: str) -> str:
+    """A text above this id, and below all higher ids."""
+    return message_id + "0"
+
+
+def is_cleared(document: Mapping[str, Any], cleared: Mapping[str, str]) -> bool:
+    """Whether the viewer has cleared a message, or the message that an event is about."""
+    if not cleared:
+        return False
+    conversation, of = document.get("conversation"), document.get("of") or document["_id"]
+    return isinstance(conversation, str) and isinstance(of, str) and of <= cleared.get(conversation, "")
+
+
 def first_id_of(collection: Any, conversation: str, version: int) -> str:
     """An id below all that was placed in the room under `version` or later; empty if that is not known.
 

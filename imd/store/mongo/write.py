@@ -16,6 +16,7 @@ from imd.store.mongo.apply import DUPLICATE_KEY, REFUSALS, add_agents, apply_eve
 from imd.store.mongo.cover import cover_lists, covered_by
 from imd.store.mongo.document import UNREADABLE, Document, Unfit, read_archived, to_document
 from imd.store.mongo.event_document import EventDocument, to_event
+from imd.store.mongo.talk_write import write_talks
 
 # In one insert command. The driver does not divide commands, and the server accepts 48 MB.
 INSERT_BYTES = 16 << 20
@@ -41,6 +42,8 @@ class Inserted(NamedTuple):
     written: int
     duplicates: int
     refused: list[Refused]
+    unlisted: int = 0
+    """conversations that MongoDB refused to bring up to date in the list; their messages are written"""
 
 
 def write_messages(
@@ -81,11 +84,15 @@ def write_messages(
         errors = _insert(collection, [document.encoded for document in documents])
         if errors:
             _mend(collection, documents, errors, covered)
+        reasons = _refusals(errors, len(documents))
         refused += [
             Refused(bytes(fit[index]), documents[index].message_id, reason)
-            for index, reason in _refusals(errors, len(documents)).items()
+            for index, reason in reasons.items()
         ]
-        result = Inserted(len(documents) - len(errors), sum(map(_is_duplicate, errors.values())), refused)
+        # The list names messages that are there. It is written before the batch is acknowledged.
+        unlisted = write_talks(collection, (one for n, one in enumerate(documents) if n not in reasons))
+        duplicates = sum(map(_is_duplicate, errors.values()))
+        result = Inserted(len(documents) - len(errors), duplicates, refused, unlisted)
         return result if not events else _write_events(collection, events, event_bodies, result)
 
 
@@ -106,6 +113,7 @@ def _write_events(
         before.written + len(events) - len(errors),
         before.duplicates + sum(map(_is_duplicate, errors.values())),
         before.refused + dead,
+        before.unlisted,
     )
 
 

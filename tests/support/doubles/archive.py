@@ -17,6 +17,7 @@ from imd.contracts.archive import (
     Record,
     Target,
 )
+from imd.contracts.talks import Places, PlacesQuery, Talk, TalksQuery
 from imd.protocol.errors import Unavailable
 from tests.support.doubles.backend import Backed
 
@@ -45,11 +46,26 @@ class QueueDouble(Backed):
         self.published[which][1].errback(Unavailable("no confirm"))
 
 
+class TalksDouble:
+    """imd.contracts.talks.TalkStore: nobody has any conversation."""
+
+    def __init__(self) -> None:
+        self.asked: list[PlacesQuery] = []
+
+    def places(self, query: PlacesQuery) -> Deferred[Places]:
+        self.asked.append(query)
+        return succeed(Places([], False))
+
+    def talks(self, query: TalksQuery) -> Deferred[list[Talk]]:
+        return succeed([])
+
+
 class ArchiveDouble(Backed):
     """imd.contracts.archive.Archive: queries in `asked`, answered by the test."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, Deferred[Any]]] = []
+        self.talks = TalksDouble()
         self.complete_id = "0" * 28
         self.known: dict[str, Target | None] = {}
         """what `targets` finds, by id"""

@@ -68,6 +68,9 @@ class RoomsDouble(Backed):
         """Answered at once, by `members`."""
         return succeed(self.members.get((room, user)))
 
+    def parts(self, user: str) -> Deferred[Any]:
+        return self._ask("parts", user)
+
     def rooms_of(self, user: str, after: str, limit: int) -> Deferred[Any]:
         return self._ask("rooms_of", user, after, limit)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from imd.contracts.state import Changes, Mark, Setting
 from tests.support.doubles.backend import Backed
@@ -16,6 +16,8 @@ class StatesDouble(Backed):
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, Deferred[Any]]] = []
+        self.clear: dict[str, str] = {}
+        """the answer to `cleared`"""
         self.tell: Callable[[Sequence[Changes]], None] = lambda changes: None
 
     def _ask(self, *question: Any) -> Deferred[Any]:
@@ -50,7 +52,7 @@ class StatesDouble(Backed):
         return self._ask("entries", user, conversations)
 
     def cleared(self, user: str) -> Deferred[dict[str, str]]:
-        return self._ask("cleared", user)
+        return succeed(self.clear)
 
     def touch(self, pairs: Sequence[tuple[str, str]]) -> Deferred[None]:
         return self._ask("touch", pairs)

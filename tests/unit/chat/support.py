@@ -25,6 +25,7 @@ from imd.chat.session import Session
 from imd.chat.sightings import Sightings
 from imd.chat.signals import SIGNAL, TYPING, Signals
 from imd.chat.state_feed import Feeds
+from imd.chat.talks import TalkList
 from imd.chat.targets import Targets
 from imd.chat.typing import TypingPace
 from imd.config.settings import Auth, Limits, Messages, Settings
@@ -111,7 +112,8 @@ class ConnectionTestCase(unittest.TestCase):
         authenticator = Authenticator(self.auth, self.unix_seconds)
         newcomers = Newcomers(self.limits.visitors_per_address, self.clock.seconds, lambda draw: draw())
         ids = MessageIds(clock)
-        historian = Historian(self.archive, Readers(self.inbox, self.rooms), self.archive.complete)
+        readers = Readers(self.inbox, self.rooms, self.states)
+        historian = Historian(self.archive, readers, self.archive.complete)
         self.services = Services(
             settings=Settings(limits=self.limits, auth=self.auth),
             clock=clock,
@@ -153,6 +155,7 @@ class ConnectionTestCase(unittest.TestCase):
             states=self.states,
             feeds=feeds,
             presence=self.make_presence(),
+            talks=TalkList(self.archive.talks, self.rooms, self.states),
         )
 
     def make_signals(self, router: Router) -> Signals:
