@@ -58,7 +58,8 @@ def make_node(reactor: Any, settings: Settings) -> Node:
     if settings.node.backend == "cluster":
         clock = ServerClock()
         return Node(reactor, settings, clock, _cluster(reactor, settings, clock))
-    return Node(reactor, settings, WallClock(), _embedded(reactor, settings))
+    clock = WallClock()
+    return Node(reactor, settings, clock, _embedded(reactor, settings, clock))
 
 
 def inbox_options(settings: Settings) -> InboxOptions:
@@ -80,11 +81,11 @@ def room_options(settings: Settings) -> RoomOptions:
     return RoomOptions(settings.limits.room_members, settings.inbox.dedup_seconds)
 
 
-def _embedded(reactor: Any, settings: Settings) -> Backends:
+def _embedded(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.embedded.backend import EmbeddedStore
 
     # The times of the store go by a clock that is not set while it runs.
-    options = inbox_options(settings), ServerClock(), reactor, room_options(settings)
+    options = inbox_options(settings), ServerClock(), reactor, room_options(settings), clock.now_ms
     store = EmbeddedStore(settings.node.data, *options)
     return Backends(
         inbox=store,
@@ -94,6 +95,7 @@ def _embedded(reactor: Any, settings: Settings) -> Backends:
         aims=store.aims,
         states=store.states,
         presence=store.aims,
+        blocks=store.blocks,
         bus=None,
         complete=store.complete,
     )
@@ -103,12 +105,14 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.archiver.audit import ArchiveAudit
     from imd.store.archiver.writer import ArchiveWriter
     from imd.store.batch_numbers import Numbers
+    from imd.store.blocks import ClusterBlocks
     from imd.store.mongo.archive import MongoArchive
     from imd.store.mongo.level import MongoLevel
     from imd.store.rabbit.archive_queue import RabbitArchiveQueue
     from imd.store.rabbit.bus import RabbitBus
     from imd.store.rabbit.connection import RabbitConnection
     from imd.store.redis.aims import RedisAims
+    from imd.store.redis.blocks import BlockCopies
     from imd.store.redis.inbox import RedisInbox
     from imd.store.redis.level import RedisLevel
     from imd.store.redis.node_table import RedisNodeTable
@@ -149,6 +153,7 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     audit = ArchiveAudit(reactor, archive, numbers, writer, unwritten)
     workers: list[Backend] = [audit] if writer is None else [writer, audit]
     aims = RedisAims(inbox.calls)
+    blocks = ClusterBlocks(reactor, archive, BlockCopies(inbox.calls))
     rooms = ClusterRooms(reactor, archive, RoomCopies(inbox.calls), room_options(settings))
     return Backends(
         inbox=inbox,
@@ -158,10 +163,17 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         states=ClusterStates(reactor, archive, settings.auth.visitor_days),
         aims=aims,
         presence=aims,
+        blocks=blocks,
         bus=bus,
         nodes=RedisNodeTable(reactor.callLater, inbox.command),
         workers=workers,
         levels={"Redis": RedisLevel(inbox.command), "MongoDB": MongoLevel(archive)},
-        hear_level=(inbox.set_level, bus.set_level, numbers.set_level, unwritten.set_level),
+        hear_level=(
+            inbox.set_level,
+            bus.set_level,
+            numbers.set_level,
+            unwritten.set_level,
+            blocks.set_level,
+        ),
         progress=audit,
     )

@@ -17,9 +17,19 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.chat.batch import Batch, Entry, Refusal, event_body, first_record
+from imd.chat.batch import Batch, Entry, Refusal, event_body, first_record, partial_record
 from imd.contracts.archive import ArchiveQueue, ArchiveRecord, Record
-from imd.contracts.inbox import Delivery, Duplicate, Failed, Inbox, NoRoom, Outcome, Placed, Submission
+from imd.contracts.inbox import (
+    Delivery,
+    Duplicate,
+    Failed,
+    Inbox,
+    NoRoom,
+    Outcome,
+    Placed,
+    PlacedPartly,
+    Submission,
+)
 from imd.observe.seldom import Seldom
 from imd.observe.trace import TRACE
 from imd.protocol.errors import UNAVAILABLE, Refused, Unavailable
@@ -38,6 +48,11 @@ BATCH_MESSAGES = Histogram(
 WAITING = Gauge("imd_accept_waiting_messages", "Messages that wait to go into a batch (bound: 50,000).")
 WAITING_BYTES = Gauge("imd_accept_waiting_bytes", "Size of the messages that wait (bound: 64 MiB).")
 IN_FLIGHT = Gauge("imd_accept_batches_in_flight", "Batches that are not answered yet (bound: 64).")
+
+UNCHECKED = Counter(
+    "imd_unchecked_messages_total",
+    "Messages and events that were placed while the inboxes did not know all lists of blocked users.",
+)
 
 _ACCEPTED_NEW = ACCEPTED.labels("new")
 _ACCEPTED_AGAIN = ACCEPTED.labels("resent")
@@ -72,7 +87,8 @@ class Acceptor:
     """`call_soon` runs a function in the reactor's next turn; `deliver` sends hints of what was placed;
     `handed_over` tells the archive which agents got a visitor's older messages.
 
-    `call_failed` is told which part failed a call, by the names that /readyz uses, and why.
+    `call_failed` is told which part failed a call, by the names that /readyz uses, and why. `blocks_loaded`
+    tells whether the inbox knows all lists of blocked users.
     """
 
     log = Logger()
@@ -87,6 +103,7 @@ class Acceptor:
         handed_over: Callable[[Sequence[ArchiveRecord]], None],
         call_failed: Callable[[str, str], None] = lambda part, reason: None,
         room_heard: Callable[[str, int], None] = lambda room, members: None,
+        blocks_loaded: Callable[[], bool] = lambda: True,
     ) -> None:
         self._inbox = inbox
         self._queue = queue
@@ -96,6 +113,7 @@ class Acceptor:
         self._handed_over = handed_over
         self._call_failed = call_failed
         self._room_heard = room_heard
+        self._blocks_loaded = blocks_loaded
         self._seldom = Seldom(self.log, clock.monotonic)
         self._waiting: deque[Entry] = deque()
         self._waiting_bytes = 0
@@ -255,6 +273,11 @@ class Acceptor:
                         self._handed_over([ArchiveRecord(d.body, d.user) for d in earlier])
                 else:
                     records.append(body)
+            elif type(outcome) is PlacedPartly:
+                deliveries += outcome.deliveries
+                if submission.kind:
+                    batch.events.append((index, submission.kind))
+                records.append(partial_record(submission, outcome.without))
             elif type(outcome) is Duplicate:
                 # The first copy may have missed the archive. It goes there under its first id.
                 batch.others[index] = outcome
@@ -263,6 +286,8 @@ class Acceptor:
                 batch.refuse_outcome(index, outcome)
                 if type(outcome) is NoRoom:
                     self._note_room(submission, 0)
+        if not self._blocks_loaded():
+            UNCHECKED.inc(sum(isinstance(outcome, Placed) for outcome in outcomes))
         failed = [outcome.reason for outcome in outcomes if type(outcome) is Failed]
         if failed:
             self._seldom.error("{n} messages could not be placed: {reason}", n=len(failed), reason=failed[0])

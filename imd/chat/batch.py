@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from prometheus_client import Counter
 
-from imd.contracts.archive import ArchiveRecord, Record
+from imd.contracts.archive import ArchiveRecord, Record, left_out
 from imd.contracts.inbox import (
     Closed,
     Conflict,
     Duplicate,
     Failed,
+    Late,
     NoRoom,
     NotAllowed,
     NotMember,
@@ -31,6 +33,18 @@ from imd.protocol.errors import (
     Refused,
 )
 from imd.protocol.events import first_copy
+
+
+class _LeftOut(msgspec.Struct):
+    without: list[str] = []
+
+
+_read_left_out = msgspec.json.Decoder(_LeftOut).decode
+
+LATE = Counter(
+    "imd_late_messages_total",
+    "Messages and events answered with unavailable because they were not placed within 5 seconds.",
+)
 
 
 class Refusal(msgspec.Struct, gc=False):
@@ -105,6 +119,9 @@ class Batch:
             self.refuse(index, CONFLICT, "the room is closed")
         elif isinstance(outcome, NoRoom):
             self.refuse(index, UNAVAILABLE, "the room is being loaded")
+        elif isinstance(outcome, Late):
+            LATE.inc()
+            self.refuse(index, UNAVAILABLE, "not placed in time")
         elif isinstance(outcome, Failed):
             self.refuse(index, UNAVAILABLE, outcome.reason)
 
@@ -127,8 +144,21 @@ def first_record(submission: Submission, first: Duplicate) -> Record:
     """A resend as the archive got it, or should have got it, when it was placed first."""
     body = submission.body if submission.room is None else submission.room.body(first.version)
     body = first_copy(body, first.message_id, first.send_time, first.version)
-    body = _with_members(body, submission.archived)
+    body = _with_members(body, _members(submission, first.without))
     return ArchiveRecord(body, first.agent) if first.agent else body
+
+
+def partial_record(submission: Submission, without: Sequence[str]) -> bytes:
+    """A message or event to a list as the archive gets it, if blocks have left out some recipients."""
+    return _with_members(submission.body, _members(submission, without))
+
+
+def _members(submission: Submission, without: Sequence[str]) -> bytes:
+    """The members that the archive gets behind the body's own."""
+    if not without:
+        return submission.archived
+    # An event goes to those only who got its message.
+    return left_out(sorted({*_read_left_out(b"{%b}" % submission.archived).without, *without}))
 
 
 def _with_members(body: bytes, members: bytes) -> bytes:

@@ -90,8 +90,8 @@ def _is_news(change: React, target: Target, actor: Actor) -> bool:
 def address(change: Change, target: Target, actor: Actor) -> list[str]:
     """Give the change the fields that name its conversation, as a message of the actor would have them.
 
-    Returns its recipients, each once. There are none for a visitor's change, as the desk finds its agent, and
-    none in a room, whose members the store knows.
+    Returns its recipients, each once, without those whom a block left out of the message. There are none for
+    a visitor's change, as the desk finds its agent, and none in a room, whose members the store knows.
     """
     scope = target.scope
     if scope.room:
@@ -106,7 +106,8 @@ def address(change: Change, target: Target, actor: Actor) -> list[str]:
         change.to = target.to if actor.user == target.author else target.author
     else:
         own = actor.user == target.author
-        others = [user for user in scope.participants if user != actor.user]
+        everybody = sorted((*scope.participants, *scope.without))
+        others = [user for user in everybody if user != actor.user]
         change.group = list(target.group or ()) if own else others
-        return list(dict.fromkeys(change.group))
+        return [user for user in dict.fromkeys(change.group) if user not in scope.without]
     return [change.to]

@@ -15,7 +15,7 @@ from imd.chat.history import Historian
 from imd.chat.rate import list_cost, room_cost
 from imd.chat.targets import Targets
 from imd.config.settings import Messages
-from imd.contracts.archive import Archive, ArchiveQueue, Asked, Target, of_version
+from imd.contracts.archive import Archive, ArchiveQueue, Asked, Target, left_out, of_version
 from imd.contracts.inbox import Inbox, RoomAim, Sent, Submission
 from imd.contracts.rooms import ADMIN, LARGE_ROOM, OWNER, RoomStore
 from imd.protocol import frames
@@ -95,6 +95,8 @@ class Changes:
         if room and not self._rooms.is_warm(room):
             await self._rooms.warm(room)
         submission = self._submission(change, author.device, recipients, origin)
+        if target.scope.without:
+            submission.archived = left_out(target.scope.without)
         return self._to_room(submission, change, target, is_quiet) if room else submission
 
     async def _sent(self, change: Change, author: Author) -> Sent | None:

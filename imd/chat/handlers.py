@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imd.chat.asking import ask_changes, ask_history, ask_messages
+from imd.chat.block_frames import block, list_blocked
 from imd.chat.change_frames import change_message
 from imd.chat.peer import Peer
 from imd.chat.posting import post
@@ -32,6 +33,8 @@ from imd.protocol.requests import (
     RoomsFrame,
 )
 from imd.protocol.state_frames import (
+    BlockedFrame,
+    BlockFrame,
     ReadFrame,
     SettingsFrame,
     SignalFrame,
@@ -84,4 +87,6 @@ HANDLERS: Mapping[type, tuple[str, Handler]] = {
     SettingsFrame: ("settings", set_settings),
     WatchFrame: ("watch", watch),
     TalksFrame: ("conversations", list_talks),
+    BlockFrame: ("block", block),
+    BlockedFrame: ("blocked", list_blocked),
 }

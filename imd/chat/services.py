@@ -21,6 +21,7 @@ from imd.chat.talks import TalkList
 from imd.chat.typing import TypingPace
 from imd.config.settings import Settings
 from imd.contracts.aim import AimStore
+from imd.contracts.blocks import BlockStore
 from imd.contracts.inbox import Inbox, Leave
 from imd.contracts.rooms import RoomStore
 from imd.contracts.state import StateStore
@@ -68,5 +69,6 @@ class Services:
     feeds: Feeds
     presence: Presence
     talks: TalkList
+    blocks: BlockStore
     homecoming: Homecoming | None = None
     """behind a gateway: moves users to their homes"""

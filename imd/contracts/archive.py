@@ -30,18 +30,26 @@ def of_version(version: int) -> bytes:
     return b'"ofVersion":%d' % version
 
 
+def left_out(users: Sequence[str]) -> bytes:
+    """The same for a message or event to a list: the recipients whom blocks left out, who do not see it."""
+    return b'"without":%b' % msgspec.json.encode(list(users))
+
+
 class Scope(msgspec.Struct, frozen=True, gc=False):
     """Where a message or an event belongs, which decides who may read it."""
 
     conversation: str
     """its id"""
     participants: tuple[str, ...] = ()
-    """sorted; empty in a room. Of the agents who got a visitor's message at least those who asked for it"""
+    """sorted; empty in a room. Of the agents who got a visitor's message at least those who asked for it.
+    Without those whom a block left out"""
     visitor: str = ""
     """the visitor whose conversation it is"""
     room: str = ""
     version: int = 0
     """the room's version that it was placed under, or that a room's event made"""
+    without: tuple[str, ...] = ()
+    """recipients of a list whom a block left out: they get none of its events either"""
 
 
 class Asked(NamedTuple):

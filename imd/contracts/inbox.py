@@ -16,6 +16,9 @@ from imd.contracts.backend import Backend
 
 NEWCOMER_SECONDS = 3600
 """how long a visitor that has neither written nor got a message is known after it was last here"""
+LATE_MS = 5000
+"""a message that is not placed so long after its id was made is refused, so that nothing appears below an id
+that somebody has read up to; events of rooms' changes are exempt"""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,13 @@ class Placed(msgspec.Struct, gc=False):
     """of that room, which has only deliveries to users with live channels"""
 
 
+class PlacedPartly(Placed, gc=False):
+    """A message to a list is in the inboxes of those who and the sender do not block each other."""
+
+    without: Sequence[str] = ()
+    """the others, who do not find it in history either"""
+
+
 class Duplicate(NamedTuple):
     """The same message was placed before, under this id."""
 
@@ -127,6 +137,8 @@ class Duplicate(NamedTuple):
     """the visitor's present agent"""
     version: int = 0
     """of the room that it was placed in"""
+    without: Sequence[str] = ()
+    """as in PlacedPartly"""
 
 
 class Conflict(NamedTuple):
@@ -158,13 +170,19 @@ class TooManyNew(NamedTuple):
     """when it may be sent again; None if it alone would begin more than an hour allows"""
 
 
+class Late(NamedTuple):
+    """The message's id is more than LATE_MS old, so it was not placed."""
+
+
 class Failed(NamedTuple):
     """This message could not be placed; others of its batch may have been."""
 
     reason: str
 
 
-Outcome = Placed | Duplicate | Conflict | NotAllowed | NoRoom | NotMember | Closed | TooManyNew | Failed
+Outcome = (
+    Placed | Duplicate | Conflict | NotAllowed | NoRoom | NotMember | Closed | TooManyNew | Late | Failed
+)
 
 
 class Sent(NamedTuple):
@@ -175,6 +193,8 @@ class Sent(NamedTuple):
     send_time: int
     version: int = 0
     """of the room that it was placed in"""
+    without: Sequence[str] = ()
+    """as in PlacedPartly"""
 
 
 @dataclass(slots=True)
@@ -278,7 +298,7 @@ class Inbox(Backend, Protocol):
     """Inboxes, cursors, the registry of channels and the desk."""
 
     def accept(self, batch: Sequence[Submission]) -> Deferred[list[Outcome]]:
-        """Place a batch in order, each message atomically.
+        """Place a batch in order, each message atomically. Ids rise with the order of the batch.
 
         No batch is run twice. After Unavailable any of its messages may have been placed. Calls may overlap;
         they are done in order.

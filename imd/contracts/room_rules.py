@@ -107,7 +107,7 @@ def made_by(action: Action) -> str:
 
 
 def create(action: Action, stamp: Stamp, most_members: int, full: Collection[str] = ()) -> Decided:
-    """A new room. `full`: users who can be in no more rooms. Raises Refused."""
+    """A new room. `full`: users who can be in no more rooms, or block the creator. Raises Refused."""
     if not action.may_create:
         raise Refused(FORBIDDEN, "rooms are not for these users to create")
     if action.user in full:
@@ -141,7 +141,8 @@ def change(
 ) -> Decided | None:
     """The room after an action other than `create`; None if it changes nothing.
 
-    `room` is None for one that does not exist. `full`: users who can be in no more rooms. Raises Refused.
+    `room` is None for one that does not exist. `full`: users who can be in no more rooms, or block the
+    actor. Raises Refused.
     """
     member = room.member(action.user) if room is not None else None
     if room is None or (member is None and not _may_join(room, action)):

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from imd.contracts.aim import AimStore
 from imd.contracts.archive import Archive, ArchiveQueue, Progress
 from imd.contracts.backend import Backend
+from imd.contracts.blocks import BlockStore
 from imd.contracts.bus import Bus
 from imd.contracts.inbox import Inbox
 from imd.contracts.level import LevelStore
@@ -30,6 +31,7 @@ class Backends:
     aims: AimStore
     states: StateStore
     presence: PresenceStore
+    blocks: BlockStore
     bus: Bus | None
     nodes: NodeTable | None = None
     workers: Sequence[Backend] = ()
@@ -50,6 +52,7 @@ class Backends:
         named["archive"] = self.archive
         named["rooms"] = self.rooms
         named["state"] = self.states
+        named["blocks"] = self.blocks
         for worker in self.workers:
             named[type(worker).__name__] = worker
         return named

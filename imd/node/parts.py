@@ -92,6 +92,7 @@ class Parts:
             self.handed_over.add,
             self.readiness.failed,
             backends.rooms.heard,
+            backends.blocks.loaded,
         )
         self._completeness = self._make_completeness(clock)
         self.upkeep = self._make_upkeep(sessions)
@@ -207,6 +208,7 @@ class Parts:
             feeds=self.feeds,
             presence=self.presence,
             talks=TalkList(backends.archive.talks, backends.rooms, backends.states),
+            blocks=backends.blocks,
             homecoming=self.homecoming,
         )
 

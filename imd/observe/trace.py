@@ -98,10 +98,10 @@ class Trace:
         """The inbox has answered with these outcomes."""
         for submission, outcome in zip(submissions, outcomes, strict=True):
             if not (message_id := self._followed(submission.body)):
-                if type(outcome) is not Placed or not self._gets_any(d.user for d in outcome.deliveries):
+                if not isinstance(outcome, Placed) or not self._gets_any(d.user for d in outcome.deliveries):
                     continue
                 message_id = submission.message_id
-            if type(outcome) is Placed:
+            if isinstance(outcome, Placed):
                 for d in outcome.deliveries:
                     # Deliveries may include earlier messages of a visitor, which have ids of their own.
                     own = message_id if d.body == submission.body else _read(d.body).id

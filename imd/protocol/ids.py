@@ -114,6 +114,14 @@ def is_message_id(text: str) -> bool:
     return _is_id(text) is not None
 
 
+def is_older(message_id: str, than_ms: int) -> bool:
+    """True for an id that was made before that time; False also for a text that is no id."""
+    try:
+        return int(message_id[:12], 16) < than_ms
+    except ValueError:
+        return False
+
+
 def new_channel_id() -> str:
     """A channel id. It is random: it does not tell which node the channel is on."""
     return secrets.token_hex(10)

@@ -98,5 +98,7 @@ STATE_FRAMES: Mapping[str, type] = {
     "settings": SettingsFrame,
     "watch": WatchFrame,
     "conversations": TalksFrame,
+    "block": BlockFrame,
+    "blocked": BlockedFrame,
 }
 """the types that a node handles; each has its handler in `imd.chat.handlers`"""

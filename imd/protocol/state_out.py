@@ -87,6 +87,21 @@ class PresenceFrame(msgspec.Struct, tag="presence", tag_field="type", kw_only=Tr
     users: Sequence[Present]
 
 
+class BlockAnswer(msgspec.Struct, tag="block", tag_field="type", rename="camel", kw_only=True):
+    """A user is blocked, or is not any more."""
+
+    ref: str | msgspec.UnsetType = msgspec.UNSET
+    user_id: str
+    on: bool
+
+
+class BlockedList(msgspec.Struct, tag="blocked", tag_field="type", kw_only=True):
+    """The users that one blocks."""
+
+    ref: str | msgspec.UnsetType = msgspec.UNSET
+    users: Sequence[str]
+
+
 class _Typing(
     msgspec.Struct,
     tag="typing",

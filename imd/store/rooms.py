@@ -35,6 +35,7 @@ from imd.contracts.rooms import (
 )
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Refused, Unavailable
+from imd.store.in_time import in_time
 from imd.store.mongo.archive import ROOM_THREADS, MongoArchive
 from imd.store.mongo.rooms import Admit, Document, Known, Lost, RoomDocuments, Same
 from imd.store.redis.rooms import RoomCopies, Seen
@@ -294,27 +295,4 @@ class ClusterRooms:
         self._seldom.warn("a room could not be loaded: {reason}", reason=failure.getErrorMessage())
 
     def _in_time(self, work: Any) -> Deferred[Any]:
-        """The result of a coroutine or Deferred, or Unavailable after ANSWER_SECONDS."""
-        done = ensureDeferred(work) if not isinstance(work, Deferred) else work
-        answer: Deferred[Any] = Deferred()
-
-        def over(result: Any) -> None:
-            if not answer.called:
-                if isinstance(result, Failure) and result.check(Unavailable) is None:
-                    self._seldom.failure("rooms: an operation failed", result)
-                    result = Failure(Unavailable("rooms: an operation failed"))
-                answer.callback(result)
-
-        def too_late() -> None:
-            answer.errback(Failure(Unavailable(f"rooms: no answer within {ANSWER_SECONDS:g} s")))
-
-        deadline = self._reactor.callLater(ANSWER_SECONDS, too_late)
-        answer.addBoth(_cancel, deadline)
-        done.addBoth(over)
-        return answer
-
-
-def _cancel(result: Any, deadline: Any) -> Any:
-    if deadline.active():
-        deadline.cancel()
-    return result
+        return in_time(self._reactor, ANSWER_SECONDS, work, "rooms", self._seldom)

@@ -37,6 +37,9 @@ class EmbeddedHarness(InboxHarness, unittest.TestCase):
         self.addCleanup(store.stop)
         return store
 
+    def id_clock(self) -> ServerClock:
+        return self.clock
+
     async def make_inbox(self, options: InboxOptions) -> Inbox:
         self.store = EmbeddedStore(self.folder, options, self.clock)
         self.addCleanup(self.store.stop)

@@ -103,9 +103,11 @@ class OpeningContract(InboxHarness):
         self.assertEqual(kinds, [Placed, Placed, Placed, TooManyNew, Placed, Duplicate])
         self.assertEqual(OPENED._value.get() - before, 3)
         await self.advance(1800)
+        third = self.message("alice", "new-3", client_msg_id="c-3")
         (refused,) = await self.send(third)
         self.assertTrue(0 < refused.retry_after_ms <= HOUR_MS / 2, refused)  # type: ignore[union-attr]
         await self.advance(1801)
+        third = self.message("alice", "new-3", client_msg_id="c-3")
         self.assertEqual(await self.kinds(third), [Placed])
 
     async def test_once_each(self) -> None:

@@ -107,11 +107,15 @@ class InboxHarness(Writing, Waiting):
         """Let time go by for the backend."""
         raise NotImplementedError
 
+    def id_clock(self) -> ServerClock:
+        """The clock that ids are made by."""
+        return ServerClock()
+
     # words
 
     async def begin(self, **options: Any) -> None:
         """Start with these InboxOptions."""
-        self.ids = MessageIds(ServerClock())
+        self.ids = MessageIds(self.id_clock())
         self._channels = 0
         self.held: dict[tuple[str, str], tuple[str, str]] = {}
         self.inbox = await self.make_inbox(InboxOptions(**options))

@@ -166,15 +166,16 @@ def submission(
 ) -> Submission:
     """A message on its way in; without recipients it is a visitor's."""
     number = next(_numbers)
+    now_ms = int(time.time() * 1000)
     message = IMessage(
-        id=f"{number:028x}",
+        id=f"{now_ms:012x}{number:016x}",
         client_msg_id=client_msg_id,
         user_id=sender,
         from_user_type="USER_TYPE" if recipients else "VISITOR_TYPE",
         to=visitor_to or (recipients[0] if len(recipients) == 1 else ""),
         group=list(recipients) if len(recipients) > 1 else None,
         msg=msg,
-        send_time=int(time.time() * 1000) + number,
+        send_time=now_ms + number,
         is_visitor=not recipients,
     )
     return Submission(

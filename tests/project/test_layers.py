@@ -45,7 +45,12 @@ HOMES = {
     "websockets": ("imd.client.asyncio",),
 }
 # Parts of `store/` that join others, and those that they know beside the shared ones.
-JOINED_STORES = {"archiver": {"rabbit", "mongo"}, "rooms": {"mongo", "redis"}, "state": {"mongo"}}
+JOINED_STORES = {
+    "archiver": {"rabbit", "mongo"},
+    "blocks": {"mongo", "redis"},
+    "rooms": {"mongo", "redis"},
+    "state": {"mongo"},
+}
 REACTOR = "twisted.internet.reactor"
 
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
+from imd.contracts.blocks import BETWEEN_THE_TWO
 from imd.contracts.inbox import (
+    LATE_MS,
     Conflict,
     Delivery,
     Duplicate,
     Failed,
+    Late,
     NotAllowed,
     Outcome,
     Placed,
+    PlacedPartly,
     Sent,
     Submission,
     TooManyNew,
 )
+from imd.protocol.events import RECALL
+from imd.protocol.ids import is_older
 from imd.protocol.message import conversation_id, conversation_members, decode_message, is_visitor_id
 from imd.store.embedded import tables
 from imd.store.embedded.desk import Desk
@@ -37,6 +43,7 @@ class Use(NamedTuple):
     message_id: str
     send_time: int
     version: int = 0
+    without: tuple[str, ...] = ()
 
 
 UseKey = tuple[int, str, str]
@@ -53,7 +60,16 @@ def _conversation(members: tuple[str, ...]) -> bytes:
 class Placing:
     """Places batches of messages."""
 
-    def __init__(self, state: State, inboxes: Inboxes, desk: Desk, rooms: RoomTables) -> None:
+    def __init__(
+        self,
+        state: State,
+        inboxes: Inboxes,
+        desk: Desk,
+        rooms: RoomTables,
+        ids_now: Callable[[], int],
+    ) -> None:
+        """`ids_now`: the time of the clock that ids are made by, ms."""
+        self._ids_now = ids_now
         self._state = state
         self._inboxes = inboxes
         self._desk = desk
@@ -71,6 +87,9 @@ class Placing:
         self._load_devices(users, names_of_senders)
         uses = self._uses(batch, [users[submission.sender] for submission in batch], now)
         unplaced: list[str] = []
+        oldest = self._ids_now() - LATE_MS
+        # Ids rise, so the first tells whether any is too old.
+        any_late = is_older(batch[0].message_id, oldest)
         outcomes: list[Outcome] = []
         for submission in batch:
             sender = users[submission.sender]
@@ -81,6 +100,10 @@ class Placing:
                 if use is not None:
                     outcomes.append(self._again(submission, sender, key, use, now))
                     continue
+            if any_late and is_older(submission.message_id, oldest):
+                unplaced += submission.recipients
+                outcomes.append(Late())
+                continue
             if submission.room is None:
                 outcome = self._place(submission, users, uses, key, now)
                 if type(outcome) is TooManyNew:
@@ -116,7 +139,12 @@ class Placing:
         agent: User | None = None
         deliveries: list[Delivery] = []
         recipients = submission.recipients
-        if not recipients:
+        without = self._left_out(sender, submission) if sender.blocked else ()
+        if without:
+            if len(recipients) == 1:
+                return NotAllowed(BETWEEN_THE_TWO)
+            recipients = [name for name in recipients if name not in without]
+        if not submission.recipients:
             found = self._agent_for(sender, submission, now)
             if isinstance(found, NotAllowed | Failed):
                 return found
@@ -140,13 +168,14 @@ class Placing:
             self._inboxes.put((sender.name,), users, number, submission.body, now, deliveries)
         if agent is not None:
             state.owe(sender, number, len(submission.body))
-        elif not recipients:
+        elif not submission.recipients:
             self._desk.wait(sender, number, len(submission.body))
 
         message_id = submission.message_id
         if submission.kind:
             readers = {sender.uid, *(users[name].uid for name in recipients)}
-            archive_event(state, submission.body, number, sender.uid, readers, now, submission.archived)
+            archived = submission.archived
+            archive_event(state, submission.body, number, sender.uid, readers, now, archived, without)
         else:
             state.messages += (number, message_id, sender.uid, _conversation(tuple(members)), now, text)
             for name in recipients:
@@ -154,11 +183,21 @@ class Placing:
             if not is_own:
                 state.participants += (sender.uid, message_id, number)
             if not (len(members) == 1 and is_visitor_id(members[0])):
-                state.talks.note(_conversation(tuple(members)), message_id, number)
+                state.talks.note(_conversation(tuple(members)), message_id, number, without)
+            for name in without:
+                state.left_out += (number, name)
         if key is not None:
-            uses[key] = Use(submission.checksum, number, message_id, submission.send_time)
+            uses[key] = Use(submission.checksum, number, message_id, submission.send_time, 0, without)
             state.sent += (state.new_use(), *key, submission.checksum, number, now)
+        if without:
+            return PlacedPartly(deliveries, "", without=without)
         return Placed(deliveries, agent.name if agent is not None else "")
+
+    def _left_out(self, sender: User, submission: Submission) -> tuple[str, ...]:
+        """Recipients with a block between them and the sender. Recalls of one's own messages pass."""
+        if submission.kind == RECALL:
+            return ()
+        return tuple(name for name in submission.recipients if name in sender.blocked)
 
     def _agent_for(
         self, sender: User, submission: Submission, now: int
@@ -207,4 +246,4 @@ class Placing:
         state = self._state
         state.sent += (state.new_use(), *key, use.checksum, use.number, now)
         agent = "" if submission.recipients else self._desk.present_agent(sender, now) or ""
-        return Duplicate(use.message_id, use.send_time, agent, use.version)
+        return Duplicate(use.message_id, use.send_time, agent, use.version, use.without)

@@ -41,7 +41,12 @@ class Aims:
         else:
             if len(target.others) > max(1, aim.most):
                 return TooMany()
-            users = list(target.others)
+            sender = self._state.user(aim.sender)
+            # Blocks are read with the devices.
+            self._state.devices(sender)
+            users = [user for user in target.others if user not in sender.blocked]
+            if not users and len(target.others) == 1:
+                return Aimed({})
         others = self.channels([user for user in users if user != aim.sender])
         own = self.channels([aim.sender]).get(aim.sender, ())
         return Aimed(others, [channel for channel in own if channel != aim.channel])

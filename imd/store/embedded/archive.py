@@ -16,6 +16,7 @@ _CONVERSATION = (
     "SELECT p.id, p.number AS message FROM message p WHERE p.conversation = :conversation AND {side}"
 )
 _OWN = " AND EXISTS (SELECT 1 FROM participant q WHERE q.uid = :viewer AND q.id = p.id)"
+_NOT_LEFT_OUT = " AND NOT EXISTS (SELECT 1 FROM left_out l WHERE l.message = p.number AND l.user = :name)"
 _FROM_VERSION = (
     " AND p.id >= :floor AND COALESCE(json_extract(p.body, '$.roomVersion'), "
     "json_extract(p.body, '$.version')) >= :version"
@@ -49,6 +50,7 @@ def read_history(state: State, query: HistoryQuery) -> History:
             return History()
     state.write()
     if query.conversation is not None:
+        values["name"] = query.viewer
         try:
             values["conversation"] = bytes.fromhex(query.conversation)
         except ValueError:
@@ -85,8 +87,8 @@ def _read(
 ) -> _Part:
     """At most `limit` entries whose ids are on this side of the bound."""
     found = _ALL if query.conversation is None else _CONVERSATION
-    if query.conversation is not None and query.only_own:
-        found += _OWN
+    if query.conversation is not None:
+        found += _OWN if query.only_own else _NOT_LEFT_OUT
     if query.from_version is not None:
         found += _FROM_VERSION
     if query.cleared:

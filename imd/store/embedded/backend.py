@@ -46,6 +46,7 @@ from imd.protocol.ids import ServerClock
 from imd.store.embedded.accept import Placing
 from imd.store.embedded.aims import Aims, EmbeddedAims
 from imd.store.embedded.archive import read_history, read_last_id, read_newest_id
+from imd.store.embedded.blocks import BlockTables, EmbeddedBlocks
 from imd.store.embedded.changes import read_changes, read_messages, read_targets
 from imd.store.embedded.desk import Desk
 from imd.store.embedded.devices import Devices
@@ -82,7 +83,9 @@ class EmbeddedStore:
         clock: ServerClock,
         reactor: Any = None,
         room_options: RoomOptions | None = None,
+        ids_now: Callable[[], int] | None = None,
     ) -> None:
+        """`ids_now`: the time of the clock that ids are made by, in ms, if that is not `clock`."""
         if reactor is None:
             from twisted.internet import reactor
         self._folder = folder
@@ -98,6 +101,9 @@ class EmbeddedStore:
         """the StateStore on the same file"""
         self.talks = EmbeddedTalks(lambda work: self._do(None, lambda: work(self._state)))
         """the TalkStore on the same file"""
+        self.blocks = EmbeddedBlocks(lambda work: self._do(None, lambda: work(self._blocks)))
+        """the BlockStore on the same file"""
+        self._ids_now = ids_now or clock.now_ms
         self._clock = clock
         self._worker = Worker(reactor)
         self._seldom = Seldom(self._log)
@@ -113,6 +119,7 @@ class EmbeddedStore:
         self._rooms: RoomTables
         self._aims: Aims
         self._marks: MarkTables
+        self._blocks: BlockTables
         self._devices: Devices
         self._visitors: Visitors
         self._sweep: Sweep
@@ -155,9 +162,10 @@ class EmbeddedStore:
         self._visitors = Visitors(state, self._marks.forget)
         self._sweep = Sweep(state, self._devices, self._visitors, drift)
         inboxes = Inboxes(state)
-        self._rooms = RoomTables(state, inboxes, self._room_options)
+        self._blocks = BlockTables(state)
+        self._rooms = RoomTables(state, inboxes, self._room_options, self._blocks)
         self._aims = Aims(state, self._desk, self._rooms)
-        self._placing = Placing(state, inboxes, self._desk, self._rooms)
+        self._placing = Placing(state, inboxes, self._desk, self._rooms, self._ids_now)
         group = Group(state, self._placing)
         self._probe = Probe(self._folder, state, group)
         return group

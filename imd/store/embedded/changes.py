@@ -28,6 +28,7 @@ _OF_CONVERSATION = (
     "SELECT e.id, e.message FROM event e WHERE e.conversation = :conversation AND e.id > :after"
 )
 _OWN = " AND EXISTS (SELECT 1 FROM event_reader r WHERE r.uid = :viewer AND r.id = e.id)"
+_NOT_LEFT_OUT = " AND NOT EXISTS (SELECT 1 FROM left_out l WHERE l.message = e.message AND l.user = :name)"
 _FROM_VERSION = " AND e.version >= :version AND e.id >= :floor"
 _NOT_CLEARED = " AND COALESCE(e.of, e.id) > :cleared"
 _OF_ALL = "SELECT e.id, e.message FROM event_reader e WHERE e.uid = :viewer AND e.id > :after"
@@ -75,7 +76,8 @@ def read_changes(state: State, query: ChangesQuery) -> Changes:
     state.write()
     found = _OF_ALL
     if query.conversation is not None:
-        found = _OF_CONVERSATION + (_OWN if query.only_own else "")
+        found = _OF_CONVERSATION + (_OWN if query.only_own else _NOT_LEFT_OUT)
+        values["name"] = query.viewer
         values["conversation"] = bytes.fromhex(query.conversation)
         if query.from_version is not None:
             found += _FROM_VERSION
@@ -170,6 +172,7 @@ def _by_id(state: State, message_ids: Iterable[str], users: Iterable[str]) -> li
 def _scopes(state: State, rows: Sequence[_Found], users: Iterable[str]) -> list[Scope]:
     """Of a visitor's message the agents are in no body: those among `users` are named."""
     names = {state.uid_of(user): user for user in users}
+    left_out = _left_out(state, [row.number for row in rows])
     scopes = []
     for row in rows:
         message = _message(row)
@@ -181,14 +184,28 @@ def _scopes(state: State, rows: Sequence[_Found], users: Iterable[str]) -> list[
         visitor = message.user_id if message.is_visitor else message.to
         if message.is_visitor:
             people = {visitor, *(names[uid] for uid in row.uids if uid in names)}
+        without = left_out.get(row.number, ())
         scopes.append(
             Scope(
                 conversation_id(conversation_members(message)),
-                tuple(sorted(people)),
+                tuple(sorted(people.difference(without))),
                 visitor if is_visitor_id(visitor) else "",
+                without=tuple(without),
             )
         )
     return scopes
+
+
+def _left_out(state: State, numbers: Sequence[int]) -> dict[int, list[str]]:
+    """number of a message → users whom a block left out, sorted."""
+    found: dict[int, list[str]] = {}
+    marks = ",".join("?" * len(numbers))
+    rows = state.connection.execute(
+        f"SELECT message, user FROM left_out WHERE message IN ({marks}) ORDER BY user", tuple(numbers)
+    ).fetchall()
+    for number, user in rows:
+        found.setdefault(number, []).append(user)
+    return found
 
 
 def _message(row: Row) -> IMessage | RoomMessage | RoomEvent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -15,14 +15,23 @@ from imd.store.embedded.state import State
 
 class _Extras(msgspec.Struct, rename="camel"):
     of_version: int = 0
+    without: tuple[str, ...] = ()
 
 
 def archive_event(
-    state: State, body: bytes, number: int, sender: int, readers: Collection[int], now: int, archived: bytes
+    state: State,
+    body: bytes,
+    number: int,
+    sender: int,
+    readers: Collection[int],
+    now: int,
+    archived: bytes,
+    without: Sequence[str] = (),
 ) -> None:
     """Archive an event: `body` is its JSON as it is delivered, `archived` as in `Submission`.
 
-    `sender` and `readers` are uids. Raises msgspec.MsgspecError for a body that is no event.
+    `sender` and `readers` are uids. `without`: recipients of a list whom a block leaves out, beside those
+    whom one had left out of the message. Raises msgspec.MsgspecError for a body that is no event.
     """
     event = decode_event(body)
     extras = msgspec.json.decode(b"{%b}" % archived, type=_Extras)
@@ -40,4 +49,6 @@ def archive_event(
         if isinstance(event, RoomMessage):
             state.talks.note_room(conversation, event.id, version)
     state.messages += (number, event.id, sender, page, now, body.decode())
+    for name in (*extras.without, *without):
+        state.left_out += (number, name)
     state.events.append(Pending(event, number, sender, conversation, version, readers))

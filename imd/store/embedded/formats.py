@@ -147,6 +147,15 @@ UPDATE talk SET highest = (SELECT MAX(json_extract(m.body, '$.roomVersion')) FRO
     WHERE version > 0;
 """
 
+# block: `user` wants to hear nothing of `other`.
+# left_out: users whom a block left out of a message or event to a list.
+_BLOCKS = """
+CREATE TABLE block (user TEXT NOT NULL, other TEXT NOT NULL, PRIMARY KEY (user, other)) WITHOUT ROWID;
+CREATE INDEX block_other ON block (other, user);
+CREATE TABLE left_out (message INTEGER NOT NULL, user TEXT NOT NULL,
+    PRIMARY KEY (message, user)) WITHOUT ROWID;
+"""
+
 STEPS: tuple[str, ...] = (
     # 3. sync: 1 if the device wants what its user's other devices send.
     "ALTER TABLE device ADD COLUMN sync INTEGER NOT NULL DEFAULT 0;",
@@ -160,6 +169,8 @@ STEPS: tuple[str, ...] = (
     _STATE,
     # 8.
     _TALKS,
+    # 9.
+    _BLOCKS,
 )
 """formats BASE + 1 and up, in order; each is the SQL that makes it of the format before"""
 

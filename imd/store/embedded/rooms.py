@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -39,6 +39,7 @@ from imd.contracts.rooms import (
     part_of,
 )
 from imd.protocol.errors import Refused
+from imd.store.embedded.blocks import BlockTables
 from imd.store.embedded.event_rows import archive_event
 from imd.store.embedded.inboxes import Inboxes
 from imd.store.embedded.state import State
@@ -57,8 +58,9 @@ class Told(NamedTuple):
 class RoomTables:
     """Owned by the thread that owns the connection."""
 
-    def __init__(self, state: State, inboxes: Inboxes, options: RoomOptions) -> None:
+    def __init__(self, state: State, inboxes: Inboxes, options: RoomOptions, blocks: BlockTables) -> None:
         self._state = state
+        self._blocks = blocks
         self._inboxes = inboxes
         self._options = options
 
@@ -129,7 +131,7 @@ class RoomTables:
             room = _read_room(found[0])
             room_rules.check_same(room.made, action)
             return Told(Changed(room.id, room.version, room.made.id, room.made.time))
-        full = self._full(room_rules.newcomers(None, action))
+        full = self._kept_out(action.user, room_rules.newcomers(None, action))
         decided = room_rules.create(action, stamp, self._options.members, full)
         self._admit(action.user, [member.user for member in decided.room.members[1:]])
         return self._made(decided, made_by, ())
@@ -140,7 +142,7 @@ class RoomTables:
             past = room_rules.remembered(room, action, stamp.time, int(self._options.dedup_seconds * 1000))
             if past is not None:
                 return Told(Changed(room.id, past.version, past.id, past.time))
-        full = self._full(room_rules.newcomers(room, action))
+        full = self._kept_out(action.user, room_rules.newcomers(room, action))
         decided = room_rules.change(room, action, stamp, self._options.members, full)
         assert room is not None
         if decided is None:
@@ -202,6 +204,10 @@ class RoomTables:
         number = state.new_number()
         state.messages += (number, entry.id, state.user(entry.actor).uid, b"", now, body)
         return number
+
+    def _kept_out(self, actor: str, users: Collection[str]) -> set[str]:
+        """Users of these who are in as many rooms as a user may be, or block the actor."""
+        return self._full(users) | self._blocks.among(actor, users)
 
     def _full(self, users: Iterable[str]) -> set[str]:
         """Users of these who are in as many rooms as a user may be."""

@@ -65,6 +65,8 @@ class User:
     devices: dict[str, Device] | None = None
     sync: tuple[str, ...] = ()
     """the loaded devices that want what the others send"""
+    blocked: frozenset[str] = frozenset()
+    """users whom the user blocks, or who block the user; loaded with the devices"""
 
     def note_sync(self) -> None:
         devices = self.devices or {}
@@ -110,6 +112,7 @@ class State:
         self.sent: list[Any] = []
         self.waiting: list[Any] = []
         self.unanswered: list[Any] = []
+        self.left_out: list[Any] = []
         self.events: list[Pending] = []
         self.talks = TalkRows()
         self._answers: dict[int, int] = {}
@@ -219,6 +222,19 @@ class State:
                 devices[name] = Device(epoch, seq, seen, attempt, bool(ephemeral), bool(sync))
         for user in by_uid.values():
             user.note_sync()
+        if by_uid:
+            self.read_blocked([user.name for user in by_uid.values()])
+
+    def read_blocked(self, names: Sequence[str]) -> None:
+        """Load the blocks of these users, as far as they are in memory with their devices."""
+        found: dict[str, set[str]] = {}
+        for rows in tables.GET_BLOCKED.read(self.connection, names):
+            for one, other in msgspec.json.decode(rows, type=list[tuple[str, str]]):
+                found.setdefault(one, set()).add(other)
+        for name in names:
+            user = self._users.get(name)
+            if user is not None and user.devices is not None:
+                user.blocked = frozenset(found.get(name, ()))
 
     def devices(self, user: User) -> dict[str, Device]:
         if user.devices is None:
@@ -326,6 +342,7 @@ class State:
             (tables.PUT_SENT, self.sent),
             (tables.PUT_WAITING, self.waiting),
             (tables.PUT_UNANSWERED, self.unanswered),
+            (tables.PUT_LEFT_OUT, self.left_out),
         ):
             if rows:
                 statement.write(connection, rows)
@@ -373,7 +390,7 @@ class State:
         self.rooms.clear()
         self._loads = None
         unwritten = (self.messages, self.participants, self.inbox, self.sent, self.waiting, self.unanswered)
-        for rows in unwritten:
+        for rows in (*unwritten, self.left_out):
             rows.clear()
         self.talks.clear()
         self.events.clear()

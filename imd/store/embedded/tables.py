@@ -166,6 +166,13 @@ DROP_ANSWERED = ManyRows(
     "AND u.message <= answer.message)",
     2,
 )
+PUT_LEFT_OUT = ManyRows("INSERT OR IGNORE INTO left_out (message, user) VALUES {rows}", 2)
+GET_BLOCKED = ManyRows(
+    "WITH named (name) AS (VALUES {rows}) SELECT json_group_array(json_array(name, other)) FROM ("
+    "SELECT n.name, b.other FROM named n CROSS JOIN block b ON b.user = n.name UNION ALL "
+    "SELECT n.name, b.user FROM named n CROSS JOIN block b ON b.other = n.name)",
+    1,
+)
 PUT_SENT = ManyRows(
     "INSERT OR REPLACE INTO sent (use, sender, device, client_msg_id, content, message, used) VALUES {rows}",
     7,
@@ -174,7 +181,8 @@ GET_SENT = ManyRows(
     "WITH key (sender, device, client_msg_id) AS (VALUES {rows}) SELECT json_group_array(json_array("
     "s.sender, s.device, s.client_msg_id, json_array(s.content, s.message, m.id, "
     "COALESCE(json_extract(m.body, '$.sendTime'), m.send_time), "
-    "COALESCE(json_extract(m.body, '$.roomVersion'), json_extract(m.body, '$.version'), 0)))) "
+    "COALESCE(json_extract(m.body, '$.roomVersion'), json_extract(m.body, '$.version'), 0), "
+    "json((SELECT json_group_array(l.user) FROM left_out l WHERE l.message = s.message))))) "
     "FROM key CROSS JOIN sent s ON s.sender = key.sender AND s.device = key.device "
     "AND s.client_msg_id = key.client_msg_id JOIN message m ON m.number = s.message WHERE s.used >= ?",
     3,

@@ -51,7 +51,8 @@ _LAST = (
 )
 # Room events have a row among messages, too.
 _NEWEST_FIRST = (
-    "SELECT json_group_array(json_array(own, version, 0)) FROM (SELECT m.sender = :viewer AS own, "
+    "SELECT json_group_array(json_array(own, version, left_out)) FROM (SELECT m.sender = :viewer AS own, "
+    "EXISTS (SELECT 1 FROM left_out l WHERE l.message = m.number AND l.user = :name) AS left_out, "
     f"iif(:version, COALESCE({_SAID}, 0), 0) AS version FROM message m "
     "WHERE m.conversation = :conversation AND m.id > :above AND m.id <= :at AND NOT EXISTS "
     "(SELECT 1 FROM event e WHERE e.conversation = m.conversation AND e.id = m.id) "

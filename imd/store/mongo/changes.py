@@ -26,6 +26,8 @@ def read_changes(collection: Any, query: ChangesQuery) -> Found:
         wanted["conversation"] = query.conversation
     if query.conversation is None or query.only_own:
         wanted["participants"] = query.viewer
+    elif query.from_version is None:
+        wanted["without"] = {"$ne": query.viewer}
     if query.from_version is not None and query.conversation is not None:
         wanted["roomVersion"] = {"$gte": query.from_version}
         first = first_id_of(collection, query.conversation, query.from_version)

@@ -98,6 +98,9 @@ def to_document(message: ArchivedMessage, now_ms: int) -> Document:
             message.to,
             group,
         )
+        if message.without:
+            # Cached fields have all participants. Without some of them it covers no other, nor is covered.
+            shared, list_id, talk = _shared_fields(message), "", talk_of(message)
     except (bson.errors.BSONError, OverflowError, ValueError, TypeError) as error:
         raise Unfit(f"{type(error).__name__} while encoding") from None
     # The fields that differ between messages, as BSON (bsonspec.org, version 1.1).
@@ -117,7 +120,7 @@ def to_document(message: ArchivedMessage, now_ms: int) -> Document:
         elements += _string(b"contentType", message.content_type)
     if message.reply_to or message.mentions or message.data:
         elements += more_fields(message.reply_to, message.mentions, message.data)
-    if message.is_visitor or message.from_user_type == _VISITOR:
+    if message.is_visitor or message.from_user_type == _VISITOR or message.without:
         elements += _string(b"covers", message.id)
     encoded = _document(elements)
     # The server's limit. The driver would fail the whole batch for it.
@@ -205,6 +208,8 @@ def _shared_fields(message: ArchivedMessage) -> bytes:
     }
     if message.agent:
         fields["agent"] = message.agent
+    if message.without:
+        fields["without"] = message.without
     return _encode_bson(fields)[4:-1]
 
 
@@ -213,4 +218,5 @@ def _found_by(message: ArchivedMessage) -> tuple[str, list[str]]:
     participants = {message.user_id, *([message.to] if message.to else message.group or ())}
     if message.agent:
         participants.add(message.agent)
+    participants.difference_update(message.without or ())
     return conversation_id(conversation_members(message)), sorted(participants)

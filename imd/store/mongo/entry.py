@@ -86,6 +86,7 @@ def scope_of(document: Mapping[str, Any]) -> Scope:
             document["conversation"],
             tuple(document["participants"]),
             visitor if is_visitor_id(visitor) else "",
+            without=tuple(document.get("without", ())),
         )
     except _NO_DOCUMENT as error:
         raise Unfit(f"{type(error).__name__} in a document") from None

@@ -13,7 +13,7 @@ import bson
 import msgspec
 import pymongo
 
-from imd.contracts.archive import of_version
+from imd.contracts.archive import left_out, of_version
 from imd.protocol.conversation import room_conversation_id
 from imd.protocol.events import (
     EDIT,
@@ -50,6 +50,7 @@ _ON, _OFF = "1", "0"
 class _Extras(msgspec.Struct, rename="camel"):
     agent: str = ""
     of_version: int = 0
+    without: list[str] | None = None
 
 
 class EventDocument(msgspec.Struct, gc=False):
@@ -101,6 +102,8 @@ def _without(record: bytes, extras: _Extras) -> bytes:
         body = body.removesuffix(b',"agent":%b' % msgspec.json.encode(extras.agent))
     if extras.of_version:
         body = body.removesuffix(b",%b" % of_version(extras.of_version))
+    if extras.without:
+        body = body.removesuffix(b",%b" % left_out(extras.without))
     return b"%b}" % body
 
 
@@ -155,6 +158,9 @@ def _event(
     participants = {event.user_id, *([event.to] if event.to else event.group or ())}
     if extras.agent:
         participants.add(extras.agent)
+    if extras.without:
+        participants.difference_update(extras.without)
+        fields["without"] = extras.without
     members = conversation_members(message)
     return {**fields, "conversation": conversation_id(members), "participants": sorted(participants)}
 

@@ -13,7 +13,7 @@ from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.cluster import CLUSTER, cluster_of
 from imd.store.mongo.migrate import WALK, begin_walk
 
-EVENT_COLLECTIONS = ("im_event", "im_room", "im_state")
+EVENT_COLLECTIONS = ("im_event", "im_room", "im_state", "im_block")
 """the collections that show that the cluster was used at level 2"""
 _ID = "level"
 

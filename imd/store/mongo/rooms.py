@@ -6,13 +6,13 @@ that are not known to be archived. A change is one conditional update: it fails 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import pymongo
 from bson.int64 import Int64
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -28,14 +28,13 @@ from imd.contracts.rooms import (
     RoomSummary,
 )
 from imd.protocol.errors import Refused, Unavailable
+from imd.store.mongo.blocks import BlockDocuments
+from imd.store.mongo.exact import ExactReads
 
 COLLECTION = "im_room"
 MAX_OUTBOX = 100
 MAX_OUTBOX_BYTES = 1 << 20
 LEFTOVER_ROOMS = 100
-
-# Codes by which a server says that it is alone: only members of a replica set know linearizable reads.
-_ALONE = frozenset({20, 72, 76, 123})
 
 
 class Document(NamedTuple):
@@ -88,7 +87,8 @@ class RoomDocuments:
             read_preference=pymongo.ReadPreference.PRIMARY,
         )
         self._rooms = room
-        self._exact = room.with_options(read_concern=ReadConcern("linearizable"))
+        self._exact = ExactReads(room)
+        self._blocks = BlockDocuments(database)
         self._indexed = False
 
     def make_indexes(self) -> None:
@@ -100,7 +100,7 @@ class RoomDocuments:
 
     def read(self, room: str) -> Document | None:
         """The room as it is, whichever server was voted out meanwhile."""
-        found = self._exactly(lambda rooms: rooms.find_one({"_id": room}))
+        found = self._exact.do(lambda rooms: rooms.find_one({"_id": room}))
         return _document(found) if found is not None else None
 
     def attempt(
@@ -140,7 +140,7 @@ class RoomDocuments:
             {"$limit": limit},
             {"$project": {**shown, "count": {"$size": "$members"}, "own": own}},
         ]
-        found = self._exactly(lambda rooms: list(rooms.aggregate(steps, batchSize=limit + 1)))
+        found = self._exact.do(lambda rooms: list(rooms.aggregate(steps, batchSize=limit + 1)))
         return [
             RoomSummary(
                 one["_id"],
@@ -168,23 +168,13 @@ class RoomDocuments:
 
     # from within
 
-    def _exactly(self, read: Callable[[Any], Any]) -> Any:
-        """A linearizable read; on a server without a replica set, any of its reads is exact."""
-        try:
-            return read(self._exact)
-        except OperationFailure as error:
-            if error.code not in _ALONE:
-                raise
-            self._exact = self._rooms
-            return read(self._exact)
-
     def _create(self, action: Action, stamp: Stamp, most_members: int, admitted: bool) -> Attempt:
         if not self._indexed:
             self.make_indexes()
         made_by = room_rules.made_by(action)
         found = self._rooms.find_one({"madeBy": made_by})
         if found is None:
-            full = self._full(room_rules.newcomers(None, action))
+            full = self._kept_out(action.user, room_rules.newcomers(None, action))
             decided = room_rules.create(action, stamp, most_members, full)
             if not admitted and len(decided.room.members) > 1:
                 return Admit(tuple(member.user for member in decided.room.members[1:]))
@@ -213,7 +203,7 @@ class RoomDocuments:
             past = room_rules.remembered(room, action, stamp.time, dedup_ms)
             if past is not None:
                 return Known(document, past)
-        full = self._full(room_rules.newcomers(room, action))
+        full = self._kept_out(action.user, room_rules.newcomers(room, action))
         decided = room_rules.change(room, action, stamp, most_members, full)
         assert document is not None and room is not None
         if decided is None:
@@ -234,10 +224,12 @@ class RoomDocuments:
             return Lost()
         return Made(Document(decided.room, _outbox(made)))
 
+    def _kept_out(self, actor: str, users: Collection[str]) -> set[str]:
+        """Users of these who are in as many rooms as a user may be, or block the actor."""
+        return self._full(users) | self._blocks.among(actor, users) if users else set()
+
     def _full(self, users: Collection[str]) -> set[str]:
         """Users of these who are in as many rooms as a user may be."""
-        if not users:
-            return set()
         # One command for all of them. The first document is of no interest: without one there is no room.
         counted = [{"$limit": MAX_ROOMS_OF_USER}, {"$count": "rooms"}]
         lookup = {"from": COLLECTION, "localField": "user", "foreignField": "members.u", "as": "in"}

@@ -63,6 +63,8 @@ def nearest(
         wanted = {"conversation": query.conversation, "_id": side.ids(floor)}
         if query.only_own:
             wanted["participants"] = query.viewer
+        elif query.from_version is None:
+            wanted["without"] = {"$ne": query.viewer}
         if query.from_version is not None:
             wanted["roomVersion"] = {"$gte": query.from_version}
     return list(collection.find(wanted).sort("_id", side.order).limit(count))
@@ -111,7 +113,8 @@ def _of_all(collection: Any, viewer: str, side: Side, count: int) -> list[str]:
             covered["$gte"] = max(oldest_id, covered["$gte"])
             if "$lt" not in covered or newest_id < covered["$lt"]:
                 covered["$lt"] = newest_id
-            ids.update(found({"conversation": conversation, "_id": covered}))
+            # The viewer may have been left out of some that stand between the others.
+            ids.update(found({"conversation": conversation, "_id": covered, "without": {"$ne": viewer}}))
     return side.sorted(ids, count)
 
 

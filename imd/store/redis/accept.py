@@ -14,11 +14,13 @@ from imd.contracts.inbox import (
     Delivery,
     Duplicate,
     Failed,
+    Late,
     NoRoom,
     NotAllowed,
     NotMember,
     Outcome,
     Placed,
+    PlacedPartly,
     RoomAim,
     Submission,
     TooManyNew,
@@ -104,9 +106,14 @@ def _read_delivery(reply: Any) -> Delivery:
     return Delivery(unquote(user), epoch, seq, channels.split(), body.encode())
 
 
-# By the first element of an outcome; 0, 6 and 7 are those of messages to lists.
+def read_names(encoded: str) -> Sequence[str]:
+    """Ids from a text that has them encoded, with commas between them."""
+    return tuple(map(unquote, encoded.split(","))) if encoded else ()
+
+
+# By the first element of an outcome; 0, 6, 7 and 16 are those of messages to lists.
 _OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
-    1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3]), reply[4]),
+    1: lambda reply: Duplicate(reply[1], reply[2], unquote(reply[3]), reply[4], read_names(reply[5])),
     2: lambda reply: Conflict(),
     3: lambda reply: NotAllowed(reply[1]),
     4: lambda reply: Failed(f"redis: {plain_reason(reply[1])}"),
@@ -116,6 +123,7 @@ _OUTCOMES: dict[int, Callable[[list[Any]], Outcome]] = {
     11: lambda reply: NoRoom(),
     12: lambda reply: NotMember(),
     13: lambda reply: Closed(),
+    15: lambda reply: Late(),
 }
 
 
@@ -151,6 +159,8 @@ def read_outcomes(parts: list[Any], batch: Sequence[Submission]) -> list[Outcome
             outcome = _OUTCOMES[kind](reply)
         elif kind == 14:
             outcome = _in_room(s, inboxes, channels_of, reply)
+        elif kind == 16:
+            outcome = _in_part(s, inboxes, channels_of, reply)
         else:
             if kind == 0:
                 lists[place] = reply[1::2], reply[2::2]
@@ -176,6 +186,20 @@ def _in_list(
         ],
         "",
     )
+
+
+def _in_part(
+    s: Submission, inboxes: list[str], channels_of: list[list[str]], reply: list[Any]
+) -> PlacedPartly:
+    """A message to a list without the recipients at some places."""
+    _, left, told = reply
+    without = set(left)
+    getting = [user for place, user in enumerate(s.recipients) if place not in without]
+    deliveries = [
+        Delivery(user, inboxes[at - 1], seq, channels_of[at], s.body)
+        for user, at, seq in zip(getting, told[1::2], told[2::2], strict=True)
+    ]
+    return PlacedPartly(deliveries, "", without=tuple(s.recipients[place] for place in left))
 
 
 def _in_room(s: Submission, inboxes: list[str], channels_of: list[list[str]], reply: list[Any]) -> Placed:

@@ -32,7 +32,7 @@ from imd.contracts.inbox import (
 from imd.contracts.level import FIRST, NEWEST
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
-from imd.store.redis.accept import accept_items, encode_id, read_outcomes, read_served, sent_name
+from imd.store.redis.accept import accept_items, encode_id, read_names, read_outcomes, read_served, sent_name
 from imd.store.redis.reasons import plain_reason
 from imd.store.redis.script_calls import BatchedScript, ScriptCalls, newcomer_seconds
 
@@ -67,7 +67,7 @@ class RedisInbox:
         self._pull = BatchedScript(calls, "pull", _read_page)
         self._ack = BatchedScript(calls, "ack", _read_head)
         self._renew = BatchedScript(calls, "renew", self._read_renewed)
-        self._sent = BatchedScript(calls, "sent", lambda reply: Sent(*reply) if reply else None)
+        self._sent = BatchedScript(calls, "sent", _read_sent)
         self._leave = BatchedScript(calls, "leave", lambda reply: self._tell_watched(reply[1:]))
 
     # Backend
@@ -213,6 +213,13 @@ def _read_messages(flat: list[Any]) -> list[tuple[int, bytes]]:
 def _read_page(reply: list[Any]) -> Page:
     epoch, head, flat = reply
     return Page(epoch, head, _read_messages(flat))
+
+
+def _read_sent(reply: list[Any]) -> Sent | None:
+    if not reply:
+        return None
+    checksum, message_id, send_time, version, left = reply
+    return Sent(checksum, message_id, send_time, version, read_names(left))
 
 
 def _read_head(reply: list[Any]) -> Head:

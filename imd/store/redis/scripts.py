@@ -8,9 +8,11 @@ from importlib.resources import files
 # A part uses functions of the parts before it.
 _ALL = ("request", "runs", "heads", "devices", "shared", "reply", "agents")
 
+_PLACING = (*_ALL, "inboxes", "visitors", "resends")
+
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "accept": (*_ALL, "inboxes", "visitors", "resends", "openings", "permissions", "rooms", "roomitems"),
-    "connect": (*_ALL, "inboxes", "cursors", "pages", "aimlib"),
+    "accept": (*_PLACING, "openings", "permissions", "rooms", "blocked", "roomitems"),
+    "connect": (*_ALL, "inboxes", "cursors", "pages", "aimlib", "blocked"),
     "pull": (*_ALL, "pages"),
     "ack": (*_ALL, "inboxes", "cursors"),
     "renew": (*_ALL, "aimlib"),
@@ -21,9 +23,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "member": (*_ALL, "rooms"),
     "admit": (*_ALL, "openings"),
     "sent": (*_ALL, "resends"),
-    "aim": (*_ALL, "inboxes", "visitors", "rooms", "aimlib"),
+    "aim": (*_ALL, "inboxes", "visitors", "rooms", "aimlib", "blocked"),
     "channels": (*_ALL, "aimlib"),
     "look": (*_ALL, "aimlib"),
+    "block": (*_ALL, "blocked"),
 }
 """script → the parts that precede it"""
 

@@ -5,6 +5,7 @@ Nothing answers by itself: a test says when a call is done, when its answer arri
 
 from tests.support.doubles.aims import AimsDouble
 from tests.support.doubles.archive import ArchiveDouble, QueueDouble
+from tests.support.doubles.blocks import BlocksDouble
 from tests.support.doubles.bus import BusDouble, Network
 from tests.support.doubles.inbox import UNCONFIRMED, Held, InboxDouble
 from tests.support.doubles.rooms import RoomsDouble
@@ -15,6 +16,7 @@ __all__ = [
     "UNCONFIRMED",
     "AimsDouble",
     "ArchiveDouble",
+    "BlocksDouble",
     "BusDouble",
     "Held",
     "InboxDouble",

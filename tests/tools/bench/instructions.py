@@ -31,6 +31,7 @@ from imd.protocol.ids import ServerClock
 from tests.support.doubles import (
     AimsDouble,
     ArchiveDouble,
+    BlocksDouble,
     InboxDouble,
     QueueDouble,
     RoomsDouble,
@@ -103,6 +104,7 @@ class HotPath:
             states=StatesDouble(),
             aims=AimsDouble(),
             presence=AimsDouble(),
+            blocks=BlocksDouble(),
             bus=None,
         )
         settings = Settings(limits=Limits(messages_per_second=0))

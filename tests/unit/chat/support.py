@@ -41,6 +41,7 @@ from imd.protocol.ids import MessageIds, ServerClock
 from tests.support.doubles import (
     AimsDouble,
     ArchiveDouble,
+    BlocksDouble,
     InboxDouble,
     QueueDouble,
     RoomsDouble,
@@ -101,6 +102,7 @@ class ConnectionTestCase(unittest.TestCase):
         feeds = Feeds(self.states, self.clock.callLater)
         self.states.listen(feeds.changed)
         self.live = Live((typing, feeds))
+        self.blocks = BlocksDouble()
         self.sessions: dict[str, Session] = {}
         self.soon: list[Callable[[], None]] = []
         self.leaves: list[Leave] = []
@@ -148,6 +150,7 @@ class ConnectionTestCase(unittest.TestCase):
             room_changes=RoomChanges(self.rooms, self.inbox, self.queue, ids.next),
             level=lambda: self.level,
             live=self.live,
+            blocks=self.blocks,
             asks=Asks(self.clock.callLater),
             aims=self.aims,
             signals=self.make_signals(router),

@@ -5,7 +5,9 @@
 -- Reply: {now_ms, run, outcomes}: {0, {user, channels, user, channels...}, own channels} | {3, why} not allowed
 -- | {11} no copy of the room | {12} no member | {13} closed | {17} too many.
 
-local function blocked_between(sender, other) return false end
+local function blocked_between(sender, other)
+  return blocking.between(blocking.key(sender), other)
+end
 
 -- A pair needs no more than a look at its blocks; of a list, those whom a block is in the way of are left out.
 local function to_users(sender, users)

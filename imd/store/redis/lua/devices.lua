@@ -33,7 +33,8 @@ local function set_device_info(user, device, epoch, attempt, flags)
 end
 
 -- The devices that want what their user's other devices send: the field 'sync' of the user's head. A line for each, 'd' or,
--- for an ephemeral one, 'e', and its name, which has no control characters. Nearly every user has none.
+-- for an ephemeral one, 'e', and its name, which has no control characters. In front of them the line 'b', if the user
+-- blocks anybody or is blocked (blocked.lua). Nearly every user has none.
 
 local function sync_devices(user)
   return redis.call('HGET', key(user, 'head'), 'sync') or ''
@@ -55,21 +56,22 @@ local function set_sync(user, device, kind)
 end
 
 -- The user of a sender, 'user:device:' in percent-encoded words, if another device than the sender's wants a copy; else
--- false. An ephemeral one counts as long as its channel lives.
+-- false. An ephemeral one counts as long as its channel lives. Then the user, if it has the line 'b'; else false.
 local function copied_to(sender)
   local user, device = string.match(sender, '^([^:]*):([^:]*):$')
   local devices = sync_devices(user)
   if devices == '' then return false end
+  local flagged = string.byte(devices) == 98 and user
   device = string.gsub(device, '%%(%x%x)', function(code) return string.char(tonumber(code, 16)) end)
   for line in string.gmatch(devices, '[^\n]+') do
     local other = string.sub(line, 2)
-    if other ~= device then
-      if string.byte(line) == 100 then return user end
+    if other ~= device and other ~= '' then
+      if string.byte(line) == 100 then return user, flagged end
       local _, ends = split_channel(redis.call('HGET', key(user, 'channels'), other))
-      if ends > now_s then return user end
+      if ends > now_s then return user, flagged end
     end
   end
-  return false
+  return false, flagged
 end
 
 -- Forget a device.

@@ -1,9 +1,10 @@
 -- Recognising resends: the clientMsgIds that were used within dedup_s.
 --
 -- 'imd:sent:<turn>' is a hash: sender, device and clientMsgId -> "id time checksum", the time of the last use if there
--- was a second one, and the room's version if it went to a room, times in ms; '' -> when the turn began, and the dedup_s that it is kept for, in s. A turn lasts
--- dedup_s, so every use that counts is in the present turn or the one before. 'imd:sent' is the present turn. For a batch
--- this is a handful of commands and a few bytes a message. A key with an expiry for each would cost more than all else.
+-- was a second one, the room's version if it went to a room, and the users whom a block left out of a list, with commas
+-- between them; times in ms. '' -> when the turn began, and the dedup_s that it is kept for, in s. A turn lasts dedup_s, so
+-- every use that counts is in the present turn or the one before. 'imd:sent' is the present turn. For a batch this is a
+-- handful of commands and a few bytes a message. A key with an expiry for each would cost more than all else.
 
 local function sent_key(turn)
   return 'imd:sent:' .. turn
@@ -69,24 +70,26 @@ local function failed(why)
   return {4, error_text(why)}
 end
 
--- The message that a clientMsgId was used for within dedup_s: its id, time, checksum and room version; nil if there is none.
+-- The message that a clientMsgId was used for within dedup_s: its id, time, checksum, room version and who was left out,
+-- '' for nobody; nil if there is none.
 local function first_use(known, name)
   local first = known[name]
   if not first then return nil end
-  local id, at, checksum, used, version = string.match(first, '^(%S+) (%S+) (%S+) ?(%S*) ?(%d*)$')
+  local id, at, checksum, used, version, left = string.match(first, '^(%S+) (%S+) (%S+) ?(%S*) ?(%d*) ?(%S*)$')
   if not id then error('not as it was remembered: ' .. name, 0) end
   if tonumber(used ~= '' and used or at) + 1000 * dedup_s <= now_ms then return nil end
-  return id, tonumber(at), checksum, tonumber(version ~= '' and version or '0')
+  return id, tonumber(at), checksum, tonumber(version ~= '' and version or '0'), left
 end
 
 -- The outcome for a message that was sent before; nil for a new one. Not called for a message without a name.
 local function sent_before(name, record, visitor)
   if not all_known then return failed(known) end
   if not known[name] then return nil end
-  local ok, id, at, checksum, version = pcall(first_use, known, name)
+  local ok, id, at, checksum, version, left = pcall(first_use, known, name)
   if not ok then return failed(id) end
   if not id then return nil end
   if checksum ~= string.match(record, '^%S+ %S+ (%S+)') then return {2} end
-  remember(name, format('%s %.0f %s %.0f', id, at, checksum, now_ms) .. (version > 0 and ' ' .. version or ''))
-  return {1, id, at, visitor and present_agent(visitor) or '', version}
+  local more = left ~= '' and format(' %.0f %s', version, left) or version > 0 and ' ' .. version or ''
+  remember(name, format('%s %.0f %s %.0f', id, at, checksum, now_ms) .. more)
+  return {1, id, at, visitor and present_agent(visitor) or '', version, left}
 end
