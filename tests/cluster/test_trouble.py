@@ -337,7 +337,10 @@ class TroubleTests(Rules, unittest.TestCase):
         await self.eventually(takes_part, 60)
 
     async def test_mongodb_away(self) -> None:
-        """Without MongoDB messages go on, history is `unavailable`; later everything is archived, once."""
+        """Without MongoDB messages go on, history and marks are `unavailable`; later all is archived, once.
+
+        A device connects without it, and gets its user's state when it is back.
+        """
         mongo = MongoServer(new_folder())
         self.addCleanup(deferToThread, mongo.kill)
         own = Cluster("mongo", {"mongodb": {"url": mongo.url}})
@@ -348,6 +351,9 @@ class TroubleTests(Rules, unittest.TestCase):
         to = bob.connected["userId"]
         await sender.say(to, "0")
         await self.archived(bob, 1, all=True)
+        mark = {"type": "read", "ref": "m", "with": sender.connected["userId"], "upTo": "0" * 28}
+        bob.send(mark)
+        self.assertEqual((await bob.take("state"))["version"], 1)
         await deferToThread(mongo.kill)
         for number in range(1, 10):
             await sender.say(to, str(number))
@@ -355,7 +361,10 @@ class TroubleTests(Rules, unittest.TestCase):
         bob.send({"type": "history", "ref": "h", "all": True})
         error = await bob.take("error")
         self.assertEqual((error["code"], error["ref"], error["temporary"]), ("unavailable", "h", True))
+        self.assertEqual((await self.refusal(bob, {**mark, "ref": "n"}))["code"], "unavailable")
+        tablet = await self.login(to, url=node.url, device="tablet", features=["state"], state=0)
         await deferToThread(mongo.start)
+        self.assertEqual((await tablet.take("state", 60))["version"], 1)
 
         async def all_there() -> bool:
             bob.send({"type": "history", "all": True})

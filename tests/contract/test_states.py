@@ -56,10 +56,6 @@ class ClusterStateContractTests(ClusterStateHarness, StateContract):
 class StateDocumentTests(ClusterStateHarness, StateHarness):
     """Documents of MongoDB: several nodes, nodes that die, users with very many conversations."""
 
-    async def ask(self, name: str, *args: Any) -> Any:
-        """Call a method of the node's StateDocuments."""
-        return await self.states._ask(lambda batch: getattr(batch._documents, name)(*args))
-
     async def document(self, user: str) -> dict[str, Any]:
         found = await self.states._ask(lambda batch: batch._documents._states.find_one({"_id": user}))
         return found or {}
@@ -178,6 +174,21 @@ class StateDocumentTests(ClusterStateHarness, StateHarness):
         self.assertEqual([entry.read for entry in changes.entries], [message_id(9)])
         await self.set("alice", gone[0], muted=True)
         self.assertEqual((await self.document("alice"))["c"][first]["r"], message_id(9))
+
+    async def test_blocks(self) -> None:
+        """While one of the two blocks the other neither is shown marks, and none that are set meanwhile."""
+        await self.begin()
+        await self.read("alice", "bob", 5)
+        await self.read("bob", "alice", 6)
+        for blocker, other in (("alice", "bob"), ("bob", "alice")):
+            blocks = await self.states._ask(lambda batch: batch._documents._blocks)
+            blocks.replace_one({"_id": blocker}, {"users": ["eve", other]}, upsert=True)
+            self.assertEqual([await self.seen("alice", "bob"), await self.seen("bob", "alice")], ["", ""])
+            await self.read("alice", "bob", 7)
+            blocks.delete_one({"_id": blocker})
+            await self.states.touch([("alice", "bob")])
+            shown = [await self.seen("alice", "bob"), await self.seen("bob", "alice")]
+            self.assertEqual(shown, [message_id(6), message_id(5)])
 
     async def test_visitors_end(self) -> None:
         """A visitor's document ends by itself, its days after the last change; nobody else's does."""

@@ -23,6 +23,8 @@ from imd.protocol.selector import Selector
 
 COLLECTION = "im_state"
 OLD_MARKS = "im_mark"
+BLOCKS = "im_block"
+"""by user, in `users`, those whom the user blocks"""
 
 # Codes by which a server says that it is alone: only members of a replica set know linearizable reads.
 _ALONE = frozenset({20, 72, 76, 123})
@@ -94,6 +96,7 @@ class StateDocuments:
         self._states = _majority(database, COLLECTION)
         self._exact = self._states.with_options(read_concern=ReadConcern("linearizable"))
         self._old = _majority(database, OLD_MARKS)
+        self._blocks = _majority(database, BLOCKS)
 
     def make_indexes(self) -> None:
         self._states.create_index(
@@ -159,6 +162,17 @@ class StateDocuments:
             return set()
         found = self._states.find({"receipts": False, "_id": {"$in": list(users)}}, {"_id": True})
         return {document["_id"] for document in found}
+
+    def apart(self, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """The pairs of these of whom one blocks the other."""
+        users = sorted({user for pair in pairs for user in pair})
+        if not users:
+            return set()
+        found = self._blocks.find({"_id": {"$in": users}, "users": {"$in": users}}, {"users": True})
+        lists = {document["_id"]: frozenset(document["users"]) for document in found}
+        return {
+            (one, other) for one, other in pairs if other in lists.get(one, ()) or one in lists.get(other, ())
+        }
 
     def write(self, changes: Iterable[Change]) -> bool:
         """Write these changes. False: not all of them could be, since others came first."""

@@ -7,7 +7,7 @@ batch that meets another's writes is decided again, in a few rounds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -53,11 +53,14 @@ class Batch:
     def run(self, jobs: Sequence[Job]) -> Done:
         """Raises Unavailable if others come first again and again."""
         named = _named(jobs)
+        apart = self._documents.apart(
+            {(job.user, mark.peer) for job in jobs for mark in job.marks if mark.peer}
+        )
         overtaken: set[str] = set()
         for _ in range(ROUNDS):
             found = self._documents.parts(named)
             first = {user: one.state for user, one in found.items()}
-            shown = _show(jobs, first)
+            shown = _show(jobs, first, apart)
             if not self._write(found, shown):
                 overtaken |= _changed(first, shown)
                 continue
@@ -135,9 +138,14 @@ class Batch:
 
     def shown(self, changes: Sequence[Changes], receipts: Mapping[str, bool]) -> list[Changes]:
         """Without the marks of peers that their users may not see. `receipts`: of these users."""
-        peers = {peer for one in changes for peer in state_rules.peers_of(one.entries)}
-        hidden = self._documents.hiding(peers)
-        return [state_rules.hide(one, hidden, receipts[one.user]) for one in changes]
+        pairs = {(one.user, peer) for one in changes for peer in state_rules.peers_of(one.entries)}
+        hiding = self._documents.hiding({peer for _, peer in pairs})
+        apart = self._documents.apart(pairs)
+        hidden: dict[str, set[str]] = {}
+        for user, peer in pairs:
+            if peer in hiding or (user, peer) in apart:
+                hidden.setdefault(user, set()).add(peer)
+        return [state_rules.hide(one, hidden.get(one.user, ()), receipts[one.user]) for one in changes]
 
     # from within
 
@@ -218,14 +226,16 @@ def _named(jobs: Sequence[Job]) -> dict[str, set[str]]:
     return named
 
 
-def _show(jobs: Sequence[Job], states: Mapping[str, UserState]) -> dict[str, UserState]:
-    """The states once peers have the marks that are to be set."""
+def _show(
+    jobs: Sequence[Job], states: Mapping[str, UserState], apart: Collection[tuple[str, str]]
+) -> dict[str, UserState]:
+    """The states once peers have the marks that are to be set. Of pairs in `apart` one blocks the other."""
     after = dict(states)
     for job in jobs:
         state = states[job.user]
         for mark in state_rules.decide(state, job.marks, None).raised if state.receipts else ():
             peer = after[mark.peer]
-            if peer.receipts:
+            if peer.receipts and (job.user, mark.peer) not in apart:
                 after[mark.peer] = state_rules.take_peer(peer, job.user, mark.conversation, mark.up_to).state
     return after
 

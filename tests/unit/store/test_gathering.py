@@ -27,7 +27,7 @@ class GatheringTests(unittest.TestCase):
         return self.calls[-1][1]
 
     def test_gathered(self) -> None:
-        """What comes during a call goes with the next, up to a bound; each gets its own result."""
+        """Items that come during a call go with the next, up to a bound; each gets its own result."""
         answers = [self.gathering.add(n) for n in range(MAX_BATCH + 2)]
         self.assertEqual([len(items) for items, _ in self.calls], [1])
         self.assertEqual(self.waiting[-1], MAX_BATCH + 1)
