@@ -24,10 +24,12 @@ def dropped(kind: str, why: str) -> float:
 class Node:
     """A router, its bus and its outbox; `got` has what channels of it got, `looked` users."""
 
-    def __init__(self, network: Network, name: str, clock: Clock) -> None:
+    def __init__(self, network: Network, name: str, clock: Clock, home: str | None = None) -> None:
         self.sessions: dict[str, Session] = {}
         self.bus = BusDouble(network, name)
-        self.router = Router(self.sessions, self.bus, clock.seconds, clock.callLater)
+        self.router = Router(
+            self.sessions, self.bus, clock.seconds, clock.callLater, (lambda user: home) if home else None
+        )
         self.signals = Signals(self.router, self.bus, clock.callLater)
         self.got: list[tuple[str, bytes]] = []
         self.looked: list[str] = []
@@ -82,6 +84,22 @@ class SignalsTests(unittest.TestCase):
         self.assertEqual(self.b.got, [("c-1", b"1"), ("c-1", b"2")])
         self.assertEqual(self.sent(), ["search", "found", "signals"])
         self.assertEqual(self.b.sessions["c-1"].known, 0)
+
+    def test_home_is_asked_first(self) -> None:
+        """Where users have homes, the home is asked; all nodes are, if it has gone or does not answer."""
+        self.b.connect("c-1")
+        for home, expected in (
+            ("b", ["ask", "found", "signals"]),
+            ("gone", ["ask", "search", "found", "signals"]),
+            ("a", ["ask", "search", "found", "signals"]),
+        ):
+            node = Node(self.network, f"at-{home}", self.clock, home)
+            self.network.carried.clear()
+            node.signals.send(SIGNAL, {"bob": ["c-1"]}, home.encode())
+            self.carry(0.5)
+            self.carry(1.0)
+            self.carry()
+            self.assertEqual((self.sent(), self.b.got[-1]), (expected, ("c-1", home.encode())))
 
     def test_unknown_channel_bound(self) -> None:
         """Of what waits for a search the first eight are kept."""
