@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imd.chat.peer import Peer
+from imd.chat.presence_frames import say_blocks_changed
 from imd.protocol import frames
 from imd.protocol.author import Author
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, Refused
@@ -22,6 +23,8 @@ def block(peer: Peer, frame: BlockFrame) -> None:
         outcome = await services.blocks.block(user, other, on)
         if isinstance(outcome, Refused):
             raise outcome
+        if outcome:
+            say_blocks_changed(services, (user, other))
         if not on:
             # Also if nothing has changed: the first answer may have been lost before.
             await services.states.touch([(user, other)])

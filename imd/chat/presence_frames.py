@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from twisted.logger import Logger
+
 from imd.chat.features import STATE
 from imd.chat.peer import Peer
+from imd.chat.presence import BLOCKS
 from imd.chat.rate import pay
+from imd.chat.services import Services
 from imd.entry.admission import STAFF
+from imd.observe.seldom import Seldom
 from imd.protocol import frames
-from imd.protocol.errors import FORBIDDEN, TOO_LARGE, Refused
+from imd.protocol.errors import FORBIDDEN, TOO_LARGE, Refused, Unavailable
 from imd.protocol.message import check_id
 from imd.protocol.state_frames import WatchFrame
 from imd.protocol.state_out import PresenceFrame
+
+_log = Seldom(Logger())
 
 MAX_USERS = 200
 """that one connection watches"""
@@ -36,6 +45,15 @@ def watch(peer: Peer, frame: WatchFrame) -> None:
         return frames.encode(PresenceFrame(ref=frames.given(frame.ref), users=shown))
 
     peer.services.asks.ask(peer, frame.ref, 1.0, answer)
+
+
+def say_blocks_changed(services: Services, users: Sequence[str]) -> None:
+    """Have these users' connections ask anew who is hidden from them. They do so every minute anyway."""
+    told = services.aims.channels(users).addCallback(
+        lambda channels: services.signals.send(BLOCKS, channels, b"")
+    )
+    told.addErrback(lambda failure: failure.trap(Unavailable))
+    told.addErrback(lambda failure: _log.failure("presence was not told of a block", failure))
 
 
 def _read(peer: Peer, frame: WatchFrame) -> list[str]:

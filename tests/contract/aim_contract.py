@@ -8,7 +8,8 @@ from imd.contracts.aim import Aim, Aimed, TooMany
 from imd.contracts.inbox import Closed, NotAllowed, NotMember
 from imd.contracts.presence import Seen
 from imd.protocol.selector import Selector, Target
-from tests.contract.room_contract import RoomHarness, room_id
+from tests.contract.block_contract import BlockHarness
+from tests.contract.room_contract import room_id
 
 VISITOR = "visitor-" + "a" * 32
 
@@ -29,7 +30,7 @@ def to_visitor(visitor: str) -> Target:
     return Target("c", Selector(with_=visitor), visitor=visitor)
 
 
-class AimContract(RoomHarness):
+class AimContract(BlockHarness):
     """`aims` is the AimStore and the PresenceStore of the registry. Keys have 'bob %' in another form."""
 
     aims: Any
@@ -39,7 +40,7 @@ class AimContract(RoomHarness):
         raise NotImplementedError
 
     async def begin_aims(self, **options: Any) -> None:
-        await self.begin_rooms(**options)
+        await self.begin_blocks(**options)
         self.aims = await self.make_aims()
         self.changed: list[tuple[str, list[str]]] = []
         self.aims.listen_presence(lambda user, at: self.changed.append((user, sorted(at))))
@@ -81,6 +82,23 @@ class AimContract(RoomHarness):
         await self.advance(70)
         await self.log_in("bob %", "phone")
         self.assertEqual(await self.aim(to_list("bob %", "carol")), ({"bob %": ["bob/phone"]}, []))
+
+    async def test_blocks(self) -> None:
+        """With a block in either direction nobody is aimed at in a pair, nobody of the two in a list."""
+        await self.begin_aims()
+        for user in ("alice", "bob %", "carol"):
+            await self.log_in(user)
+        await self.log_in("alice", "tablet")
+        self.assertEqual(await self.aims.hidden("alice", ["bob %", "carol"]), [])
+        await self.block("bob %", "alice")
+        for sender, other in (("alice", "bob %"), ("bob %", "alice")):
+            self.assertEqual(await self.aim(to_user(other), sender), ({}, []))
+            self.assertEqual((await self.aim(to_list(other, "carol"), sender))[0].keys(), {"carol"})
+            self.assertEqual(await self.aims.hidden(sender, [other, "carol", "x"]), [other])
+        self.assertEqual(await self.aims.hidden("carol", ["bob %", "alice"]), [])
+        await self.block("bob %", "alice", False)
+        self.assertEqual((await self.aim(to_user("bob %")))[0].keys(), {"bob %"})
+        self.assertEqual(await self.aims.hidden("alice", ["bob %"]), [])
 
     async def test_rooms(self) -> None:
         """Members who may write reach the others."""

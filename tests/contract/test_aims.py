@@ -9,10 +9,10 @@ from imd.store.redis.aims import RedisAims
 from imd.store.redis.inbox import RedisInbox
 from tests.contract.aim_contract import AimContract, to_room
 from tests.contract.room_contract import room_id
-from tests.contract.test_rooms import ClusterRoomsHarness, EmbeddedRoomsHarness
+from tests.contract.test_blocks import ClusterBlocksHarness, EmbeddedBlocksHarness
 
 
-class RedisAimTests(ClusterRoomsHarness, AimContract):
+class RedisAimTests(ClusterBlocksHarness, AimContract):
     """Rooms have copies in Redis."""
 
     async def make_aims(self) -> Any:
@@ -45,7 +45,7 @@ class RedisAimTests(ClusterRoomsHarness, AimContract):
         self.assertEqual(await self.redis.command("HKEYS", "imd:{bob}:watch"), [b"n.2", b"n.3"])
 
 
-class EmbeddedAimTests(EmbeddedRoomsHarness, AimContract):
+class EmbeddedAimTests(EmbeddedBlocksHarness, AimContract):
     """The registry is in memory."""
 
     here = ""

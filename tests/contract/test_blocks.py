@@ -37,11 +37,13 @@ class ClusterLateTests(ClusterRoomsHarness, LateContract):
     pass
 
 
-class EmbeddedBlockTests(EmbeddedRoomsHarness, BlockContract):
-    blocks_module = "imd.store.embedded.blocks"
-
+class EmbeddedBlocksHarness(EmbeddedRoomsHarness):
     async def make_blocks(self) -> BlockStore:
         return self.store.blocks
+
+
+class EmbeddedBlockTests(EmbeddedBlocksHarness, BlockContract):
+    blocks_module = "imd.store.embedded.blocks"
 
     async def test_next_life(self) -> None:
         """A block outlives the process."""

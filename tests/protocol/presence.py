@@ -47,6 +47,18 @@ class PresenceRules(Watching):
         await here.close()
         self.assertEqual(await self.watched(second, carol), {carol: False})
 
+    async def test_presence_and_blocks(self) -> None:
+        """A block makes both look offline to each other at once, until it ends."""
+        names = alice, bob = self.name("alice"), self.name("bob")
+        clients = [await self.login(user, features=["state"]) for user in names]
+        for client, other in zip(clients, (bob, alice), strict=True):
+            self.assertEqual(await self.watched(client, other), {other: True})
+        for on in (True, False):
+            clients[1].send({"type": "block", "userId": alice, "on": on})
+            await clients[1].take("block")
+            for client, other in zip(clients, (bob, alice), strict=True):
+                self.assertEqual(await self.news(client), {other: not on})
+
     async def test_hidden_presence(self) -> None:
         """Connections that say `presence: false`, customers and visitors look offline, and see nobody."""
         hidden, customer = self.name("hidden"), self.name("customer")

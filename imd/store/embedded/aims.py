@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from imd.contracts.aim import Aim, Aimed, AimOutcome, TooMany
 from imd.contracts.inbox import Closed, NotAllowed, NotMember
@@ -72,6 +72,13 @@ class Aims:
                 found[user] = some
         return found
 
+    def hidden(self, watcher: str, users: Sequence[str]) -> list[str]:
+        """As PresenceStore.hidden."""
+        user = self._state.user(watcher)
+        # Blocks are read with the devices.
+        self._state.devices(user)
+        return [other for other in users if other in user.blocked]
+
     def look(self, users: Sequence[str]) -> list[Seen]:
         """As PresenceStore.look; the interest is this node's."""
         now, channels = self._state.clock.now_ms(), self._state.channels
@@ -113,7 +120,7 @@ class EmbeddedAims:
         return self._do(lambda aims: aims.look(users))
 
     def hidden(self, watcher: str, users: Sequence[str]) -> Deferred[Sequence[str]]:
-        return succeed(())
+        return self._do(lambda aims: aims.hidden(watcher, users))
 
     def registry_run(self) -> int:
         # Channels and their connections end with the process.

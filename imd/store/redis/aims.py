@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.python.failure import Failure
 
 from imd.contracts.aim import Aim, Aimed, AimOutcome, TooMany
@@ -32,6 +32,7 @@ class RedisAims:
         self._calls = calls
         self._aim = BatchedScript(calls, "aim", _read_aimed)
         self._channels = BatchedScript(calls, "channels", lambda reply: reply[0].split())
+        self._hidden = BatchedScript(calls, "hidden", lambda reply: [unquote(user) for user in reply])
         self._look = BatchedScript(calls, "look", lambda reply: Seen(*reply))
 
     # AimStore
@@ -55,7 +56,7 @@ class RedisAims:
         return _all([self._look(encode_id(user), address) for user in users])
 
     def hidden(self, watcher: str, users: Sequence[str]) -> Deferred[Sequence[str]]:
-        return succeed(())
+        return self._hidden(encode_id(watcher), [encode_id(user) for user in users])
 
     def registry_run(self) -> int:
         return self._calls.redis.run

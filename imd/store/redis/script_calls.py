@@ -40,6 +40,7 @@ MAX_ITEMS_PER_CALL = {
     "aim": 20,
     "channels": 250,
     "look": 100,
+    "hidden": 20,
     "block": 4,
 }
 MAX_CALLS_IN_FLIGHT = 2

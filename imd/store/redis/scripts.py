@@ -27,6 +27,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "channels": (*_ALL, "aimlib"),
     "look": (*_ALL, "aimlib"),
     "block": (*_ALL, "blocked"),
+    "hidden": (*_ALL, "blocked"),
 }
 """script → the parts that precede it"""
 
