@@ -31,6 +31,10 @@ class StateHarness:
     async def make_states(self) -> StateStore:
         raise NotImplementedError
 
+    async def block(self, user: str, other: str, on: bool) -> None:
+        """Have one user block another, or no longer."""
+        raise NotImplementedError
+
     async def begin(self) -> None:
         self.states = await self.make_states()
         self.told: list[Changes] = []
@@ -166,6 +170,23 @@ class StateContract(StateHarness):
             peers = {_name(entry.selector): entry.peer for entry in changes.entries}
             self.assertEqual(peers[other], message_id(expected))
         self.assertEqual((await self.states.since("alice", had["alice"])).all, True)
+
+    async def test_blocks(self) -> None:
+        """While one of the two blocks the other neither is shown marks, nor any that are set meanwhile."""
+        await self.begin()
+        await self.read("alice", "bob", 5)
+        await self.read("bob", "alice", 6)
+        for blocker, other in (("alice", "bob"), ("bob", "alice")):
+            await self.block(blocker, "eve", True)
+            await self.block(blocker, other, True)
+            self.assertEqual([await self.seen("alice", "bob"), await self.seen("bob", "alice")], ["", ""])
+            await self.read("alice", "bob", 7)
+            await self.block(blocker, other, False)
+            had = await self.states.versions(["alice", "bob"])
+            await self.states.touch([("alice", "bob")])
+            for user, peer, n in (("alice", "bob", 6), ("bob", "alice", 5)):
+                (entry,) = (await self.states.since(user, had[user])).entries
+                self.assertEqual((entry.selector.with_, entry.peer), (peer, message_id(n)))
 
     async def test_touch(self) -> None:
         """Both devices get the pair anew, if there is a mark to show."""

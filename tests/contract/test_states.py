@@ -31,6 +31,9 @@ class EmbeddedStateContractTests(StateContract, EmbeddedHarness):
     async def begin(self) -> None:  # type: ignore[override]
         await StateContract.begin(self)
 
+    async def block(self, user: str, other: str, on: bool) -> None:
+        await self.store.blocks.block(user, other, on)
+
 
 class ClusterStateHarness(unittest.TestCase):
     """`archive` may be shared by several nodes."""
@@ -40,6 +43,12 @@ class ClusterStateHarness(unittest.TestCase):
         self.addCleanup(self.archive.stop)
         await self.archive.start()
         return await self.make_node()
+
+    async def block(self, user: str, other: str, on: bool) -> None:
+        change = {"$addToSet" if on else "$pull": {"users": other}}
+        await self.archive.run(
+            lambda archive: archive.database["im_block"].update_one({"_id": user}, change, upsert=True)
+        )
 
     async def make_node(self) -> ClusterStates:
         """The states of one more node on the same servers."""
@@ -174,21 +183,6 @@ class StateDocumentTests(ClusterStateHarness, StateHarness):
         self.assertEqual([entry.read for entry in changes.entries], [message_id(9)])
         await self.set("alice", gone[0], muted=True)
         self.assertEqual((await self.document("alice"))["c"][first]["r"], message_id(9))
-
-    async def test_blocks(self) -> None:
-        """While one of the two blocks the other neither is shown marks, and none that are set meanwhile."""
-        await self.begin()
-        await self.read("alice", "bob", 5)
-        await self.read("bob", "alice", 6)
-        for blocker, other in (("alice", "bob"), ("bob", "alice")):
-            blocks = await self.states._ask(lambda batch: batch._documents._blocks)
-            blocks.replace_one({"_id": blocker}, {"users": ["eve", other]}, upsert=True)
-            self.assertEqual([await self.seen("alice", "bob"), await self.seen("bob", "alice")], ["", ""])
-            await self.read("alice", "bob", 7)
-            blocks.delete_one({"_id": blocker})
-            await self.states.touch([("alice", "bob")])
-            shown = [await self.seen("alice", "bob"), await self.seen("bob", "alice")]
-            self.assertEqual(shown, [message_id(6), message_id(5)])
 
     async def test_visitors_end(self) -> None:
         """A visitor's document ends by itself, its days after the last change; nobody else's does."""

@@ -126,8 +126,11 @@ class MarkTables:
     def _hidden(self, user: str, peers: Collection[str]) -> set[str]:
         """The peers whose marks `user` is not shown, and who are not shown those of `user`."""
         found = self._connection.execute(
-            "SELECT user FROM state_user WHERE receipts = 0 AND user IN (SELECT value FROM json_each(?))",
-            (_json(peers),),
+            "WITH peer (name) AS (SELECT value FROM json_each(:peers)) "
+            "SELECT user FROM state_user WHERE receipts = 0 AND user IN peer "
+            "UNION SELECT other FROM block WHERE user = :user AND other IN peer "
+            "UNION SELECT user FROM block WHERE other = :user AND user IN peer",
+            {"user": user, "peers": _json(peers)},
         )
         return {name for (name,) in found.fetchall()}
 
