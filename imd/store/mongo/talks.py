@@ -32,6 +32,9 @@ from imd.store.unread import count_unread
 
 MOST_WIDE = 1000
 """long lists, and lists from which somebody was left out, that a user's list is made of"""
+# Most counts end soon: at one's own message, or where there is no more. Of a few many messages are not for
+# the user.
+_LOOKS = (10, MOST_UNREAD, MOST_READ)
 _PEOPLE = {"m": 1, "w": 1, "p": 1}
 
 
@@ -202,11 +205,10 @@ def _unread(collection: Any, query: TalksQuery, documents: Mapping[str, Mapping[
         for one in query.wanted
         if one.at > max(one.read, one.cleared) and _author(documents.get(one.at, {})) != query.viewer
     ]
-    counts, unsure = _count(collection, query.viewer, asked, MOST_UNREAD)
-    if unsure:
-        # Many of the messages were not for the user.
-        again, _ = _count(collection, query.viewer, unsure, MOST_READ)
-        counts |= again
+    counts: dict[str, int] = {}
+    for most in _LOOKS:
+        found, asked = _count(collection, query.viewer, asked, most)
+        counts |= found
     return counts
 
 
