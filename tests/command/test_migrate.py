@@ -11,6 +11,7 @@ from pymongo.write_concern import WriteConcern
 
 from imd.command import look_list, migrate
 from imd.command.findings import Level
+from imd.contracts.archive import left_out
 from imd.protocol.events import RoomEvent, RoomMessage, encode_event
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import encode_message
@@ -40,6 +41,8 @@ class MigrateTests(Writing, ServersTestCase):
         bodies.append(encode_message(self.message("alice", "alice")))
         bodies += [encode_message(self.message("bob", group=["carol", "alice"])) for _ in range(3)]
         bodies.append(encode_message(self.message("alice", group=many)))
+        partly = encode_message(self.message("bob", group=["carol", "dave"]))
+        bodies.append(b"%b,%b}" % (partly[:-1], left_out(["dave"])))
         bodies.append(encode_message(self.message("visitor-1")))
         bodies.append(encode_message(self.message("sam", "visitor-1")))
         room = "r-" + "5f" * 16
@@ -70,7 +73,7 @@ class MigrateTests(Writing, ServersTestCase):
         Documents that no node wrote are passed over."""
         write_messages(self.archive, self.bodies(), 10.0)
         expected = self.listed()
-        self.assertEqual(len(expected), 7 + 1 + 1 + 1 + 1)
+        self.assertEqual(len(expected), 7 + 1 + 1 + 1 + 1 + 1)
         self.database[LISTS].delete_many({})
         self.archive.insert_many([{"_id": ObjectId(), "msg": 1}, {"_id": "0" * 28, "kind": "message"}])
         self.put(2, 2)
@@ -97,13 +100,13 @@ class MigrateTests(Writing, ServersTestCase):
         newest = self.message("alice", "u0")
         write_messages(self.archive, [encode_message(newest)], 10.0)
         code, said = self.run_it()
-        self.assertEqual((code, said), (0, {"done": 37, "foreign": 1, "complete": True}))
+        self.assertEqual((code, said), (0, {"done": 38, "foreign": 1, "complete": True}))
         listed = self.listed()
         (pair,) = [key for key, one in listed.items() if one.get("m") == ["alice", "u0"]]
         self.assertEqual(listed.pop(pair)["at"], newest.id)
         expected.pop(pair)
         self.assertEqual(listed, expected)
-        self.assertEqual(self.run_it()[1]["done"], 37)
+        self.assertEqual(self.run_it()[1]["done"], 38)
         self.assertEqual([level for level, _ in self.findings()], [Level.OK])
 
     def test_refused(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from imd.contracts.archive import Archive, Asked, ChangesQuery, HistoryQuery, Scope, of_version
+from imd.contracts.archive import Archive, Asked, ChangesQuery, HistoryQuery, Scope, left_out, of_version
 from imd.protocol.conversation import room_conversation_id
 from imd.protocol.events import Edit, Event, React, Recall, RoomEvent, RoomMessage, encode_event
 from imd.protocol.ids import MessageIds, ServerClock
@@ -28,6 +28,8 @@ class Item(msgspec.Struct):
     agent: str = ""
     version: int = 0
     """the room's version that its message was placed under"""
+    without: Sequence[str] = ()
+    """recipients of a list whom blocks leave out"""
 
     @property
     def body(self) -> bytes:
@@ -37,6 +39,8 @@ class Item(msgspec.Struct):
 
     @property
     def archived(self) -> bytes:
+        if self.without:
+            return left_out(sorted(self.without))
         return of_version(self.version) if self.version else b""
 
 
