@@ -44,7 +44,7 @@ class Maker:
         rooms = conversations // 50
         self.rooms = [f"r-{n:032x}" for n in range(rooms)]
         self._lists = [[f"l{n}-{k}" for k in range(30 if n % 3 == 0 else 5)] for n in range(rooms)]
-        self._pairs = [f"u{n}" for n in range(conversations - 2 * rooms)]
+        self.people = [f"u{n}" for n in range(conversations - 2 * rooms)]
 
     def body(self) -> bytes:
         """A message of one of the user's conversations; every second is the user's own."""
@@ -60,7 +60,7 @@ class Maker:
             people = self._random.choice(self._lists)
             sender, others = ("alice", people) if own else (people[0], ["alice", *people[1:]])
             return self._plain(message_id, now, sender, group=others)
-        other = self._random.choice(self._pairs)
+        other = self._random.choice(self.people)
         return self._plain(message_id, now, *(("alice", other) if own else (other, "alice")))
 
     def one_way(self, to: str) -> bytes:
@@ -108,12 +108,13 @@ def page(archive: Any, rooms: list[RoomPart], before: str | None, read: str) -> 
 def pages(archive: Any, maker: Maker) -> None:
     rooms = [RoomPart(room, "a room", 3, 1, 1) for room in maker.rooms]
     deep: list[Place] = []
-    for _ in range(40):
+    depth = len(maker.people) // 60
+    for _ in range(depth):
         deep = page(archive, rooms, deep[-1].at if deep else None, "")
     for what, before, read in (
         ("the first page, all unread", None, ""),
         ("the first page, all read", None, "f" * 28),
-        ("the 40th page, all unread", deep[0].at, ""),
+        (f"page {depth}, all unread", deep[0].at, ""),
     ):
         print(f"{what}: {timed(partial(_page, archive, rooms, before, read))}", flush=True)
     for n in range(50):
