@@ -115,9 +115,15 @@ class Node:
 class Loader:
     """The process that hangs between reading and putting."""
 
-    def __init__(self, redis_url: str, mongo_url: str, unfenced: Sequence[str]) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        mongo_url: str,
+        unfenced: Sequence[str],
+        module: str = "tests.support.room_loader",
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.room_loader", redis_url, mongo_url, *unfenced],
+            [sys.executable, "-m", module, redis_url, mongo_url, *unfenced],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
