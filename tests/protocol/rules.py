@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.protocol.auth import HandshakeRules, TokenRules
 from tests.protocol.bad_changes import BadChangeRules
 from tests.protocol.badframes import BadFrameRules
+from tests.protocol.blocks import BlockRules
 from tests.protocol.changed_again import ChangeResendRules
 from tests.protocol.changes import ChangeRules
 from tests.protocol.connect import ConnectRules
@@ -47,6 +48,7 @@ PARTS = (
     StateRules,
     PresenceRules,
     TalkRules,
+    BlockRules,
 )
 
 
