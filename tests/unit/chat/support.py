@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jwt
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, LoopingCall
 from twisted.trial import unittest
 
 from imd.chat.accept import Acceptor
@@ -192,6 +192,10 @@ class ConnectionTestCase(unittest.TestCase):
 
     def desk_changed(self) -> None:
         self.desk_changes += 1
+
+    def timers(self) -> list[Any]:
+        """The calls that are to come, but for the ticks of the node."""
+        return [call for call in self.clock.getDelayedCalls() if not isinstance(call.func, LoopingCall)]
 
     def settle(self) -> None:
         """Everything that was asked is done and answered."""

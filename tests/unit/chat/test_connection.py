@@ -239,7 +239,6 @@ class ControlTests(ConnectionTestCase):
 
     def test_gone(self) -> None:
         """When the connection has gone the inbox is told, once, what the device has."""
-        ticks = self.clock.getDelayedCalls()
         client = self.connected(device="phone", ephemeral=True)
         self.services.router.deliver([self.inbox.place("alice"), self.inbox.place("alice")])
         client.send(type="ack", seq=1)
@@ -248,4 +247,4 @@ class ControlTests(ConnectionTestCase):
         [leave] = self.leaves
         self.assertEqual((leave.user, leave.device, leave.epoch, leave.seq), ("alice", "phone", "e1", 1))
         self.assertTrue(leave.ephemeral)
-        self.assertEqual((self.sessions, self.clock.getDelayedCalls()), ({}, ticks))
+        self.assertEqual((self.sessions, self.timers()), ({}, []))

@@ -33,7 +33,7 @@ class LoginTests(ConnectionTestCase):
             },
         )  # fmt: skip
         self.assertTrue(client.wire.reading)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.timers(), [])
 
     def test_types_of_users(self) -> None:
         """Each type by the seed's rule; an agent's coming is told to the desk."""

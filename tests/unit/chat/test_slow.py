@@ -50,7 +50,7 @@ class SlowFrameTests(ConnectionTestCase):
         self.assertEqual(answers[1], {"type": "accepted", "clientMsgId": "2", "changed": False})
         self.assertEqual([answer["clientMsgId"] for answer in answers[2:]], ["3", "4"])
         self.assertTrue(self.alice.wire.reading)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.timers(), [])
 
     def test_others_do_not_wait(self) -> None:
         """It holds up its own connection, nothing else."""

@@ -33,4 +33,4 @@ class TokenDeadlineTests(TokenTestCase):
         """A connection that is gone, or closed, does not expire any more."""
         self.with_token(60).connection.lost(clean=True)
         self.with_token(60).connection.close(4200, "")
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.timers(), [])
