@@ -146,6 +146,26 @@ class AcceptorTestCase(unittest.TestCase):
         """The messages that a batch brought to the archive."""
         return [decode_message(body) for body in self.queue.bodies(which)]
 
+    def submit_event(self, client_msg_id: str, event: events.Event, **more: Any) -> Submission:
+        """An event for bob by alice."""
+        event.id, event.send_time = self.ids.next()
+        event.client_msg_id, event.user_id, event.from_user_type = client_msg_id, "alice", "USER_TYPE"
+        body = events.encode_event(event)
+        submission = Submission(
+            "alice",
+            "phone",
+            client_msg_id,
+            event.checksum(),
+            event.id,
+            event.send_time,
+            ["bob"],
+            body,
+            **more,
+        )
+        submission.origin = self.alice
+        self.acceptor.submit(submission)
+        return submission
+
 
 class PathTests(AcceptorTestCase):
     def test_too_many_new_recipients(self) -> None:
@@ -224,26 +244,6 @@ class PathTests(AcceptorTestCase):
         self.queue.confirm(1)
         self.assertEqual(self.alice.accepted["c-1"], (first.message_id, first.send_time))
         self.assertEqual(len(self.delivered), 1)
-
-    def submit_event(self, client_msg_id: str, event: events.Event, **more: Any) -> Submission:
-        """An event for bob by alice."""
-        event.id, event.send_time = self.ids.next()
-        event.client_msg_id, event.user_id, event.from_user_type = client_msg_id, "alice", "USER_TYPE"
-        body = events.encode_event(event)
-        submission = Submission(
-            "alice",
-            "phone",
-            client_msg_id,
-            event.checksum(),
-            event.id,
-            event.send_time,
-            ["bob"],
-            body,
-            **more,
-        )
-        submission.origin = self.alice
-        self.acceptor.submit(submission)
-        return submission
 
     def test_event(self) -> None:
         """An event is delivered as it is, and archived with what only the archive needs behind it."""

@@ -153,6 +153,20 @@ class RoomChangesTests(ConnectionTestCase):
         self.rooms.answer(True)
         self.assertEqual(submitted, ["c-0", "c-1", "c-2"])
 
+    def test_ids_rise_in_the_order_of_submission(self) -> None:
+        """A frame that waits gets its id when it is submitted, so the first id of a batch is its lowest."""
+        ids: list[str] = []
+        self.patch(self.services.acceptor, "submit", lambda entry: ids.append(entry.message_id))
+        other = self.connected("bob")
+        self.client.send(clientMsgId="c-1", room=ROOM, msg="it waits for its room")
+        self.client.send(clientMsgId="c-2", to="bob", msg="it waits for the first")
+        other.send(clientMsgId="c-1", to="alice", msg="it waits for nobody")
+        self.clock.advance(1)
+        self.rooms.sizes[ROOM] = 30
+        self.rooms.answer(True)
+        other.send(clientMsgId="c-2", room=ROOM, msg="the room is there")
+        self.assertEqual((len(ids), ids), (4, sorted(ids)))
+
     def test_message_to_no_room(self) -> None:
         """A room that does not exist is not found; one that cannot be loaded, unavailable."""
         for answer, code in ((False, "not_found"), (Unavailable("down"), "unavailable")):
