@@ -201,4 +201,4 @@ class RoomSweepTests(ConnectionTestCase):
         self.clock.advance(8)
         self.assertEqual(len([1 for question, _ in self.rooms.asked if question == ("leftovers",)]), 3)
         sweep.stop()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.timers(), [])
