@@ -23,10 +23,10 @@ TRY_SECONDS = 3.0
 
 
 async def room_cold(stage: Stage) -> str:
-    """As if the copies were of another run. The time between is longer than a load takes: a copy lives for longer.
+    """As if the copies were of another run. The time between is longer than a load takes.
 
-    The note of the events that are in inboxes stays. It goes only with a copy that nobody has used for a week,
-    and then no event is left whose placing is not noted in MongoDB.
+    The note of the events that are in inboxes stays. It goes only with a copy that nobody has used for a
+    week, and then no event is left whose placing is not noted in MongoDB.
     """
     forgotten = 0
     for _ in range(3):
