@@ -16,11 +16,13 @@ from imd.client import events
 from imd.client.acks import Acks
 from imd.client.agenda import Agenda
 from imd.client.catchup import CatchUp
-from imd.client.effects import AskToken, Deliver, Dial, Drop, Effect, HangUp
+from imd.client.effects import AskToken, Dial, Drop, Effect, HangUp
 from imd.client.events import State
 from imd.client.identity import Identity
+from imd.client.incoming import Incoming
 from imd.client.link import Link
-from imd.client.numbered import Message, Recall, is_copy
+from imd.client.messenger import LIVE_KINDS, Messenger
+from imd.client.numbered import Message
 from imd.client.options import Options
 from imd.client.outbox import Outbox
 from imd.client.outgoing import Outgoing, Refusal
@@ -66,6 +68,9 @@ class Core:
         self._requests = Requests(self._agenda, self._link, busy)
         parts = (self._agenda, self._link, self._requests, self._receiving)
         self._catch_up = CatchUp(*parts, store, saved, options, self._sending.recalled)
+        self.messenger = Messenger(self._agenda, self._link, busy, store, saved, options)
+        numbered = (self._agenda, self._acks, self._catch_up, self._receiving, self._sending, self.messenger)
+        self._incoming = Incoming(*numbered, "events" in options.features)
         self._silence = Silence(self._agenda, self._link, options.pong_seconds, self._not_answered)
         self._tokens = Tokens()
         self._backoff = Backoff(options.min_backoff, options.max_backoff, chance)
@@ -186,7 +191,8 @@ class Core:
         if connection != self.connection or self.state is not State.CONNECTING:
             return
         cursor = (self._receiving.epoch, self._receiving.seq)
-        self._agenda.transmit(self._identity.connect_signal(self._tokens.current, cursor))
+        signal = self._identity.connect_signal(self._tokens.current, cursor)
+        self._agenda.transmit(signal | self.messenger.signal_fields())
 
     def received(self, connection: int, text: str | bytes) -> None:
         """A text frame."""
@@ -199,7 +205,7 @@ class Core:
             self._watch()
             kind = frame.get("type")
             if kind is None:
-                self._on_numbered(frame)
+                self._incoming.numbered(frame, self.user_id)
             elif kind in _HANDLERS:
                 _HANDLERS[kind](self, frame)
         except (ValueError, TypeError, KeyError, Hole) as error:
@@ -234,8 +240,7 @@ class Core:
             first, pause = not self._backoff.failures, self._backoff.next()
             self._come_back(0.0 if first else pause, code, reason)
         elif self._identity.forget_visitor():
-            self._receiving.forget()
-            self._catch_up.forget()
+            self._forget()
             self._come_back(self._backoff.next(), code, reason)
         else:
             self._end(code, reason, permanent=True)
@@ -249,8 +254,7 @@ class Core:
         self._link.described(frame, self._seconds(), self.options.ping_seconds)
         other = self._identity.confirmed(frame["userId"], frame.get("visitorToken"))
         if other is not None:
-            self._receiving.forget()
-            self._catch_up.forget()
+            self._forget()
             self._sending.refuse_all(other)
         self._receiving.start_at(frame["epoch"], frame["seq"])
         self._agenda.cancel_all()
@@ -266,6 +270,12 @@ class Core:
         self._sending.flush()
         self._requests.flush()
         self._catch_up.opened(gap=not frame["recovered"])
+        self.messenger.opened(frame["userId"])
+
+    def _forget(self) -> None:
+        """Another user."""
+        for part in (self._receiving, self._catch_up, self.messenger):
+            part.forget()
 
     def _on_reset(self, frame: dict[str, Any]) -> None:
         self._receiving.start_at(frame["epoch"], frame["seq"])
@@ -276,29 +286,8 @@ class Core:
         self._agenda.emit(events.Gap())
         self._acks.confirm_start()
 
-    def _on_numbered(self, frame: dict[str, Any]) -> None:
-        mine = elsewhere = False
-        if is_copy(frame, self.user_id):
-            # A copy for one's own devices. It is no answer: only `accepted` ends an entry of the outbox.
-            mine = self.outbox.placed(frame.get("clientMsgId") or "", frame.get("id") or "")
-            elsewhere = not mine
-        entry = self._receiving.take(frame, mine, elsewhere, "events" in self.options.features)
-        if self._receiving.gap:
-            self._receiving.gap = False
-            self._agenda.emit(events.Gap())
-            self._catch_up.gap()
-        if entry is None:
-            self._acks.moved(self._receiving.skip())
-            return
-        if isinstance(entry, Recall):
-            self._sending.recalled(entry.of)
-        self._agenda.add(Deliver(entry))
-        self._catch_up.numbered(entry.id)
-
     def _on_accepted(self, frame: dict[str, Any]) -> None:
-        if "sync" in (self._link.features or ()) and frame.get("id"):
-            self._receiving.know(frame["id"])
-        self._sending.accepted(frame)
+        self._incoming.accepted(frame, "sync" in self.features)
 
     def _on_error(self, frame: dict[str, Any]) -> None:
         refusal = Refusal(frame["code"], frame.get("reason") or "")
@@ -308,6 +297,8 @@ class Core:
             self._sending.refused(frame["clientMsgId"], refusal, temporary, retry_seconds)
         elif frame.get("ref") in self._requests:
             self._requests.refused(frame["ref"], refusal, temporary, retry_seconds)
+        elif self.messenger.refused(frame.get("ref"), refusal, temporary, retry_seconds):
+            pass
         elif self.state is State.CONNECTING and refusal.code in (BAD_FRAME, INVALID_MESSAGE, UNKNOWN_TYPE):
             # The connect signal is wrong, and the next one would be the same.
             self._agenda.add(Drop())
@@ -381,6 +372,7 @@ class Core:
         self._sending.lost()
         self._requests.lost()
         self._catch_up.lost()
+        self.messenger.lost()
 
     def _set_state(self, state: State, code: int | None = None, reason: str = "", **more: Any) -> None:
         self.state = state
@@ -395,5 +387,6 @@ _HANDLERS: dict[str, Callable[[Core, dict[str, Any]], None]] = {
     "token": Core._on_token,
     "leaving": Core._on_leaving,
     **dict.fromkeys(KINDS, lambda core, frame: core._requests.answered(frame)),
+    **dict.fromkeys(LIVE_KINDS, lambda core, frame: core.messenger.got(frame)),
 }
 """by a frame's type; a frame of another type is only a sign of life"""

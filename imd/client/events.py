@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from imd.client.conversation import Conversation
 from imd.client.numbered import Edit, Member, Message, Reaction, Recall, RoomEvent
 from imd.client.outgoing import Outgoing, Refusal
 
@@ -84,6 +85,31 @@ class MemberPage:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ListedConversation(Conversation):
+    """A conversation in the list."""
+
+    at: str = ""
+    """its place: the id of its last message, or of the event that brought the user into a room"""
+    last: Message | None = None
+    """the last message that the user may see"""
+    unread: int = 0
+    """messages of others above the effective mark; 100 means 100 or more"""
+    name: str = ""
+    """of a room"""
+    version: int = 0
+    """of a room"""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPage:
+    """Conversations of one's own, newest first."""
+
+    conversations: list[ListedConversation]
+    more: bool
+    """there are older ones"""
+
+
 # ---- events
 
 
@@ -140,7 +166,75 @@ class Leaving:
     reconnect_seconds: float
 
 
-Event = StateChanged | Connected | Accepted | Failed | Gap | Leaving | Refusal
+@dataclass(frozen=True, slots=True)
+class ConversationsChanged:
+    """Marks or settings have changed, here or on another device."""
+
+    conversations: tuple[Conversation, ...]
+    """those that look different, as they are now"""
+    all: bool = False
+    """the node has sent everything anew: a conversation that is not here is neither muted nor pinned"""
+    receipts: bool = True
+    """others see up to where the user has read, and the user sees theirs"""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Watched users are online, or not."""
+
+    users: Mapping[str, bool]
+    all: bool = False
+    """these are all watched users; else they are those that have changed"""
+
+
+@dataclass(frozen=True, slots=True)
+class Typing:
+    """A user has begun to write, or has stopped (`on` is False)."""
+
+    user_id: str
+    with_: str = ""
+    """the conversation, as in Conversation"""
+    group: tuple[str, ...] = ()
+    room: str = ""
+    on: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal of another program, or of another device of the user."""
+
+    user_id: str
+    name: str
+    data: Mapping[str, Any] | None = None
+    with_: str = ""
+    """the conversation, as in Conversation"""
+    group: tuple[str, ...] = ()
+    room: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRefused:
+    """A mark, a setting, a list of watched users or a signal was refused for good. It is not sent again."""
+
+    frame: Mapping[str, Any]
+    """as it was sent"""
+    refusal: Refusal
+
+
+Event = (
+    StateChanged
+    | Connected
+    | Accepted
+    | Failed
+    | Gap
+    | Leaving
+    | Refusal
+    | ConversationsChanged
+    | Presence
+    | Typing
+    | Signal
+    | FrameRefused
+)
 """A Refusal as an event is an error that answers no message and no request."""
 
 

@@ -48,6 +48,8 @@ class Identity:
             frame["features"] = list(options.features)
         if options.ephemeral:
             frame["ephemeral"] = True
+        if not options.presence:
+            frame["presence"] = False
         epoch, seq = cursor
         if epoch is not None:
             frame["cursor"] = {"epoch": epoch, "seq": seq}

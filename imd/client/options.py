@@ -26,8 +26,10 @@ class Options:
     """ask for a token at each connect, and before the present one expires"""
     hint: bool = True
     """name the user in the WebSocket's URL, for a gateway"""
-    features: Sequence[str] = ("events", "sync")
+    features: Sequence[str] = ("events", "sync", "state")
     """asked for when connecting; empty: messages only, as in 0.1"""
+    presence: bool = True
+    """False: this connection makes nobody see the user online"""
     max_outbox: int = 1000
     """most entries that are neither accepted nor failed"""
     dedup_seconds: float = 3600.0

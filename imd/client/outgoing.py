@@ -18,6 +18,7 @@ class Refusal:
 
 NO_EVENTS = Refusal("unsupported", "this cluster takes messages only")
 """the client's own: a feature that the cluster does not have, or not yet"""
+NO_STATE = Refusal("unsupported", "this client does not ask for the feature `state`")
 
 
 @dataclass(slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 from imd.client import events
+from imd.client.conversing import Conversing
 from imd.client.core import Core
 from imd.client.numbered import Message
 from imd.client.outgoing import Outgoing, extras
@@ -14,7 +14,7 @@ from imd.client.requests import selector
 from imd.client.rooms import Rooms
 
 
-class Program(ABC):
+class Program(Conversing):
     """The base of Driver, which has the core and keeps the promises."""
 
     _core: Core
@@ -155,13 +155,6 @@ class Program(ABC):
         outgoing = self._core.post(outgoing)
         self._pump()
         return outgoing
-
-    @abstractmethod
-    def _ask(self, kind: str, **fields: Any) -> Awaitable[Any]:
-        """Ask a question of `requests.KINDS`; a promise of its answer."""
-
-    @abstractmethod
-    def _pump(self) -> None: ...
 
 
 def id_of(message: Message | Outgoing | str) -> str:

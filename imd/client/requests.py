@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from imd.client.agenda import Agenda
+from imd.client.conversation import Conversation, of_frame
 from imd.client.effects import Answer
 from imd.client.events import (
     Changes,
     ClientError,
+    ConversationPage,
+    ListedConversation,
     MemberPage,
     Page,
     Refused,
@@ -29,7 +32,7 @@ from imd.client.reconnect import Backoff
 
 MAX_IN_FLIGHT = 4
 """requests without an answer; a node refuses more"""
-KINDS = ("history", "messages", "changes", "rooms", "members")
+KINDS = ("history", "messages", "changes", "rooms", "members", "conversations", "block", "blocked")
 
 Result = Any
 Then = Callable[[Result | ClientError], None]
@@ -161,11 +164,32 @@ def result_of(frame: Mapping[str, Any]) -> Result:
             found = [entry for each in frame["events"] if (entry := entry_of(each)) is not None]
             events = [entry for entry in found if isinstance(entry, Change | RoomEvent)]
             return Changes(events, bool(frame["more"]), frame["complete"])
+        case "conversations":
+            return ConversationPage([listed(each) for each in frame["conversations"]], bool(frame["more"]))
+        case "block":
+            return None
+        case "blocked":
+            return list(frame["users"])
         case "rooms":
             return RoomPage([_room_info(each) for each in frame["rooms"]], bool(frame["more"]))
         case _:
             users = [Member(each["userId"], each["role"]) for each in frame["users"]]
             return MemberPage(frame["room"], frame["version"], users, bool(frame["more"]))
+
+
+def listed(frame: Mapping[str, Any]) -> ListedConversation:
+    """An entry of the list. Raises KeyError without its place."""
+    known = of_frame(frame)
+    last = frame.get("last")
+    marks = {each.name: getattr(known, each.name) for each in fields(Conversation)}
+    return ListedConversation(
+        **(marks | {"mark": known.read}),
+        at=frame["at"],
+        last=None if last is None else Message.of(last),
+        unread=frame.get("unread") or 0,
+        name=frame.get("name") or "",
+        version=frame.get("version") or 0,
+    )
 
 
 def _room_info(frame: Mapping[str, Any]) -> RoomInfo:

@@ -80,7 +80,8 @@ class Sending:
 
     # ---- from the node
 
-    def accepted(self, frame: Mapping[str, Any]) -> None:
+    def accepted(self, frame: Mapping[str, Any]) -> Outgoing | None:
+        """Gives the entry that was accepted; None if it is not here."""
         outgoing = self.outbox.accepted(frame.get("clientMsgId") or "")
         self._backoff.reset()
         if outgoing is not None:
@@ -92,6 +93,7 @@ class Sending:
             if outgoing.kind == "recall":
                 self.recalled(outgoing.of)
         self.flush()
+        return outgoing
 
     def recalled(self, message_id: str) -> None:
         """A message was recalled: its text, and texts for it, leave the outbox."""

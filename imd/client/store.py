@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Protocol
@@ -37,6 +38,14 @@ class Saved:
     """events up to this id were in this inbox, or were read from the archive; empty: nobody knows"""
     behind: bool = False
     """later events may be missing, and have to be read from the archive"""
+    state_version: int | None = None
+    """the version of marks and settings; None: this device has none"""
+    receipts: bool = True
+    """the user's own setting"""
+    conversations: list[str] = field(default_factory=list)
+    """texts of conversations with marks or settings"""
+    wishes: dict[str, str] = field(default_factory=dict)
+    """marks and settings that the node has not confirmed: a text by key, oldest first"""
 
 
 class Store(Protocol):
@@ -58,8 +67,19 @@ class Store(Protocol):
     def put_complete(self, complete: str, behind: bool) -> None:
         """Store how far events are known. See `Saved`."""
 
+    def put_state(
+        self, version: int | None, receipts: bool, conversations: Mapping[str, str], whole: bool
+    ) -> None:
+        """Store, atomically, the version and texts of conversations by key. `whole`: others are deleted."""
+
+    def put_wish(self, key: str, wish: str | None) -> None:
+        """Store the text of a key, in its place if there is one; None: delete it."""
+
     def put_user(self, user_id: str | None, visitor_token: str | None) -> None:
-        """Store the user. Cursor, ids and `complete` are deleted: another user has another inbox."""
+        """Store the user. Cursor, ids and `complete` are deleted: another user has another inbox.
+
+        State and wishes are deleted if there was another user before.
+        """
 
     def close(self) -> None: ...
 
@@ -80,6 +100,12 @@ class MemoryStore:
 
     def put_complete(self, complete: str, behind: bool) -> None: ...
 
+    def put_state(
+        self, version: int | None, receipts: bool, conversations: Mapping[str, str], whole: bool
+    ) -> None: ...
+
+    def put_wish(self, key: str, wish: str | None) -> None: ...
+
     def put_user(self, user_id: str | None, visitor_token: str | None) -> None: ...
 
     def close(self) -> None: ...
@@ -90,6 +116,8 @@ CREATE TABLE IF NOT EXISTS value (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seen (number INTEGER PRIMARY KEY, id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY, client_msg_id TEXT NOT NULL UNIQUE,
     message TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS conversation (key TEXT PRIMARY KEY, conversation TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS wish (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, wish TEXT NOT NULL);
 """
 
 
@@ -120,20 +148,18 @@ class SqliteStore:
         saved.seen = [row[0] for row in self._file.execute("SELECT id FROM seen ORDER BY number")]
         for (text,) in self._file.execute("SELECT message FROM outbox ORDER BY number"):
             saved.outbox.append(restored(text))
+        if "state" in values:
+            saved.state_version, saved.receipts = json.loads(values["state"])
+        saved.conversations = [row[0] for row in self._file.execute("SELECT conversation FROM conversation")]
+        saved.wishes = dict(self._file.execute("SELECT key, wish FROM wish ORDER BY number"))
         return saved
 
     def put_cursor(self, epoch: str, seq: int, handled: Sequence[str]) -> None:
-        file = self._file
-        file.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction() as file:
             self._put("cursor", json.dumps([epoch, seq]))
             file.executemany("INSERT INTO seen (id) VALUES (?)", [(each,) for each in handled])
             if handled:
                 file.execute("DELETE FROM seen WHERE number <= (SELECT MAX(number) FROM seen) - ?", (SEEN,))
-        except BaseException:
-            file.execute("ROLLBACK")
-            raise
-        file.execute("COMMIT")
 
     def put_attempt(self, attempt: int) -> None:
         self._put("attempt", str(attempt))
@@ -151,22 +177,50 @@ class SqliteStore:
     def put_complete(self, complete: str, behind: bool) -> None:
         self._put("complete", json.dumps([complete, behind]))
 
+    def put_state(
+        self, version: int | None, receipts: bool, conversations: Mapping[str, str], whole: bool
+    ) -> None:
+        with self._transaction() as file:
+            if whole:
+                file.execute("DELETE FROM conversation")
+            file.executemany("INSERT OR REPLACE INTO conversation VALUES (?, ?)", conversations.items())
+            self._put("state", json.dumps([version, receipts]))
+
+    def put_wish(self, key: str, wish: str | None) -> None:
+        if wish is None:
+            self._file.execute("DELETE FROM wish WHERE key = ?", (key,))
+        else:
+            self._file.execute(
+                "INSERT INTO wish (key, wish) VALUES (?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET wish = excluded.wish",
+                (key, wish),
+            )
+
     def put_user(self, user_id: str | None, visitor_token: str | None) -> None:
-        file = self._file
-        file.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction() as file:
+            before = file.execute("SELECT value FROM value WHERE name = 'user'").fetchone()
             file.execute("DELETE FROM value WHERE name IN ('user', 'visitor', 'cursor', 'complete')")
             file.execute("DELETE FROM seen")
+            if before is not None and before[0] != user_id:
+                file.execute("DELETE FROM value WHERE name = 'state'")
+                file.execute("DELETE FROM conversation")
+                file.execute("DELETE FROM wish")
             for name, value in (("user", user_id), ("visitor", visitor_token)):
                 if value is not None:
                     self._put(name, value)
-        except BaseException:
-            file.execute("ROLLBACK")
-            raise
-        file.execute("COMMIT")
 
     def close(self) -> None:
         self._file.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._file.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._file
+        except BaseException:
+            self._file.execute("ROLLBACK")
+            raise
+        self._file.execute("COMMIT")
 
     def _put(self, name: str, value: str) -> None:
         self._file.execute("INSERT OR REPLACE INTO value VALUES (?, ?)", (name, value))

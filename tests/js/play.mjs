@@ -1,10 +1,10 @@
 // Plays a scenario of tests/scenarios with imd.js, its clocks and its WebSocket being the test's own.
 import { isDeepStrictEqual } from "node:util";
 import { Clocks, TIME_MS } from "./clocks.mjs";
-import { Client, ImdError, RoomsView, View } from "../../imd/web/client/imd.js";
+import { Client, ConversationsView, ImdError, RoomsView, View } from "../../imd/web/client/imd.js";
 
 const COMPLETE = TIME_MS.toString(16).padStart(12, "0") + "0".repeat(16);
-const EVENTS = ["message", "sent", "edit", "recall", "react", "room", "accepted", "failed", "gap", "leaving"];
+const EVENTS = ["message", "sent", "edit", "recall", "react", "room", "accepted", "failed", "gap", "leaving", "conversations", "presence", "typing", "signal", "refused"];
 const ENTRIES = EVENTS.slice(0, 6);
 const OPEN = 1;
 
@@ -59,7 +59,7 @@ export class Player {
   /** A new process. */
   async begin() {
     const { holds = false, asks = false, tokens, ...options } = this.scenario.options ?? {};
-    Object.assign(this, { holds, asks, sent: [], acked: null, events: [], errors: [], held: new Map(), view: new View(), rooms: new RoomsView("alice") });
+    Object.assign(this, { holds, asks, sent: [], acked: null, events: [], errors: [], held: new Map(), view: new View(), rooms: new RoomsView("alice"), list: new ConversationsView("alice") });
     const player = this;
     class WebSocket {
       readyState = 0;
@@ -118,8 +118,12 @@ export class Player {
     if (type === "accepted") {
       this.view.accepted(detail, "alice");
       this.rooms.accepted(detail);
+      this.list.accepted(detail);
     }
+    if (type === "conversations") this.list.changed(detail);
     if (!ENTRIES.includes(type)) return;
+    if (type === "message" || type === "sent") this.list.add(detail);
+    else this.list.apply(detail);
     if (type === "room") this.rooms.apply(detail);
     else if (type === "message" || type === "sent") this.view.add(detail);
     else this.view.apply(detail);
@@ -162,9 +166,9 @@ export class Player {
     socket.onopen();
     this.match(signal, this.signal);
     if (given === null) return;
-    const { events, ...fields } = this.filled(given);
+    const { state, events = state, ...fields } = this.filled(given);
     const limits = { messageBytes: 1000, groupMembers: 5, ackWindow: 8, messagesPerSecond: 0 };
-    const newer = events ? { features: ["events", "sync"] } : {};
+    const newer = events ? { features: ["events", "sync", ...(state ? ["state"] : [])] } : {};
     if (events) Object.assign(limits, { dataBytes: 4096, roomMembers: 1000, editSeconds: 86400, recallSeconds: 86400 });
     const usual = { v: 1, userId: "alice", device: "d", epoch: "e", seq: 0, recovered: true, pingSeconds: 25 };
     this.gives({ type: "connected", ...usual, serverTime: TIME_MS + Math.round(this.clocks.now), limits, ...newer, ...fields });
@@ -270,6 +274,10 @@ export class Player {
         return client.react(id, rest.reaction, rest.on);
       case "messages":
         return client.messages(args.ids);
+      case "watch":
+        return client.watch(args.users);
+      case "block":
+        return client.block(args.userId, args.on);
       case "rooms.create":
       case "rooms.list":
         return client.rooms[name.slice(6)](args);
@@ -335,6 +343,27 @@ export class Player {
 
   do_view(expected) {
     this.match(expected, this.view.messages);
+  }
+
+  do_page_of_list(page) {
+    this.list.put(this.filled(page));
+  }
+
+  do_list(expected, { unread, incomplete }) {
+    this.match(expected, this.list.all);
+    if (unread !== undefined) this.match(unread, this.list.unread);
+    if (incomplete !== undefined) this.match(incomplete, this.list.incomplete);
+  }
+
+  do_known(expected, { receipts = true }) {
+    const key = ({ with: other, room }) => (room ? `room ${room}` : other ? `with ${other}` : "group");
+    const found = this.client.knownConversations.sort((one, other) => (key(one) < key(other) ? -1 : 1));
+    this.match(expected, found);
+    this.match(receipts, this.client.receipts);
+  }
+
+  do_present(expected) {
+    this.match(expected, Object.fromEntries(this.client.present), true);
   }
 
   do_rooms(expected) {

@@ -181,8 +181,10 @@ export interface Options {
   WebSocket?: any;
   /** False: the user does not stand in the WebSocket's URL, where a gateway looks for it. */
   hint?: boolean;
-  /** Asked for when connecting: `["events", "sync"]`. Empty: messages only, as in 0.1. */
+  /** Asked for when connecting: `["events", "sync", "state"]`. Empty: messages only, as in 0.1. */
   features?: string[];
+  /** False: this connection makes nobody see the user online. */
+  presence?: boolean;
   /** True: the node forgets the device when it disconnects. */
   ephemeral?: boolean;
   /** Silence of the node before the client pings it. Default: the node's interval. */
@@ -206,6 +208,53 @@ export interface Options {
   ordered?: boolean;
   /** The node's `[inbox] dedup_seconds`: 3600. */
   dedupSeconds?: number;
+}
+
+/** The name of a conversation. Of a list: the others. A visitor has one conversation, without a name. */
+export interface Name {
+  with?: string;
+  group?: string[];
+  room?: string;
+}
+
+/** A conversation's marks and settings, with what the node has not confirmed yet. Ids are empty where there is none. */
+export interface Conversation extends Name {
+  /** The id up to which the user has read. */
+  read: string;
+  /** The effective mark: the higher of `read` and the newest message of one's own that this client knows. */
+  mark: string;
+  /** The id up to which the other has read; empty if that is unknown, or hidden by either. */
+  peerRead: string;
+  /** A number: the time until which, in milliseconds since 1970. */
+  muted: boolean | number;
+  pinned: boolean;
+  /** Not in the list until something newer than this id comes. */
+  hidden: string;
+  /** Nothing up to this id is shown. */
+  cleared: string;
+  /** Marked as unread by hand. */
+  marked: boolean;
+}
+
+/** A conversation in a page of the list. Values at their default may be left out. */
+export interface ListedConversation extends Name, Partial<Omit<Conversation, keyof Name>> {
+  /** Its place: the id of its last message, or of the event that brought the user into a room. */
+  at: string;
+  last?: Message;
+  /** Messages of others above the effective mark; 100 means 100 or more. */
+  unread?: number;
+  /** Of a room. */
+  name?: string;
+  version?: number;
+}
+
+/** The settings of a conversation: what is given changes. `hidden: null` shows it again. */
+export interface Settings {
+  muted?: boolean | number;
+  pinned?: boolean;
+  hidden?: string | null;
+  cleared?: string;
+  marked?: boolean;
 }
 
 export interface Connected {
@@ -256,6 +305,17 @@ export interface Events {
   failed: { clientMsgId: string; code: string; reason: string; message: Outgoing };
   /** Messages may be missing: read `history({all: true})`, and drop known ones by `id`. */
   gap: Record<string, never>;
+  /** Marks or settings have changed, here or on another device: the conversations that look different. `all`: the node has sent
+   *  everything anew, and a conversation that is not here is neither muted nor pinned. */
+  conversations: { conversations: Conversation[]; all: boolean; receipts: boolean };
+  /** Watched users, true for those online: with `all` all of them, else those that have changed. */
+  presence: { users: Record<string, boolean>; all: boolean };
+  /** A user has begun to write, or has stopped: nothing came for 6 seconds, a message came, or the connection was lost. */
+  typing: { userId: string; on: boolean } & Name;
+  /** Of another app, or of another device of the user. */
+  signal: { userId: string; name: string; data?: Record<string, unknown> } & Name;
+  /** A mark, a setting, a list of watched users or a signal was refused for good. `frame`: as it was sent. */
+  refused: { code: string; reason: string; frame: Record<string, unknown> };
   error: { code: string; reason: string };
   leaving: { reconnectMs: number };
   /** The outbox has changed. */
@@ -348,6 +408,30 @@ export class Client extends EventTarget {
   changes(
     what: Selector & { after?: string; limit?: number },
   ): Promise<{ events: (Edit | Recall | React | RoomEvent)[]; more: boolean; complete: string }>;
+  /** Others see up to where the user has read, and the user sees theirs. */
+  readonly receipts: boolean;
+  /** Conversations with marks or settings, in no order. */
+  readonly knownConversations: Conversation[];
+  /** Who of the watched users is online. Empty while not connected. */
+  readonly present: ReadonlyMap<string, boolean>;
+  /** A conversation's marks and settings. */
+  conversation(name: Name): Conversation;
+  /** The user has read up to a message's id; it also ends `marked`. Kept until the node has confirmed it. Throws ImdError, as do the next
+   *  four: `invalid_message`, or `unsupported` without the feature `state` among the options. */
+  read(what: Name & { upTo: string }): void;
+  /** Settings of a conversation, or one's own `receipts`. They count at once, and are kept until the node has confirmed them. */
+  settings(what: (Name & Settings) | { receipts: boolean }): void;
+  /** Watch these users, at most 200, instead of those before. Empty: nobody. */
+  watch(users: string[]): void;
+  /** The user is writing. Call it as often as you like: one in 2 seconds is sent, if connected. */
+  typing(name: Name): void;
+  /** Send a signal of the app's own to everybody else who is connected there, and own devices. False while not connected. */
+  signal(what: Name & { name: string; data?: Record<string, unknown> }): boolean;
+  /** A page of one's own conversations, newest first, older than a place (`at`); or the pinned ones. Rejects with ImdError. */
+  conversations(what?: { limit?: number; before?: string; pinned?: boolean }): Promise<{ conversations: ListedConversation[]; more: boolean }>;
+  /** Block a user, or no longer. Settled when it is stored. */
+  block(userId: string, on?: boolean): Promise<void>;
+  blocked(): Promise<string[]>;
   /** Call `listener` with each event's detail. Returns a function that ends this. */
   on<T extends keyof Events>(type: T, listener: (detail: Events[T]) => unknown): () => void;
 }
@@ -378,4 +462,25 @@ export class RoomsView {
   apply(event: RoomEvent): boolean;
   /** A room's action of this device. Where users were passed over, `count` is a guess until `put`. */
   accepted(detail: Accepted): boolean;
+}
+
+/** One's own conversations, newest first, out of pages of the list and of what comes later. Nothing counts twice. Visitors' are not in it. */
+export class ConversationsView {
+  constructor(me: string);
+  /** Without hidden ones, newest first. */
+  readonly all: (Conversation & { at: string; unread: number; last?: Message; name?: string; version?: number })[];
+  /** What is unread in conversations that are not muted. */
+  readonly unread: number;
+  /** A conversation is listed whose earlier messages were not counted: ask for the first page again. */
+  readonly incomplete: boolean;
+  get(name: Name): ConversationsView["all"][number] | undefined;
+  /** A page of `conversations`. */
+  put(page: { conversations: ListedConversation[] }): void;
+  /** Of `message` and `sent`. False if nothing looks different, as with the next two. */
+  add(message: Message): boolean;
+  apply(event: Edit | Recall | React | RoomEvent): boolean;
+  /** An entry that this device sent itself. */
+  accepted(detail: Accepted): boolean;
+  /** The detail of an event `conversations`. */
+  changed(detail: Events["conversations"]): void;
 }

@@ -27,9 +27,9 @@ const CATCH_UP_MS = 15 * SECOND; // before the archive is asked again, when it i
 const CATCH_UP_PAGE = 200;
 const COMPLETE_MS = 24 * 3600 * SECOND; // a `complete` of that age is renewed
 const CLOCKS_MS = 10 * SECOND; // for the clocks of two nodes
-const FEATURES = ["events", "sync"];
+const FEATURES = ["events", "sync", "state"];
 const KINDS = ["edit", "recall", "react", "room"]; // events besides messages
-const QUESTIONS = ["history", "messages", "changes", "rooms", "members"];
+const QUESTIONS = ["history", "messages", "changes", "rooms", "members", "conversations", "block", "blocked"];
 const BLOCK = 64; // ids of handled messages in one block
 const BLOCKS = 64; // full blocks in the storage
 
@@ -329,6 +329,8 @@ function numbersOf(text) {
  *   base:name:idsN   a full block of ids; a new one replaces the oldest
  *   base:name:out    the numbers of the entries; base:name:outN an entry
  *   base:name:new    the same for entries that version 0.1 of this client would take for private messages; base:name:newN
+ *   base:name:state  {version, receipts, conversations}: marks and settings
+ *   base:name:wishes those that the node has not confirmed
  */
 class Slot {
   owner = null;
@@ -401,6 +403,23 @@ class Slot {
   save() {
     const { owner, epoch, seq, attempt, complete, behind } = this;
     this.#store.write(this.#key, { owner, epoch, seq, attempt, ids: this.#ids, block: this.#block, complete, behind });
+  }
+
+  readState() {
+    const state = this.#store.read(`${this.#key}:state`);
+    const wishes = this.#store.read(`${this.#key}:wishes`);
+    return { ...(isObject(state) ? state : {}), wishes: Array.isArray(wishes) ? wishes : [] };
+  }
+
+  /** null: there is none. */
+  writeState(state) {
+    if (state === null) this.#store.remove(`${this.#key}:state`);
+    else this.#store.write(`${this.#key}:state`, state);
+  }
+
+  writeWishes(wishes) {
+    if (wishes.length) this.#store.write(`${this.#key}:wishes`, wishes);
+    else this.#store.remove(`${this.#key}:wishes`);
   }
 
   add(entry, since = null) {
@@ -781,6 +800,671 @@ export class RoomsView {
   }
 }
 
+// ---- conversations: marks and settings
+
+const NO_STATE = "this client does not ask for the feature `state`";
+const READ_MS = SECOND; // between two frames with marks
+const STATE_ANSWER_MS = 30 * SECOND;
+const STATE_SAVE_MS = SECOND;
+const MOST_MARKS = 200; // in one frame
+const MOST_WISHES = 1000; // conversations with something to confirm
+const MOST_WATCHED = 200;
+const TYPING_PACE_MS = 2 * SECOND;
+const TYPING_MS = 6 * SECOND; // after so long without another one, somebody has stopped
+const MOST_KEPT = 64; // conversations whose last `typing` is known; signals that an error may still name
+const USER = "user"; // the key of settings that belong to no conversation
+const STATE = { read: "", mark: "", peerRead: "", muted: false, pinned: false, hidden: "", cleared: "", marked: false };
+const LIVE = ["state", "presence", "typing", "signal"];
+
+const isMessageId = (value) => typeof value === "string" && /^[0-9a-f]{28}$/.test(value);
+const isVisitorId = (user) => `${user ?? ""}`.startsWith("visitor-");
+const later = (one, other) => ((one ?? "") > (other ?? "") ? one : other) ?? "";
+
+/** A conversation's name: a list is sorted and without doubles; one of a single other is a pair. A visitor has one, without a name. */
+function nameOf({ with: other, group, room }, me) {
+  if (room) return { room };
+  if (!group?.length) return other ? { with: other } : {};
+  const others = [...new Set(group)].filter((user) => user !== me).sort();
+  return others.length > 1 ? { group: others } : { with: others[0] ?? me };
+}
+
+const keyOf = ({ with: other, group, room }) =>
+  room ? `room ${room}` : other ? `with ${other}` : ["group", ...(group ?? []).map((user) => `${user.length}:${user}`)].join(" ");
+
+const nameOnly = ({ with: other, group, room }) => withoutUndefined({ with: other || undefined, group: group?.length ? [...group] : undefined, room: room || undefined });
+
+/** The conversation of a message, from the side of the user `me`. */
+function nameOfMessage({ userId, to, group, room }, me) {
+  if (group?.length) return nameOf({ group: [userId, ...group] }, me);
+  return nameOf({ with: userId === me ? to : userId, room }, me);
+}
+
+/** Marks that the node has told never fall: also the other's is the highest that was seen. */
+const mergedState = (old, found) => ({
+  ...found,
+  read: later(old?.read, found.read),
+  peerRead: later(old?.peerRead, found.peerRead),
+  cleared: later(old?.cleared, found.cleared),
+});
+
+/**
+ * Marks and settings of the user's conversations, kept in step with the node. One counts at once for the app, is kept as the
+ * latest of its conversation, and is sent until the node has confirmed or refused it. One such frame is unanswered at a time, so
+ * they arrive in order. `link` is the client's side: timers, emit, write, wait, isOpen, has, me, settled.
+ */
+class States {
+  version = null;
+  #link;
+  #slot = null;
+  #receipts = true;
+  #known = new Map(); // key → conversation, confirmed
+  #own = new Map(); // key → the newest message of one's own
+  #wishes = new Map(); // key → {name, read, fields}: what is not confirmed
+  #sent = null; // {frame, parts: [[key, read, fields]]}
+  #pausedUntil = 0;
+  #readAt = -Infinity; // no marks before this time
+  #alone = new Set(); // keys whose mark was refused together with others
+  #dirty = false;
+
+  constructor(link) {
+    this.#link = link;
+  }
+
+  // -- the slot
+
+  attach(slot) {
+    const early = [...this.#wishes];
+    const { version, receipts, conversations, wishes } = slot.readState();
+    this.#slot = slot;
+    this.version = version ?? null;
+    this.#receipts = receipts ?? true;
+    this.#known = new Map((conversations ?? []).map((each) => [keyOf(each), each]));
+    this.#wishes = new Map(wishes ?? []);
+    for (const [key, { name, read, fields }] of early) {
+      const wish = this.#wish(key, name);
+      if (read) Object.assign(wish, { read: later(wish.read, read), fields: withoutMarked(wish.fields) });
+      Object.assign(wish.fields, fields);
+    }
+    if (early.length) this.#keep();
+  }
+
+  /** Another client may have the slot from now on. */
+  detach() {
+    this.save();
+    this.lost();
+    this.#slot = null;
+    this.#wishes.clear();
+  }
+
+  save() {
+    this.#link.timers.cancel("save state");
+    if (!this.#dirty || !this.#slot) return;
+    this.#dirty = false;
+    this.#slot.writeState({ version: this.version, receipts: this.#receipts, conversations: [...this.#known.values()] });
+  }
+
+  // -- for the app
+
+  get receipts() {
+    return this.#wishes.get(USER)?.fields.receipts ?? this.#receipts;
+  }
+
+  get all() {
+    const names = new Map([...this.#wishes].filter(([key]) => key !== USER).map(([key, { name }]) => [key, name]));
+    for (const [key, known] of this.#known) names.set(key, known);
+    return [...names.values()].map((name) => this.shown(name));
+  }
+
+  get isIdle() {
+    return this.#wishes.size === 0;
+  }
+
+  /** A conversation as the app sees it: with what is not confirmed yet. */
+  shown(name) {
+    const key = keyOf(name);
+    const shown = { ...nameOnly(name), ...STATE, ...this.#known.get(key) };
+    const { read, fields = {} } = this.#wishes.get(key) ?? {};
+    if (read) Object.assign(shown, { read: later(shown.read, read), marked: false });
+    Object.assign(shown, fields, { hidden: fields.hidden === undefined ? shown.hidden : (fields.hidden ?? "") });
+    if (fields.cleared) shown.cleared = later(this.#known.get(key)?.cleared, fields.cleared);
+    shown.mark = later(shown.read, this.#own.get(key));
+    return shown;
+  }
+
+  read(name, upTo) {
+    if (!isMessageId(upTo)) no("upTo: the id of a message");
+    const shown = this.shown(name);
+    if (upTo <= shown.read && !shown.marked) return;
+    const wish = this.#wish(keyOf(name), name);
+    wish.read = later(wish.read, upTo);
+    wish.fields = withoutMarked(wish.fields);
+    this.#keep();
+    this.#tell([name], [shown]);
+    this.flush();
+  }
+
+  set(name, fields) {
+    for (const key of ["hidden", "cleared"]) if (fields[key] && !isMessageId(fields[key])) no(`${key}: the id of a message`);
+    if (Object.keys(fields).length === 0) no("nothing to set");
+    const shown = this.shown(name);
+    Object.assign(this.#wish(keyOf(name), name).fields, fields);
+    this.#keep();
+    this.#tell([name], [shown]);
+    this.flush();
+  }
+
+  setReceipts(receipts) {
+    const changed = receipts !== this.receipts;
+    this.#wish(USER, {}).fields.receipts = receipts;
+    this.#keep();
+    this.#tell([], [], false, changed);
+    this.flush();
+  }
+
+  // -- for the client
+
+  lost() {
+    this.#sent = null;
+    this.#pausedUntil = 0;
+  }
+
+  /** Another user. */
+  forget() {
+    this.version = null;
+    this.#receipts = true;
+    for (const map of [this.#known, this.#own, this.#wishes, this.#alone]) map.clear();
+    this.#sent = null;
+    this.#dirty = false;
+    this.#slot?.writeState(null);
+    this.#slot?.writeWishes([]);
+  }
+
+  /** The user has written a message, here or elsewhere. */
+  wrote(name, id) {
+    this.#own.set(keyOf(name), later(this.#own.get(keyOf(name)), id));
+  }
+
+  /** True for a message that was cleared away. */
+  hides(name, id) {
+    return id <= this.shown(name).cleared;
+  }
+
+  /** A frame `state`: an answer, or a change. */
+  got({ ref, version, all = false, conversations, user }) {
+    const found = conversations.map((each) => ({ ...nameOnly(each), ...each }));
+    const names = all ? [...this.#known.values(), ...found] : found;
+    const before = names.map((name) => this.shown(name));
+    const { receipts } = this;
+    if (all || this.version === null || version >= this.version) {
+      if (all) this.#known.clear();
+      // Without a version, an answer alone does not say which changes came before it.
+      if (all || this.version !== null) this.version = version;
+      if (user) this.#receipts = Boolean(user.receipts);
+      for (const each of found) this.#known.set(keyOf(each), mergedState(this.#known.get(keyOf(each)), each));
+      this.#dirty = true;
+      const { timers } = this.#link;
+      if (!timers.has("save state")) timers.set("save state", STATE_SAVE_MS, () => this.save());
+    }
+    const answered = ref !== undefined && this.#sent?.frame.ref === ref;
+    if (answered) this.#settle();
+    this.#tell(names, before, all, receipts !== this.receipts);
+    if (answered) this.flush();
+  }
+
+  /** False if the error answers another frame. */
+  refused({ ref, code, reason, temporary }, retryMs) {
+    if (this.#sent?.frame.ref !== ref) return false;
+    const { frame, parts } = this.#sent;
+    if (temporary) {
+      this.#sent = null;
+      this.#pausedUntil = clock() + retryMs;
+    } else if (parts.length > 1) {
+      // One of the marks is refused, and the others with it.
+      parts.forEach(([key]) => this.#alone.add(key));
+      this.#sent = null;
+      this.#readAt = -Infinity;
+    } else {
+      const [[key]] = parts;
+      const names = key === USER ? [] : [this.#wishes.get(key)?.name].filter(Boolean);
+      const before = names.map((name) => this.shown(name));
+      this.#settle();
+      this.#link.emit("refused", { code, reason, frame });
+      this.#tell(names, before, false, key === USER);
+    }
+    this.flush();
+    return true;
+  }
+
+  /** Send what may be sent now. */
+  flush() {
+    const { isOpen, timers } = this.#link;
+    if (!isOpen || !this.#link.has("state") || this.#sent || this.isIdle) return;
+    const keys = [...this.#wishes.keys()];
+    const marks = keys.filter((key) => this.#wishes.get(key).read);
+    const [setting] = keys.filter((key) => Object.keys(this.#wishes.get(key).fields).length);
+    // A setting waits for the marks before it: they would end `marked`.
+    const alone = marks.find((key) => this.#alone.has(key));
+    const now = alone === undefined ? marks.slice(0, MOST_MARKS) : [alone];
+    let wait = this.#pausedUntil - clock();
+    if (marks.length && setting === undefined) wait = Math.max(wait, this.#readAt - clock());
+    if (wait <= 0) wait = this.#link.wait(marks.length ? 1 + now.length / 10 : 1);
+    if (wait > 0) return timers.set("state", wait, () => this.flush());
+    if (marks.length) return this.#sendMarks(now);
+    const { name, fields } = this.#wishes.get(setting);
+    this.#send({ type: "settings", ...nameOnly(name), ...fields }, [[setting, "", { ...fields }]]);
+  }
+
+  #sendMarks(keys) {
+    const marks = keys.map((key) => ({ ...nameOnly(this.#wishes.get(key).name), upTo: this.#wishes.get(key).read }));
+    this.#readAt = clock() + READ_MS;
+    const parts = keys.map((key) => [key, this.#wishes.get(key).read, {}]);
+    this.#send(marks.length === 1 ? { type: "read", ...marks[0] } : { type: "read", marks }, parts);
+  }
+
+  #send({ type, ...fields }, parts) {
+    const frame = { type, ref: this.#link.ref(), ...fields };
+    this.#sent = { frame, parts };
+    this.#link.timers.set("state", STATE_ANSWER_MS, () => {
+      this.#sent = null;
+      this.flush();
+    });
+    this.#link.write(frame);
+  }
+
+  /** What was sent is no wish any more. A later wish stays. */
+  #settle() {
+    for (const [key, read, fields] of this.#sent.parts) {
+      this.#alone.delete(key);
+      const wish = this.#wishes.get(key);
+      if (!wish) continue;
+      if (wish.read === read) wish.read = "";
+      for (const [name, value] of Object.entries(fields)) if (wish.fields[name] === value) delete wish.fields[name];
+      if (!wish.read && Object.keys(wish.fields).length === 0) this.#wishes.delete(key);
+    }
+    this.#sent = null;
+    this.#link.timers.cancel("state");
+    this.#keep();
+    this.#link.settled();
+  }
+
+  /** Tell the app of conversations that look different. `changed`: so do the user's own settings. */
+  #tell(names, before, all = false, changed = false) {
+    const different = new Map();
+    names.forEach((name, i) => {
+      const shown = this.shown(name);
+      if (JSON.stringify(shown) !== JSON.stringify(before[i])) different.set(keyOf(name), shown);
+    });
+    if (!different.size && !all && !changed) return;
+    const conversations = [...different.keys()].sort().map((key) => different.get(key));
+    this.#link.emit("conversations", { conversations, all, receipts: this.receipts });
+  }
+
+  #wish(key, name) {
+    if (!this.#wishes.has(key)) {
+      if (this.#wishes.size >= MOST_WISHES) this.#wishes.delete(this.#wishes.keys().next().value);
+      this.#wishes.set(key, { name: nameOnly(name), read: "", fields: {} });
+    }
+    return this.#wishes.get(key);
+  }
+
+  #keep() {
+    this.#slot?.writeWishes([...this.#wishes]);
+  }
+}
+
+const withoutMarked = ({ marked, ...fields }) => fields;
+
+// ---- live: presence, typing, signals
+
+/** The users whose presence the app wants to know: the list is sent again on each connection. */
+class Watching {
+  present = new Map(); // user → online; empty while it is unknown
+  #link;
+  #wanted = [];
+  #told = "[]"; // the list that the node has
+  #frame = null; // without an answer
+
+  constructor(link) {
+    this.#link = link;
+  }
+
+  watch(users) {
+    const wanted = [...new Set(users)];
+    if (!wanted.every(isText)) no("users: ids");
+    if (wanted.length > MOST_WATCHED) no(`at most ${MOST_WATCHED} users can be watched`);
+    this.#wanted = wanted;
+    for (const user of this.present.keys()) if (!wanted.includes(user)) this.present.delete(user);
+    this.flush();
+  }
+
+  flush() {
+    const { isOpen, knowsEvents, timers } = this.#link;
+    const wanted = JSON.stringify(this.#wanted);
+    if (!isOpen || !knowsEvents || this.#frame || wanted === this.#told || timers.has("watch")) return;
+    const wait = this.#link.wait(1);
+    if (wait > 0) return timers.set("watch", wait, () => this.flush());
+    this.#told = wanted;
+    this.#frame = { type: "watch", ref: this.#link.ref(), users: this.#wanted };
+    timers.set("watch", STATE_ANSWER_MS, () => {
+      this.#told = "[]";
+      this.#frame = null;
+      this.flush();
+    });
+    this.#link.write(this.#frame);
+  }
+
+  got({ ref, users }) {
+    const found = users.filter(({ userId }) => this.#wanted.includes(userId));
+    const all = ref !== undefined && this.#frame?.ref === ref;
+    if (all) {
+      this.#frame = null;
+      this.#link.timers.cancel("watch");
+      this.present.clear();
+    }
+    found.forEach(({ userId, online }) => this.present.set(userId, Boolean(online)));
+    const told = Object.fromEntries(found.map(({ userId, online }) => [userId, Boolean(online)]));
+    if (found.length || all) this.#link.emit("presence", { users: told, all });
+    this.flush();
+  }
+
+  /** False if the error answers another frame. */
+  refused({ ref, code, reason, temporary }, retryMs) {
+    if (this.#frame?.ref !== ref) return false;
+    const frame = this.#frame;
+    this.#frame = null;
+    if (temporary) {
+      this.#told = "[]";
+      this.#link.timers.set("watch", retryMs, () => this.flush());
+    } else {
+      this.#link.timers.cancel("watch");
+      if (JSON.stringify(this.#wanted) === this.#told) this.#wanted = [];
+      this.#told = "[]";
+      this.#link.emit("refused", { code, reason, frame });
+      this.flush();
+    }
+    return true;
+  }
+
+  /** The connection is gone: nobody's presence is known any more. */
+  lost() {
+    this.#told = "[]";
+    this.#frame = null;
+    this.present = new Map();
+  }
+
+  forget() {
+    this.#wanted = [];
+  }
+}
+
+/** The user is writing, and others are. */
+class TypingHints {
+  #link;
+  #said = new Map(); // key → the time of the last `typing`, oldest first
+  #heard = new Map(); // user and key → {until, detail}
+
+  constructor(link) {
+    this.#link = link;
+  }
+
+  say(name) {
+    const key = keyOf(name);
+    const now = clock();
+    if (!this.#link.isOpen || !this.#link.has("state") || now - (this.#said.get(key) ?? -Infinity) < TYPING_PACE_MS) return;
+    if (this.#link.wait(0.1) > 0) return;
+    this.#said.delete(key);
+    this.#said.set(key, now);
+    if (this.#said.size > MOST_KEPT) this.#said.delete(this.#said.keys().next().value);
+    this.#link.write({ type: "typing", ...nameOnly(name) });
+  }
+
+  got({ userId, ...name }) {
+    const key = JSON.stringify([userId, keyOf(name)]);
+    const detail = { userId, ...nameOnly(name) };
+    const isNew = !this.#heard.has(key);
+    this.#heard.set(key, { until: clock() + TYPING_MS, detail });
+    this.#plan();
+    if (isNew) this.#link.emit("typing", { ...detail, on: true });
+  }
+
+  /** A message has come: its sender has stopped for now. */
+  wrote(userId, name) {
+    this.#end([JSON.stringify([userId, keyOf(name)])]);
+  }
+
+  /** The user has sent a message: the next `typing` is news. */
+  sent(name) {
+    this.#said.delete(keyOf(name));
+  }
+
+  lost() {
+    this.#end([...this.#heard.keys()]);
+    this.#said.clear();
+  }
+
+  #end(keys) {
+    for (const key of keys) {
+      const heard = this.#heard.get(key);
+      this.#heard.delete(key);
+      if (heard) this.#link.emit("typing", { ...heard.detail, on: false });
+    }
+  }
+
+  #plan() {
+    if (!this.#heard.size) return;
+    const first = Math.min(...[...this.#heard.values()].map(({ until }) => until));
+    this.#link.timers.set("typing", first - clock(), () => {
+      this.#end([...this.#heard].filter(([, { until }]) => until <= clock()).map(([key]) => key));
+      this.#plan();
+    });
+  }
+}
+
+/** The app's own signals, which nobody stores. */
+class Signals {
+  #link;
+  #sent = new Map(); // ref → frame, the last ones: only an error answers one
+
+  constructor(link) {
+    this.#link = link;
+  }
+
+  send(name, { name: called, data }) {
+    if (!isText(called) || [...called].length > 64) no("name: 1 to 64 characters");
+    if (data != null && !isObject(data)) no("data: an object");
+    if (!this.#link.isOpen || !this.#link.has("state")) return false;
+    const frame = { type: "signal", ref: this.#link.ref(), ...nameOnly(name), name: called };
+    if (data != null) frame.data = data;
+    this.#sent.set(frame.ref, frame);
+    if (this.#sent.size > MOST_KEPT) this.#sent.delete(this.#sent.keys().next().value);
+    this.#link.wait(1);
+    this.#link.write(frame);
+    return true;
+  }
+
+  got({ type, ...detail }) {
+    this.#link.emit("signal", detail);
+  }
+
+  /** False if the error answers another frame. */
+  refused({ ref, code, reason }) {
+    const frame = this.#sent.get(ref);
+    this.#sent.delete(ref);
+    if (frame) this.#link.emit("refused", { code, reason, frame });
+    return frame !== undefined;
+  }
+
+  lost() {
+    this.#sent.clear();
+  }
+}
+
+const MOST_UNREAD = 100; // 100 or more
+
+/**
+ * One's own conversations, newest first, out of pages of the list and of what comes later. Nothing counts twice: each message is
+ * known by its id, and only those above the last one of the page are added to its count.
+ */
+export class ConversationsView {
+  #me;
+  #records = new Map(); // key → record
+  #messages = new View(); // the last message of each conversation
+
+  constructor(me) {
+    this.#me = me;
+  }
+
+  /** Without hidden ones, newest first. */
+  get all() {
+    return this.#listed.sort((one, other) => (one.at > other.at ? -1 : 1)).map((record) => this.#shown(record));
+  }
+
+  get incomplete() {
+    return this.#listed.some(({ counted }) => counted === null);
+  }
+
+  get unread() {
+    const isMuted = ({ muted }) => (typeof muted === "number" ? muted > Date.now() : muted);
+    return this.#listed.filter(({ state }) => !isMuted(state)).reduce((sum, record) => sum + this.#unread(record), 0);
+  }
+
+  get(name) {
+    const record = this.#records.get(keyOf(nameOf(name, this.#me)));
+    return record && this.#isListed(record) ? this.#shown(record) : undefined;
+  }
+
+  put({ conversations }) {
+    for (const { at, last, unread = 0, name, version = 0, ...rest } of conversations) {
+      const record = this.#record(rest);
+      const upTo = last?.id ?? at;
+      if (upTo >= record.upTo) {
+        Object.assign(record, { counted: unread, upTo });
+        for (const id of record.later) if (id <= upTo) record.later.delete(id);
+      }
+      record.at = later(record.at, at);
+      if (version >= record.version) Object.assign(record, { version, name: name ?? record.name });
+      const { read, peerRead, muted = false, pinned = false, marked = false } = rest;
+      const { state } = record;
+      Object.assign(state, { muted, pinned, marked, read: later(state.read, read), mark: later(state.mark, read), peerRead: later(state.peerRead, peerRead) });
+      if (last) this.#showLast(record, last);
+    }
+  }
+
+  add(message) {
+    const name = nameOfMessage(message, this.#me);
+    if (isVisitorId(name.with)) return false;
+    const record = this.#record(name);
+    const { id, userId } = message;
+    if (id <= record.state.cleared) return false;
+    const known = id <= record.upTo || record.later.has(id);
+    if (userId === this.#me) {
+      record.state.mark = later(record.state.mark, id);
+      this.#prune(record);
+    } else if (!known && id > record.state.mark) {
+      record.later.add(id);
+    }
+    const newest = id > record.last;
+    record.at = later(record.at, id);
+    this.#showLast(record, message);
+    return newest || !known;
+  }
+
+  apply(event) {
+    if (event.kind !== "room") return this.#messages.apply(event) !== null;
+    const { room, action, users = [], name, version, id } = event;
+    const mine = users.some(({ userId }) => userId === this.#me);
+    if ((action === "leave" || action === "remove") && mine) return this.#left(room);
+    if (action === "create" || ((action === "add" || action === "join") && mine)) return this.#came(room, id, name, version);
+    return this.#renamed(room, name, version);
+  }
+
+  accepted(detail) {
+    const { id, room, version, message } = detail;
+    const event = eventOf(detail, this.#me);
+    if (event !== null) return event.of !== undefined ? this.apply(event) : this.add(event);
+    if (message.kind !== "room" || id === undefined) return false;
+    if (message.action === "create" || message.action === "join") return this.#came(room, id, message.name, version);
+    if (message.action === "leave") return this.#left(room);
+    return this.#renamed(room, message.name, version);
+  }
+
+  changed({ conversations, all }) {
+    if (all) for (const { state } of this.#records.values()) Object.assign(state, { muted: false, pinned: false });
+    for (const { with: other, group, room, ...found } of conversations) {
+      const record = this.#record({ with: other, group, room });
+      for (const key of ["read", "mark", "peerRead", "cleared"]) found[key] = later(record.state[key], found[key]);
+      Object.assign(record.state, found);
+      this.#prune(record);
+    }
+  }
+
+  get #listed() {
+    return [...this.#records.values()].filter((record) => this.#isListed(record));
+  }
+
+  #isListed({ at, state }) {
+    return at !== "" && at > state.hidden;
+  }
+
+  #unread({ upTo, counted, later: more, state }) {
+    const mark = later(state.mark, state.cleared);
+    const before = mark >= upTo ? 0 : (counted ?? 0);
+    return Math.min(MOST_UNREAD, before + [...more].filter((id) => id > mark).length);
+  }
+
+  #shown(record) {
+    const { about, at, name, version, last, state } = record;
+    const shown = { ...about, ...state, at, unread: this.#unread(record) };
+    if (last > state.cleared) shown.last = this.#messages.get(last);
+    if (about.room) Object.assign(shown, { name, version });
+    return shown;
+  }
+
+  /** `counted`: unread ones up to `upTo`, as the node counted them; null: it was not asked. `later`: ids of others' messages above it. */
+  #record(name) {
+    const about = nameOf(name, this.#me);
+    const key = keyOf(about);
+    if (!this.#records.has(key)) {
+      this.#records.set(key, { about, state: { ...STATE }, at: "", name: "", version: 0, counted: null, upTo: "", last: "", later: new Set() });
+    }
+    return this.#records.get(key);
+  }
+
+  #showLast(record, message) {
+    if (message.id < record.last) return;
+    if (record.last !== "" && record.last !== message.id) this.#messages.remove(record.last);
+    record.last = message.id;
+    this.#messages.add(message);
+  }
+
+  #prune({ state, later: ids }) {
+    for (const id of ids) if (id <= state.mark) ids.delete(id);
+  }
+
+  #came(room, id, name, version) {
+    const record = this.#record({ room });
+    if (version < record.version) return false;
+    // Nobody has written before: there is nothing to ask the node.
+    if (record.at === "") Object.assign(record, { at: id, counted: record.counted ?? 0, upTo: later(record.upTo, id) });
+    this.#renamed(room, name, version);
+    return true;
+  }
+
+  #left(room) {
+    const record = this.#records.get(keyOf({ room }));
+    if (record?.last) this.#messages.remove(record.last);
+    return this.#records.delete(keyOf({ room }));
+  }
+
+  #renamed(room, name, version) {
+    const record = this.#records.get(keyOf({ room }));
+    if (!record || version < record.version) return false;
+    const before = record.name;
+    Object.assign(record, { version, name: name ?? before });
+    return record.name !== before;
+  }
+}
+
 // ---- the client
 
 /** imd.d.ts documents events, options and methods. */
@@ -846,6 +1530,13 @@ export class Client extends EventTarget {
   #waiters = new Map(); // clientMsgId → functions that settle promises of `accepted`
   #reading = null; // replaced at each reading of what left the inbox unseen
   #newer = null; // a newer `complete`, and the node's time when it was told
+  #settled = () => {}; // for a courier: something was confirmed or refused
+
+  #link = this.#linkOf();
+  #states = new States(this.#link);
+  #watching = new Watching(this.#link);
+  #typing = new TypingHints(this.#link);
+  #signals = new Signals(this.#link);
 
   constructor(options) {
     super();
@@ -1015,6 +1706,123 @@ export class Client extends EventTarget {
     return this.#ask("changes", what).then(({ events, more, complete }) => ({ events, more: Boolean(more), complete }));
   }
 
+  // -- state of conversations, and what is told live
+
+  get receipts() {
+    return this.#states.receipts;
+  }
+
+  get knownConversations() {
+    return this.#states.all;
+  }
+
+  get present() {
+    return this.#watching.present;
+  }
+
+  conversation(what) {
+    return this.#states.shown(this.#named(what));
+  }
+
+  read({ upTo, ...what }) {
+    this.#needsState();
+    this.#states.read(this.#named(what), upTo);
+  }
+
+  settings({ muted, pinned, hidden, cleared, marked, receipts, ...what }) {
+    this.#needsState();
+    const fields = withoutUndefined({ muted: muted ?? undefined, pinned: pinned ?? undefined, hidden, cleared: cleared ?? undefined, marked: marked ?? undefined });
+    if (hidden === "") fields.hidden = null;
+    if (receipts == null) return this.#states.set(this.#named(what), fields);
+    if (Object.keys({ ...fields, ...what }).length) no("receipts: no conversation, and nothing else");
+    this.#states.setReceipts(Boolean(receipts));
+  }
+
+  conversations({ limit, before, pinned } = {}) {
+    const what = withoutUndefined({ limit, before: before ?? undefined, pinned: pinned || undefined });
+    return this.#ask("conversations", what).then(({ conversations, more }) => ({ conversations, more: Boolean(more) }));
+  }
+
+  watch(users) {
+    this.#needsState();
+    this.#watching.watch(users);
+  }
+
+  typing(what) {
+    this.#needsState();
+    this.#typing.say(this.#named(what));
+  }
+
+  signal({ name, data, ...what }) {
+    this.#needsState();
+    return this.#signals.send(this.#named(what), { name, data });
+  }
+
+  block(userId, on = true) {
+    return this.#ask("block", { userId, on }).then(() => undefined);
+  }
+
+  blocked() {
+    return this.#ask("blocked", {}).then(({ users }) => users);
+  }
+
+  #needsState() {
+    if (!this.#options.features?.includes("state")) throw new ImdError("unsupported", NO_STATE);
+  }
+
+  /** The conversation that the app names. Throws `invalid_message` unless exactly one is given. */
+  #named({ with: other, group, room } = {}) {
+    if (this.#options.isVisitor) return {};
+    if ([other, group?.length, room].filter(Boolean).length !== 1) no("one of with, group and room");
+    if (![other, room, ...(group ?? [])].every((name) => name == null || isText(name))) no("with, group, room: names");
+    return nameOf({ with: other, group, room }, this.#userId);
+  }
+
+  /** What the parts know of the client. */
+  #linkOf() {
+    const client = this;
+    return {
+      timers: this.#timers,
+      emit: (type, detail) => this.#emit(type, detail),
+      write: (frame) => this.#write(frame),
+      ref: () => `s${++this.#refs}`,
+      has: (feature) => this.features.includes(feature),
+      settled: () => this.#settled(),
+      /** Milliseconds until a frame of that cost may be sent; 0: now, and its cost is taken. */
+      wait: (cost) => {
+        const ms = this.#pace.wait(cost);
+        if (ms === 0) this.#pace.take(cost);
+        return ms;
+      },
+      get isOpen() {
+        return client.#connected !== null && client.#leavingMs === null;
+      },
+      get knowsEvents() {
+        return client.#knowsEvents;
+      },
+    };
+  }
+
+  /** A message of the inbox, or one that was accepted. True if it was cleared away. */
+  #noteMessage(message) {
+    const name = this.#options.isVisitor ? {} : nameOfMessage(message, this.#userId);
+    if (message.userId === this.#userId) this.#states.wrote(name, message.id);
+    else this.#typing.wrote(message.userId, name);
+    return this.#states.hides(name, message.id);
+  }
+
+  #onLive(frame) {
+    if (frame.type === "state") {
+      if (!Number.isSafeInteger(frame.version) || !Array.isArray(frame.conversations)) {
+        this.#error("bad_frame", "`state` without version and conversations");
+        return this.#lost(undefined, "bad frame");
+      }
+      this.#states.got(frame);
+    } else if (frame.type === "presence") this.#watching.got(frame);
+    else if (frame.type === "typing") this.#typing.got(frame);
+    else this.#signals.got(frame);
+  }
+
   /** Rooms: actions go through the outbox, questions are promises. */
   rooms = {
     create: ({ name, users, ...rules }) => this.#room("create", undefined, { name, users: users && members(users), ...rules }),
@@ -1093,7 +1901,10 @@ export class Client extends EventTarget {
     hear(globalThis, "online", () => this.#hurry());
     hear(globalThis, "offline", () => this.#doubt(OFFLINE_PONG_MS));
     hear(globalThis, "pageshow", () => this.#hurry());
-    hear(globalThis, "pagehide", () => this.#save());
+    hear(globalThis, "pagehide", () => {
+      this.#save();
+      this.#states.save();
+    });
     hear(page, "visibilitychange", () => page.visibilityState === "visible" && this.#hurry());
   }
 
@@ -1138,6 +1949,7 @@ export class Client extends EventTarget {
       this.#release = held.release;
       const slot = (this.#slot = new Slot(this.#store, this.#base, held.name));
       this.#received = this.#savedSeq = slot.seq;
+      this.#states.attach(slot);
       this.#early.splice(0).forEach((entry) => slot.add(entry));
       if (slot.items.size) this.#emit("outbox", {});
     }
@@ -1238,7 +2050,7 @@ export class Client extends EventTarget {
   }
 
   #sendSignal() {
-    const { userId, loginType, isCustomerService, isVisitor, ephemeral, features } = this.#options;
+    const { userId, loginType, isCustomerService, isVisitor, ephemeral, features, presence } = this.#options;
     const slot = this.#slot;
     slot.attempt = Math.max(Date.now(), slot.attempt + 1);
     slot.save();
@@ -1247,6 +2059,8 @@ export class Client extends EventTarget {
     const optional = { userId, loginType, isCustomerService, isVisitor, ephemeral, token: this.#token, visitorToken };
     for (const [key, value] of Object.entries(optional)) if (value != null) signal[key] = value;
     if (features?.length) signal.features = features;
+    if (presence === false) signal.presence = false;
+    if (features?.includes("state") && this.#states.version !== null) signal.state = this.#states.version;
     if (slot.epoch !== null) signal.cursor = { epoch: slot.epoch, seq: slot.seq };
     this.#write(signal);
   }
@@ -1308,6 +2122,8 @@ export class Client extends EventTarget {
     if (gap) this.#ackBreak(frame.seq);
     this.#sendRequests();
     this.#pump();
+    this.#states.flush();
+    this.#watching.flush();
     if (!this.#options[SLOT]) this.#openedEvents(gap);
     this.#timers.set("courier", SECOND, () => this.#lookForOrphans());
   }
@@ -1325,6 +2141,8 @@ export class Client extends EventTarget {
   /** The outbox is another user's. A new visitor takes over the unsent messages of the forgotten one. */
   #changedOwner() {
     Object.assign(this.#slot, { complete: "", behind: false });
+    this.#states.forget();
+    this.#watching.forget();
     for (const item of [...this.#slot.items.values()]) {
       if (item.entry.state === "failed" || (this.#options.isVisitor && item.since === null)) continue;
       this.#fail(item, "other_user", `it was written as ${this.#slot.owner}`);
@@ -1399,9 +2217,11 @@ export class Client extends EventTarget {
     this.#save();
     this.#ws = this.#connected = this.#offered = null;
     this.#reading = null;
-    for (const name of ["connect", "hurry", "ping", "pong", "ack", "save", "token", "pump", "release", "answer", "ask", "courier", "catch up"]) {
+    for (const name of ["connect", "hurry", "ping", "pong", "ack", "save", "token", "pump", "release", "answer", "ask", "courier", "catch up", "state", "watch", "typing"]) {
       this.#timers.cancel(name);
     }
+    this.#states.save();
+    for (const part of [this.#states, this.#watching, this.#typing, this.#signals]) part.lost();
     if (!ws) return;
     ws.onopen = ws.onmessage = ws.onclose = null;
     ws.onerror = () => {};
@@ -1444,6 +2264,8 @@ export class Client extends EventTarget {
   #letGo() {
     this.#unlisten.splice(0).forEach((stop) => stop());
     this.#shelf = this.outbox.slice(0, this.#slot?.items.size);
+    this.#states.detach();
+    for (const part of [this.#watching, this.#typing, this.#signals]) part.lost();
     this.#slot = null; // another client may have it from now on
     this.#release?.();
     this.#release = null;
@@ -1476,6 +2298,7 @@ export class Client extends EventTarget {
     else if (!this.#connected) this.#error("bad_frame", `${type} before connected`);
     else if (type === "accepted") this.#onAccepted(frame);
     else if (QUESTIONS.includes(type)) this.#onAnswer(frame);
+    else if (LIVE.includes(type)) this.#onLive(frame);
     else if (type === "reset") this.#onReset(frame);
     else if (type === "leaving") this.#onLeaving(frame);
     else if (type === "token") this.#onToken(frame);
@@ -1511,6 +2334,8 @@ export class Client extends EventTarget {
     }
     const known = type === null || (typeof id === "string" && !this.#slot.isNew(id));
     if (!known && type === "recall") this.#recalled(message.of);
+    // One that was cleared away, and came late, is passed over.
+    if (!known && (kind ?? "message") === "message" && this.#noteMessage(message)) type = "";
     const returned = known || type === "" ? [] : this.#tell(type, message);
     if (!known) this.#noteNumbered(id);
     if (!known && type === "") this.#slot.had(this.#slot.seq, id); // at once: `accepted` stores it
@@ -1643,6 +2468,8 @@ export class Client extends EventTarget {
       request.sent = false;
       request.notBefore = clock() + retryMs;
       this.#sendRequests();
+    } else if (ref != null && [this.#states, this.#watching, this.#signals].some((part) => part.refused(frame, retryMs))) {
+      // The part deals with it.
     } else {
       if (this.#offered !== null && clientMsgId == null && ref == null) {
         // Nothing else is unanswered: most likely this answers the newer token. The old one stands.
@@ -1800,6 +2627,10 @@ export class Client extends EventTarget {
     this.#pauses = 0;
     const { entry } = item;
     entry.state = "accepted";
+    if (entry.kind === undefined && id !== undefined) {
+      this.#noteMessage({ ...entry, id, userId: this.#userId });
+      this.#typing.sent(this.#options.isVisitor ? {} : nameOf({ ...entry, with: entry.to }, this.#userId));
+    }
     if (id !== undefined && this.#features.includes("sync")) this.#know(id);
     this.#slot.remove(item);
     const detail = { clientMsgId, id, sendTime, changed, message: entry };
@@ -1876,12 +2707,13 @@ export class Client extends EventTarget {
       if (!this.#knowsEvents && (type !== "history" || what?.room != null || what?.after != null || what?.around != null)) {
         return request.reject(new ImdError("unsupported", NO_EVENTS)); // which calls this again
       }
-      const wait = Math.max(request.notBefore - now, this.#pace.wait(1));
+      const cost = type === "conversations" ? 1 + (what.limit ?? 30) / 10 : 1;
+      const wait = Math.max(request.notBefore - now, this.#pace.wait(cost));
       if (wait > 0) {
         if (!this.#timers.has("ask")) this.#timers.set("ask", wait, () => this.#sendRequests());
         continue;
       }
-      this.#pace.take(1);
+      this.#pace.take(cost);
       request.sent = true;
       sent++;
       this.#write({ type, ref, ...what });
@@ -1891,8 +2723,9 @@ export class Client extends EventTarget {
   #onAnswer(frame) {
     const request = this.#requests.get(frame.ref);
     if (request?.type !== frame.type) return;
-    const list = { changes: "events", members: "users", rooms: "rooms" }[frame.type] ?? "messages";
-    if (Array.isArray(frame[list])) request.resolve(frame);
+    const lists = { changes: "events", members: "users", rooms: "rooms", conversations: "conversations", blocked: "users" };
+    const list = lists[frame.type] ?? "messages";
+    if (frame.type === "block" || Array.isArray(frame[list])) request.resolve(frame);
     else request.reject(new ImdError("bad_frame", `\`${frame.type}\` without ${list}`));
   }
 
@@ -2014,7 +2847,8 @@ export class Client extends EventTarget {
     again();
     if (this.#courier) return;
     for (const name of this.#slotNames()) {
-      if (name === this.#slot.name || !this.#hasOutbox(name)) continue;
+      const hasWishes = this.features.includes("state") && this.#store.get(`${this.#base}:${name}:wishes`);
+      if (name === this.#slot.name || !(hasWishes || this.#hasOutbox(name))) continue;
       const release = await this.#locks.hold(`${this.#base}:${name}`);
       if (release === null) continue;
       if (turn !== this.#turn) return release();
@@ -2037,11 +2871,13 @@ export class Client extends EventTarget {
       this.#emit("accepted", detail);
     });
     const look = () => {
-      if (courier.outbox.every((entry) => entry.state === "failed")) {
+      const sendsWishes = courier.features.includes("state") && !courier.#states.isIdle;
+      if (!sendsWishes && courier.outbox.every((entry) => entry.state === "failed")) {
         courier.#handOver(this);
         finish();
       }
     };
+    courier.#settled = look;
     courier.on("outbox", look);
     courier.on("connected", look);
     courier.on("state", ({ permanent }) => permanent && finish());

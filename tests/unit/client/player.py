@@ -11,23 +11,31 @@ from imd.client import (
     Accepted,
     ClientError,
     Connected,
+    ConversationPage,
+    ConversationsChanged,
+    ConversationsView,
     Edit,
     Failed,
+    FrameRefused,
     Gap,
     Leaving,
     Member,
     Message,
+    Presence,
     Reaction,
     Recall,
     Refusal,
     RoomEvent,
     RoomsView,
+    Signal,
     SqliteStore,
     StateChanged,
+    Typing,
     View,
     effects,
 )
 from imd.client.numbered import entry_of
+from imd.client.requests import listed
 from tests.unit.client.shapes import Mismatch, as_frame, code_of, snake
 from tests.unit.client.support import Clock, Pipe
 
@@ -43,6 +51,7 @@ _OPTIONS = {
     "dedupSeconds": "dedup_seconds",
     "maxOutbox": "max_outbox",
     "features": "features",
+    "presence": "presence",
     "pingSeconds": "ping_seconds",
     "pongSeconds": "pong_seconds",
     "historySeconds": "history_seconds",
@@ -93,6 +102,7 @@ class Player:
         self.errors: list[str] = []
         self.view = View()
         self.rooms = RoomsView("alice")
+        self.list = ConversationsView("alice")
         self.answers: dict[str, Any] = {}
         self.seen = 0
         self.pipe.core.start()
@@ -135,6 +145,7 @@ class Player:
                 kind = _TYPES.get(type(entry)) or ("sent" if entry.elsewhere else "message")
                 self.events.append({"type": kind} | as_frame(entry))
                 self.view.put(entry)
+                self.list.add(entry)
                 if isinstance(entry, RoomEvent):
                     self.rooms.apply(entry)
                 if not self.holds:
@@ -166,6 +177,7 @@ class Player:
                 self.events.append({"type": "accepted", "clientMsgId": outgoing.client_msg_id} | told | room)
                 self.view.accepted(event, "alice")
                 self.rooms.accepted(event)
+                self.list.accepted(event)
             case Failed(outgoing, refusal):
                 told = {"clientMsgId": outgoing.client_msg_id, "code": refusal.code}
                 self.events.append({"type": "failed"} | told)
@@ -173,6 +185,13 @@ class Player:
                 self.events.append({"type": "gap"})
             case Leaving(seconds):
                 self.events.append({"type": "leaving", "reconnectMs": seconds * 1000})
+            case ConversationsChanged():
+                self.events.append({"type": "conversations"} | as_frame(event))
+                self.list.changed(event)
+            case Presence() | Typing() | Signal():
+                self.events.append({"type": type(event).__name__.lower()} | as_frame(event))
+            case FrameRefused(frame, refusal):
+                self.events.append({"type": "refused", "code": refusal.code, "frame": frame})
             case StateChanged() | Connected():
                 pass
             case _:
@@ -225,10 +244,11 @@ class Player:
         limits = {"messageBytes": 1000, "groupMembers": 5, "ackWindow": 8, "messagesPerSecond": 0}
         connected = {"v": 1, "userId": "alice", "device": "d", "epoch": "e", "seq": 0, "recovered": True}
         connected |= {"serverTime": TIME_MS + self.clock.elapsed_ms, "pingSeconds": 25}
-        if fields.pop("events", False):
+        state = ["state"] if fields.pop("state", False) else []
+        if fields.pop("events", bool(state)):
             newer = {"dataBytes": 4096, "roomMembers": 1000, "editSeconds": 86400, "recallSeconds": 86400}
             limits |= newer
-            connected["features"] = ["events", "sync"]
+            connected["features"] = ["events", "sync", *state]
         self.pipe.gets(type="connected", **(connected | {"limits": limits} | fields))
 
     def do_repeat(self, count: int, step: dict[str, Any]) -> None:
@@ -369,6 +389,27 @@ class Player:
 
     def do_view(self, expected: list[Any], step: dict[str, Any]) -> None:
         self.match(expected, as_frame(self.view.messages))
+
+    def do_page_of_list(self, page: dict[str, Any], step: dict[str, Any]) -> None:
+        found = [listed(self.filled(each)) for each in page["conversations"]]
+        self.list.put(ConversationPage(found, page["more"]))
+
+    def do_list(self, expected: list[Any], step: dict[str, Any]) -> None:
+        self.match(expected, as_frame(self.list.all))
+        if "unread" in step:
+            self.match(step["unread"], self.list.unread(TIME_MS + self.clock.elapsed_ms))
+        if "incomplete" in step:
+            self.match(step["incomplete"], self.list.incomplete)
+
+    def do_known(self, expected: list[Any], step: dict[str, Any]) -> None:
+        program = self.pipe.program
+        found = sorted(program.known_conversations, key=lambda each: each.key)
+        self.match(expected, as_frame(found))
+        self.match(step.get("receipts", True), program.receipts)
+
+    def do_present(self, expected: dict[str, bool], step: dict[str, Any]) -> None:
+        if self.pipe.program.present != expected:
+            raise Mismatch(f"{self.pipe.program.present}")
 
     def do_rooms(self, expected: list[Any], step: dict[str, Any]) -> None:
         self.match(expected, as_frame(self.rooms.all))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from imd.client import OutboxFull, Outgoing, Refused, Unanswered
@@ -20,7 +21,7 @@ def snake(name: str) -> str:
 
 
 def camel(name: str) -> str:
-    return re.sub("_([a-z])", lambda found: found[1].upper(), name)
+    return re.sub("_([a-z])", lambda found: found[1].upper(), name.removesuffix("_"))
 
 
 def as_frame(value: Any) -> Any:
@@ -34,6 +35,8 @@ def as_frame(value: Any) -> Any:
         if isinstance(value, Outgoing):
             frame |= {name: each for name, each in value.fields.items()}
         return frame
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, list | tuple):
         return [as_frame(each) for each in value]
     return value
