@@ -107,7 +107,7 @@ class Conversing(ABC):
 
     @property
     def present(self) -> Mapping[str, bool]:
-        """Who of the watched users is online; empty while the client is not connected."""
+        """The watched users, and whether each is online; empty while the client is not connected."""
         return self._core.messenger.watching.present
 
     def watch(self, users: Iterable[str]) -> None:

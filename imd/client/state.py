@@ -73,7 +73,7 @@ class States:
 
     @property
     def all(self) -> list[Conversation]:
-        """Those that have a mark or a setting."""
+        """Conversations that have a mark or a setting."""
         wished = {key: wish.about for key, wish in self._wishes if key != USER}
         return [self.shown(about) for about in (wished | self._known).values()]
 

@@ -412,7 +412,7 @@ export class Client extends EventTarget {
   readonly receipts: boolean;
   /** Conversations with marks or settings, in no order. */
   readonly knownConversations: Conversation[];
-  /** Who of the watched users is online. Empty while not connected. */
+  /** The watched users, and whether each is online. Empty while not connected. */
   readonly present: ReadonlyMap<string, boolean>;
   /** A conversation's marks and settings. */
   conversation(name: Name): Conversation;
@@ -469,7 +469,7 @@ export class ConversationsView {
   constructor(me: string);
   /** Without hidden ones, newest first. */
   readonly all: (Conversation & { at: string; unread: number; last?: Message; name?: string; version?: number })[];
-  /** What is unread in conversations that are not muted. */
+  /** Unread messages in conversations that are not muted. */
   readonly unread: number;
   /** A conversation is listed whose earlier messages were not counted: ask for the first page again. */
   readonly incomplete: boolean;

@@ -1071,7 +1071,7 @@ class States {
     this.#link.write(frame);
   }
 
-  /** What was sent is no wish any more. A later wish stays. */
+  /** The frame has its answer: its content is no wish any more. A later wish stays. */
   #settle() {
     for (const [key, read, fields] of this.#sent.parts) {
       this.#alone.delete(key);
@@ -1778,7 +1778,7 @@ export class Client extends EventTarget {
     return nameOf({ with: other, group, room }, this.#userId);
   }
 
-  /** What the parts know of the client. */
+  /** The client as its parts see it. */
   #linkOf() {
     const client = this;
     return {
