@@ -13,7 +13,7 @@ test("messages carry replyTo, mentions and data, live and in the history", async
   const [alice, bob] = [name("alice"), name("bob")];
   const [a, b] = [join({ userId: alice }), join({ userId: bob })];
   await Promise.all([a.opened(), b.opened()]);
-  assert.deepEqual([...a.features].sort(), ["events", "sync"]);
+  assert.deepEqual([...a.features].sort(), ["events", "state", "sync"]);
   const extras = { replyTo: "0".repeat(28), mentions: [bob], data: { a: [1, "b", null] } };
   const { id } = await a.accepted(a.send({ to: bob, msg: "hi", ...extras }));
   const [message] = await until(() => b.of("message").length && b.of("message"));
