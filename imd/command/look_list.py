@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imd.command.findings import Finding, note, ok, problem, warning
+from imd.command.findings import Finding, note, ok, warning
 from imd.command.level_words import LevelWords
 from imd.config.settings import Settings
 from imd.contracts.level import EVENTS
@@ -25,7 +25,8 @@ def look(settings: Settings, seconds: float) -> Iterator[Finding]:
         finally:
             words.close()
     except ConfigurationError as error:
-        yield problem(PART, f"cannot be told: {error}")
+        # The look at the level has the same stores, and says that it is a problem.
+        yield note(PART, f"cannot be told: {error}")
         return
     if level < EVENTS:
         yield note(PART, "the cluster's level has no list of conversations yet")
