@@ -171,8 +171,6 @@ class ConnectionTestCase(unittest.TestCase):
         self.sightings = Sightings(self.clock, self.aims, lambda: self.bus_problem, "")
         presence = Presence(self.clock, self.sightings, self.aims, self.live.send, self.visible)
         self.live.follow(presence)
-        presence.start()
-        self.addCleanup(presence.stop)
         return presence
 
     bus_problem: str | None = None

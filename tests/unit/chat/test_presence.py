@@ -15,6 +15,11 @@ HERE = Seen(60_000, True)
 
 
 class PresenceTestCase(ConnectionTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.services.presence.start()
+        self.addCleanup(self.services.presence.stop)
+
     def watcher(self, *users: str, user: str = "alice", **fields: Any) -> Client:
         """A client that watches these users, and has its answer."""
         client = self.connected(user, **{"features": ["state"], **fields})

@@ -48,7 +48,7 @@ class StopTests(unittest.TestCase):
         """Begin a stop with a port, a backend of each kind in `stops`, and these clients."""
         done = dict.fromkeys(("drained", "finished", "end", "leave"), lambda: succeed(None))
         names = ["gate", "upkeep", "readiness", "handed_over", "router", "departures", "acceptor"]
-        names += ["membership", "homecoming", "level", "room_sweep"]
+        names += ["membership", "homecoming", "level", "room_sweep", "state_upkeep", "presence", "signals"]
         parts: Any = SimpleNamespace(**{name: Recorder(name, self.steps, **done) for name in names})
         parts.trace_switch = Recorder("trace", self.steps)
         named = {name: Recorder(name, self.steps, stop=stop) for name, stop in self.stops.items()}
@@ -87,7 +87,13 @@ class StopTests(unittest.TestCase):
         self.assertEqual(self.successResultOf(stopped), None)
         places = [
             self.steps.index(step)
-            for step in ("handed_over.drained", "departures.finished", "archive.stop", "inbox.stop")
+            for step in (
+                "handed_over.drained",
+                "departures.finished",
+                "signals.stop",
+                "archive.stop",
+                "inbox.stop",
+            )
         ]
         self.assertEqual(places, sorted(places))
         self.assertEqual(self.steps[-1], "http.stopListening")
