@@ -115,7 +115,7 @@ export function client(options, { start = true } = {}) {
   made.of = (type) => made.events.filter((event) => event.type === type).map((event) => event.detail);
   made.texts = () => made.of("message").map((message) => message.msg);
   made.opened = () => until(() => made.state === "open", "open");
-  for (const type of ["state", "connected", "message", "sent", "edit", "recall", "react", "room", "accepted", "failed", "gap", "error", "leaving", "outbox"]) {
+  for (const type of ["state", "connected", "message", "sent", "edit", "recall", "react", "room", "accepted", "failed", "gap", "error", "leaving", "outbox", "conversations", "presence", "typing", "signal", "refused"]) {
     made.on(type, (detail) => void made.events.push({ type, detail }));
   }
   ends.push(() => made.stop());
