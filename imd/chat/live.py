@@ -1,6 +1,6 @@
 """The connections whose devices have the feature `state`, and the parts of a node that follow them.
 
-Other connections have nothing here.
+Of the others those that watch users can be sent to, and have nothing else here.
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ class Live:
         for follower in self._followers:
             follower.opened(channel, device, frame)
 
+    def admit(self, device: Device, channel: str) -> None:
+        """Have frames sent to a device that has asked for them without the feature. No follower is told."""
+        self._devices.setdefault(channel, device)
+
     def ended(self, channel: str) -> None:
         """The connection is gone; called for all connections."""
         self._devices.pop(channel, None)
@@ -69,7 +73,7 @@ class Live:
             follower.ended(channel)
 
     def send(self, channel: str, payload: bytes) -> bool:
-        """Send a frame to a device with the feature. False: it is not here, or does not take more now."""
+        """Send a frame to a device. False: it is not here, or does not take more now."""
         device = self._devices.get(channel)
         if device is None or not device.writable:
             return False

@@ -41,6 +41,10 @@ class Peer(Protocol):
     def is_open(self) -> bool:
         """False once the connection has ended."""
 
+    @property
+    def writable(self) -> bool:
+        """False while the client does not take what was sent last."""
+
     def send(self, payload: bytes, /) -> None:
         """Send a frame now."""
 

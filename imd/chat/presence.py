@@ -97,12 +97,11 @@ class Presence:
         self._replace(channel, None)
 
     async def watch(
-        self, channel: str, user: str, users: Sequence[str], *, is_staff: bool, is_told: bool
+        self, channel: str, user: str, users: Sequence[str], *, is_staff: bool
     ) -> Sequence[Present]:
         """Watch these users instead of those before. Gives all of them, as they are shown now.
 
-        `is_told`: the connection is told of changes, too. Raises Unavailable and Refused; then
-        the former list stays.
+        Raises Unavailable and Refused; then the former list stays.
         """
         turn = self._turns[channel] = self._turns.get(channel, 0) + 1
         if not users or self._visible == "none" or (self._visible == "staff" and not is_staff):
@@ -116,10 +115,10 @@ class Presence:
             raise
         watched = _List(user, users, hidden)
         shown = [Present(one, self._is_shown(watched, one)) for one in users]
-        if is_told and self._turns.get(channel) == turn:
+        if self._turns.get(channel) == turn:
             self._replace(channel, watched)
         else:
-            # The connection has ended, has sent a newer list, or is not told of changes.
+            # The connection has ended, or has sent a newer list.
             self._sightings.unwatch(users)
         return shown
 

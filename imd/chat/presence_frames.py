@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from twisted.logger import Logger
 
-from imd.chat.features import STATE
 from imd.chat.peer import Peer
 from imd.chat.presence import BLOCKS
 from imd.chat.rate import pay
@@ -38,10 +37,10 @@ def watch(peer: Peer, frame: WatchFrame) -> None:
         raise
     author, presence = peer.author, peer.services.presence
     channel, is_staff = session.channel, author.type in STAFF
-    is_told = STATE in (peer.features or ())
+    peer.services.live.admit(peer, channel)
 
     async def answer() -> bytes:
-        shown = await presence.watch(channel, author.user, users, is_staff=is_staff, is_told=is_told)
+        shown = await presence.watch(channel, author.user, users, is_staff=is_staff)
         return frames.encode(PresenceFrame(ref=frames.given(frame.ref), users=shown))
 
     peer.services.asks.ask(peer, frame.ref, 1.0, answer)

@@ -67,6 +67,9 @@ class WatchFrame(msgspec.Struct):
 class TypingFrame(Naming, rename={"with_": "with"}):
     """One is writing."""
 
+    ref: str | None = None
+    """of the error that a bad frame is answered with"""
+
 
 class SignalFrame(Naming, rename={"with_": "with"}):
     """The application's own signal to whoever is connected."""

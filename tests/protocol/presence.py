@@ -38,7 +38,7 @@ class PresenceRules(Watching):
         self.assertEqual(await self.news(alice), {bob: True})
         tablet = await self.login(bob, device="tablet")
         await phone.close()
-        second = await self.login(self.name("mary"), features=["state"])
+        second = await self.login(self.name("mary"))
         self.assertEqual(await self.watched(second, bob), {bob: True})
         await tablet.close()
         for client in (alice, second):

@@ -100,11 +100,13 @@ class WatchTests(PresenceTestCase):
         self.assertEqual(self.sightings._watched, {})
 
     def test_device_without_the_feature(self) -> None:
-        """It gets the answer only."""
+        """It is told of changes, as it has asked for them."""
         old = self.watcher("bob", features=["events"])
         self.put("bob")
         self.go_on(1)
-        self.assertEqual((self.told(old), self.sightings._watched), ({}, {}))
+        self.assertEqual(self.told(old), {"bob": True})
+        old.connection.lost(True)
+        self.assertEqual(self.sightings._watched, {})
 
     def test_refused(self) -> None:
         """Too many, a bad id, a visitor, a store that is down, a node that is full."""

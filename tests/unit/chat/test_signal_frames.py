@@ -71,8 +71,9 @@ class SignalFrameTests(ConnectionTestCase):
         self.aims.down = True
         alice.send(type="typing", with_="bob")
         self.assertEqual(alice.take(), [])
-        alice.send(type="typing")
-        self.assert_error(alice, "invalid_message")
+        alice.send(type="typing", ref="t")
+        [error] = alice.take()
+        self.assertEqual((error["code"], error["ref"]), ("invalid_message", "t"))
         alice.send(type="typing", with_=5)
         self.assert_error(alice, "bad_frame")
 
