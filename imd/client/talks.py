@@ -119,7 +119,8 @@ class ConversationsView:
         if outgoing.kind != "room" or not event.id:
             return False
         if outgoing.action in ("create", "join"):
-            return self._came(outgoing.room, event.id, outgoing.fields.get("name"), outgoing.version)
+            name, empty = outgoing.fields.get("name"), outgoing.action == "create"
+            return self._came(outgoing.room, event.id, name, outgoing.version, empty)
         if outgoing.action == "leave":
             return self._left(outgoing.room)
         return self._renamed(outgoing.room, outgoing.fields.get("name"), outgoing.version)
@@ -180,16 +181,19 @@ class ConversationsView:
         if event.action in ("leave", "remove") and self._me in users:
             return self._left(event.room)
         if event.action == "create" or (event.action in ("add", "join") and self._me in users):
-            return self._came(event.room, event.id, event.name, event.version)
+            empty = event.action == "create" or event.history == "joined"
+            return self._came(event.room, event.id, event.name, event.version, empty)
         return self._renamed(event.room, event.name, event.version)
 
-    def _came(self, room: str, event_id: str, name: str | None, version: int) -> bool:
+    def _came(self, room: str, event_id: str, name: str | None, version: int, empty: bool) -> bool:
+        """`empty`: the user can read nothing from before, so there is nothing to ask the node."""
         record = self._record(Conversation(room=room))
         if version < record.version:
             return False
         if record.at == "":
-            # Nobody has written before: there is nothing to ask the node.
-            record.at, record.counted, record.upto = event_id, record.counted or 0, max(record.upto, event_id)
+            record.at = event_id
+            if empty:
+                record.counted, record.upto = record.counted or 0, max(record.upto, event_id)
         self._renamed(room, name, version)
         return True
 

@@ -820,6 +820,10 @@ const isMessageId = (value) => typeof value === "string" && /^[0-9a-f]{28}$/.tes
 const isVisitorId = (user) => `${user ?? ""}`.startsWith("visitor-");
 const later = (one, other) => ((one ?? "") > (other ?? "") ? one : other) ?? "";
 
+/** Before a frame that was unavailable is sent again, more and more rarely. */
+const pauseMs = (pauses, retryAfterMs) =>
+  Math.max(Number(retryAfterMs) || 0, Math.random() * Math.min(LONGEST_HOLD_MS, (SECOND / 2) * 2 ** Math.min(pauses, 10)));
+
 /** A conversation's name: a list is sorted and without doubles; one of a single other is a pair. A visitor has one, without a name. */
 function nameOf({ with: other, group, room }, me) {
   if (room) return { room };
@@ -862,6 +866,7 @@ class States {
   #wishes = new Map(); // key → {name, read, fields}: what is not confirmed
   #sent = null; // {frame, parts: [[key, read, fields]]}
   #pausedUntil = 0;
+  #pauses = 0; // in succession
   #readAt = -Infinity; // no marks before this time
   #alone = new Set(); // keys whose mark was refused together with others
   #dirty = false;
@@ -1012,12 +1017,12 @@ class States {
   }
 
   /** False if the error answers another frame. */
-  refused({ ref, code, reason, temporary }, retryMs) {
+  refused({ ref, code, reason, temporary, retryAfterMs }) {
     if (this.#sent?.frame.ref !== ref) return false;
     const { frame, parts } = this.#sent;
     if (temporary) {
       this.#sent = null;
-      this.#pausedUntil = clock() + retryMs;
+      this.#pausedUntil = clock() + pauseMs(this.#pauses++, retryAfterMs);
     } else if (parts.length > 1) {
       // One of the marks is refused, and the others with it.
       parts.forEach(([key]) => this.#alone.add(key));
@@ -1082,6 +1087,7 @@ class States {
       if (!wish.read && Object.keys(wish.fields).length === 0) this.#wishes.delete(key);
     }
     this.#sent = null;
+    this.#pauses = 0;
     this.#link.timers.cancel("state");
     this.#keep();
     this.#link.settled();
@@ -1123,6 +1129,7 @@ class Watching {
   #wanted = [];
   #told = "[]"; // the list that the node has
   #frame = null; // without an answer
+  #pauses = 0; // in succession
 
   constructor(link) {
     this.#link = link;
@@ -1158,6 +1165,7 @@ class Watching {
     const all = ref !== undefined && this.#frame?.ref === ref;
     if (all) {
       this.#frame = null;
+      this.#pauses = 0;
       this.#link.timers.cancel("watch");
       this.present.clear();
     }
@@ -1168,13 +1176,13 @@ class Watching {
   }
 
   /** False if the error answers another frame. */
-  refused({ ref, code, reason, temporary }, retryMs) {
+  refused({ ref, code, reason, temporary, retryAfterMs }) {
     if (this.#frame?.ref !== ref) return false;
     const frame = this.#frame;
     this.#frame = null;
     if (temporary) {
       this.#told = "[]";
-      this.#link.timers.set("watch", retryMs, () => this.flush());
+      this.#link.timers.set("watch", pauseMs(this.#pauses++, retryAfterMs), () => this.flush());
     } else {
       this.#link.timers.cancel("watch");
       if (JSON.stringify(this.#wanted) === this.#told) this.#wanted = [];
@@ -1371,10 +1379,11 @@ export class ConversationsView {
 
   apply(event) {
     if (event.kind !== "room") return this.#messages.apply(event) !== null;
-    const { room, action, users = [], name, version, id } = event;
+    const { room, action, users = [], name, version, id, history } = event;
     const mine = users.some(({ userId }) => userId === this.#me);
     if ((action === "leave" || action === "remove") && mine) return this.#left(room);
-    if (action === "create" || ((action === "add" || action === "join") && mine)) return this.#came(room, id, name, version);
+    const isEmpty = action === "create" || history === "joined";
+    if (action === "create" || ((action === "add" || action === "join") && mine)) return this.#came(room, id, name, version, isEmpty);
     return this.#renamed(room, name, version);
   }
 
@@ -1383,7 +1392,7 @@ export class ConversationsView {
     const event = eventOf(detail, this.#me);
     if (event !== null) return event.of !== undefined ? this.apply(event) : this.add(event);
     if (message.kind !== "room" || id === undefined) return false;
-    if (message.action === "create" || message.action === "join") return this.#came(room, id, message.name, version);
+    if (["create", "join"].includes(message.action)) return this.#came(room, id, message.name, version, message.action === "create");
     if (message.action === "leave") return this.#left(room);
     return this.#renamed(room, message.name, version);
   }
@@ -1441,11 +1450,14 @@ export class ConversationsView {
     for (const id of ids) if (id <= state.mark) ids.delete(id);
   }
 
-  #came(room, id, name, version) {
+  /** `isEmpty`: the user can read nothing from before, so there is nothing to ask the node. */
+  #came(room, id, name, version, isEmpty) {
     const record = this.#record({ room });
     if (version < record.version) return false;
-    // Nobody has written before: there is nothing to ask the node.
-    if (record.at === "") Object.assign(record, { at: id, counted: record.counted ?? 0, upTo: later(record.upTo, id) });
+    if (record.at === "") {
+      record.at = id;
+      if (isEmpty) Object.assign(record, { counted: record.counted ?? 0, upTo: later(record.upTo, id) });
+    }
     this.#renamed(room, name, version);
     return true;
   }
@@ -2468,7 +2480,7 @@ export class Client extends EventTarget {
       request.sent = false;
       request.notBefore = clock() + retryMs;
       this.#sendRequests();
-    } else if (ref != null && [this.#states, this.#watching, this.#signals].some((part) => part.refused(frame, retryMs))) {
+    } else if (ref != null && [this.#states, this.#watching, this.#signals].some((part) => part.refused(frame))) {
       // The part deals with it.
     } else {
       if (this.#offered !== null && clientMsgId == null && ref == null) {
