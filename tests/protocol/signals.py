@@ -59,7 +59,7 @@ class SignalRules(Rules):
         await mary.quiet()
         self.assertEqual(list(mary.frames), [])
 
-    async def test_visitor_and_agent(self) -> None:
+    async def test_visitor_and_agent_signal(self) -> None:
         """A visitor names nobody, and is shown no name but its agent's; the agent sees the visitor."""
         agent_id = self.name("agent")
         agent = await self.agent(agent_id, features=["state"], state=0)

@@ -11,7 +11,7 @@ from tests.support.ws_client import WsClient
 class TalkRules(Rules):
     """Each client is on the next node in turn."""
 
-    async def test_list(self) -> None:
+    async def test_list_of_conversations(self) -> None:
         """Pairs, lists and rooms, the newest first, with what is unread, marks and settings; hidden ones come
         back with something newer, cleared ones keep their place, and visitors are not among them."""
         names = alice, bob, carol = [self.name(name) for name in ("alice", "bob", "carol")]
