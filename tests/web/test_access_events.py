@@ -9,13 +9,14 @@ from tests.web.test_access import DESKTOP, PHONE, Looking
 
 # In the states that bring colours of their own, both looks are checked.
 COLOURFUL = {"room", "menu", "mention", "details", "named", "recall", "reply", "desk", "widget-actions"}
+COLOURFUL |= {"widget-reply", "widget-replied"}
 
 
 class EventAccessTests(Looking):
-    def walk(self, visitors: Visitors, scene: Scene, viewport: dict[str, int]) -> None:
+    def walk(self, visitors: Visitors, scene: Scene, viewport: dict[str, int], on: str = "scenes") -> None:
         # Axe is let in, and nothing moves: it would measure half changed colours.
         visitors.defaults |= {"bypass_csp": True, "reduced_motion": "reduce"}
-        cast = scene.play(visitors, node("scenes").http_url, "en-GB", "light")
+        cast = scene.play(visitors, node(on).http_url, "en-GB", "light")
         for shot in scene.shots:
             page = shot.page(cast)
             page.set_viewport_size(viewport)  # type: ignore[arg-type]
