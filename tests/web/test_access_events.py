@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.tools.screenshots.states import DESK, ROOM, Scene
+from tests.tools.screenshots.states import DESK, ROOM, TROUBLES, Scene
 from tests.web.browser import Visitors
 from tests.web.support import in_browser, node
 from tests.web.test_access import DESKTOP, PHONE, Looking
 
 # In the states that bring colours of their own, both looks are checked.
 COLOURFUL = {"room", "menu", "mention", "details", "named", "recall", "reply", "desk", "widget-actions"}
-COLOURFUL |= {"widget-reply", "widget-replied"}
+COLOURFUL |= {"widget-reply", "widget-replied", "refused", "widget-refused"}
 
 
 class EventAccessTests(Looking):
@@ -36,3 +36,7 @@ class EventAccessTests(Looking):
     @in_browser
     def test_desk_and_widget(self, visitors: Visitors) -> None:
         self.walk(visitors, DESK, DESKTOP)
+
+    @in_browser
+    def test_troubles(self, visitors: Visitors) -> None:
+        self.walk(visitors, TROUBLES, PHONE, "troubles")

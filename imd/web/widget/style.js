@@ -100,7 +100,7 @@ li.of-mine { align-items: flex-end; }
 .message { position: relative; max-width: 85%; padding: 8px 12px 7px; border-radius: 18px 18px 18px 6px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); }
 .mine { border-radius: 18px 18px 6px 18px; background: var(--accent); box-shadow: none; color: var(--on-accent); }
 .recalled { background: none; box-shadow: 0 0 0 1px var(--line); color: var(--soft); }
-.mine.recalled .meta { color: var(--soft); opacity: 1; }
+.mine.recalled .meta { color: var(--soft); }
 .gone { display: inline; font-style: italic; }
 .quote { display: block; width: calc(100% + 8px); min-width: 110px; margin: 1px -4px 5px; padding: 4px 9px; border-left: 3px solid var(--accent); border-radius: 8px; background: var(--ground); color: var(--text); font-size: 13.5px; text-align: left; }
 .quote-name, .quote-text { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -136,8 +136,8 @@ li.found .message { outline: 3px solid var(--accent); outline-offset: 2px; }
 .text { display: inline; overflow-wrap: anywhere; white-space: pre-wrap; }
 .text a { color: inherit; text-underline-offset: 2px; }
 .meta { display: inline-flex; float: right; align-items: center; gap: 4px; margin: 5px 0 -1px 10px; color: var(--soft); font-size: 11.5px; line-height: 16px; }
-.mine .meta { color: inherit; opacity: 0.9; }
-.mine.failed .meta { color: var(--danger); opacity: 1; }
+.mine .meta { color: color-mix(in srgb, var(--on-accent) 90%, var(--accent)); }
+.mine.failed .meta { color: var(--danger); }
 .meta .icon { width: 15px; height: 15px; stroke-width: 2.2; }
 .meta button { min-width: 24px; min-height: 24px; margin-left: 4px; font-weight: 600; text-decoration: underline; }
 .mine :focus-visible { outline-color: currentColor; }
