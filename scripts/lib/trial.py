@@ -37,6 +37,7 @@ SLOW = [
     "tests.web.test_access",
     "tests.web.test_access_events",
     "tests.web.test_js_client",
+    "tests.web.test_cluster_pages",
     "tests.protocol.test_cluster_nodes",
     "tests.cluster.test_upgrade_drill",
     "tests.unit.store.rabbit",

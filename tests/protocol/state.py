@@ -129,6 +129,7 @@ class StateRules(Rules):
         answer = await self.state(visitor, {"type": "read", "upTo": upto})
         self.assertEqual(answer["conversations"], [{"read": upto}])
         visitor.send({"clientMsgId": "c", "msg": "hello"})
+        await visitor.take("accepted")
         await anna.take("message")
         await self.state(anna, {"type": "read", "with": name, "upTo": upto})
         self.assertEqual((await visitor.take("state"))["conversations"], [{"peerRead": upto}])

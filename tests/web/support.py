@@ -29,6 +29,7 @@ def node(kind: str) -> NodeServer:
         "open": {},
         # The scenes that are pictured have the same few names each: nobody else is on their node.
         "scenes": {},
+        "troubles": {},
         "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET, "leeway_seconds": 1}},
         "sites": {"websocket": {"origins": "http://localhost:* http://127.0.0.1:*"}},
     }[kind]

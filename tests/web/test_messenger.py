@@ -12,6 +12,7 @@ from tests.protocol.support import new_folder, started
 from tests.support.nodes import NodeServer
 from tests.support.servers import wait_until
 from tests.web.browser import Person, Visitors
+from tests.web.line import Line
 from tests.web.support import in_browser, name, node
 
 # Sends many messages to a room at once: no person could.
@@ -258,6 +259,83 @@ class ChangeTests(unittest.TestCase):
             expect(menu.get_by_role("button", name=action)).to_have_count(0)
 
     @in_browser
+    def test_too_late(self, visitors: Visitors) -> None:
+        """An edit waits for a node. One that comes too late is undone, and its text can still be read."""
+        own = started(NodeServer(new_folder(), {}))
+        self.addCleanup(own.kill)
+        alice, bob = (Person.sign_in(visitors.context(), own.http_url, who) for who in ("alice", "bob"))
+        alice.open("bob")
+        alice.say("frist")
+        bob.open("alice")
+        bob.hears("frist")
+        site = visitors.context().new_page()
+        site.goto(own.http_url + "demo")
+        site.get_by_role("button", name="Open the chat").click()
+        chat = site.get_by_role("dialog", name="Chat with us")
+        field = chat.get_by_role("textbox")
+        field.fill("tens?")
+        field.press("Enter")
+        expect(chat.locator(".mine.accepted")).to_have_count(1)
+
+        choose(alice.message("frist"), "Edit")
+        own.kill()
+        expect(alice.page.locator(".link")).to_be_visible()
+        alice.write("first")
+        expect(alice.message("first", ".sending")).to_be_visible()
+        own.start()
+        expect(alice.message("first", ".accepted")).to_be_visible()
+        bob.hears("first")
+
+        choose(alice.message("first"), "Edit")
+        chat.get_by_role("button", name="More for this message").press("Enter")
+        chat.get_by_role("button", name="Edit").press("Enter")
+        own.kill()
+        alice.write("foremost")
+        field.fill("tents?")
+        field.press("Enter")
+        expect(alice.message("foremost", ".sending")).to_be_visible()
+        expect(chat.locator(".sending .text")).to_have_text("tents?")
+        own.ini["messages"] = {"edit_seconds": 0}
+        own.start()
+        why = "Not changed. This is not allowed any more."
+        for page, trouble, text in (
+            (alice.page, alice.page.locator(".failure"), "foremost"),
+            (site, chat.locator(".trouble"), "tents?"),
+        ):
+            expect(trouble).to_have_text(f"{why}{text}Leave it")
+            expect(page.get_by_role("status").filter(has_text=why)).to_have_count(1)
+            trouble.get_by_role("button", name="Leave it").press("Enter")
+            expect(trouble).to_have_count(0)
+        expect(alice.message("first", ".accepted")).to_be_visible()
+        expect(chat.locator(".accepted .text")).to_have_text("tens?")
+        expect(bob.page.locator(".message .text")).to_have_text("first")
+
+    @in_browser
+    def test_closed_meanwhile(self, visitors: Visitors) -> None:
+        """An edit is made without a connection, and the room is closed: the page says that it came second."""
+        home = visitors.context()
+        line = Line(home)
+        bob = Person.sign_in(home, node("open").http_url, name("bob"))
+        alice = signed_in(visitors, "alice")
+        title = name("Weekend")
+        make_room(alice, title, bob)
+        enter(bob, title)
+        bob.say("frist")
+        choose(bob.message("frist"), "Edit")
+        line.cut()
+        bob.write("first")
+        expect(bob.message("first", ".sending")).to_be_visible()
+        alice.page.get_by_role("button", name="Room: members and settings").click()
+        alice.page.get_by_role("button", name="Close the room").click()
+        alice.page.locator(".ask").get_by_role("button", name="Close").click()
+        expect(alice.page.locator(".compose-closed")).to_be_visible()
+        line.mend()
+        expect(bob.page.locator(".failure")).to_have_text(
+            "Not changed. Something else happened first.firstLeave it"
+        )
+        expect(bob.message("frist", ".accepted")).to_be_visible()
+
+    @in_browser
     def test_keyboard(self, visitors: Visitors) -> None:
         """Messages are reached, answered, changed, reacted to and removed without a mouse."""
         alice, bob = two(visitors)
@@ -473,7 +551,8 @@ class DeskTests(unittest.TestCase):
         self.addCleanup(own.kill)
         agent = Person.sign_in(visitors.context(), own.http_url + "agent", "sam")
         other = Person.sign_in(visitors.context(), own.http_url + "agent", "sam")
-        page = visitors.context().new_page()
+        phone = {"width": 390, "height": 844}
+        page = visitors.context(viewport=phone, has_touch=True, is_mobile=True).new_page()
         page.goto(own.http_url + "demo")
         page.get_by_role("button", name="Open the chat").click()
         chat = page.get_by_role("dialog", name="Chat with us")
@@ -490,6 +569,8 @@ class DeskTests(unittest.TestCase):
 
         # By keyboard: the actions of one's own messages are stops of the tab key.
         chat.get_by_role("button", name="More for this message").first.press("Enter")
+        expect(chat.get_by_role("button", name="Reply", exact=True)).to_be_focused()
+        page.keyboard.press("Tab")
         expect(chat.get_by_role("button", name="Edit")).to_be_focused()
         page.keyboard.press("Enter")
         expect(field).to_have_value("do you have tens?")
@@ -510,7 +591,7 @@ class DeskTests(unittest.TestCase):
         choose(agent.message("do you have tents?"), "Reply")
         agent.say("we doo")
         answer = chat.locator(".message.theirs")
-        expect(answer.locator(".quote")).to_have_text("do you have tents?")
+        expect(answer.locator(".quote-text")).to_have_text("do you have tents?")
         choose(agent.message("we doo"), "Edit")
         agent.page.fill(".compose-text", "we do")
         agent.page.press(".compose-text", "Enter")
@@ -524,7 +605,44 @@ class DeskTests(unittest.TestCase):
         reaction.click()
         for person in (agent, other):
             expect(person.page.locator(".reaction")).to_have_text("👍2")
+        self.reply(page, chat, agent, other)
         page.reload()
-        expect(chat.locator(".text")).to_have_text(["do you have tents?", "we do"])
+        expect(chat.locator(".text")).to_have_text(["do you have tents?", "we do", "how dear are they?"])
+        expect(chat.locator(".mine .quote")).to_contain_text("we do")
         expect(chat.locator(".recalled")).to_have_count(1)
         expect(chat.locator(".reactions button")).to_have_text("👍 2")
+
+    def reply(self, page: Page, chat: Locator, *desks: Person) -> None:
+        """The visitor answers the agent's message, by touch and by keyboard; the quote leads to it."""
+        page.bring_to_front()
+        field = chat.get_by_role("textbox")
+        message = chat.locator("li.of-theirs", has_text="we do")
+        message.get_by_role("button", name="More for this message").tap()
+        message.get_by_role("button", name="Reply", exact=True).tap()
+        expect(chat.locator(".compose-mode")).to_have_text("Reply to samwe do")
+        chat.get_by_role("button", name="Do not reply").tap()
+        expect(field).to_be_focused()
+        page.keyboard.press("ArrowUp")
+        expect(message).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(message.get_by_role("button", name="Reply", exact=True)).to_be_focused()
+        expect(message.get_by_role("button", name="Edit")).to_have_count(0)
+        page.keyboard.press("Enter")
+        expect(field).to_be_focused()
+        expect(chat.locator(".compose-mode")).to_have_text("Reply to samwe do")
+        expect(chat.get_by_role("status").last).to_have_text("Reply to sam")
+        # Given up, and begun again with the key for it.
+        page.keyboard.press("Escape")
+        expect(chat.locator(".compose-mode")).to_be_hidden()
+        expect(chat).to_be_visible()
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("r")
+        page.keyboard.type("how dear are they?")
+        page.keyboard.press("Enter")
+        expect(chat.locator(".compose-mode")).to_be_hidden()
+        for person in desks:
+            expect(person.message("how dear are they?", ".theirs").locator(".quote")).to_contain_text("we do")
+        quote = chat.locator(".mine.accepted").get_by_role("button", name="In reply to: sam we do")
+        quote.press("Enter")
+        expect(message).to_be_focused()
+        expect(message).to_have_class(re.compile("found"))

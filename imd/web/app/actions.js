@@ -1,5 +1,6 @@
 // The menu of a message: reactions, reply, copy, edit, remove.
 import { ask } from "../lib/ask.js";
+import { inTime } from "../lib/changes.js";
 import { h, icon } from "../lib/dom.js";
 import { t } from "../lib/text.js";
 import { nameFor, namesFor } from "./names.js";
@@ -7,9 +8,6 @@ import { nameFor, namesFor } from "./names.js";
 const COMMON = ["👍", "❤️", "😂", "😮", "😢", "🙏"];
 const MORE = [..."🎉🔥👏💯👀🤔😊😍😎😅😭😡👎🤝💪🙌👌🚀✅❌⭐☕"];
 const EDGE = 8; // pixels between the menu and the edge of the window
-
-/** Whether something may still be done to a message of that age. `seconds`: 0 never, -1 always. */
-const inTime = (seconds = 0, age) => seconds < 0 || age < seconds * 1000;
 
 /** The rights of this user on a message. */
 export function rightsOn(message, session, conversation) {

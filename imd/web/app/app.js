@@ -1,11 +1,11 @@
 // The chat and the agents' desk: signing in, the open conversation, the link to the node.
+import { failureOf, reasonOf } from "../lib/changes.js";
 import { batched, h, icon } from "../lib/dom.js";
 import { initial, tint } from "../lib/format.js";
 import { addressOf, List, placeAt } from "./list.js";
 import { loginView, onlyTime, remembered } from "./login.js";
 import { lookAndLanguage } from "./menu.js";
 import { nodeSettings } from "../lib/node.js";
-import { reasonOf } from "./bubble.js";
 import { RoomDialog } from "./room.js";
 import { Session } from "./session.js";
 import { StartDialog } from "./start.js";
@@ -29,6 +29,7 @@ class App {
     this.title = batched(() => this.#drawTitle());
     session.addEventListener("change", () => this.#changed());
     session.addEventListener("arrived", ({ detail }) => this.#arrived(detail));
+    session.addEventListener("failed", ({ detail }) => this.#announce(failureOf(detail, t)));
     session.addEventListener("altered", ({ detail }) => this.#altered(detail));
     session.addEventListener("state", () => this.#linkChanged());
     session.addEventListener("left", () => this.#end(false));
@@ -184,7 +185,7 @@ class App {
 
   /** A room's action that was refused: its dialog tells, or the strip at the edge. */
   #notDone(entry) {
-    const words = t("room.refused", { why: reasonOf(entry.error?.code) });
+    const words = t("room.refused", { why: reasonOf(entry.error?.code, t) });
     if (this.dialog.refused(entry, words) || this.room?.refused(entry, words)) return;
     this.#showLink(words);
     this.hiding = setTimeout(() => (this.link.hidden = true), BACK_MS);

@@ -1,14 +1,11 @@
 // A message on the screen: its text, the message that it answers, reactions, and what has failed.
+import { failureOf, mayRetry } from "../lib/changes.js";
 import { h, icon } from "../lib/dom.js";
 import { clockTime, fullTime, isVisitor, linked, tint } from "../lib/format.js";
 import { withMentions } from "../lib/mentions.js";
 import { language, t } from "../lib/text.js";
 import { excerpt } from "./lines.js";
 import { nameFor, namesFor, shownName } from "./names.js";
-
-const KNOWN_CODES = ["too_large", "forbidden", "invalid_message", "expired", "conflict", "not_found", "unsupported"];
-
-export const reasonOf = (code) => t(`failed.${KNOWN_CODES.includes(code) ? code : "other"}`);
 
 const stateOf = (entry) => (entry.busy ? "sending" : entry.state === "accepted" || entry.state === "failed" ? entry.state : "sending");
 
@@ -142,21 +139,22 @@ class Bubble {
   }
 
   #failure() {
-    return failure(this.thread.session.client, this.entry, `${t("state.failed")}. ${reasonOf(this.entry.error?.code)}`, t("failed.delete"));
+    return failure(this.thread.session.client, this.entry, t("failed.delete"));
   }
 
   #trouble(entry) {
-    const words = `${t(`trouble.${entry.kind}`)}. ${reasonOf(entry.error?.code)}`;
-    return failure(this.thread.session.client, entry, words, t("trouble.discard"));
+    return failure(this.thread.session.client, entry, t("trouble.discard"), mayRetry(entry));
   }
 }
 
-function failure(client, { clientMsgId }, words, discard) {
+function failure(client, entry, discard, again = true) {
+  const { clientMsgId, kind, msg } = entry;
   return h(
     "div",
     { class: "failure" },
-    h("span", {}, words),
-    h("button", { type: "button", class: "button-link", onclick: () => client.retry(clientMsgId) }, t("failed.retry")),
+    h("span", {}, failureOf(entry, t)),
+    kind === "edit" && h("q", { class: "unsaved", dir: "auto" }, msg),
+    again && h("button", { type: "button", class: "button-link", onclick: () => client.retry(clientMsgId) }, t("failed.retry")),
     h("button", { type: "button", class: "button-link", onclick: () => client.cancel(clientMsgId) }, discard),
   );
 }

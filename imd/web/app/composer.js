@@ -1,16 +1,15 @@
 // The field to write in: a draft, an answer to a message, a change of one's own.
 import { h, icon } from "../lib/dom.js";
 import { mentionsIn } from "../lib/mentions.js";
+import { Mode } from "../lib/mode.js";
 import { t } from "../lib/text.js";
 import { Completion } from "./completion.js";
-import { excerpt } from "./lines.js";
 import { nameFor, titleOf } from "./names.js";
 
 const DRAFT_MS = 300;
 
 export class Composer {
   #known = []; // names that were offered to complete
-  #mode = null; // {reply: message}, or {edit: message, draft: the text that waits meanwhile}
 
   /** `on`: {sent, back, up, announce}. `up`: the user wants to go to the messages by keyboard. */
   constructor(session, conversation, on) {
@@ -32,18 +31,18 @@ export class Composer {
     this.button = h("button", { class: "send", type: "submit", title: t("compose.send"), "aria-label": t("compose.send") }, icon("send"));
     this.warning = h("p", { class: "compose-warning", role: "alert" });
     this.completion = new Completion(this.input, () => this.#names(), on.announce);
-    this.bar = h("div", { class: "compose-mode", hidden: true });
+    this.mode = new Mode(this.input, this.button, t, { announce: on.announce, changed: () => this.edited() });
     this.row = h("div", { class: "compose-row" }, this.input, this.button);
     this.closed = h("p", { class: "compose-closed", tabIndex: -1, hidden: true });
     const send = (event) => {
       event.preventDefault();
       this.#send();
     };
-    this.element = h("form", { class: "compose", onsubmit: send }, this.warning, this.completion.element, this.bar, this.row, this.closed);
+    this.element = h("form", { class: "compose", onsubmit: send }, this.warning, this.completion.element, this.mode.bar, this.row, this.closed);
   }
 
   close() {
-    this.#end();
+    this.mode.end();
     this.#keepDraft();
   }
 
@@ -53,8 +52,7 @@ export class Composer {
 
   /** Whether this user may write here, and the message that is answered or changed, may have changed. */
   draw() {
-    const about = this.#mode?.reply ?? this.#mode?.edit;
-    if (about && this.session.store.view.get(about.id)?.recalled) this.#end();
+    this.mode.look(this.session.store.view);
     this.#drawRights();
   }
 
@@ -64,59 +62,19 @@ export class Composer {
     const why = !room ? null : joins ? "open" : gone ? "gone" : about?.closed ? "closed" : about?.posting === "admins" && about.role === "member" ? "admins" : null;
     if (why === (this.why ?? null)) return;
     this.why = why;
-    if (why && this.#mode) this.#end();
+    if (why) this.mode.end();
     this.row.hidden = why !== null;
     this.closed.hidden = why === null;
     const join = h("button", { class: "button-link", type: "button", onclick: () => this.session.client.rooms.join(room) }, t("room.join"));
     this.closed.replaceChildren(why ? t(`room.is.${why}`) : "", ...(why === "open" ? [" ", join] : []));
   }
 
-  // ---- modes
-
   reply(message) {
-    this.#begin({ reply: message }, "reply", t("reply.to", { name: nameFor(message.userId, this.session.me) }), message, t("reply.cancel"));
+    this.mode.beginReply(message, nameFor(message.userId, this.session.me));
   }
 
   edit(message) {
-    this.#begin({ edit: message, draft: this.input.value }, "edit", t("edit.title"), message, t("edit.cancel"));
-    this.input.value = message.msg;
-    this.edited();
-  }
-
-  #begin(mode, mark, title, message, cancel) {
-    this.#end();
-    if (mode.edit) mode.draft = this.input.value;
-    this.#mode = mode;
-    this.bar.replaceChildren(
-      icon(mark),
-      h("span", { class: "compose-mode-text" }, h("span", { class: "strong" }, title), h("span", { class: "quote-text" }, excerpt(message, this.session.me))),
-      h("button", { class: "button-icon", type: "button", title: cancel, "aria-label": cancel, onclick: () => this.#cancel() }, icon("close")),
-    );
-    this.bar.hidden = false;
-    const words = mode.edit ? t("edit.save") : t("compose.send");
-    this.button.title = words;
-    this.button.setAttribute("aria-label", words);
-    this.button.replaceChildren(icon(mode.edit ? "check" : "send"));
-    this.on.announce(title);
-    this.focus();
-  }
-
-  #cancel() {
-    this.#end();
-    this.focus();
-  }
-
-  #end() {
-    const mode = this.#mode;
-    if (!mode) return;
-    this.#mode = null;
-    this.bar.hidden = true;
-    this.bar.replaceChildren();
-    this.button.title = t("compose.send");
-    this.button.setAttribute("aria-label", t("compose.send"));
-    this.button.replaceChildren(icon("send"));
-    if (mode.edit) this.input.value = mode.draft;
-    this.edited();
+    this.mode.beginEdit(message);
   }
 
   // ---- writing
@@ -138,8 +96,7 @@ export class Composer {
       event.preventDefault();
       this.#send();
     } else if (event.key === "Escape") {
-      if (this.#mode) this.#end();
-      else this.on.back();
+      if (!this.mode.end()) this.on.back();
     } else if (event.key === "ArrowUp" && !this.input.value && this.on.up()) event.preventDefault();
   }
 
@@ -159,8 +116,8 @@ export class Composer {
   #keepDraft() {
     clearTimeout(this.saving);
     const { store } = this.session;
-    const text = this.#mode?.edit ? this.#mode.draft : this.input.value;
-    if (store.draft(this.conversation.key) !== text) store.setDraft(this.conversation.key, text);
+    const { draft } = this.mode;
+    if (store.draft(this.conversation.key) !== draft) store.setDraft(this.conversation.key, draft);
   }
 
   #tooLong() {
@@ -173,7 +130,7 @@ export class Composer {
   #send() {
     const text = this.input.value.trim();
     if (!text || this.#tooLong()) return;
-    const edits = this.#mode?.edit !== undefined;
+    const edits = this.mode.edit !== undefined;
     try {
       this.#put(text);
     } catch (error) {
@@ -181,7 +138,7 @@ export class Composer {
       return;
     }
     if (!edits) this.input.value = "";
-    this.#end();
+    this.mode.end();
     this.edited();
     this.#keepDraft();
     if (!edits) this.on.sent();
@@ -190,7 +147,7 @@ export class Composer {
 
   #put(text) {
     const { session, conversation } = this;
-    const { edit, reply } = this.#mode ?? {};
+    const { edit, reply } = this.mode;
     const mentions = mentionsIn(text, [...this.#known, ...(edit?.mentions ?? [])]);
     const named = mentions.length ? { mentions } : {};
     if (!edit) session.send(conversation, text, { ...named, ...(reply ? { replyTo: reply.id } : {}) });

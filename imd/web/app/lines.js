@@ -1,4 +1,5 @@
 // A room's events in words, and the line that a message has in lists and quotes.
+import { quoteOf } from "../lib/quotes.js";
 import { t } from "../lib/text.js";
 import { nameFor, namesFor, shownName } from "./names.js";
 
@@ -28,6 +29,5 @@ export function lineOf(event, me) {
 /** A message or event in one line. */
 export function excerpt(message, me) {
   if (message.kind === "room") return lineOf(message, me);
-  if (message.recalled) return t("message.recalled");
-  return message.msg.slice(0, 200);
+  return quoteOf(message, t);
 }

@@ -10,7 +10,7 @@ const PAGE = 50;
 const RECENT = 200;
 
 /** Fires `change` (conversations or outbox), `state`, `arrived` (detail: the message), `altered` (detail: the edit, recall or
- *  reaction), `refused` (detail: a room's action that failed). */
+ *  reaction), `refused` (detail: a room's action that failed), `failed` (detail: another entry of the outbox). */
 export class Session extends EventTarget {
   client;
   store;
@@ -163,7 +163,7 @@ export class Session extends EventTarget {
     if (entry.kind === "room") {
       this.client.cancel(entry.clientMsgId);
       this.#fire("refused", entry);
-    }
+    } else this.#fire("failed", entry);
     this.#fire("change");
   }
 

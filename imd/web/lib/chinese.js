@@ -136,6 +136,8 @@ export const ZH = {
   "trouble.recall": "未撤回",
   "trouble.react": "回应未保存",
   "trouble.discard": "放弃",
+  "failed.why": "{what}。{why}",
+  "failed.late": "现在已不允许这样做。",
   "failed.conflict": "情况已经变化。",
   "failed.not_found": "已不存在。",
   "failed.unsupported": "节点不支持此操作。",

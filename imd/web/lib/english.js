@@ -136,6 +136,8 @@ export const EN = {
   "trouble.recall": "Not removed",
   "trouble.react": "Reaction not saved",
   "trouble.discard": "Leave it",
+  "failed.why": "{what}. {why}",
+  "failed.late": "This is not allowed any more.",
   "failed.conflict": "Something else happened first.",
   "failed.not_found": "It is not there any more.",
   "failed.unsupported": "This node cannot do that.",

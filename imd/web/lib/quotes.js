@@ -2,6 +2,9 @@
 
 const MOST = 50; // ids of one question
 
+/** A message in one line. */
+export const quoteOf = ({ msg, recalled }, t) => (recalled ? t("message.recalled") : msg.slice(0, 200));
+
 export class Quotes {
   #wanted = new Set();
   #missing = new Set(); // asked for, and not readable

@@ -1,11 +1,14 @@
 // The chat of a visitor, in a shadow root: a bubble on the site, and a panel when it is opened.
+import { failureOf } from "../lib/changes.js";
 import { batched, channelOf, h, icon, kept } from "../lib/dom.js";
 import { dayName, dayNumber } from "../lib/format.js";
 import { Client, View } from "../client/imd.js";
+import { Mode } from "../lib/mode.js";
 import { nodeSettings, websocketUrl } from "../lib/node.js";
 import { pendingIn, withPending } from "../lib/pending.js";
 import { Quotes } from "../lib/quotes.js";
 import { languageOf, translator } from "../lib/text.js";
+import { Keys } from "./keys.js";
 import { Row } from "./row.js";
 import { STYLE } from "./style.js";
 
@@ -13,6 +16,7 @@ const KEY = "imd.widget";
 const PAGE = 50;
 const NEAR_BOTTOM = 80;
 const QUIET_MS = 2000;
+const FLASH_MS = 1600; // a message that was looked for stands out
 
 /** Black or white, whichever is easier to read on a colour. */
 function inkOn(color) {
@@ -41,7 +45,7 @@ export class Widget {
     this.view = new View(); // messages as they are now
     this.ids = []; // of the messages that are shown, in their order
     this.asked = null; // the message whose actions are shown
-    this.editing = null; // {id, draft}: the message that is being changed, and the text that waits meanwhile
+    this.found = null; // id of the message that was looked for
     this.complete = false;
     this.stick = true;
     this.started = false;
@@ -81,12 +85,16 @@ export class Widget {
         this.view.accepted(detail, client.userId);
         return this.drawSoon();
       }
-      const accepted = { id, sendTime, clientMsgId: message.clientMsgId, userId: client.userId, msg: message.msg };
+      const { clientMsgId, msg, replyTo } = message;
+      const accepted = { id, sendTime, clientMsgId, userId: client.userId, msg, replyTo };
       this.#add([accepted]);
       this.channel.postMessage(accepted);
     });
     client.on("outbox", this.drawSoon);
-    client.on("failed", this.drawSoon);
+    client.on("failed", ({ message }) => {
+      if (this.opened) this.announcer.textContent = failureOf(message, this.t);
+      this.drawSoon();
+    });
     client.on("state", () => this.#linkChanged());
     document.addEventListener("visibilitychange", this.drawSoon);
   }
@@ -113,7 +121,6 @@ export class Widget {
 
   #apply(event) {
     this.view.apply(event);
-    if (event.kind === "recall" && event.of === this.editing?.id) this.#endEdit();
     this.drawSoon();
   }
 
@@ -147,6 +154,7 @@ export class Widget {
     this.badge = h("span", { class: "badge", hidden: true });
     this.bubble = h("button", { class: "bubble", type: "button", onclick: () => this.#show(!this.opened) }, icon("bubble"), icon("close"), this.badge);
     this.list = h("ol");
+    this.keys = new Keys(this);
     const log = { role: "log", "aria-live": "off", "aria-label": this.title, tabindex: "0" };
     this.scroller = h("div", { class: "scroller", ...log, onscroll: () => this.#scrolled() }, this.list);
     this.link = h("p", { class: "link", role: "status", hidden: true });
@@ -159,15 +167,16 @@ export class Widget {
       oninput: () => this.#edited(),
       onkeydown: (event) => {
         // In an input method for Chinese, Enter ends a word.
-        if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+        if (event.isComposing || event.keyCode === 229) return;
+        if (event.key === "ArrowUp" && !this.input.value && this.keys.focusLast()) event.preventDefault();
+        if (event.key !== "Enter" || event.shiftKey) return;
         event.preventDefault();
         this.#send();
       },
     });
     this.input.value = kept.get(`${KEY}.draft`, "");
-    const stop = { type: "button", title: t("edit.cancel"), "aria-label": t("edit.cancel"), onclick: () => this.#endEdit() };
-    this.mode = h("div", { class: "mode", hidden: true }, icon("edit"), h("span", {}, t("edit.title")), h("button", { class: "stop", ...stop }, icon("close")));
     this.button = h("button", { class: "send", type: "submit", "aria-label": t("compose.send"), title: t("compose.send") }, icon("send"));
+    this.mode = new Mode(this.input, this.button, t, { announce: (words) => (this.announcer.textContent = words), changed: () => this.#edited() });
     this.panel = h(
       "section",
       { class: "panel", role: "dialog", "aria-label": this.title, hidden: true, onkeydown: (event) => event.key === "Escape" && !event.isComposing && this.#escape() },
@@ -179,7 +188,7 @@ export class Widget {
       ),
       this.link,
       this.scroller,
-      this.mode,
+      this.mode.bar,
       h(
         "form",
         {
@@ -210,7 +219,7 @@ export class Widget {
 
   /** Escape ends what was begun last. */
   #escape() {
-    if (this.editing) this.#endEdit();
+    if (this.mode.end()) this.input.focus();
     else if (this.asked) this.actOn(null);
     else this.#show(false);
   }
@@ -233,6 +242,7 @@ export class Widget {
     const shown = messages.map((message) => withPending(message, pending.get(message.id), client.userId));
     const waiting = client.outbox.filter((entry) => !entry.kind && !had.has(entry.clientMsgId));
     this.#drawBadge();
+    this.mode.look(this.view);
     if (!this.opened) return;
     const before = this.scroller.scrollHeight - this.scroller.scrollTop;
     const rows = [h("li", { class: "hello" }, h("p", { class: "strong" }, this.t("widget.hello")), h("p", {}, this.t("widget.wait")))];
@@ -292,29 +302,31 @@ export class Widget {
     const line = parseFloat(getComputedStyle(input).lineHeight) || 21;
     input.rows = Math.min(5, Math.max(1, Math.round((input.scrollHeight - padding) / line)));
     this.button.disabled = !input.value.trim();
-    kept.set(`${KEY}.draft`, (this.editing ? this.editing.draft : input.value) || null);
+    kept.set(`${KEY}.draft`, this.mode.draft || null);
   }
 
   #send() {
     const msg = this.input.value.trim();
     if (!msg) return;
+    const { edit, reply } = this.mode;
     this.#start();
     try {
-      if (!this.editing) this.client.send({ msg });
-      else if (msg !== this.view.get(this.editing.id).msg) this.client.edit(this.editing.id, { msg });
+      if (!edit) this.client.send({ msg, replyTo: reply?.id });
+      else if (msg !== this.view.get(edit.id).msg) this.client.edit(edit.id, { msg });
     } catch (error) {
       this.link.textContent = error.reason ?? String(error);
       this.link.hidden = false;
       return;
     }
-    if (this.editing) return this.#endEdit();
-    this.input.value = "";
-    this.stick = true;
+    if (!edit) this.input.value = "";
+    this.stick ||= !edit;
+    this.mode.end();
     this.#edited();
     this.drawSoon();
+    this.input.focus();
   }
 
-  // ---- one's own messages
+  // ---- one message
 
   /** Show what may be done with a message: {id}, {id, recall: true} for the question before a removal, or null. */
   actOn(asked) {
@@ -326,22 +338,36 @@ export class Widget {
     next?.closest("li").scrollIntoView({ block: "nearest" });
   }
 
-  edit({ id, msg }) {
+  reply(message) {
     this.asked = null;
-    this.editing = { id, draft: this.editing ? this.editing.draft : this.input.value };
-    this.mode.hidden = false;
-    this.input.value = msg;
-    this.#edited();
     this.#draw();
-    this.input.focus();
+    this.mode.beginReply(message, this.nameOf(message.userId));
   }
 
-  #endEdit() {
-    this.input.value = this.editing.draft;
-    this.editing = null;
-    this.mode.hidden = true;
-    this.#edited();
-    this.drawSoon();
-    this.input.focus();
+  edit(message) {
+    this.asked = null;
+    this.#draw();
+    this.mode.beginEdit(message);
+  }
+
+  nameOf(userId) {
+    return userId === this.client.userId ? this.t("name.you") : userId;
+  }
+
+  /** Show a message, and read back to it if it is not here. */
+  async goTo(id) {
+    while (!this.ids.includes(id) && !this.complete) {
+      const [first] = this.ids;
+      await this.#read(first);
+      if (this.ids[0] === first) break; // no connection: the next attempt reads on
+    }
+    this.found = id;
+    this.stick = false;
+    this.#draw();
+    if (!this.keys.focus(id)) this.announcer.textContent = this.t("reply.missing");
+    setTimeout(() => {
+      this.found = null;
+      this.drawSoon();
+    }, FLASH_MS);
   }
 }

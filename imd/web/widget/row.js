@@ -1,10 +1,13 @@
-// A message in the visitor's chat, and what may be done with one's own.
+// A message in the visitor's chat, and what may be done with it.
+import { failureOf, inTime, mayRetry } from "../lib/changes.js";
 import { h, icon } from "../lib/dom.js";
 import { clockTime, fullTime, linked } from "../lib/format.js";
+import { quoteOf } from "../lib/quotes.js";
 
 const STATES = { sending: "clock", accepted: "check", failed: "failed" };
 
-/** `chat`: {client, quotes, language, t, asked, events, edit, actOn}. `asked`: {id, recall} of the message whose actions are shown. */
+/** `chat`: {client, quotes, language, t, asked, found, events, nameOf, reply, edit, actOn, goTo}. `asked`: {id, recall} of the message
+ *  whose actions are shown; `found`: id of the one that was looked for. */
 export class Row {
   constructor(entry, chat) {
     this.entry = entry;
@@ -16,7 +19,7 @@ export class Row {
 
   get element() {
     const { entry, mine, state, chat } = this;
-    const acts = mine && chat.events && entry.id !== undefined && !entry.recalled && !entry.busy;
+    const acts = chat.events && entry.id !== undefined && !entry.recalled && !entry.busy;
     const shown = acts && chat.asked?.id === entry.id;
     const bubble = h(
       "div",
@@ -27,9 +30,10 @@ export class Row {
       this.#meta(),
       acts && this.#more(shown),
     );
+    const found = entry.id !== undefined && chat.found === entry.id;
     return h(
       "li",
-      { class: mine ? "of-mine" : "of-theirs" },
+      { class: `${mine ? "of-mine" : "of-theirs"}${found ? " found" : ""}`, "data-act": entry.id, tabIndex: entry.id === undefined ? undefined : -1 },
       bubble,
       entry.reactions?.length > 0 && !entry.recalled && this.#reactions(),
       shown && this.#acts(),
@@ -55,8 +59,14 @@ export class Row {
   #quote() {
     const { chat } = this;
     const quoted = chat.events ? chat.quotes.get(this.entry.replyTo) : undefined;
-    const text = !quoted ? chat.t(quoted === null ? "reply.loading" : "reply.missing") : quoted.recalled ? chat.t("message.recalled") : quoted.msg.slice(0, 200);
-    return h("span", { class: `quote${!quoted || quoted.recalled ? " gone" : ""}` }, text);
+    if (!quoted) return h("span", { class: "quote gone" }, chat.t(quoted === null ? "reply.loading" : "reply.missing"));
+    return h(
+      "button",
+      { class: "quote", type: "button", "data-act": `${this.entry.id ?? this.entry.clientMsgId} quote`, onclick: () => chat.goTo(quoted.id) },
+      h("span", { class: "hidden-text" }, chat.t("reply.goto")),
+      h("span", { class: "quote-name" }, chat.nameOf(quoted.userId)),
+      h("span", { class: `quote-text${quoted.recalled ? " gone" : ""}` }, quoteOf(quoted, chat.t)),
+    );
   }
 
   #reactions() {
@@ -86,9 +96,9 @@ export class Row {
     );
   }
 
-  /** Change, or remove after a question. */
+  /** Answer; change one's own, or remove it after a question. */
   #acts() {
-    const { entry, chat } = this;
+    const { entry, mine, chat } = this;
     const { t } = chat;
     const act = (name, words, run) => h("button", { class: name, type: "button", "data-act": `${entry.id} ${name}`, onclick: run }, words);
     if (chat.asked.recall) {
@@ -99,25 +109,27 @@ export class Row {
       return h("div", { class: "acts" }, h("span", {}, t("message.recall.ask")), act("yes", t("message.recall.yes"), yes), act("no", t("cancel"), () => chat.actOn(null)));
     }
     const { editSeconds, recallSeconds } = chat.client.limits ?? {};
-    const age = (Date.now() - entry.sendTime) / 1000;
-    const inTime = (seconds = 0) => seconds < 0 || age < seconds;
+    const age = Date.now() - entry.sendTime;
     return h(
       "div",
       { class: "acts" },
-      inTime(editSeconds) && act("edit", t("message.edit"), () => chat.edit(entry)),
-      inTime(recallSeconds) && act("recall", t("message.recall"), () => chat.actOn({ id: entry.id, recall: true })),
+      act("reply", t("message.reply"), () => chat.reply(entry)),
+      mine && inTime(editSeconds, age) && act("edit", t("message.edit"), () => chat.edit(entry)),
+      mine && inTime(recallSeconds, age) && act("recall", t("message.recall"), () => chat.actOn({ id: entry.id, recall: true })),
     );
   }
 
   #trouble() {
     const { entry, chat } = this;
-    const { clientMsgId, kind } = entry.trouble;
+    const { clientMsgId, kind, msg } = entry.trouble;
+    const act = (name, words, run) => h("button", { type: "button", "data-act": `${entry.id} ${name}`, onclick: run }, words);
     return h(
       "div",
       { class: "acts trouble" },
-      h("span", {}, chat.t(`trouble.${kind}`)),
-      h("button", { type: "button", onclick: () => chat.client.retry(clientMsgId) }, chat.t("failed.retry")),
-      h("button", { type: "button", onclick: () => chat.client.cancel(clientMsgId) }, chat.t("trouble.discard")),
+      h("span", {}, failureOf(entry.trouble, chat.t)),
+      kind === "edit" && h("q", { class: "unsaved", dir: "auto" }, msg),
+      mayRetry(entry.trouble) && act("retry", chat.t("failed.retry"), () => chat.client.retry(clientMsgId)),
+      act("discard", chat.t("trouble.discard"), () => chat.client.cancel(clientMsgId)),
     );
   }
 }

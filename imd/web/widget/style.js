@@ -100,33 +100,44 @@ li.of-mine { align-items: flex-end; }
 .message { position: relative; max-width: 85%; padding: 8px 12px 7px; border-radius: 18px 18px 18px 6px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); }
 .mine { border-radius: 18px 18px 6px 18px; background: var(--accent); box-shadow: none; color: var(--on-accent); }
 .recalled { background: none; box-shadow: 0 0 0 1px var(--line); color: var(--soft); }
-.mine.recalled .meta { color: var(--soft); opacity: 1; }
+.mine.recalled .meta { color: var(--soft); }
 .gone { display: inline; font-style: italic; }
-.quote { display: block; margin: 1px -4px 5px; padding: 4px 9px; overflow: hidden; border-left: 3px solid var(--accent); border-radius: 8px; background: var(--ground); color: var(--text); font-size: 13.5px; text-overflow: ellipsis; white-space: nowrap; }
-.quote.gone { display: block; color: var(--soft); }
+.quote { display: block; width: calc(100% + 8px); min-width: 110px; margin: 1px -4px 5px; padding: 4px 9px; border-left: 3px solid var(--accent); border-radius: 8px; background: var(--ground); color: var(--text); font-size: 13.5px; text-align: left; }
+.quote-name, .quote-text { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.quote-name { font-weight: 650; }
+.quote .gone, .quote.gone { color: var(--soft); }
+.mine .quote { border-left-color: var(--soft); }
+.mine .quote:focus-visible { outline-color: var(--on-accent); }
+li:focus-visible { outline: none; }
+li:focus-visible .message { outline: 2px solid var(--accent); outline-offset: 2px; }
+li.found .message { outline: 3px solid var(--accent); outline-offset: 2px; }
 .reactions { display: flex; flex-wrap: wrap; gap: 4px; }
 .reactions button { min-height: 26px; padding: 1px 9px; border-radius: 13px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); color: var(--text); font-size: 13px; font-weight: 600; }
 .reactions button[aria-pressed="true"] { box-shadow: 0 0 0 2px var(--accent); }
 .reactions button:disabled { cursor: default; }
 .more { position: absolute; top: calc(50% - 15px); left: -34px; display: grid; place-items: center; width: 30px; height: 30px; border-radius: 50%; color: var(--soft); opacity: 0; }
+.theirs .more { right: -34px; left: auto; }
 .more .icon { width: 18px; height: 18px; stroke-width: 3; }
 .mine .more:focus-visible { outline-color: var(--accent); }
 .message:hover .more, .more:focus-visible, .more[aria-expanded="true"] { opacity: 1; }
 @media (hover: none) { .more { opacity: 1; } }
-.acts { display: flex; flex-wrap: wrap; align-items: center; justify-content: flex-end; gap: 6px; max-width: 92%; color: var(--soft); font-size: 13px; }
+.acts { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; max-width: 92%; color: var(--soft); font-size: 13px; }
 .acts button { min-height: 30px; padding: 2px 12px; border-radius: 15px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); color: var(--text); font-weight: 600; }
+.of-mine .acts { justify-content: flex-end; }
 .acts .recall, .acts .yes, .trouble { color: var(--danger); }
-.mode { display: flex; align-items: center; gap: 10px; padding: 2px 12px 2px 18px; border-top: 1px solid var(--line); background: var(--surface); color: var(--soft); font-size: 13.5px; font-weight: 600; }
-.mode span { flex: 1; }
-.stop { display: grid; place-items: center; width: 36px; height: 36px; border-radius: 12px; }
-.mode .icon { width: 18px; height: 18px; }
+.unsaved { max-width: 100%; color: var(--text); overflow-wrap: anywhere; }
+.compose-mode { display: flex; align-items: center; gap: 10px; padding: 4px 12px 4px 18px; border-top: 1px solid var(--line); background: var(--surface); color: var(--soft); font-size: 13.5px; }
+.compose-mode-text { flex: 1; min-width: 0; }
+.compose-mode-text .strong { display: block; }
+.compose-mode .icon { flex: none; width: 18px; height: 18px; }
+.button-icon { display: grid; flex: none; place-items: center; width: 36px; height: 36px; border-radius: 12px; }
 .mine.failed { background: var(--surface); box-shadow: 0 0 0 1px var(--danger); color: var(--text); }
 .sender { display: block; color: var(--soft); font-size: 12.5px; font-weight: 650; }
 .text { display: inline; overflow-wrap: anywhere; white-space: pre-wrap; }
 .text a { color: inherit; text-underline-offset: 2px; }
 .meta { display: inline-flex; float: right; align-items: center; gap: 4px; margin: 5px 0 -1px 10px; color: var(--soft); font-size: 11.5px; line-height: 16px; }
-.mine .meta { color: inherit; opacity: 0.9; }
-.mine.failed .meta { color: var(--danger); opacity: 1; }
+.mine .meta { color: color-mix(in srgb, var(--on-accent) 90%, var(--accent)); }
+.mine.failed .meta { color: var(--danger); }
 .meta .icon { width: 15px; height: 15px; stroke-width: 2.2; }
 .meta button { min-width: 24px; min-height: 24px; margin-left: 4px; font-weight: 600; text-decoration: underline; }
 .mine :focus-visible { outline-color: currentColor; }

@@ -26,6 +26,7 @@ WORDS: dict[str, dict[str, str]] = {
         "pair": "Are you coming on Saturday?",
         "visitor": "Do you deliver to the islands?",
         "agent": "We do, within three days.",
+        "thanks": "Then two of the spades, please.",
     },
     "zh-CN": {
         "room": "周末爬山",
@@ -41,6 +42,7 @@ WORDS: dict[str, dict[str, str]] = {
         "pair": "周六你来吗？",
         "visitor": "你们送货到岛上吗？",
         "agent": "送的，三天内到。",
+        "thanks": "那要两把铲子。",
     },
 }
 
@@ -129,6 +131,7 @@ class Shop:
     agent: Person
     site: Page
     chat: Locator
+    words: dict[str, str]
 
 
 def play_desk(visitors: Visitors, url: str, locale: str, look: Any) -> Shop:
@@ -160,4 +163,4 @@ def play_desk(visitors: Visitors, url: str, locale: str, look: Any) -> Shop:
     expect(chat.locator(".theirs .text")).to_have_text(words["agent"])
     react(page, agent.message(words["visitor"]), "👍")
     expect(chat.locator(".reactions")).to_be_visible()
-    return Shop(agent, site, chat)
+    return Shop(agent, site, chat, words)

@@ -9,6 +9,7 @@ from typing import Any
 from playwright.sync_api import Page, expect
 
 from tests.tools.screenshots.stage import Cast, Shop, act, play, play_desk
+from tests.tools.screenshots.troubles import Troubles, go_offline, play_troubles
 from tests.web.browser import Visitors
 
 
@@ -168,6 +169,22 @@ def _widget_acts(shop: Shop) -> None:
     shop.chat.locator(".message.mine:not(.recalled) .more").last.click()
 
 
+def _widget_reply(shop: Shop) -> None:
+    shop.chat.locator(".message.theirs").last.hover()
+    shop.chat.locator(".message.theirs .more").last.click()
+    shop.chat.locator(".acts .reply").click()
+
+
+def _widget_replied(shop: Shop) -> None:
+    """The last one: the visitor's answer stays."""
+    if shop.chat.locator(".mine .quote").count():
+        return
+    _widget_reply(shop)
+    shop.chat.locator("textarea").fill(shop.words["thanks"])
+    shop.chat.locator("textarea").press("Enter")
+    expect(shop.chat.locator(".mine.accepted .quote")).to_be_visible()
+
+
 def _widget_end(shop: Shop) -> None:
     shop.site.keyboard.press("Escape")
 
@@ -178,5 +195,26 @@ DESK = Scene(
         Shot("desk", lambda shop: shop.agent.page, _widget),
         Shot("widget", lambda shop: shop.site, _widget),
         Shot("widget-actions", lambda shop: shop.site, _widget_acts, _widget_end),
+        Shot("widget-reply", lambda shop: shop.site, _widget_reply, _widget_end),
+        Shot("widget-replied", lambda shop: shop.site, _widget_replied),
+    ),
+)
+
+
+def _chat_troubles(cast: Troubles) -> None:
+    cast.dora.page.mouse.move(0, 0)
+
+
+def _widget_troubles(cast: Troubles) -> None:
+    cast.site.mouse.move(0, 0)
+
+
+TROUBLES = Scene(
+    play_troubles,
+    (
+        Shot("refused", lambda cast: cast.dora.page, _chat_troubles),
+        Shot("widget-refused", lambda cast: cast.site, _widget_troubles),
+        Shot("offline", lambda cast: cast.dora.page, go_offline),
+        Shot("widget-offline", lambda cast: cast.site, go_offline),
     ),
 )
