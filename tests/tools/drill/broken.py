@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.tools.drill.broken_events import EVENT_BUILDS
+from tests.tools.drill.broken_state import STATE_BUILDS
 from tests.tools.drill.build import Build
 from tests.tools.drill.seams import Did, Gone, Seams, noted_in
 
@@ -298,6 +299,7 @@ BUILDS = {
         _gives_up,
     ),
     **EVENT_BUILDS,
+    **STATE_BUILDS,
 }
 
 ROLLING_BUILDS = {

@@ -30,7 +30,7 @@ TRIES = 3
 TOGETHER = (
     "accepted-early+no-dedup",
     "skips-gaps+unpublished",
-    "cursor-on-send+unordered",
+    "cursor-on-send+unordered+marks-overwritten+not-compared",
     "stale-loader+no-sweep",
     "swapped-versions+judged-anew+tells-newcomers",
 )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tests.tools.drill.event_checker import EventCheck, is_final
 from tests.tools.drill.history import Answer, Connection, Got, History, Message, Reset, Send
 from tests.tools.drill.model import Model
+from tests.tools.drill.state_checker import StateCheck
 
 Device = tuple[str, str]
 
@@ -51,6 +52,10 @@ KINDS = {
     "view": "a device's view, built from its frames, is not what its user reads",
     "changes": "`changes` lacks an event, gives one twice, or one that is not the user's",
     "room": "a room's members, roles or rules are not those that its changes make",
+    "mark fell": "a device saw a mark, or the version of its user's state, fall",
+    "mark lost": "an answered mark or setting is gone, or a device or the other user does not know it",
+    "strange mark": "a state has a mark that its user has not set",
+    "behind": "a device's state at the end is not the one that MongoDB has",
 }
 _TEMPORARY = {"unavailable"}
 # A connected device is told of a loss within this time.
@@ -92,6 +97,7 @@ class _Check:
         self._archive()
         self._reading()
         EventCheck(self.history, self.model, self._note).run()
+        StateCheck(self.history, self._note).run()
         order = list(KINDS)
         return sorted(self.found, key=lambda violation: order.index(violation.kind))
 

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tests.support.servers import HOST
+from tests.tools.drill.asking import Questions
 from tests.tools.drill.doings import do_something, extras_for
 from tests.tools.drill.history import UNCHANGED, Answer, Connection, Message, Reset, Send, extras_of, got_of
+from tests.tools.drill.marking import FEATURE, Marking
 from tests.tools.drill.wire import Wire
 
 if TYPE_CHECKING:
@@ -25,11 +27,10 @@ PATIENCE_SECONDS = 15.0
 MAX_UNANSWERED = 64
 ACK_EVERY = 16
 TICK_SECONDS = 0.05
-ANSWER_SECONDS = 15.0
 HEARD = 30
 # The others are final: the frame is not sent again.
 TEMPORARY = {"unavailable", "rate_limited"}
-FEATURES = ("events", "sync")
+FEATURES = ("events", "sync", FEATURE)
 
 
 class Device:
@@ -73,7 +74,8 @@ class Device:
         self._heard_at = 0.0
         self._acked = 0
         self._ended: asyncio.Event = asyncio.Event()
-        self._questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._questions = Questions()
+        self.marking = Marking(self)
 
     @property
     def live(self) -> bool:
@@ -125,6 +127,7 @@ class Device:
             for key in list(self._unanswered):
                 self._write(key)
             self._again.clear()
+            self.marking.connected()
             await self._stay()
         finally:
             if self.wire is not None:
@@ -156,6 +159,7 @@ class Device:
         self.connection = Connection(
             self.user, self.name, node, self._attempt, self.kind != "seed", asked, time.monotonic()
         )
+        self.marking.name_version(self.connection, frame)
         self.world.history.connections.append(self.connection)
         return {key: value for key, value in frame.items() if value is not None}
 
@@ -175,6 +179,7 @@ class Device:
             self._acknowledge()
             while self._again and self._again[0][0] <= now:
                 self._write(self._again.popleft()[1])
+            self.marking.tick(now, self.world.phase == "load")
             if self.world.phase == "load":
                 if now >= leave_at:
                     await self._leave()
@@ -309,10 +314,10 @@ class Device:
             connection.events.append(Reset(now, frame["epoch"], frame["seq"]))
             self.epoch, self.seq = frame["epoch"], frame["seq"]
             self._acked = self.seq
+        elif kind == "state":
+            self.marking.got(connection, now, frame)
         else:
-            question = self._questions.pop(frame.get("ref", ""), None)
-            if question is not None and not question.done():
-                question.set_result(frame)
+            self._questions.answered(frame)
 
     def _accepted(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
         key = frame["clientMsgId"]
@@ -332,6 +337,7 @@ class Device:
         self.seq = frame["seq"]
         if frame["userId"] != self.user and frame.get("kind", "message") == "message":
             self.heard.append(frame["id"])
+            self.marking.heard(frame)
         if key not in self.seen:
             self.seen.add(key)
             self.world.arrived(self, key, now)
@@ -339,11 +345,10 @@ class Device:
             self._acknowledge()
 
     def _error(self, connection: Connection, now: float, frame: dict[str, Any]) -> None:
-        key, ref = frame.get("clientMsgId"), frame.get("ref")
-        if ref is not None:
-            question = self._questions.pop(ref, None)
-            if question is not None and not question.done():
-                question.set_exception(ConnectionError(frame["code"]))
+        key = frame.get("clientMsgId")
+        if "ref" in frame:
+            if not self.marking.refused(now, frame):
+                self._questions.answered(frame)
         elif key is not None:
             connection.events.append(Answer(now, key, code=frame["code"]))
             message, _ = self._unanswered.get(key, (None, None))
@@ -379,19 +384,10 @@ class Device:
         if self._connected is not None and not self._connected.done():
             self._connected.set_exception(ConnectionError("closed before it was connected"))
             self._connected.exception()
-        for question in self._questions.values():
-            if not question.done():
-                question.set_exception(ConnectionError("closed"))
-        self._questions.clear()
+        self._questions.closed()
 
     async def ask(self, frame: dict[str, Any]) -> dict[str, Any]:
         """The answer to a question. Raises ConnectionError, also for an error, and TimeoutError."""
         if not self.live or self.wire is None:
             raise ConnectionError("not connected")
-        self.number += 1
-        ref = f"q{self.number}"
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._questions[ref] = answer
-        self.wire.send({**frame, "ref": ref})
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await answer
+        return await self._questions.ask(frame, self.wire.send)

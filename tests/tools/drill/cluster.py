@@ -283,6 +283,11 @@ class Cluster:
         with self.mongo() as client:
             return archived.ids(client.get_default_database())
 
+    def state_versions(self) -> dict[str, int]:
+        """By user, as MongoDB has them."""
+        with self.mongo() as client:
+            return archived.state_versions(client.get_default_database())
+
     def read_archive(self, history: History) -> None:
         """Put all that MongoDB holds into the history."""
         with self.mongo() as client:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.tools.drill.broken_state import STATE_BUILDS
 from tests.tools.drill.checker import Violation, check
 from tests.tools.drill.cluster import Backends, Cluster
 from tests.tools.drill.faults import FAULTS, Fault, Stage
@@ -239,11 +240,15 @@ async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Calla
         if getattr(event, "send_time", 0)
     }
     end = time.monotonic() + (BROKEN_SECONDS if broken else ARCHIVE_SECONDS)
-    while time.monotonic() < end:
+    is_archived = knows_state = False
+    while time.monotonic() < end and not (is_archived and knows_state):
         with contextlib.suppress(Exception):
-            if accepted <= await asyncio.to_thread(cluster.archived_ids):
-                break
+            is_archived = is_archived or accepted <= await asyncio.to_thread(cluster.archived_ids)
+            knows_state = world.knows_state(await asyncio.to_thread(cluster.state_versions))
         await asyncio.sleep(0.3)
+    # A broken run does not wait until nodes compare versions again, unless that is what is broken.
+    looked_at = STATE_BUILDS.keys() & outcome.plan.build.split("+")
+    world.history.had_time_for_state = bool(knows_state or not broken or looked_at)
     await asyncio.to_thread(cluster.read_archive, world.history)
     model = Model(world.history)
     if not await world.arrive(model.owed({*model.accepted_at, *model.made()}), arrivals):

@@ -80,6 +80,62 @@ class Reset(NamedTuple):
 Event = Send | Answer | Got | Reset
 
 
+class StateGot(NamedTuple):
+    """A frame of state. `ref`: of the device's own frame that it answers; empty if it came by itself.
+
+    `entries`: by conversation (see key_of), the values that are not at their default.
+    """
+
+    at: float
+    version: int
+    entries: Mapping[str, Frame]
+    all: bool = False
+    ref: str = ""
+
+
+SELECTORS = ("with", "group", "room")
+
+
+def key_of(selector: Frame) -> str:
+    """A conversation from its user's side, as one word; `selector` may have more fields."""
+    if selector.get("group"):
+        return "group " + ",".join(selector["group"])
+    return next((f"{name} {selector[name]}" for name in SELECTORS if selector.get(name)), "")
+
+
+def values_of(entry: Frame) -> Frame:
+    """A conversation's marks and settings, without those at their default."""
+    return {name: value for name, value in entry.items() if name not in SELECTORS and value}
+
+
+@dataclass(slots=True)
+class StateChange:
+    """A frame by which a device marks, mutes or pins. `ref` is unique in the whole run."""
+
+    ref: str
+    user: str
+    frame: Frame
+    sent: list[float] = field(default_factory=list)
+    """each time that it was written"""
+    answered_at: float | None = None
+    code: str = ""
+    """of its refusal, for good"""
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """By conversation: up to which message it has been read."""
+        named = self.frame.get("marks") or [self.frame]
+        return {key_of(mark): mark["upTo"] for mark in named if "upTo" in mark}
+
+
+class StateDocument(NamedTuple):
+    """A user's state in MongoDB; entries by conversation. `moved` are those that have left the document."""
+
+    version: int
+    entries: Mapping[str, Frame]
+    moved: Mapping[str, Frame] = NO_FRAME
+
+
 @dataclass(slots=True)
 class Message:
     """A message or a change that a device sends. `key` is its clientMsgId, and unique in the whole run."""
@@ -136,6 +192,11 @@ class Connection:
     close_code: int | None = None
     live: bool = False
     """it lived until the run was over, and had all the time it needed"""
+    has_state: bool = False
+    """the device has the feature `state`"""
+    state_asked: int | None = None
+    """the version of its user's state that it named"""
+    states: list[StateGot] = field(default_factory=list)
 
 
 class Document(NamedTuple):
@@ -215,3 +276,9 @@ class History:
     events: list[EventDocument] = field(default_factory=list)
     rooms: dict[str, Room] = field(default_factory=dict)
     """as MongoDB has them"""
+    state_changes: dict[str, StateChange] = field(default_factory=dict)
+    """marks and settings, by `ref`"""
+    states: dict[str, StateDocument] = field(default_factory=dict)
+    """by user, as MongoDB has them"""
+    had_time_for_state: bool = True
+    """hints of state may be lost: by now the nodes must have found all of these"""

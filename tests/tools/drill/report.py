@@ -60,6 +60,8 @@ def numbers(outcome: Outcome) -> dict[str, Any]:
         "deliveries": deliveries,
         "repeats_over_connections": repeats,
         "told_of_loss": resets,
+        "marks": sum(change.answered_at is not None for change in history.state_changes.values()),
+        "states": sum(len(connection.states) for connection in history.connections),
         "archived": len(history.archive),
         "read_back": sum(map(len, history.read.values())),
     }
@@ -106,6 +108,7 @@ def as_text(outcome: Outcome) -> str:
         f" {found['accepted_changes_of_messages']} edits, recalls and reactions",
         f"  {found['deliveries']} deliveries, {found['repeats_over_connections']} of them again on a later"
         f" connection; told of a loss: {found['told_of_loss']}",
+        f"  {found['marks']} frames with marks or settings answered, {found['states']} frames of state",
         f"  {found['archived']} in the archive, {found['read_back']} read back by history",
     ]
     if worst is not None and slowest is not None:

@@ -121,7 +121,9 @@ class World:
 
     def _nothing_unanswered(self) -> bool:
         return all(
-            device.live and all(self._is_hopeless(message) for message in device.unanswered_messages)
+            device.live
+            and not device.marking.unanswered
+            and all(self._is_hopeless(message) for message in device.unanswered_messages)
             for device in self.devices
         )
 
@@ -149,6 +151,16 @@ class World:
         except TimeoutError:
             return False
         return True
+
+    def knows_state(self, versions: Mapping[str, int]) -> bool:
+        """Whether each device has its user's state as it is by these versions, and all marks are answered."""
+        return all(
+            device.live
+            and not device.marking.unanswered
+            and device.marking.version == versions.get(device.user, 0)
+            for device in self.devices
+            if device.marking.is_on
+        )
 
     async def read_histories(self) -> None:
         readers = {device.user: device for device in self.devices}
