@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -42,17 +41,12 @@ def not_compared(seams: Seams) -> None:
     from imd.chat.state_upkeep import StateUpkeep
     from imd.contracts.state import Changes
 
-    count = itertools.count(1)
+    def make(_: Callable[..., None], did: Did) -> Callable[..., None]:
+        def lost(self: Feeds, changes: Iterable[Changes]) -> None:
+            for _ in changes:
+                did()
 
-    def make(changed: Callable[..., None], did: Did) -> Callable[..., None]:
-        def every_other(self: Feeds, changes: Iterable[Changes]) -> None:
-            for one in changes:
-                if next(count) % 2:
-                    changed(self, [one])
-                else:
-                    did()
-
-        return every_other
+        return lost
 
     def never(_: Callable[..., Any], __: Did) -> Callable[..., None]:
         return lambda self: None
@@ -70,7 +64,7 @@ STATE_BUILDS = {
         overwritten,
     ),
     "not-compared": Build(
-        "loses every other hint of state, and compares no versions",
+        "loses all hints of state, and compares no versions",
         "clients-vanish",
         "behind",
         frozenset(),

@@ -87,9 +87,7 @@ def missed(name: str, outcome: Outcome) -> bool:
     builds = [BUILDS[one] for one in name.split("+")]
     if outcome.troubles or kinds - {kind for build in builds for kind in (build.finds, *build.also)}:
         return False
-    return any(
-        not outcome.sabotaged.get(one) or BUILDS[one].finds not in kinds for one in name.split("+")
-    )
+    return any(not outcome.sabotaged.get(one) or BUILDS[one].finds not in kinds for one in name.split("+"))
 
 
 def told(name: str, outcome: Outcome) -> str:

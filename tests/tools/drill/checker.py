@@ -9,6 +9,7 @@ from tests.tools.drill.event_checker import EventCheck, is_final
 from tests.tools.drill.history import Answer, Connection, Got, History, Message, Reset, Send
 from tests.tools.drill.model import Model
 from tests.tools.drill.state_checker import StateCheck
+from tests.tools.drill.talk_checker import check_talks
 
 Device = tuple[str, str]
 
@@ -55,6 +56,7 @@ KINDS = {
     "mark fell": "a device saw a mark, or the version of its user's state, fall",
     "mark lost": "an answered mark or setting is gone, or a device or the other user does not know it",
     "strange mark": "a state has a mark that its user has not set",
+    "badge": "a place, a mark or a count of unread messages in `conversations` is not what MongoDB has",
     "behind": "a device's state at the end is not the one that MongoDB has",
 }
 _TEMPORARY = {"unavailable"}
@@ -98,6 +100,7 @@ class _Check:
         self._reading()
         EventCheck(self.history, self.model, self._note).run()
         StateCheck(self.history, self._note).run()
+        check_talks(self.history, self.model, self._note)
         order = list(KINDS)
         return sorted(self.found, key=lambda violation: order.index(violation.kind))
 

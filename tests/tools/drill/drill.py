@@ -248,6 +248,7 @@ async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Calla
         await asyncio.sleep(0.3)
     # A broken run does not wait until nodes compare versions again, unless that is what is broken.
     looked_at = STATE_BUILDS.keys() & outcome.plan.build.split("+")
+    world.history.is_archived = bool(is_archived or not broken)
     world.history.had_time_for_state = bool(knows_state or not broken or looked_at)
     await asyncio.to_thread(cluster.read_archive, world.history)
     model = Model(world.history)

@@ -114,6 +114,7 @@ class StateChange:
 
     ref: str
     user: str
+    device: str
     frame: Frame
     sent: list[float] = field(default_factory=list)
     """each time that it was written"""
@@ -252,6 +253,8 @@ class ReadBack:
     """entries of history, oldest first"""
     changes: dict[str, list[Frame]] = field(default_factory=dict)
     rooms: dict[str, Room] = field(default_factory=dict)
+    talks: list[Frame] | None = None
+    """the list of conversations, newest first"""
 
 
 @dataclass
@@ -280,5 +283,7 @@ class History:
     """marks and settings, by `ref`"""
     states: dict[str, StateDocument] = field(default_factory=dict)
     """by user, as MongoDB has them"""
+    is_archived: bool = True
+    """all that was accepted was in the archive before users read"""
     had_time_for_state: bool = True
     """hints of state may be lost: by now the nodes must have found all of these"""

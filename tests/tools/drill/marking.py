@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.tools.drill.client import Device
 
 FEATURE = "state"
-OF_A_MESSAGE = 0.3
+OF_A_MESSAGE = 0.4
 """frames of marks and settings for each thing that a device does"""
 SETTINGS = 0.2
 """of these frames are settings"""
@@ -146,7 +146,7 @@ class Marking:
     def _send(self, frame: dict[str, Any]) -> None:
         self._number += 1
         ref = f"{self._device.name}-s{self._number}"
-        change = StateChange(ref, self._device.user, {**frame, "ref": ref})
+        change = StateChange(ref, self._device.user, self._device.name, {**frame, "ref": ref})
         self._device.world.history.state_changes[ref] = change
         self.unanswered[ref] = change
         self._write(ref)

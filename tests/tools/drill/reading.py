@@ -31,6 +31,7 @@ async def read_back(device: Device) -> ReadBack:
         found.rooms[room] = Room(shown["version"], roles, {name: shown[name] for name in RULES})
         found.pages[room] = await _pages(device, {"room": room})
         found.changes[room] = await _changes(device, {"room": room})
+    found.talks = await _talks(device)
     return found
 
 
@@ -78,6 +79,17 @@ async def _rooms(device: Device) -> list[Frame]:
         if not page["more"]:
             return found
         frame["after"] = found[-1]["room"]
+
+
+async def _talks(device: Device) -> list[Frame]:
+    found: list[Frame] = []
+    frame: dict[str, Any] = {"type": "conversations", "limit": 50}
+    while True:
+        page = await _ask(device, frame)
+        found += page["conversations"]
+        if not page["more"]:
+            return found
+        frame["before"] = found[-1]["at"]
 
 
 async def _members(device: Device, room: str) -> dict[str, str]:

@@ -114,15 +114,9 @@ class StateCheck:
             rooms = [mark for mark in change.frame.get("marks") or [change.frame] if "room" in mark]
             if change.code and not (change.code == "not_found" and rooms):
                 self._note("refused", f"{change.ref}: {change.code}")
-            if change.answered_at is None and not change.code and self._is_live(change.ref):
+            connections = self._devices.get((change.user, change.device))
+            if change.answered_at is None and not change.code and connections and connections[-1].live:
                 self._note("unanswered", f"{change.ref}: {change.frame['type']}")
-
-    def _is_live(self, ref: str) -> bool:
-        """Whether the device that sent it was there at the end."""
-        return any(
-            connections[-1].live and ref.startswith(f"{device}-s")
-            for (_, device), connections in self._devices.items()
-        )
 
     def _marks_kept(self, user: str, changes: Iterable[StateChange], stored: Mapping[str, Frame]) -> None:
         answered = [change for change in changes if change.answered_at is not None]
