@@ -370,7 +370,7 @@ class CheckerTests(unittest.TestCase):
             self.assert_found("history")
 
     def test_all_kinds_are_tested(self) -> None:
-        """Each kind that the checker knows appears in a test of this file, or of that for events."""
-        here = Path(__file__)
-        text = here.read_text() + (here.parent / "test_drill_events.py").read_text()
+        """Each kind that the checker knows is in a test of this file, or of those for events and state."""
+        names = ("checker", "events", "state")
+        text = "".join((Path(__file__).parent / f"test_drill_{name}.py").read_text() for name in names)
         self.assertEqual([kind for kind in KINDS if f'"{kind}"' not in text], [])
