@@ -14,6 +14,7 @@ from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.level import MongoLevel
+from imd.store.redis.blocks import KNOWN, LOADER
 from imd.store.redis.inbox import RedisInbox
 from imd.store.redis.level import RedisLevel
 from tests.contract.accept_contract import AcceptContract
@@ -40,11 +41,13 @@ class RedisLevelTests(LevelContract, RedisHarness):
         await self.redis.command("HSET", "imd:{alice}:head", "epoch", "e", "seq", 1)
 
     async def test_a_start_is_no_data(self) -> None:
-        """Runs and the table of nodes are written before the level is known."""
+        """Runs, the table of nodes and the walk over blocks are noted before the level is known."""
         store = await self.make_store()
         self.assertEqual(await self.redis.command("EXISTS", "imd:run"), 1)
         await self.redis.command("HSET", "imd:nodes", "east", "row")
         await self.redis.command("HSET", "imd:nodes:wishes", "east", "drain")
+        await self.redis.command("SET", LOADER, "a node")
+        await self.redis.command("HSET", KNOWN, "run", 1)
         self.assertEqual(await store.is_empty(), True)
         await self.redis.command("SET", "imd:era", "of a node of 0.1")
         self.assertEqual(await store.is_empty(), False)

@@ -12,7 +12,14 @@ from imd.protocol.errors import Unavailable
 
 LEVEL_KEY = "imd:level"
 # Nodes write these while they start, before they know the level.
-_OF_A_START = {b"imd:level", b"imd:run", b"imd:nodes", b"imd:nodes:wishes"}
+_OF_A_START = {
+    b"imd:level",
+    b"imd:run",
+    b"imd:nodes",
+    b"imd:nodes:wishes",
+    b"imd:blocks",
+    b"imd:blocks:loader",
+}
 # Nodes of 0.1 have the first of these at all times, and the second since their last message.
 _OF_OLD_NODES = ("imd:era", "imd:sent")
 _KEYS_PER_SCAN = 1000
