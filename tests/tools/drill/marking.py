@@ -19,7 +19,7 @@ SETTINGS = 0.2
 """of these frames are settings"""
 SEVERAL = 0.3
 """of the marks are in a frame with others"""
-AN_OLD_ONE = 0.3
+AN_OLD_ONE = 0.5
 """of the marks are below what may have been read already: they must change nothing"""
 MAX_UNANSWERED = 6
 CONVERSATIONS, LATELY = 12, 6
