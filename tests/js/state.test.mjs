@@ -82,3 +82,23 @@ test("presence, typing and signals; a block ends them, and messages", async () =
   await a.block(bob, false);
   assert.deepEqual(await a.blocked(), []);
 });
+
+test("a closed tab's mark is sent by another tab", async () => {
+  const [alice, bob] = [name("alice"), name("bob")];
+  const storage = new Storage();
+  const nowhere = "ws://127.0.0.1:9/ws";
+  let url = nowhere;
+  const a = join({ userId: alice });
+  const { id } = await a.accepted(a.send({ to: bob, msg: "hi" }));
+  const closed = join({ userId: bob, storage, url: nowhere });
+  await until(() => closed.device !== "");
+  const other = join({ userId: bob, storage, url: () => url });
+  await until(() => other.device !== "");
+  closed.read({ with: alice, upTo: id });
+  await closed.stop();
+  const kept = () => [...storage.items.keys()].filter((key) => key.endsWith(":wishes"));
+  assert.equal(kept().length, 1);
+  url = real.url;
+  await until(() => a.conversation({ with: bob }).peerRead === id && other.conversation({ with: alice }).read === id);
+  await until(() => kept().length === 0);
+});
