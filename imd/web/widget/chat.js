@@ -10,6 +10,7 @@ import { Quotes } from "../lib/quotes.js";
 import { languageOf, translator } from "../lib/text.js";
 import { Keys } from "./keys.js";
 import { Row } from "./row.js";
+import { State } from "./state.js";
 import { STYLE } from "./style.js";
 
 const KEY = "imd.widget";
@@ -54,6 +55,8 @@ export class Widget {
     this.channel.onmessage = ({ data }) => this.#add([data]);
     this.drawSoon = batched(() => this.#draw());
     this.quotes = new Quotes(this.client, this.view, { seen: (message) => this.view.add(message), changed: this.drawSoon });
+    this.state = new State(this.client, `${KEY}.read`, { changed: this.drawSoon, typing: () => this.#drawTyping() });
+    this.told = null; // the words that were said of an agent's typing, until a message comes
     this.#listen();
     this.#build(color);
     // A known visitor may have an answer waiting. Others become visitors with their first message.
@@ -75,7 +78,8 @@ export class Widget {
     client.on("gap", () => this.#read());
     client.on("message", (message) => {
       this.#add([message]);
-      if (this.opened && !document.hidden) this.announcer.textContent = message.msg;
+      this.told = null;
+      if (this.isWatched) this.announcer.textContent = message.msg;
     });
     client.on("sent", (message) => this.#add([message]));
     for (const kind of ["edit", "recall", "react"]) client.on(kind, (event) => this.#apply(event));
@@ -106,6 +110,11 @@ export class Widget {
   /** The cluster has edits, recalls, reactions and replies. */
   get events() {
     return this.client.features.includes("events");
+  }
+
+  /** The chat is before the visitor's eyes. */
+  get isWatched() {
+    return this.opened && !document.hidden;
   }
 
   #add(messages) {
@@ -157,6 +166,7 @@ export class Widget {
     this.keys = new Keys(this);
     const log = { role: "log", "aria-live": "off", "aria-label": this.title, tabindex: "0" };
     this.scroller = h("div", { class: "scroller", ...log, onscroll: () => this.#scrolled() }, this.list);
+    this.typing = h("p", { class: "typing" }); // always has its place: nothing moves when it speaks
     this.link = h("p", { class: "link", role: "status", hidden: true });
     this.announcer = h("div", { class: "hidden-text", role: "status", "aria-live": "polite" });
     this.input = h("textarea", {
@@ -164,7 +174,10 @@ export class Widget {
       placeholder: t("compose.placeholder"),
       "aria-label": t("compose.placeholder"),
       enterkeyhint: "send",
-      oninput: () => this.#edited(),
+      oninput: () => {
+        this.#edited();
+        if (!this.mode.edit && this.input.value.trim()) this.state.write();
+      },
       onkeydown: (event) => {
         // In an input method for Chinese, Enter ends a word.
         if (event.isComposing || event.keyCode === 229) return;
@@ -188,6 +201,7 @@ export class Widget {
       ),
       this.link,
       this.scroller,
+      this.typing,
       this.mode.bar,
       h(
         "form",
@@ -231,6 +245,7 @@ export class Widget {
     this.bubble.setAttribute("aria-expanded", String(opened));
     kept.set(`${KEY}.open`, opened, "sessionStorage");
     this.#draw();
+    this.#drawTyping();
     this.#edited();
     if (focus) (opened ? this.input : this.bubble).focus();
   }
@@ -261,22 +276,32 @@ export class Widget {
     this.scroller.scrollTop = this.stick ? this.scroller.scrollHeight : this.scroller.scrollHeight - before;
   }
 
-  /** The number of unseen answers. */
+  /** The number of unseen answers. The newest one is seen if the end of the list is. */
   #drawBadge() {
-    const { messages, t } = this;
-    const last = messages.at(-1)?.id;
-    if (this.opened && last && !document.hidden && kept.get(`${KEY}.read`, "") < last) kept.set(`${KEY}.read`, last);
-    const read = kept.get(`${KEY}.read`, "");
-    const unread = messages.filter(({ id, userId }) => id > read && userId !== this.client.userId).length;
+    const { messages, t, state } = this;
+    if (this.isWatched && this.stick) state.seen(messages);
+    const unread = state.unread(messages);
     this.badge.hidden = unread === 0;
     this.badge.textContent = String(unread);
     const words = this.opened ? t("widget.close") : t("widget.open");
     this.bubble.setAttribute("aria-label", unread && !this.opened ? `${words}. ${t("widget.new", { n: unread })}` : words);
   }
 
+  /** An agent who stops and begins again before the next message is announced once. */
+  #drawTyping() {
+    const name = this.state.writer;
+    const words = name && this.t("widget.typing", { name });
+    const dots = h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
+    this.typing.replaceChildren(...(name ? [h("span", {}, words), dots] : []));
+    if (!name) {
+      if (this.announcer.textContent === this.told) this.announcer.textContent = "";
+    } else if (this.isWatched && this.told !== words) this.announcer.textContent = this.told = words;
+  }
+
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     this.stick = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM;
+    if (this.stick) this.#drawBadge();
     if (scrollTop < NEAR_BOTTOM && !this.complete && this.ids.length && this.client.state === "open") this.#read(this.ids[0]);
   }
 

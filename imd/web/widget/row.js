@@ -4,9 +4,9 @@ import { h, icon } from "../lib/dom.js";
 import { clockTime, fullTime, linked } from "../lib/format.js";
 import { quoteOf } from "../lib/quotes.js";
 
-const STATES = { sending: "clock", accepted: "check", failed: "failed" };
+const STATES = { sending: "clock", accepted: "check", read: "checks", failed: "failed" };
 
-/** `chat`: {client, quotes, language, t, asked, found, events, nameOf, reply, edit, actOn, goTo}. `asked`: {id, recall} of the message
+/** `chat`: {client, state, quotes, language, t, asked, found, events, nameOf, reply, edit, actOn, goTo}. `asked`: {id, recall} of the message
  *  whose actions are shown; `found`: id of the one that was looked for. */
 export class Row {
   constructor(entry, chat) {
@@ -14,16 +14,17 @@ export class Row {
     this.chat = chat;
     this.mine = entry.id === undefined || entry.userId === chat.client.userId;
     const busy = entry.id === undefined || entry.busy;
-    this.state = entry.state === "failed" ? "failed" : busy ? "sending" : "accepted";
+    this.state = entry.state === "failed" ? "failed" : busy ? "sending" : this.mine && chat.state.isRead(entry.id) ? "read" : "accepted";
   }
 
   get element() {
     const { entry, mine, state, chat } = this;
     const acts = chat.events && entry.id !== undefined && !entry.recalled && !entry.busy;
     const shown = acts && chat.asked?.id === entry.id;
+    const look = state === "read" ? "accepted read" : state;
     const bubble = h(
       "div",
-      { class: `message ${mine ? "mine" : "theirs"} ${state}${entry.recalled ? " recalled" : ""}` },
+      { class: `message ${mine ? "mine" : "theirs"} ${look}${entry.recalled ? " recalled" : ""}` },
       !mine && h("span", { class: "sender" }, entry.userId),
       entry.replyTo && !entry.recalled && this.#quote(),
       entry.recalled ? h("p", { class: "gone" }, chat.t("message.recalled")) : h("p", { class: "text", dir: "auto" }, linked(entry.msg)),

@@ -89,8 +89,12 @@ h2 { flex: 1; min-width: 0; overflow: hidden; font-size: 17px; font-weight: 650;
 .shut { display: grid; place-items: center; width: 40px; height: 40px; border-radius: 12px; }
 .shut:focus-visible { outline-color: currentColor; outline-offset: -3px; }
 .link { padding: 8px 20px; background: var(--warn); color: var(--on-warn); font-size: 13.5px; }
-.scroller { flex: 1; min-height: 0; padding: 16px; background: var(--ground); overflow-x: hidden; overflow-y: auto; overflow-anchor: none; overscroll-behavior: contain; scrollbar-width: thin; }
+.scroller { flex: 1; min-height: 0; padding: 16px 16px 4px; background: var(--ground); overflow-x: hidden; overflow-y: auto; overflow-anchor: none; overscroll-behavior: contain; scrollbar-width: thin; }
 .scroller:focus-visible { outline-offset: -2px; }
+.typing { display: flex; flex: none; align-items: center; gap: 6px; height: 22px; padding: 0 20px; background: var(--ground); color: var(--soft); font-size: 12.5px; line-height: 22px; }
+.typing > :first-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.dots { display: inline-flex; flex: none; gap: 3px; }
+.dots i { width: 4px; height: 4px; border-radius: 50%; background: currentColor; }
 ol { display: flex; flex-direction: column; align-items: flex-start; gap: 6px; list-style: none; }
 .hello { align-self: stretch; margin-bottom: 6px; padding: 14px 16px; border-radius: 16px; background: var(--surface); box-shadow: 0 0 0 1px var(--line); color: var(--soft); font-size: 14px; }
 .hello .strong { margin-bottom: 2px; font-size: 16px; }
@@ -157,5 +161,9 @@ form:focus-within { box-shadow: inset 0 2px 0 var(--accent); }
 @media (prefers-reduced-motion: no-preference) {
   .panel { animation: rise 0.16s ease-out; }
   @keyframes rise { from { opacity: 0; transform: translateY(10px); } }
+  .dots i { animation: beat 1.2s ease-in-out infinite; }
+  .dots i:nth-child(2) { animation-delay: 0.2s; }
+  .dots i:nth-child(3) { animation-delay: 0.4s; }
+  @keyframes beat { 50% { opacity: 0.3; } }
 }
 `;
