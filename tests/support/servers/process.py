@@ -108,3 +108,15 @@ def tail(log: Path, lines: int = 20) -> str:
     except FileNotFoundError:
         return "(no log)"
     return "\n".join(text.splitlines()[-lines:])
+
+
+def is_stopped(group: int) -> bool:
+    """Whether no thread of a group of processes runs any more, after SIGSTOP."""
+    for stat in Path("/proc").glob("[0-9]*/task/*/stat"):
+        try:
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(its_group) == group and state not in "TtZX":
+            return False
+    return True

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.servers.errors import ServerError
 from tests.support.servers.ports import HOST, free_port
-from tests.support.servers.process import Process, end_group, spawn, tail, wait_until
+from tests.support.servers.process import Process, end_group, is_stopped, spawn, tail, wait_until
 
 
 class Server:
@@ -82,6 +82,8 @@ class Server:
     def pause(self) -> None:
         """SIGSTOP: connections stay, nothing answers."""
         os.killpg(self.pid, signal.SIGSTOP)
+        # A thread that is at work on another processor goes on for a moment.
+        wait_until(lambda: is_stopped(self.pid), 30, f"{type(self).__name__} stands still")
 
     def resume(self) -> None:
         """SIGCONT after `pause`."""
