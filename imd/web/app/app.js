@@ -235,7 +235,7 @@ class App {
 
   #drawTitle() {
     if (this.over) return;
-    const unread = this.session.store.totalUnread;
+    const unread = this.session.counts.total;
     const name = t(mode === "desk" ? "app.agent" : "app.chat");
     document.title = unread ? `(${unread > 99 ? "99+" : unread}) ${name}` : name;
   }

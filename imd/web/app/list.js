@@ -61,12 +61,13 @@ export class List {
       const draft = conversation.key === store.open ? "" : store.draft(conversation.key);
       const out = waiting.get(conversation.key);
       const isOpen = conversation.key === store.open;
-      if (conversation.room ? !isOpen && (conversation.gone || !conversation.about) : !conversation.last && !out && !draft && !isOpen) continue;
+      const newest = session.counts.last(conversation);
+      if (conversation.room ? !isOpen && (conversation.gone || !conversation.about) : !newest && !out && !draft && !isOpen) continue;
       const title = titleOf(conversation);
       if (this.words && !title.toLocaleLowerCase().includes(this.words)) continue;
-      const last = out ? { ...out, userId: session.me, time: out.queuedAt } : { ...conversation.last, time: conversation.last?.sendTime };
+      const last = out ? { ...out, userId: session.me, time: out.queuedAt } : { ...newest, time: newest?.sendTime };
       const time = last.time ?? (conversation.room ? 0 : session.now());
-      entries.push({ conversation, title, draft, last, unread: store.unread(conversation), time });
+      entries.push({ conversation, title, draft, last, unread: session.counts.unread(conversation), time });
     }
     return entries.sort((a, b) => b.time - a.time);
   }
@@ -134,7 +135,7 @@ export class List {
     const from = draft ? t("list.draft") : isLine || !last.userId ? "" : isMine ? t("list.you") : conversation.isGroup ? `${nameFor(last.userId, me)}: ` : "";
     const failed = last.state === "failed";
     const preview = draft ? draft.slice(0, 200) : last.userId ? excerpt(last, me) : "";
-    const named = unread > 0 && conversation.isGroup && store.mentions(conversation);
+    const named = unread > 0 && conversation.isGroup && this.session.counts.isNamed(conversation);
     return h(
       "li",
       {},
@@ -163,7 +164,7 @@ export class List {
               preview,
             ),
             named ? h("span", { class: "badge named", role: "img", "aria-label": t("mention.badge") }, "@") : null,
-            unread ? h("span", { class: "badge", role: "img", "aria-label": t("list.unread", { n: unread }) }, unread > 99 ? "99+" : String(unread)) : null,
+            unread ? h("span", { class: "badge", role: "img", "aria-label": t("list.unread", { n: unread > 99 ? "99+" : unread }) }, unread > 99 ? "99+" : String(unread)) : null,
           ),
         ),
       ),

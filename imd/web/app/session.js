@@ -1,10 +1,11 @@
 // One signed-in user: joins the client and the store of conversations.
 import { channelOf } from "../lib/dom.js";
 import { Client } from "../client/imd.js";
+import { Counts } from "./counts.js";
 import { websocketUrl } from "../lib/node.js";
 import { Quotes } from "../lib/quotes.js";
 import { Rooms } from "./rooms.js";
-import { keyOf, placeOf, Run, Store } from "./store.js";
+import { keyOf, placeOf, Run, selectorOf, Store } from "./store.js";
 
 const PAGE = 50;
 const RECENT = 200;
@@ -17,7 +18,7 @@ export class Session extends EventTarget {
   state = { state: "idle" };
   paused = false;
   kind = null; // the user's type, as the node gives it
-  older = false; // there are conversations older than those in the list
+  #older = false; // the history has messages older than those that were read
   #ahead = null; // the node's time minus performance.now(), in ms
   #channel;
   #reading = false;
@@ -43,6 +44,7 @@ export class Session extends EventTarget {
       token: who.token ? () => who.token : undefined,
       storageKey: `${this.#prefix}.client`,
     });
+    this.counts = new Counts(this);
     const { store } = this;
     this.quotes = new Quotes(this.client, store.view, { seen: (message) => store.seen(message), changed: () => store.changed() });
     this.#channel = channelOf(this.#prefix);
@@ -85,6 +87,21 @@ export class Session extends EventTarget {
     return this.client.features.includes("events");
   }
 
+  /** The cluster keeps the list of conversations, marks and settings. */
+  get hasState() {
+    return this.client.features.includes("state");
+  }
+
+  /** The list comes from the history: visitors' conversations are in no other. */
+  get #listsHistory() {
+    return !this.hasState || this.who.mode === "desk";
+  }
+
+  /** There are conversations older than those in the list. */
+  get older() {
+    return (this.#listsHistory && this.#older) || this.counts.older;
+  }
+
   /** The time by the node's clock, as messages carry it. This browser's may be wrong. */
   now() {
     return this.#ahead === null ? Date.now() : performance.now() + this.#ahead;
@@ -99,6 +116,7 @@ export class Session extends EventTarget {
 
   async stop() {
     this.#channel.close();
+    this.counts.close();
     this.store.close();
     await this.client.stop();
   }
@@ -111,6 +129,7 @@ export class Session extends EventTarget {
 
   async #forget() {
     this.#channel.close();
+    this.counts.close();
     this.store.forget();
     await this.client.stop();
   }
@@ -177,7 +196,13 @@ export class Session extends EventTarget {
 
   // ---- reading
 
-  /** Read the newest messages of all conversations: after each connect, as other devices may have sent some. */
+  /** The user sees the end of a conversation. */
+  seen(conversation) {
+    this.store.markRead(conversation);
+    this.counts.seen(conversation);
+  }
+
+  /** Read the list of conversations, or the newest messages of all, after each connect: other devices may have sent some. */
   async #readRecent(gap = false) {
     this.#gap ||= gap;
     this.#gapInRooms ||= gap;
@@ -187,7 +212,8 @@ export class Session extends EventTarget {
     try {
       while (this.#again) {
         this.#again = false;
-        this.#take(await this.client.history({ all: true, limit: RECENT }));
+        if (this.hasState) await this.#readList();
+        if (this.#listsHistory) this.#take(await this.client.history({ all: true, limit: RECENT }));
       }
     } catch {
       // No connection. The next one reads again.
@@ -197,6 +223,16 @@ export class Session extends EventTarget {
     const open = this.store.conversations.get(this.store.open);
     if (open && !open.asked) this.readNewest(open).catch(() => {});
     if (this.events) this.#readRooms().catch(() => {}); // the next connection reads again
+  }
+
+  async #readList() {
+    // Each conversation's newest messages are read when it is opened.
+    for (const conversation of this.store.conversations.values()) {
+      if (conversation.room) continue;
+      conversation.asked = false;
+      conversation.edge ??= conversation.last?.id ?? null;
+    }
+    await this.counts.read();
   }
 
   async #readRooms() {
@@ -210,26 +246,28 @@ export class Session extends EventTarget {
     // Earlier messages are kept if the page overlaps them: then nothing is missing in between.
     if (more && messages.length && (this.#gap || !this.store.has(messages[0]))) this.store.dropUpTo(messages.at(-1).id);
     this.#gap = false;
-    this.older = more;
+    this.#older = more;
     this.store.add(messages);
     if (!more) for (const conversation of this.store.conversations.values()) conversation.complete ||= !conversation.room;
     this.#fire("change");
   }
 
-  /** Find more conversations: read the page of all messages before the oldest one. */
+  /** Find more conversations: older ones of the list, or in the page of all messages before the oldest one. */
   async readOlderConversations() {
+    if (this.counts.older) await this.counts.readOlder();
+    if (!this.#listsHistory || !this.#older) return;
     const listed = [...this.store.conversations.values()].filter(({ room }) => !room);
     const oldest = listed.map(({ messages }) => messages[0]?.id).filter(Boolean).sort()[0];
     const { messages, more } = await this.client.history({ all: true, limit: RECENT, before: oldest });
-    this.older = more;
+    this.#older = more;
     this.store.add(messages);
     this.#fire("change");
   }
 
   readNewest(conversation) {
     conversation.asked = true;
-    // A room's newest messages are in no page of all conversations.
-    if (conversation.room) return this.#page(conversation, { limit: PAGE }, (page) => this.store.takeNewest(conversation, page));
+    // A room's newest messages are in no page of all conversations; nor are others', where the node keeps the list.
+    if (conversation.room || !this.#listsHistory) return this.#page(conversation, { limit: PAGE }, (page) => this.store.takeNewest(conversation, page));
     if (conversation.complete || conversation.messages.length >= PAGE) return Promise.resolve();
     return this.readOlder(conversation);
   }
@@ -281,11 +319,10 @@ export class Session extends EventTarget {
 
   /** One page of a conversation at a time. */
   #page(conversation, which, take) {
-    const { key, others, room } = conversation;
+    const { key } = conversation;
     if (!this.#pages.has(key)) {
-      const whose = room ? { room } : others.length > 1 ? { group: others } : { with: others[0] ?? this.me };
       const page = this.client
-        .history({ ...whose, ...which })
+        .history({ ...selectorOf(conversation, this.me), ...which })
         .then(take)
         .finally(() => {
           this.#pages.delete(key);

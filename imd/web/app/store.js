@@ -22,6 +22,9 @@ export const placeOf = (message, me) => (message.room ? { room: message.room } :
 /** Keys of rooms and of users cannot be equal: a list begins with a bracket. */
 export const keyOf = ({ room, others }) => (room ? `room:${room}` : JSON.stringify(others));
 
+/** A conversation as the client's calls name it. */
+export const selectorOf = ({ room, others }, me) => (room ? { room } : others.length > 1 ? { group: others } : { with: others[0] ?? me });
+
 /** Messages in the order of their ids, with the room's events among them. */
 export class Run {
   messages = [];
@@ -51,6 +54,7 @@ export class Run {
 class Conversation extends Run {
   complete = false; // the oldest message is here
   asked = false; // its newest page has been read
+  edge = null; // the newest message before the last connection: later ones may be missing until the newest page is read
   past = null; // a run of older messages that does not reach the newest ones, with `complete`: shown instead
   about = null; // of a room: as the list of rooms has it
   gone = false; // of a room: this user is no member any more
@@ -177,7 +181,10 @@ export class Store extends EventTarget {
 
   /** Add a conversation's newest page. Earlier messages stay if the page overlaps them: then nothing is missing in between. */
   takeNewest(conversation, { messages, more }, gap = false) {
-    const overlaps = !gap && messages.some(({ id }) => conversation.has(id));
+    const { edge } = conversation;
+    conversation.edge = null;
+    const isTorn = gap || (edge !== null && messages[0]?.id > edge);
+    const overlaps = !isTorn && messages.some(({ id }) => conversation.has(id));
     if (more && !overlaps) this.dropOf(conversation, messages.at(-1).id);
     if (!more || !overlaps) conversation.complete = !more;
     this.add(messages);
@@ -225,6 +232,15 @@ export class Store extends EventTarget {
     if (last === undefined || (mark?.unread === undefined && (mark?.read ?? "") >= last.id)) return;
     this.#mark((marks) => (marks[key] = { read: last.id }));
     if (mark?.unread !== undefined) this.changed();
+  }
+
+  /** Another device has read up to a message. */
+  readUpTo(key, id) {
+    const { unread } = this.#marks[key] ?? {};
+    if (unread === undefined || !id || unread > id) return;
+    const { messages = [] } = this.conversations.get(key) ?? {};
+    const next = messages.find((message) => message.id > id && message.userId !== this.me && message.kind !== "room");
+    this.#mark((marks) => (marks[key] = { read: id, ...(next ? { unread: next.id } : {}) }));
   }
 
   #note(news) {

@@ -27,6 +27,8 @@ export class Thread {
     this.below = 0; // messages that arrived below the visible part
     this.failed = false; // reading older messages has failed
     this.unreadFrom = session.store.firstUnread(conversation.key);
+    // Where the node keeps the mark, the first message above it is the first unread one.
+    this.unreadAbove = session.counts.unread(conversation) ? session.counts.marks(conversation)?.mark : undefined;
     this.drawSoon = batched(() => this.draw());
     this.#build();
     this.sizes = new ResizeObserver(() => this.stick && this.#toBottom());
@@ -106,6 +108,7 @@ export class Thread {
     }
     this.composer.edited();
     if (focus) this.composer.focus();
+    this.session.counts.entered(this.conversation);
     this.#older(() => this.session.readNewest(this.conversation));
   }
 
@@ -193,11 +196,13 @@ export class Thread {
       ...messages.map((message) => ({ ...withPending(message, pending.get(message.id), me), time: message.sendTime, state: "accepted" })),
       ...waiting.map((entry) => ({ ...entry, userId: me, time: entry.queuedAt })),
     ];
+    const isUnread = ({ id, userId, kind }) => id > this.unreadAbove && userId !== me && kind !== "room";
+    const firstUnread = this.unreadAbove === undefined ? this.unreadFrom : messages.find(isUnread)?.id;
     const items = [];
     entries.forEach((entry, i) => {
       const [before, after] = [entries[i - 1], entries[i + 1]];
       if (!before || dayNumber(before.time) !== dayNumber(entry.time)) items.push(this.#day(entry.time));
-      const unread = entry.id !== undefined && entry.id === this.unreadFrom;
+      const unread = entry.id !== undefined && entry.id === firstUnread;
       if (unread) items.push(this.#unreadLine());
       const first = unread || !joined(before, entry);
       if (entry.kind === "room") items.push(this.#line(entry));
@@ -342,7 +347,8 @@ export class Thread {
 
   #sent() {
     this.conversation.past = null;
-    this.unreadFrom = undefined;
+    this.unreadFrom = this.unreadAbove = undefined;
+    this.session.counts.entered(this.conversation);
     this.stick = true;
     this.drawSoon();
   }
@@ -357,7 +363,7 @@ export class Thread {
   /** Mark the conversation as read if its end is visible and the page has the focus. */
   #seen() {
     if (this.closed || document.hidden || !document.hasFocus() || !this.stick || this.conversation.past) return;
-    this.session.store.markRead(this.conversation);
+    this.session.seen(this.conversation);
   }
 }
 
