@@ -12,6 +12,12 @@ from tests.web.support import in_browser, name, node
 from tests.web.test_access import Looking
 
 
+def choose(person: Person, action: str) -> None:
+    """Choose an action of the menu of the conversation on the screen."""
+    person.page.get_by_role("button", name="More for this conversation").click()
+    person.page.locator("#talk-menu").get_by_role("button", name=action, exact=True).click()
+
+
 def without_state(home: BrowserContext) -> None:
     """The pages of this profile get no feature `state`, as on a node that does not have it."""
 
@@ -41,7 +47,7 @@ class StateTests(Looking):
     def look_twice(self, person: Person, state: str) -> None:
         """Axe looks at the page in both looks; the other changes nothing but colours."""
         for look in ("light", "dark"):
-            person.page.emulate_media(color_scheme=look, reduced_motion="reduce")  # type: ignore[arg-type]
+            person.page.emulate_media(color_scheme=look, reduced_motion="reduce")
             self.look(person.page, f"{state}, {look}", colours_only=look == "dark")
         person.page.emulate_media(color_scheme="light", reduced_motion="reduce")
 
@@ -68,12 +74,137 @@ class StateTests(Looking):
             expect(device.row(bob.name).locator(".badge")).to_have_count(0)
             expect(device.page).to_have_title("Chat")
         # A later message counts from there on, also after a reload.
-        phone.page.bring_to_front()
+        tablet.page.evaluate("location.hash = ''")
         bob.say("three")
         expect(phone.row(bob.name).locator(".badge")).to_have_text("1")
         phone.page.reload()
         expect(phone.row(bob.name).locator(".badge")).to_have_text("1")
         expect(phone.page).to_have_title("(1) Chat")
+
+    @in_browser
+    def test_read_by_the_other(self, visitors: Visitors) -> None:
+        """One's own message shows that it was accepted, and then that the other has read it."""
+        bob, alice = self.people(visitors, "bob", "alice")
+        bob.open(alice.name)
+        bob.say("seen?")
+        mark = bob.message("seen?").locator(".state")
+        expect(mark).to_have_attribute("aria-label", "Accepted: it will arrive")
+        alice.page.bring_to_front()
+        alice.row(bob.name).click()
+        alice.hears("seen?")
+        expect(mark).to_have_attribute("aria-label", "Read")
+        self.look_twice(bob, "a message was read")
+        # Later messages are not read yet; the mark is there after a reload.
+        alice.page.evaluate("location.hash = ''")
+        bob.say("and this?")
+        bob.page.reload()
+        expect(mark).to_have_attribute("aria-label", "Read")
+        later = bob.message("and this?").locator(".state")
+        expect(later).to_have_attribute("aria-label", "Accepted: it will arrive")
+        self.all_well()
+
+    @in_browser
+    def test_online_and_writing(self, visitors: Visitors) -> None:
+        """The header says that the other is online, is writing, has stopped, and is gone."""
+        bob, alice = self.people(visitors, "bob", "alice")
+        about = bob.page.locator(".thread .bar-about")
+        bob.open(alice.name)
+        alice.open(bob.name)
+        expect(about).to_have_text("Online")
+        self.look_twice(bob, "the other is online")
+        field = alice.page.locator(".compose-text")
+        field.press_sequentially("I am w")
+        expect(about).to_have_text("writing…")
+        field.press_sequentially("riting")
+        field.press("Enter")
+        bob.hears("I am writing")
+        expect(about).to_have_text("Online")
+        alice.page.close()
+        expect(about).to_be_hidden()
+        self.all_well()
+
+    @in_browser
+    def test_settings(self, visitors: Visitors) -> None:
+        """To mute, pin, mark as unread, hide and clear counts on all devices of a user."""
+        bob, carol, alice, phone = self.people(visitors, "bob", "carol", "alice", "alice")
+        for person, text in ((bob, "from bob"), (carol, "from carol")):
+            person.open(alice.name)
+            person.say(text)
+        alice.page.bring_to_front()
+        alice.row(bob.name).click()
+        alice.hears("from bob")
+        # By keyboard: the menu takes the focus, and gives it back.
+        button = alice.page.get_by_role("button", name="More for this conversation")
+        button.press("Enter")
+        menu = alice.page.locator("#talk-menu")
+        expect(menu.get_by_role("button", name="Mute", exact=True)).to_be_focused()
+        expect(menu.get_by_role("button", name="Block")).to_be_visible()
+        self.look_twice(alice, "the menu of a conversation")
+        alice.page.keyboard.press("ArrowUp")
+        expect(menu.get_by_role("button", name="Block")).to_be_focused()
+        alice.page.keyboard.press("Escape")
+        expect(button).to_be_focused()
+        titles = phone.page.locator(".row-title")
+        expect(titles).to_have_text([carol.name, bob.name])
+        choose(alice, "Pin to the top")
+        expect(titles).to_have_text([bob.name, carol.name])
+        expect(phone.row(bob.name).get_by_role("img", name="Pinned")).to_be_visible()
+        choose(alice, "Mute")
+        expect(phone.row(bob.name).get_by_role("img", name="Muted")).to_be_visible()
+        choose(alice, "Mark as unread")
+        for device in (alice, phone):
+            expect(device.row(bob.name).get_by_role("img", name="Marked as unread")).to_be_visible()
+        self.look_twice(alice, "pinned, muted, marked as unread")
+        phone.page.bring_to_front()
+        phone.row(bob.name).click()
+        for device in (alice, phone):
+            expect(device.page.get_by_role("img", name="Marked as unread")).to_have_count(0)
+        # A muted conversation has a badge of its own, and does not count in the title.
+        phone.page.evaluate("location.hash = ''")
+        bob.say("more")
+        for device in (alice, phone):
+            expect(device.row(bob.name).locator(".badge.muted")).to_have_text("1")
+            expect(device.page).to_have_title("(1) Chat")
+        phone.row(bob.name).click()
+        phone.hears("more")
+        choose(phone, "No longer mute")
+        choose(phone, "No longer pin")
+        expect(alice.page.locator(".row-sign")).to_have_count(0)
+        choose(phone, "Clear the messages")
+        phone.page.locator(".ask").get_by_role("button", name="Clear").click()
+        expect(phone.page.locator(".message")).to_have_count(0)
+        expect(alice.row(bob.name).locator(".row-preview")).to_be_empty()
+        expect(bob.message("more")).to_be_visible()
+        choose(phone, "Take out of the list")
+        for device in (alice, phone):
+            expect(device.row(bob.name)).to_have_count(0)
+        alice.page.reload()
+        expect(alice.row(carol.name)).to_be_visible()
+        expect(alice.row(bob.name)).to_have_count(0)
+        # It comes back with something newer, and nothing else.
+        bob.say("hello again")
+        alice.row(bob.name).click()
+        alice.hears("hello again")
+        expect(alice.page.locator(".message")).to_have_count(1)
+        self.all_well()
+
+    @in_browser
+    def test_blocking(self, visitors: Visitors) -> None:
+        """Between two users nothing passes while one blocks the other."""
+        bob, alice = self.people(visitors, "bob", "alice")
+        for one, other in ((bob, alice), (alice, bob)):
+            one.open(other.name)
+        choose(alice, "Block")
+        self.look_twice(alice, "whether to block")
+        alice.page.locator(".ask").get_by_role("button", name="Block").click()
+        expect(alice.page.locator(".link")).to_contain_text(f"{bob.name} is blocked.")
+        bob.write("let me in")
+        expect(bob.message("let me in", ".failed")).to_be_visible()
+        choose(alice, "No longer block")
+        expect(alice.page.locator(".link")).to_contain_text(f"{bob.name} is no longer blocked.")
+        bob.message("let me in").get_by_role("button", name="Try again").click()
+        alice.hears("let me in")
+        self.all_well()
 
     @in_browser
     def test_without_state(self, visitors: Visitors) -> None:
@@ -100,3 +231,9 @@ class StateTests(Looking):
         expect(phone.row(bob.name).locator(".badge")).to_have_text("1")
         alice.say("indeed")
         bob.hears("indeed")
+        bob.open(user)
+        expect(alice.page.get_by_role("button", name="More for this conversation")).to_be_hidden()
+        expect(alice.page.locator(".thread .bar-about")).to_be_hidden()
+        expect(alice.message("indeed").locator(".state")).to_have_attribute(
+            "aria-label", "Accepted: it will arrive"
+        )

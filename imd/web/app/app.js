@@ -148,11 +148,13 @@ class App {
     this.thread?.close();
     this.thread = null;
     session.store.open = conversation?.key ?? null;
+    session.live.watch(conversation);
     this.root.classList.toggle("with-thread", conversation !== null);
     if (conversation) {
       this.thread = new Thread(session, conversation, {
         back: () => this.#back(),
         announce: (text) => this.#announce(text),
+        tell: (words) => this.#tell(words),
         details: () => this.#details(conversation),
       });
       this.main.replaceChildren(this.thread.element);
@@ -187,6 +189,11 @@ class App {
   #notDone(entry) {
     const words = t("room.refused", { why: reasonOf(entry.error?.code, t) });
     if (this.dialog.refused(entry, words) || this.room?.refused(entry, words)) return;
+    this.#tell(words);
+  }
+
+  /** Words that are shown for a moment. */
+  #tell(words) {
     this.#showLink(words);
     this.hiding = setTimeout(() => (this.link.hidden = true), BACK_MS);
   }

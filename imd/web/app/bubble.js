@@ -7,12 +7,15 @@ import { language, t } from "../lib/text.js";
 import { excerpt } from "./lines.js";
 import { nameFor, namesFor, shownName } from "./names.js";
 
-const stateOf = (entry) => (entry.busy ? "sending" : entry.state === "accepted" || entry.state === "failed" ? entry.state : "sending");
+function stateOf(entry, peerRead) {
+  if (entry.busy || !["accepted", "failed"].includes(entry.state)) return "sending";
+  return entry.state === "accepted" && entry.id <= peerRead ? "read" : entry.state;
+}
 
-/** The item of a list: {key, look, make}. A new `look` means a new element. `thread`: {session, conversation, menu, goTo}. */
+/** The item of a list: {key, look, make}. A new `look` means a new element. `thread`: {session, conversation, peerRead, menu, goTo}. */
 export function messageItem(entry, { first, last, thread }) {
   const mine = entry.userId === thread.session.me;
-  const state = mine ? stateOf(entry) : "";
+  const state = mine ? stateOf(entry, thread.peerRead) : "";
   const quoted = entry.replyTo && !entry.recalled ? thread.session.quotes.get(entry.replyTo) : undefined;
   const { msg, edited, recalled, reactions, trouble, error } = entry;
   const quote = quoted && [quoted.recalled ? "" : quoted.msg.slice(0, 200), quoted.recalled];
@@ -41,7 +44,7 @@ class Bubble {
       this.#meta(),
       acts && !entry.recalled && this.#more(),
     );
-    const classes = ["message", mine ? "mine" : "theirs", first && "first", last && "last", state, mentioned && "mentioned"];
+    const classes = ["message", mine ? "mine" : "theirs", first && "first", last && "last", state === "read" ? "accepted read" : state, mentioned && "mentioned"];
     this.element = h(
       "li",
       { class: classes.filter(Boolean).join(" ") },
@@ -77,7 +80,7 @@ class Bubble {
       { class: "meta" },
       changed && h("span", { class: "edited", title: t("message.edited.at", { time: fullTime(edited.time, language()) }) }, t("message.edited")),
       h("time", { datetime: new Date(time).toISOString(), title: fullTime(time, language()) }, clockTime(time, language())),
-      this.mine && !(recalled && this.state === "accepted") && stateIcon(this.state),
+      this.mine && !(recalled && ["accepted", "read"].includes(this.state)) && stateIcon(this.state),
     );
   }
 
@@ -160,6 +163,6 @@ function failure(client, entry, discard, again = true) {
 }
 
 function stateIcon(state) {
-  const mark = icon({ sending: "clock", accepted: "check", failed: "failed" }[state]);
+  const mark = icon({ sending: "clock", accepted: "check", read: "checks", failed: "failed" }[state]);
   return h("span", { class: "state", role: "img", "aria-label": t(`state.${state}`), title: t(`state.${state}`) }, mark);
 }

@@ -24,7 +24,10 @@ export class Composer {
       placeholder: t("compose.placeholder"),
       enterkeyhint: "send",
       autocomplete: "off",
-      oninput: () => this.edited(),
+      oninput: () => {
+        this.edited();
+        if (this.input.value && !this.mode.edit) session.live.writing(conversation);
+      },
       onkeydown: (event) => this.#key(event),
     });
     this.input.value = session.store.draft(conversation.key);

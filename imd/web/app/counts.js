@@ -3,14 +3,13 @@ import { ConversationsView } from "../client/imd.js";
 import { keyOf, selectorOf } from "./store.js";
 
 const PAGE = 30;
+const MOST_PINNED = 50;
 const MOST_PAGES = 10; // read after a break, until what is known already begins
 const AGAIN_MS = 1000; // before the first page is read again; each time twice that
 const MOST_AGAIN = 5;
 
 /** Where the conversation of a page belongs: {room}, or {others}. */
 const placeOfName = ({ with: other, group, room }, me) => (room ? { room } : { others: (group ?? [other]).filter((name) => name !== me).sort() });
-
-const isMuted = (muted, now) => (typeof muted === "number" ? muted > now : Boolean(muted));
 
 /** Without the feature `state`, and for visitors, the marks of this browser count. */
 export class Counts {
@@ -54,6 +53,7 @@ export class Counts {
       if (!known || !page.more || before <= known) break;
     }
     if (!this.#there) {
+      await this.#readPinned(page);
       this.older = page.more;
       this.#oldest = page.conversations.at(-1)?.at ?? "";
     }
@@ -70,12 +70,19 @@ export class Counts {
     this.session.store.changed();
   }
 
-  async #page(before) {
+  /** Pinned conversations stand at the top, however old. */
+  async #readPinned({ more }) {
+    if (more) await this.#page(undefined, true);
+  }
+
+  async #page(before, pinned = false) {
     const { client, store, me } = this.session;
-    const page = await client.conversations({ limit: PAGE, before });
+    const page = await client.conversations(pinned ? { pinned, limit: MOST_PINNED } : { limit: PAGE, before });
     this.#view.put(page);
     // With what this device has marked, and the node has not confirmed yet.
-    this.#view.changed({ conversations: client.knownConversations, all: false });
+    const known = client.knownConversations;
+    this.#view.changed({ conversations: known, all: false });
+    known.forEach((each) => this.#clear(each));
     for (const each of page.conversations) {
       const { key } = store.conversation(placeOfName(each, me));
       store.readUpTo(key, this.#view.get(each)?.mark);
@@ -100,8 +107,16 @@ export class Counts {
   #changed(detail) {
     const { store, me } = this.session;
     this.#view.changed(detail);
-    for (const each of detail.conversations) store.readUpTo(keyOf(placeOfName(each, me)), each.mark);
+    for (const each of detail.conversations) {
+      store.readUpTo(keyOf(placeOfName(each, me)), each.mark);
+      this.#clear(each);
+    }
     store.changed();
+  }
+
+  #clear({ cleared, ...name }) {
+    const conversation = cleared && this.session.store.conversations.get(keyOf(placeOfName(name, this.session.me)));
+    if (conversation) this.session.store.clear(conversation, cleared);
   }
 
   // ---- for the page
@@ -122,6 +137,23 @@ export class Counts {
     return last && last.id > (conversation.last?.id ?? "") ? last : conversation.last;
   }
 
+  /** The id of the newest message or event, "" if there is none. */
+  newest(conversation) {
+    const [at = "", last = ""] = [this.get(conversation)?.at, this.last(conversation)?.id];
+    return at > last ? at : last;
+  }
+
+  isMuted(conversation) {
+    const { muted } = this.marks(conversation) ?? {};
+    return typeof muted === "number" ? muted > this.session.now() : Boolean(muted);
+  }
+
+  /** Out of the list until something newer comes. */
+  isHidden(conversation) {
+    const { hidden } = this.marks(conversation) ?? {};
+    return Boolean(hidden) && hidden >= this.newest(conversation);
+  }
+
   /** Messages of others that are unread; 100 means 100 or more. */
   unread(conversation) {
     return this.get(conversation)?.unread ?? this.session.store.unread(conversation);
@@ -140,8 +172,8 @@ export class Counts {
   get total() {
     const { store } = this.session;
     if (!this.#isOn || !this.#there) return store.totalUnread;
-    const shown = [...store.conversations.values()].filter((each) => !each.gone && !isMuted(this.marks(each).muted, this.session.now()));
-    return shown.reduce((sum, conversation) => sum + this.unread(conversation), 0);
+    const shown = [...store.conversations.values()].filter((each) => !each.gone && !this.isMuted(each) && !this.isHidden(each));
+    return shown.reduce((sum, conversation) => sum + (this.unread(conversation) || Number(this.marks(conversation).marked)), 0);
   }
 
   /** The user sees the end of a conversation. */

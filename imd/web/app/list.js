@@ -62,14 +62,16 @@ export class List {
       const out = waiting.get(conversation.key);
       const isOpen = conversation.key === store.open;
       const newest = session.counts.last(conversation);
-      if (conversation.room ? !isOpen && (conversation.gone || !conversation.about) : !newest && !out && !draft && !isOpen) continue;
+      if (conversation.room ? !isOpen && (conversation.gone || !conversation.about) : !newest && !session.counts.get(conversation) && !out && !draft && !isOpen) continue;
+      if (!isOpen && !out && !draft && session.counts.isHidden(conversation)) continue;
       const title = titleOf(conversation);
       if (this.words && !title.toLocaleLowerCase().includes(this.words)) continue;
       const last = out ? { ...out, userId: session.me, time: out.queuedAt } : { ...newest, time: newest?.sendTime };
-      const time = last.time ?? (conversation.room ? 0 : session.now());
-      entries.push({ conversation, title, draft, last, unread: session.counts.unread(conversation), time });
+      const marks = session.counts.marks(conversation);
+      const time = last.time ?? (timeOf(session.counts.newest(conversation)) || (conversation.room ? 0 : session.now()));
+      entries.push({ conversation, title, draft, last, unread: session.counts.unread(conversation), marks, time });
     }
-    return entries.sort((a, b) => b.time - a.time);
+    return entries.sort((a, b) => Number(b.marks?.pinned ?? false) - Number(a.marks?.pinned ?? false) || b.time - a.time);
   }
 
   draw() {
@@ -127,12 +129,13 @@ export class List {
     return h("ul", {}, entries.slice(0, this.most).map((entry) => this.#row(entry)));
   }
 
-  #row({ conversation, title, draft, last, unread, time, since }) {
+  #row({ conversation, title, draft, last, unread, marks, time, since }) {
     const { store, me } = this.session;
     const open = conversation.key === store.open;
     const isLine = last.kind === "room" || last.recalled;
     const isMine = last.userId === me;
     const from = draft ? t("list.draft") : isLine || !last.userId ? "" : isMine ? t("list.you") : conversation.isGroup ? `${nameFor(last.userId, me)}: ` : "";
+    const isMuted = this.session.counts.isMuted(conversation);
     const failed = last.state === "failed";
     const preview = draft ? draft.slice(0, 200) : last.userId ? excerpt(last, me) : "";
     const named = unread > 0 && conversation.isGroup && this.session.counts.isNamed(conversation);
@@ -141,7 +144,7 @@ export class List {
       {},
       h(
         "a",
-        { class: `row${unread ? " unread" : ""}`, href: addressOf(conversation, me), "aria-current": open ? "true" : undefined },
+        { class: `row${unread || marks?.marked ? " unread" : ""}`, href: addressOf(conversation, me), "aria-current": open ? "true" : undefined },
         avatar(conversation),
         h(
           "span",
@@ -163,8 +166,11 @@ export class List {
               from && h("span", { class: draft ? "draft" : "from" }, from),
               preview,
             ),
+            marks?.pinned && sign("pin"),
+            isMuted && sign("mute"),
             named ? h("span", { class: "badge named", role: "img", "aria-label": t("mention.badge") }, "@") : null,
-            unread ? h("span", { class: "badge", role: "img", "aria-label": t("list.unread", { n: unread > 99 ? "99+" : unread }) }, unread > 99 ? "99+" : String(unread)) : null,
+            marks?.marked && !unread && h("span", { class: "badge dotted", role: "img", "aria-label": t("list.marked") }),
+            unread ? h("span", { class: `badge${isMuted ? " muted" : ""}`, role: "img", "aria-label": t("list.unread", { n: unread > 99 ? "99+" : unread }) }, unread > 99 ? "99+" : String(unread)) : null,
           ),
         ),
       ),
@@ -182,6 +188,11 @@ export class List {
     }
   }
 }
+
+const sign = (name) => h("span", { class: "row-sign", role: "img", "aria-label": t(`list.${name}`), title: t(`list.${name}`) }, icon(name));
+
+/** The time of an id, which begins with it. */
+const timeOf = (id) => parseInt(id.slice(0, 12) || "0", 16);
 
 /** The time of a visitor's first unanswered message. */
 function waitsSince(conversation, now) {

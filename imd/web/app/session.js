@@ -2,6 +2,7 @@
 import { channelOf } from "../lib/dom.js";
 import { Client } from "../client/imd.js";
 import { Counts } from "./counts.js";
+import { Live } from "./live.js";
 import { websocketUrl } from "../lib/node.js";
 import { Quotes } from "../lib/quotes.js";
 import { Rooms } from "./rooms.js";
@@ -45,6 +46,7 @@ export class Session extends EventTarget {
       storageKey: `${this.#prefix}.client`,
     });
     this.counts = new Counts(this);
+    this.live = new Live(this);
     const { store } = this;
     this.quotes = new Quotes(this.client, store.view, { seen: (message) => store.seen(message), changed: () => store.changed() });
     this.#channel = channelOf(this.#prefix);

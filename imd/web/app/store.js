@@ -190,6 +190,17 @@ export class Store extends EventTarget {
     this.add(messages);
   }
 
+  /** The user has cleared a conversation away, up to an id. */
+  clear(conversation, id) {
+    const isGone = (message) => message.id <= id;
+    for (const run of [conversation, conversation.past]) {
+      if (!run?.messages.some(isGone)) continue;
+      this.#drop(run.messages.filter(isGone));
+      run.messages = run.messages.filter((message) => !isGone(message));
+      run.complete = true;
+    }
+  }
+
   has(message) {
     return this.conversations.get(keyOf(placeOf(message, this.me)))?.has(message.id) ?? false;
   }

@@ -7,7 +7,8 @@ import { messageItem } from "./bubble.js";
 import { Composer } from "./composer.js";
 import { Hands } from "./hands.js";
 import { lineOf } from "./lines.js";
-import { avatar, shownName, titleOf } from "./names.js";
+import { avatar, namesFor, shownName, titleOf } from "./names.js";
+import { TalkMenu } from "./talkmenu.js";
 import { pendingIn, withPending } from "../lib/pending.js";
 
 const FIRST = 60; // messages drawn at first, and added each time
@@ -16,7 +17,7 @@ const NEAR_TOP = 250;
 const RUN_MS = 5 * 60_000; // messages of one sender within that time belong together
 const FLASH_MS = 1600; // a message that was looked for stands out
 
-/** The view of a conversation. `actions`: {back, announce, details}. Call `close` when it is removed. */
+/** The view of a conversation. `actions`: {back, announce, tell, details}. Call `close` when it is removed. */
 export class Thread {
   constructor(session, conversation, actions) {
     this.session = session;
@@ -42,6 +43,7 @@ export class Thread {
     this.closed = true;
     this.composer.close();
     this.messageMenu.close();
+    this.talkMenu.close();
     this.conversation.past = null;
     this.sizes.disconnect();
     document.removeEventListener("visibilitychange", this.onSeen);
@@ -87,7 +89,8 @@ export class Thread {
       { class: "button-icon", type: "button", title: t("room.details"), "aria-label": t("room.details"), onclick: actions.details },
       icon("people"),
     );
-    const header = h("header", { class: "bar" }, back, avatar(conversation), h("div", { class: "bar-text" }, this.title, this.about), conversation.room && details);
+    this.talkMenu = new TalkMenu(session, conversation, { back: actions.back, tell: actions.tell });
+    const header = h("header", { class: "bar" }, back, avatar(conversation), h("div", { class: "bar-text" }, this.title, this.about), this.talkMenu.button, conversation.room && details);
     this.element = h(
       "section",
       { class: "thread", "aria-label": name },
@@ -95,6 +98,7 @@ export class Thread {
       h("div", { class: "thread-body" }, this.scroller, this.jump),
       this.composer.element,
       this.messageMenu.element,
+      this.talkMenu.element,
     );
   }
 
@@ -166,10 +170,19 @@ export class Thread {
         ? t("name.members", { n: others.length + 1, names: [...others.map(shownName), session.me].join(", ") })
         : conversation.isVisitors
           ? t("name.visitor.kind")
-          : "";
+          : this.#presence();
     this.title.textContent = titleOf(conversation);
-    this.about.textContent = words || "";
-    this.about.hidden = !words;
+    this.talkMenu.draw();
+    const writers = session.live.writers(conversation);
+    const writing = conversation.isGroup ? t("typing.names", { names: namesFor(writers.map(shownName)) }) : t("typing");
+    this.about.textContent = writers.length ? writing : words || "";
+    this.about.hidden = !this.about.textContent;
+    this.about.classList.toggle("live", writers.length > 0);
+  }
+
+  /** Whether the other of a pair is there just now. */
+  #presence() {
+    return this.session.live.isOnline(this.conversation) ? t("presence.online") : "";
   }
 
   #drawTop(any) {
@@ -191,6 +204,7 @@ export class Thread {
     const messages = conversation.onScreen.messages.slice(-this.shown);
     const had = new Set(messages.map((message) => message.userId === me && message.clientMsgId));
     const waiting = conversation.past ? [] : session.outgoing(conversation).filter((entry) => !had.has(entry.clientMsgId));
+    this.peerRead = session.counts.marks(conversation)?.peerRead; // the other has read up to there
     const pending = pendingIn(session.client.outbox);
     const entries = [
       ...messages.map((message) => ({ ...withPending(message, pending.get(message.id), me), time: message.sendTime, state: "accepted" })),

@@ -103,6 +103,12 @@ def _details_below(cast: Cast) -> None:
     cast.alice.page.locator(".room-body").evaluate("(body) => { body.scrollTop = body.scrollHeight; }")
 
 
+def _talk_menu(cast: Cast) -> None:
+    _in_room(cast)
+    cast.alice.page.locator("[popovertarget=talk-menu]").click()
+    expect(cast.alice.page.locator("#talk-menu")).to_be_visible()
+
+
 def _new_room(cast: Cast) -> None:
     _list(cast)
     cast.alice.page.locator(".bar .accent").click()
@@ -152,6 +158,7 @@ ROOM = Scene(
         Shot("mention", _alice, _mention, _mention_end),
         Shot("details", _alice, _details, _escape),
         Shot("details-below", _alice, _details_below, _escape),
+        Shot("talk-menu", _alice, _talk_menu, _escape),
         Shot("new-room", _alice, _new_room, _escape),
         Shot("named", lambda cast: cast.bob.page, _named),
         Shot("removed", lambda cast: cast.carol.page, _removed),
