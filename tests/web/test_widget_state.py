@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import BrowserContext, Locator, Page, WebSocketRoute, expect
 
-from tests.web.browser import Visitors
+from tests.web.browser import Person, Visitors
 from tests.web.support import in_browser, name, node
 from tests.web.test_access import DESKTOP, PHONE, Looking
 
@@ -227,3 +227,41 @@ class WidgetStateTests(Looking):
         expect(tab.mine(text, ".read")).to_have_count(0)
         self.assertNotIn("typing", sent)
         self.assertNotIn("read", sent)
+
+
+class DeskStateTests(Looking):
+    @in_browser
+    def test_desk(self, visitors: Visitors) -> None:
+        """At the desk the agent sees that the visitor is typing and has read; the visitor sees the same."""
+        url = node("sites").http_url
+        agent = Person.sign_in(
+            visitors.context(reduced_motion="reduce", bypass_csp=True), url + "agent", name("sam")
+        )
+        tab = Tab(visitors.context(reduced_motion="reduce"), url)
+        tab.open()
+        text = name("anyone")
+        tab.say(text)
+        agent.page.bring_to_front()
+        agent.page.locator("a.row", has_text=text).click()
+        agent.hears(text)
+        # The desk shows the message: so it is read.
+        expect(tab.mine(text, ".read")).to_have_count(1)
+        agent.page.locator(".compose-text").press_sequentially("here")
+        expect(tab.typing).to_have_text(f"{agent.name} is typing…")
+        agent.say("here I am")
+        tab.hears("here I am")
+        expect(tab.typing).to_have_text("")
+        expect(agent.message("here I am", ".mine.read").get_by_role("img", name="Read")).to_be_visible()
+        tab.field.press_sequentially("fine")
+        expect(agent.page.locator(".bar-about")).to_have_text("writing…")
+        expect(agent.page.locator("body > [role=status]")).to_have_text(re.compile("^Writing: Visitor "))
+        self.look(agent.page, "desk, the visitor is typing and has read")
+        # A message that comes while the chat is closed is not read.
+        tab.field.press("Escape")
+        expect(tab.chat).to_be_hidden()
+        agent.say("still here")
+        expect(tab.badge).to_have_text("1")
+        expect(agent.message("still here", ".read")).to_have_count(0)
+        tab.open()
+        expect(agent.message("still here", ".read")).to_have_count(1)
+        self.all_well()

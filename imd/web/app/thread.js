@@ -27,6 +27,7 @@ export class Thread {
     this.stick = true; // stay at the newest message
     this.below = 0; // messages that arrived below the visible part
     this.failed = false; // reading older messages has failed
+    this.told = false; // that others are writing has been announced, and no message of theirs has come since
     this.unreadFrom = session.store.firstUnread(conversation.key);
     // Where the node keeps the mark, the first message above it is the first unread one.
     this.unreadAbove = session.counts.unread(conversation) ? session.counts.marks(conversation)?.mark : undefined;
@@ -177,7 +178,11 @@ export class Thread {
     const writing = conversation.isGroup ? t("typing.names", { names: namesFor(writers.map(shownName)) }) : t("typing");
     this.about.textContent = writers.length ? writing : words || "";
     this.about.hidden = !this.about.textContent;
+    const begins = writers.length > 0 && !this.about.classList.contains("live");
     this.about.classList.toggle("live", writers.length > 0);
+    if (!begins || this.told || document.hidden) return;
+    this.told = true;
+    this.actions.announce(t("typing.names", { names: namesFor(writers.map(shownName)) }));
   }
 
   /** Whether the other of a pair is there just now. */
@@ -370,6 +375,7 @@ export class Thread {
   /** A message arrived, or another tab of this user sent one. */
   arrived(message) {
     if (!this.stick) this.below++;
+    this.told = false;
     const name = shownName(message.userId);
     if (!document.hidden) this.actions.announce(`${name}: ${message.msg.slice(0, 500)}`);
   }
