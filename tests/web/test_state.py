@@ -10,6 +10,22 @@ from playwright.sync_api import BrowserContext, WebSocketRoute, expect
 from tests.web.browser import Person, Visitors
 from tests.web.support import in_browser, name, node
 from tests.web.test_access import Looking
+from tests.web.test_messenger import enter, make_room
+
+# Notes notifications and badges, and nobody looks at the page.
+_NOTED = """
+  window.shown = [];
+  window.badges = [];
+  window.Notification = class {
+    static permission = "default";
+    static async requestPermission() { Notification.permission = "granted"; }
+    constructor(title, { body }) { window.shown.push([title, body]); }
+    close() { window.shown.push("closed"); }
+  };
+  navigator.setAppBadge = async (unread) => window.badges.push(unread);
+  navigator.clearAppBadge = async () => window.badges.push(0);
+  Document.prototype.hasFocus = () => false;
+"""
 
 
 def choose(person: Person, action: str) -> None:
@@ -186,6 +202,47 @@ class StateTests(Looking):
         alice.row(bob.name).click()
         alice.hears("hello again")
         expect(alice.page.locator(".message")).to_have_count(1)
+        self.all_well()
+
+    @in_browser
+    def test_notifications(self, visitors: Visitors) -> None:
+        """The browser tells of messages; of muted conversations only where the user is named."""
+        (bob,) = self.people(visitors, "bob")
+        url = node("open").http_url
+        home = visitors.context()
+        home.add_init_script(_NOTED)
+        alice = Person.sign_in(home, url, name("alice"))
+        title = name("Weekend")
+        make_room(bob, title, alice)
+        enter(alice, title)
+        choose(alice, "Mute")
+        alice.page.evaluate("location.hash = ''")
+        alice.page.locator(".me").click()
+        switch = alice.page.get_by_role("switch", name="Notifications")
+        expect(switch).not_to_be_checked()
+        self.look_twice(alice, "notifications are off")
+        switch.check(force=True)
+        expect(switch).to_be_checked()
+        alice.page.keyboard.press("Escape")
+        bob.say("quiet")
+        field = bob.page.locator(".compose-text")
+        field.press_sequentially("@" + alice.name[:3])
+        expect(bob.page.get_by_role("option")).to_have_count(1)
+        field.press("Enter")
+        field.press_sequentially("look")
+        field.press("Enter")
+        named = [title, f"{bob.name}: @{alice.name} look"]
+        alice.page.wait_for_function("(n) => shown.length === n", arg=1, polling=50)
+        bob.open(alice.name)
+        bob.say("psst")
+        alice.page.wait_for_function("(n) => shown.length === n", arg=2, polling=50)
+        self.assertEqual(alice.page.evaluate("shown"), [named, [bob.name, "psst"]])
+        self.assertEqual(alice.page.evaluate("badges.at(-1)"), 1)
+        # It goes when the message is read on another device.
+        phone = Person.sign_in(visitors.context(), url, alice.name)
+        phone.row(bob.name).click()
+        phone.hears("psst")
+        alice.page.wait_for_function("shown.at(-1) === 'closed' && badges.at(-1) === 0", polling=50)
         self.all_well()
 
     @in_browser

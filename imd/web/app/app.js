@@ -6,6 +6,7 @@ import { addressOf, List, placeAt } from "./list.js";
 import { loginView, onlyTime, remembered } from "./login.js";
 import { lookAndLanguage } from "./menu.js";
 import { nodeSettings } from "../lib/node.js";
+import { Notifier } from "./notify.js";
 import { RoomDialog } from "./room.js";
 import { Session } from "./session.js";
 import { StartDialog } from "./start.js";
@@ -27,6 +28,7 @@ class App {
     this.troubled = false; // trouble with the connection has been shown
     this.announcer = h("div", { class: "hidden-text", role: "status", "aria-live": "polite" });
     this.title = batched(() => this.#drawTitle());
+    this.notifier = new Notifier(session, (conversation) => (location.hash = addressOf(conversation, session.me)));
     session.addEventListener("change", () => this.#changed());
     session.addEventListener("arrived", ({ detail }) => this.#arrived(detail));
     session.addEventListener("failed", ({ detail }) => this.#announce(failureOf(detail, t)));
@@ -49,6 +51,7 @@ class App {
     this.#calm();
     window.removeEventListener("hashchange", this.onHash);
     document.removeEventListener("keydown", this.onKey);
+    this.notifier.close();
     this.thread?.close();
     this.list.close();
     this.room?.close();
@@ -117,8 +120,23 @@ class App {
       { id: "menu", class: "menu", popover: "auto", role: "dialog", "aria-label": t("menu.open") },
       h("p", { class: "menu-who" }, t("me.signed", { name: this.session.me })),
       ...lookAndLanguage(() => this.#build()),
+      this.notifier.isPossible && this.#notifications(),
       h("button", { class: "button secondary", type: "button", onclick: () => this.#leave() }, t("menu.logout")),
     );
+  }
+
+  /** For messages that come while nobody looks at the page. */
+  #notifications() {
+    const toggle = h("input", {
+      type: "checkbox",
+      role: "switch",
+      checked: this.notifier.isOn,
+      onchange: async () => {
+        toggle.checked = await this.notifier.turn(toggle.checked);
+        if (!this.notifier.isPossible) this.#tell(t("notify.denied"));
+      },
+    });
+    return h("label", { class: "switch" }, toggle, h("span", { class: "switch-track", "aria-hidden": "true" }), h("span", { class: "switch-text" }, t("notify.label")));
   }
 
   /** An agent on a break is not connected: other agents get the visitors, or they wait. */
@@ -223,11 +241,13 @@ class App {
     this.list.drawSoon();
     this.thread?.drawSoon();
     this.room?.drawSoon();
+    this.notifier.draw();
     this.title();
   }
 
   #arrived(message) {
     const { thread, session } = this;
+    this.notifier.arrived(message, session.store.of(message));
     if (!thread || message.userId === session.me) return;
     if (session.keyOf(message) === thread.conversation.key) thread.arrived(message);
   }
@@ -243,6 +263,7 @@ class App {
   #drawTitle() {
     if (this.over) return;
     const unread = this.session.counts.total;
+    this.notifier.badge(unread);
     const name = t(mode === "desk" ? "app.agent" : "app.chat");
     document.title = unread ? `(${unread > 99 ? "99+" : unread}) ${name}` : name;
   }

@@ -233,4 +233,6 @@ export const ZH = {
   "list.pin": "已置顶",
   "list.mute": "免打扰",
   "list.marked": "已标为未读",
+  "notify.label": "桌面通知",
+  "notify.denied": "浏览器不允许此页面发送通知。",
 };

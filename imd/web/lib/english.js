@@ -233,4 +233,6 @@ export const EN = {
   "list.pin": "Pinned",
   "list.mute": "Muted",
   "list.marked": "Marked as unread",
+  "notify.label": "Notifications",
+  "notify.denied": "The browser does not allow notifications of this page.",
 };
