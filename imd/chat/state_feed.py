@@ -104,9 +104,9 @@ class Feeds:
     def of(self, channel: str) -> Feed | None:
         return self._feeds.get(channel)
 
-    def answer(self, feed: Feed, changes: Changes, ref: str | None) -> bytes:
-        """The answer to a frame of the device; `changes` are those since its version when it was sent."""
-        if changes.version < feed.version and not changes.all:
+    def answer(self, feed: Feed, changes: Changes, since: int, ref: str | None) -> bytes:
+        """The answer to a frame of the device. `changes` are those after `since`, its version at that time."""
+        if _is_overtaken(changes, since, feed):
             # The device has had all of that, and newer values.
             changes = Changes(changes.user, changes.base, feed.version)
         feed.version = changes.version
@@ -141,7 +141,7 @@ class Feeds:
                 asked.addBoth(self._came).addCallbacks(
                     self._found,
                     self._not_found,
-                    callbackArgs=(feed, feed.heard),
+                    callbackArgs=(feed, feed.version, feed.heard),
                     errbackArgs=(feed,),
                 )
                 asked.addErrback(lambda failure: self.log.failure("state was not sent", failure))
@@ -151,9 +151,10 @@ class Feeds:
         self._asked -= 1
         return result
 
-    def _found(self, changes: Changes, feed: Feed, heard: int) -> None:
+    def _found(self, changes: Changes, feed: Feed, since: int, heard: int) -> None:
         feed.asks = False
-        if not feed.ended and (changes.all or changes.version > feed.version):
+        is_news = changes.all or changes.version > feed.version
+        if is_news and not feed.ended and not _is_overtaken(changes, since, feed):
             self._send(feed, state_frame(changes), changes.version, feed.why)
         if feed.heard == heard:
             # Asking again at once would give the same; reconciling looks again.
@@ -181,6 +182,14 @@ class Feeds:
         if feed.device.is_open:
             FRAMES.labels(why).inc()
             feed.device.send(payload)
+
+
+def _is_overtaken(changes: Changes, since: int, feed: Feed) -> bool:
+    """Whether the device was told newer values while the store read these, which are after `since`.
+
+    A lower version without that is of a store that went back, and `all` takes the device back, too.
+    """
+    return changes.version < feed.version and (not changes.all or since != feed.version)
 
 
 def state_frame(changes: Changes, ref: str | None = None) -> bytes:

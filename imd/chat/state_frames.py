@@ -102,9 +102,10 @@ async def _change(peer: Peer, marks: Sequence[Mark], setting: Setting | None, re
     if feed is None:
         return state_frame(_changed(await services.states.change(user, marks, setting, None)), ref)
     feed.answers += 1
+    since = feed.version
     try:
-        changes = _changed(await services.states.change(user, marks, setting, feed.version))
-        return services.feeds.answer(feed, changes, ref)
+        changes = _changed(await services.states.change(user, marks, setting, since))
+        return services.feeds.answer(feed, changes, since, ref)
     finally:
         services.feeds.answered(feed)
 

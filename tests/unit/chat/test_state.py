@@ -340,6 +340,20 @@ class FeedTests(StateTestCase):
         self.tell(6, 7)
         self.assertEqual(self.versions(client), [(7, False)])
 
+    def test_overtaken(self) -> None:
+        """A state that was read before a newer one was sent takes the device back no more."""
+        client = self.with_feature(None)
+        client.send(type="read", ref="m", with_="bob", upTo=ID)
+        client.send(type="read", ref="n", with_="bob", upTo=ID)
+        everything = [Changes("alice", 0, v, (entry(v),), True, all=True) for v in (5, 6, 7)]
+        self.states.answer(everything[2], 2)
+        self.states.answer(everything[1], 1)
+        self.assertEqual(self.states.answer(everything[0]), ("since", "alice", -1))
+        frames = [(frame["ref"], frame["version"], frame.get("all", False)) for frame in client.take()]
+        self.assertEqual(frames, [("n", 7, True), ("m", 7, False)])
+        self.tell(7, 8, entry(8))
+        self.assertEqual(self.versions(client), [(8, False)])
+
     def test_answer_that_fails(self) -> None:
         """Changes that waited for the answer are asked for."""
         client = self.with_feature()
