@@ -105,7 +105,7 @@ class Feeds:
         return self._feeds.get(channel)
 
     def answer(self, feed: Feed, changes: Changes, since: int, ref: str | None) -> bytes:
-        """The answer to a frame of the device. `changes` are those after `since`, its version at that time."""
+        """The answer to a frame of the device. `changes` are those after `since`, its version then."""
         if _is_overtaken(changes, since, feed):
             # The device has had all of that, and newer values.
             changes = Changes(changes.user, changes.base, feed.version)

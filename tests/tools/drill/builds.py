@@ -25,7 +25,7 @@ from tests.tools.drill.report import as_text
 from tests.tools.drill.seams import Gone
 
 # A short run may give a build no occasion to do wrong, or none that shows: another seed is tried, for longer.
-TRIES = 3
+TRIES = 5
 # These share a cluster: each is found by a kind of its own.
 TOGETHER = (
     "accepted-early+no-dedup",
