@@ -47,8 +47,8 @@ class BuildTests(unittest.TestCase):
     async def test_hints_and_the_archive(self) -> None:
         await self.found_out("skips-gaps+unpublished")
 
-    async def test_cursors_and_order(self) -> None:
-        await self.found_out("cursor-on-send+unordered")
+    async def test_cursors_order_and_marks(self) -> None:
+        await self.found_out("cursor-on-send+unordered+marks-overwritten+not-compared")
 
     async def test_no_reset(self) -> None:
         await self.found_out("no-reset")

@@ -112,8 +112,7 @@ class CompareTests(unittest.TestCase):
         shutil.rmtree(repository / "imd")
         with worktree("HEAD", place, repository) as tree:
             check_code(tree)
-            (tree / "imd" / "__init__.py").unlink()
-            (tree / "imd").rmdir()
+            shutil.rmtree(tree / "imd")
             with self.assertRaisesRegex(Wrong, "a node would not run the code in"):
                 check_code(tree)
         self.assertEqual(list(place.iterdir()), [])
