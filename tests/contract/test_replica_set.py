@@ -64,7 +64,7 @@ class ReplicaSetTests(ClusterRoomsHarness, RoomHarness):
         self.assertEqual(await level.begin(2), 2)
         self.assertEqual(await level.read(), 2)
         _, documents = self.rooms._documents
-        self.assertEqual(documents._exact.read_concern.level, "linearizable")
+        self.assertEqual(documents._exact._exact.read_concern.level, "linearizable")
         second = self.members.members[1]
         second.pause()
         self.addCleanup(second.resume)
@@ -83,4 +83,4 @@ class ReplicaSetTests(ClusterRoomsHarness, RoomHarness):
             return not any([await self.is_away(read) for read in (*reads, level.read)])
 
         await self.until(all_answer)
-        self.assertEqual(documents._exact.read_concern.level, "linearizable")
+        self.assertEqual(documents._exact._exact.read_concern.level, "linearizable")
