@@ -52,8 +52,13 @@ class AcrossNodes(Rules):
         sender = await self.login(self.name("alice"), url=self.at(0), device="desk")
         to = bob.connected["userId"]
         unseen = await sender.say(to, "before")
-        # Its last step, or that would be seen.
+        # Its last steps, or they would be seen. It is not taken yet: it would be acknowledged.
         await self.archived(sender, 1, **{"with": to})
+
+        async def has_come() -> bool:
+            return any("msg" in frame for frame in bob.frames)
+
+        await self.eventually(has_come)
         for node in self.three():
             on = await deferToThread(node.control, "POST", user=to)
             self.assertEqual((on["on"], on["users"]), (True, [to]))
