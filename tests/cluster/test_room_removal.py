@@ -44,7 +44,7 @@ from tests.support.servers import RedisServer, shared
 ROOMS = 25
 """that are raced at a time"""
 ENOUGH = 100
-ROUNDS = 40
+ROUNDS = 200
 JITTER_SECONDS = 0.03
 
 
