@@ -21,7 +21,7 @@ from tests.support.servers import MongoServer, RabbitServer
 from tests.support.servers.process import pauses
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+async def until(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
     """The condition's value as soon as it is true. AssertionError when it still is not after `seconds`."""
     end, turns = time.monotonic() + seconds, pauses()
     while not (value := condition()):

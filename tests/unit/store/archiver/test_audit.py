@@ -208,7 +208,7 @@ class Side:
 class ArchiveAuditTests(unittest.TestCase):
     """On real servers, with RabbitMQ's own tools. A minute is a second and a half here."""
 
-    timeout = 300
+    timeout = 900
 
     async def side(self, server: MongoServer | None = None, name: str = "east") -> Side:
         self.patch(archive_audit, "MISSING_SECONDS", 1.5)
@@ -259,17 +259,17 @@ class ArchiveAuditTests(unittest.TestCase):
         )
 
     async def emptied(self) -> None:
-        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 0, "they are taken out", 60)
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 0, "they are taken out", 180)
 
     async def found(self, side: Side, count: int, batches_left: int) -> None:
         """So many batches are missing; metric, log and doctor tell of them once."""
         with capturedLogs() as captured:
             self.server.resume()
-            await until(lambda: self.missing() >= count, "it is noticed", 60)
+            await until(lambda: self.missing() >= count, "it is noticed", 180)
         lines = [formatEvent(event) for event in captured if event["log_level"] is LogLevel.error]
         self.assertTrue(lines and all("of east were confirmed" in line for line in lines), lines)
         await self.publish(side, 5000, 3)
-        await until(lambda: self.archived() == batches_left + 3, "all the others are there", 60)
+        await until(lambda: self.archived() == batches_left + 3, "all the others are there", 180)
         self.assertEqual(self.missing(), count)
         self.assertEqual(count_missing(self.database), {"east": count})
         findings = await deferToThread(lambda: list(look_mongo.look(Mongodb(url=self.server.url), 10)))
@@ -289,7 +289,7 @@ class ArchiveAuditTests(unittest.TestCase):
         side = await self.side()
         await self.full_of_batches(side, r"^imd\.archive$")
         await self.emptied()
-        await until(lambda: self.broker.length(DEAD_QUEUE) == 40, "they are among the dead", 60)
+        await until(lambda: self.broker.length(DEAD_QUEUE) == 40, "they are among the dead", 180)
         await self.found(side, 40, PREFETCH + 1)
         while (taken := self.broker.take(DEAD_QUEUE)) is not None:
             properties, body = taken
@@ -302,7 +302,7 @@ class ArchiveAuditTests(unittest.TestCase):
         side = await self.side()
         await self.full_of_batches(side)
         await self.set_policy("^imd", '{"max-length": 10, "overflow": "drop-head"}')
-        await until(lambda: self.broker.length(ARCHIVE_QUEUE) <= 10, "the oldest are taken out", 60)
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) <= 10, "the oldest are taken out", 180)
         lost = 40 - self.broker.length(ARCHIVE_QUEUE)
         await self.found(side, lost, PREFETCH + 41 - lost)
 
@@ -326,7 +326,7 @@ class ArchiveAuditTests(unittest.TestCase):
             await side.queue.publish(records([900]))
         await until(lambda: side.queue.problem() is None, "it is there again")
         other = await Side(self, self.amqp_url, self.server.url, "west").start()
-        await until(lambda: self.missing() >= 5, "it is noticed", 60)
+        await until(lambda: self.missing() >= 5, "it is noticed", 180)
         await self.publish(other, 100, 2)
         await until(lambda: self.archived() == 3, "it goes on")
         self.assertEqual(count_missing(self.database), {"east": 5})
@@ -356,7 +356,7 @@ class ArchiveAuditTests(unittest.TestCase):
         await self.publish(side, 30, 2 * PREFETCH + 20)
         await self.publish(other, 300, 10)
         self.server.resume()
-        await until(lambda: self.archived() == 25 + 2 * PREFETCH + 20, "all are there", 60)
+        await until(lambda: self.archived() == 25 + 2 * PREFETCH + 20, "all are there", 180)
         await other.stop()
         await self.publish(side, 400, 3)
         await self.quiet(side)
@@ -368,7 +368,7 @@ class ArchiveAuditTests(unittest.TestCase):
         number, _ = side.numbers.next()
         side.numbers.confirmed(number)
         before = self.missing()
-        await until(lambda: self.missing() == before + 1, "a bad one is found", 60)
+        await until(lambda: self.missing() == before + 1, "a bad one is found", 180)
         self.missing_before += 1
         self.database[LEDGER].update_many({}, {"$unset": {f"m{word}": "" for word in range(16)}})
         self.database[LEDGER].update_many({"publisher": side.numbers.publisher}, {"$unset": {"c0": ""}})
@@ -396,7 +396,7 @@ class ArchiveAuditTests(unittest.TestCase):
             return read(work, *args, **options)
 
         self.patch(side.archive, "run", counted)
-        await until(lambda: looks >= 12, "it has looked for twice as long", 60)
+        await until(lambda: looks >= 12, "it has looked for twice as long", 180)
         self.assertEqual(self.missing(), 0)
         hung.close()
         await until(lambda: self.archived() == 11, "they are there")
@@ -411,7 +411,7 @@ class ArchiveAuditTests(unittest.TestCase):
         await side.stop()
         self.server.resume()
         await Side(self, self.amqp_url, self.server.url, "west").start()
-        await until(lambda: self.missing() == 1, "it is noticed", 60)
+        await until(lambda: self.missing() == 1, "it is noticed", 180)
         self.assertEqual(count_missing(self.database), {"east": 1})
 
     async def test_old_queue(self) -> None:
