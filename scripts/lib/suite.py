@@ -76,7 +76,7 @@ class Suite:
 
     def trial(self, name: str, arguments: Sequence[str]) -> None:
         """One run of the tests."""
-        # A process for each processor: with more, clusters of many nodes wait for one another past their deadlines.
+        # A process for each processor: with more, clusters wait for one another past their deadlines.
         jobs = len(os.sched_getaffinity(0))
         command = [sys.executable, str(ROOT / "scripts/lib/trial.py"), "-j", str(jobs), *arguments]
         lines: list[str] = []
