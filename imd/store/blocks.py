@@ -10,11 +10,10 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prometheus_client import Counter, Gauge
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, ensureDeferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, ensureDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -24,6 +23,7 @@ from imd.protocol.errors import Refused, Unavailable
 from imd.store.in_time import in_time
 from imd.store.mongo.archive import BLOCK_THREADS, MongoArchive
 from imd.store.mongo.blocks import BlockDocuments, BlockList
+from imd.store.mongo.in_threads import InThreads
 from imd.store.redis.blocks import BlockCopies, Walked
 from imd.store.redis.rooms import Seen
 
@@ -62,8 +62,7 @@ class ClusterBlocks:
         self._seldom = Seldom(self.log, reactor.seconds)
         self._owner = secrets.token_hex(8)
         self._level = NEWEST
-        self._pool: ThreadPoolExecutor | None = None
-        self._documents: tuple[Any, BlockDocuments] | None = None
+        self._threads = InThreads(archive, "blocks", BLOCK_THREADS, ANSWER_SECONDS, BlockDocuments)
         self._walked = Walked(0, 0, 0)
         """as far as this node knows"""
         self._next_look: Any = None
@@ -74,18 +73,16 @@ class ClusterBlocks:
     # Backend
 
     def start(self) -> Deferred[None]:
-        self._pool = ThreadPoolExecutor(BLOCK_THREADS, "mongodb-block")
+        self._threads.start()
         self._look_later()
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        pool, self._pool = self._pool, None
+        self._threads.stop()
         if self._next_look is not None and self._next_look.active():
             self._next_look.cancel()
         if self._looking is not None:
             self._looking.cancel()
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
         return succeed(None)
 
     def problem(self) -> str | None:
@@ -131,16 +128,7 @@ class ClusterBlocks:
 
     def _ask(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Have a method of BlockDocuments done in a thread."""
-        if self._pool is None:
-            return fail(Unavailable("blocks: stopped"))
-        return self._archive.call(self._pool, ANSWER_SECONDS, self._do, work, args)
-
-    def _do(self, database: Any, work: Callable[..., Any], args: Sequence[Any]) -> Any:
-        """In a thread."""
-        made = self._documents
-        if made is None or made[0] != database:
-            made = self._documents = (database, BlockDocuments(database))
-        return work(made[1], *args)
+        return self._threads.do(work, *args)
 
     async def _bring(self, known: BlockList, seen: Seen) -> BlockList:
         """Have Redis obey the list, which was read after `seen`. Gives the one that Redis obeys now."""
@@ -178,7 +166,7 @@ class ClusterBlocks:
     def _looked(self, _: None) -> None:
         self._looking = None
         NOT_LOADED.set(not self.loaded())
-        if self._pool is not None:
+        if self._threads.is_running:
             self._look_later()
 
     async def _look_after(self) -> None:

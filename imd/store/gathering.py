@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from imd.protocol.errors import Unavailable
+from imd.store.in_time import bound
 
 MAX_BATCH = 200
 MAX_WAITING = 10_000
@@ -46,14 +47,10 @@ class Gathering:
         if len(self._items) >= MAX_WAITING:
             return fail(Unavailable(f"{self._name}: {MAX_WAITING} wait"))
         answer: Deferred[Any] = Deferred()
-        deadline = self._reactor.callLater(self._seconds, self._too_late, answer)
-        answer.addBoth(_cancel, deadline)
+        bound(self._reactor, self._seconds, answer, self._name)
         self._items.append((item, answer))
         self._next()
         return answer
-
-    def _too_late(self, answer: Deferred[Any]) -> None:
-        answer.errback(Failure(Unavailable(f"{self._name}: no answer within {self._seconds:g} s")))
 
     def _next(self) -> None:
         while self._items and self._running < self._calls:
@@ -72,9 +69,3 @@ class Gathering:
             if not answer.called:
                 answer.callback(results if isinstance(results, Failure) else results[n])
         self._next()
-
-
-def _cancel(result: Any, deadline: Any) -> Any:
-    if deadline.active():
-        deadline.cancel()
-    return result

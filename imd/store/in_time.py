@@ -26,16 +26,15 @@ def in_time(reactor: Any, seconds: float, work: Any, name: str, seldom: Seldom) 
                 result = Failure(Unavailable(f"{name}: an operation failed"))
             answer.callback(result)
 
-    def too_late() -> None:
-        answer.errback(Failure(Unavailable(f"{name}: no answer within {seconds:g} s")))
-
-    deadline = reactor.callLater(seconds, too_late)
-    answer.addBoth(_cancel, deadline)
+    bound(reactor, seconds, answer, name)
     done.addBoth(over)
     return answer
 
 
-def _cancel(result: Any, deadline: Any) -> Any:
-    if deadline.active():
-        deadline.cancel()
-    return result
+def bound(reactor: Any, seconds: float, answer: Deferred[Any], name: str) -> None:
+    """Have `answer` fail with Unavailable if it has not fired after so many seconds; it is `called` then."""
+
+    def late(result: object, _: float) -> Failure:
+        return Failure(Unavailable(f"{name}: no answer within {seconds:g} s"))
+
+    answer.addTimeout(seconds, reactor, late)

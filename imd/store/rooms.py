@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prometheus_client import Counter, Gauge
@@ -37,6 +36,7 @@ from imd.observe.seldom import Seldom
 from imd.protocol.errors import Refused, Unavailable
 from imd.store.in_time import in_time
 from imd.store.mongo.archive import ROOM_THREADS, MongoArchive
+from imd.store.mongo.in_threads import InThreads
 from imd.store.mongo.rooms import Admit, Document, Known, Lost, RoomDocuments, Same
 from imd.store.redis.rooms import RoomCopies, Seen
 
@@ -69,12 +69,10 @@ class ClusterRooms:
         options: RoomOptions,
     ) -> None:
         self._reactor = reactor
-        self._archive = archive
         self._copies = copies
         self._options = options
         self._seldom = Seldom(self.log, reactor.seconds)
-        self._pool: ThreadPoolExecutor | None = None
-        self._documents: tuple[Any, RoomDocuments] | None = None
+        self._threads = InThreads(archive, "rooms", ROOM_THREADS, ANSWER_SECONDS, RoomDocuments)
         self._deliver: Callable[[Sequence[Delivery]], None] = lambda deliveries: None
         self._warm: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """rooms that Redis knows: the run in which, and the members last heard of"""
@@ -85,13 +83,11 @@ class ClusterRooms:
     # Backend
 
     def start(self) -> Deferred[None]:
-        self._pool = ThreadPoolExecutor(ROOM_THREADS, "mongodb-room")
+        self._threads.start()
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        self._threads.stop()
         return succeed(None)
 
     def problem(self) -> str | None:
@@ -225,16 +221,7 @@ class ClusterRooms:
 
     def _ask(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Have a method of RoomDocuments done in a thread."""
-        if self._pool is None:
-            return fail(Unavailable("rooms: stopped"))
-        return self._archive.call(self._pool, ANSWER_SECONDS, self._do, work, args)
-
-    def _do(self, database: Any, work: Callable[..., Any], args: Sequence[Any]) -> Any:
-        """In a thread."""
-        made = self._documents
-        if made is None or made[0] != database:
-            made = self._documents = (database, RoomDocuments(database))
-        return work(made[1], *args)
+        return self._threads.do(work, *args)
 
     async def _bring(self, document: Document, seen: Seen) -> Document:
         """Bring Redis up to date with the document, which was read after `seen`.

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prometheus_client import Gauge
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.contracts.state import Changes, Entry, Mark, Setting
 from imd.observe.seldom import Seldom
-from imd.protocol.errors import Refused, Unavailable
+from imd.protocol.errors import Refused
 from imd.store.gathering import Gathering
-from imd.store.mongo.archive import MongoArchive
+from imd.store.mongo.archive import STATE_THREADS, MongoArchive
+from imd.store.mongo.in_threads import InThreads
 from imd.store.mongo.state import StateDocuments
 from imd.store.mongo.state_batch import Batch, Done, Job
 
@@ -23,7 +23,6 @@ WAITING = Gauge("imd_state_waiting", "Marks and settings that wait to be written
 READS_WAITING = Gauge("imd_state_reads_waiting", "Questions about states that wait (bound: 10,000).")
 
 ANSWER_SECONDS = 2.0
-STATE_THREADS = 4
 
 
 class ClusterStates:
@@ -32,11 +31,14 @@ class ClusterStates:
     log = Logger()
 
     def __init__(self, reactor: Any, archive: MongoArchive, visitor_days: float) -> None:
-        self._archive = archive
-        self._visitor_days = visitor_days
         self._seldom = Seldom(self.log, reactor.seconds)
-        self._pool: ThreadPoolExecutor | None = None
-        self._made: tuple[Any, Batch] | None = None
+
+        def make(database: Any) -> Batch:
+            documents = StateDocuments(database)
+            documents.make_indexes()
+            return Batch(documents, visitor_days)
+
+        self._threads = InThreads(archive, "state", STATE_THREADS, ANSWER_SECONDS, make)
         self._tell: Callable[[Sequence[Changes]], None] = lambda changes: None
         # One batch at a time: two of one node would only race for the documents of popular users.
         self._jobs = Gathering(
@@ -49,13 +51,11 @@ class ClusterStates:
     # Backend
 
     def start(self) -> Deferred[None]:
-        self._pool = ThreadPoolExecutor(STATE_THREADS, "mongodb-state")
+        self._threads.start()
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        self._threads.stop()
         return succeed(None)
 
     def problem(self) -> str | None:
@@ -107,15 +107,4 @@ class ClusterStates:
 
     def _ask(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Have a method of Batch done in a thread."""
-        if self._pool is None:
-            return fail(Unavailable("state: stopped"))
-        return self._archive.call(self._pool, ANSWER_SECONDS, self._do, work, args)
-
-    def _do(self, database: Any, work: Callable[..., Any], args: Sequence[Any]) -> Any:
-        """In a thread."""
-        made = self._made
-        if made is None or made[0] != database:
-            documents = StateDocuments(database)
-            documents.make_indexes()
-            made = self._made = (database, Batch(documents, self._visitor_days))
-        return work(made[1], *args)
+        return self._threads.do(work, *args)

@@ -43,6 +43,7 @@ WRITE_THREADS = 6
 # Rooms' own: a change of a room waits for no page of history and no batch.
 ROOM_THREADS = 4
 BLOCK_THREADS = 2
+STATE_THREADS = 4
 MAX_READS = 256
 PING_SECONDS = 2.0
 SELECTION_SECONDS = 2.0
@@ -261,7 +262,7 @@ class MongoArchive:
                 # A date or text out of range must not make a page of history unreadable.
                 datetime_conversion="DATETIME_AUTO",
                 unicode_decode_error_handler="replace",
-                maxPoolSize=READ_THREADS + WRITE_THREADS + ROOM_THREADS + BLOCK_THREADS,
+                maxPoolSize=READ_THREADS + WRITE_THREADS + ROOM_THREADS + BLOCK_THREADS + STATE_THREADS,
                 serverSelectionTimeoutMS=int(SELECTION_SECONDS * 1000),
                 connectTimeoutMS=int(SELECTION_SECONDS * 1000),
                 socketTimeoutMS=int(self._timeout_seconds * 1000),

@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-import pymongo
 from bson.int64 import Int64
 from pymongo.errors import DuplicateKeyError
-from pymongo.read_concern import ReadConcern
-from pymongo.write_concern import WriteConcern
 
 from imd.contracts.blocks import MAX_BLOCKED, too_many
 from imd.protocol.errors import Refused
-from imd.store.mongo.exact import ExactReads
+from imd.store.mongo.exact import ExactReads, majority
 
 COLLECTION = "im_block"
 OWED_AT_ONCE = 20
@@ -43,12 +40,7 @@ class BlockDocuments:
     """Reads and writes documents."""
 
     def __init__(self, database: Any) -> None:
-        self._lists = database.get_collection(
-            COLLECTION,
-            write_concern=WriteConcern(w="majority", j=True),
-            read_concern=ReadConcern("majority"),
-            read_preference=pymongo.ReadPreference.PRIMARY,
-        )
+        self._lists = majority(database, COLLECTION)
         self._exact = ExactReads(self._lists)
         self._indexed = False
 

@@ -13,8 +13,6 @@ import msgspec
 import pymongo
 from bson.int64 import Int64
 from pymongo.errors import DuplicateKeyError
-from pymongo.read_concern import ReadConcern
-from pymongo.write_concern import WriteConcern
 
 from imd.contracts import room_rules
 from imd.contracts.room_rules import Stamp
@@ -29,7 +27,7 @@ from imd.contracts.rooms import (
 )
 from imd.protocol.errors import Refused, Unavailable
 from imd.store.mongo.blocks import BlockDocuments
-from imd.store.mongo.exact import ExactReads
+from imd.store.mongo.exact import ExactReads, majority
 
 COLLECTION = "im_room"
 MAX_OUTBOX = 100
@@ -80,14 +78,8 @@ class RoomDocuments:
     """Reads and writes documents. `collection` is any collection of the database."""
 
     def __init__(self, database: Any) -> None:
-        room = database.get_collection(
-            COLLECTION,
-            write_concern=WriteConcern(w="majority", j=True),
-            read_concern=ReadConcern("majority"),
-            read_preference=pymongo.ReadPreference.PRIMARY,
-        )
-        self._rooms = room
-        self._exact = ExactReads(room)
+        self._rooms = majority(database, COLLECTION)
+        self._exact = ExactReads(self._rooms)
         self._blocks = BlockDocuments(database)
         self._indexed = False
 

@@ -13,21 +13,17 @@ from typing import Any, NamedTuple
 import pymongo
 from bson.int64 import Int64
 from msgspec.structs import replace
-from pymongo.errors import BulkWriteError, OperationFailure
-from pymongo.read_concern import ReadConcern
-from pymongo.write_concern import WriteConcern
+from pymongo.errors import BulkWriteError
 
 from imd.contracts.state import Entry, UserState
 from imd.contracts.state_rules import weight_of
 from imd.protocol.selector import Selector
+from imd.store.mongo.blocks import COLLECTION as BLOCKS
+from imd.store.mongo.exact import ExactReads, majority
 
 COLLECTION = "im_state"
 OLD_MARKS = "im_mark"
-BLOCKS = "im_block"
-"""by user, in `users`, those whom the user blocks"""
 
-# Codes by which a server says that it is alone: only members of a replica set know linearizable reads.
-_ALONE = frozenset({20, 72, 76, 123})
 _DUPLICATE = 11000
 MAX_NAMED = 1000
 """conversations; past it whole documents are read"""
@@ -93,10 +89,10 @@ class StateDocuments:
     """Reads and writes documents. `database` is the archive's."""
 
     def __init__(self, database: Any) -> None:
-        self._states = _majority(database, COLLECTION)
-        self._exact = self._states.with_options(read_concern=ReadConcern("linearizable"))
-        self._old = _majority(database, OLD_MARKS)
-        self._blocks = _majority(database, BLOCKS)
+        self._states = majority(database, COLLECTION)
+        self._exact = ExactReads(self._states)
+        self._old = majority(database, OLD_MARKS)
+        self._blocks = majority(database, BLOCKS)
 
     def make_indexes(self) -> None:
         self._states.create_index(
@@ -142,13 +138,7 @@ class StateDocuments:
 
     def exactly(self, user: str) -> Found:
         """The whole state as it is, whichever server was voted out meanwhile."""
-        try:
-            document = self._exact.find_one({"_id": user})
-        except OperationFailure as error:
-            if error.code not in _ALONE:
-                raise
-            self._exact = self._states
-            document = self._exact.find_one({"_id": user})
+        document = self._exact.do(lambda states: states.find_one({"_id": user}))
         return _found(document) if document is not None else Found(UserState(user), is_new=True)
 
     def moved(self, user: str) -> dict[str, Entry]:
@@ -223,15 +213,6 @@ class StateDocuments:
             user, conversation = document["_id"]["u"], document["_id"]["c"]
             found.setdefault(user, {})[conversation] = _entry(conversation, document)
         return found
-
-
-def _majority(database: Any, name: str) -> Any:
-    return database.get_collection(
-        name,
-        write_concern=WriteConcern(w="majority", j=True),
-        read_concern=ReadConcern("majority"),
-        read_preference=pymongo.ReadPreference.PRIMARY,
-    )
 
 
 def _found(document: Mapping[str, Any]) -> Found:
