@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.chat.rate import pay
+from imd.chat.refusals import refusal_of
 from imd.contracts.timer import Cancellable
 from imd.entry.ratelimit import TokenBucket
 from imd.observe.seldom import Seldom
-from imd.protocol.errors import RATE_LIMITED, UNAVAILABLE, Refused, Unavailable
+from imd.protocol.errors import RATE_LIMITED, Refused
 
 MAX_ASKS = 16
 ANSWER_SECONDS = 2.0
@@ -83,20 +84,8 @@ class Asks:
 
         def failed(failure: Failure) -> None:
             if asker.is_open:
-                asker.send_error(_refused(failure), ref=ref)
+                what = "a frame about state could not be answered"
+                asker.send_error(refusal_of(failure, _log, what, ANSWER_SECONDS), ref=ref)
 
         found.addBoth(came).addCallbacks(answer, failed)
         found.addErrback(lambda failure: _log.failure("a frame about state was not answered", failure))
-
-
-def _refused(failure: Failure) -> Refused:
-    error = failure.value
-    if isinstance(error, Refused):
-        return error
-    if isinstance(error, CancelledError):
-        reason = f"no answer within {ANSWER_SECONDS:g} seconds"
-    else:
-        reason = failure.getErrorMessage()
-        if not isinstance(error, Unavailable):
-            _log.failure("a frame about state could not be answered", failure)
-    return Refused(UNAVAILABLE, reason, retry_after_ms=1000)

@@ -5,7 +5,7 @@ Of the others those that watch users can be sent to, and have nothing else here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from imd.chat.features import STATE
@@ -33,44 +33,34 @@ class Device(Protocol):
         """Send a frame now."""
 
 
-class Follower(Protocol):
-    """A part of the node that follows connections, such as the feeds of state."""
-
-    def opened(self, channel: str, device: Device, frame: ConnectFrame) -> None:
-        """A device with the feature has connected: `connected` has been sent."""
-
-    def ended(self, channel: str) -> None:
-        """A connection has ended, with the feature or without."""
-
-
 class Live:
-    """By channel. Followers are told in their order."""
+    """By channel. `opened` is told of each device with the feature that has connected and got `connected`."""
 
-    def __init__(self, followers: Sequence[Follower] = ()) -> None:
-        self._followers = list(followers)
+    def __init__(self, opened: Callable[[str, Device, ConnectFrame], None]) -> None:
+        self._opened = opened
+        self._ended: list[Callable[[str], None]] = []
         self._devices: dict[str, Device] = {}
 
-    def follow(self, follower: Follower) -> None:
-        """Have one more part of the node told."""
-        self._followers.append(follower)
+    def when_ended(self, *told: Callable[[str], None]) -> None:
+        """Have these told the channel of each connection that has ended, with the feature or without."""
+        self._ended += told
 
     def opened(self, device: Device, frame: ConnectFrame, channel: str) -> None:
         """A connection's login is through."""
         if STATE not in (device.features or ()) or not device.is_open:
             return
         self._devices[channel] = device
-        for follower in self._followers:
-            follower.opened(channel, device, frame)
+        self._opened(channel, device, frame)
 
     def admit(self, device: Device, channel: str) -> None:
-        """Have frames sent to a device that has asked for them without the feature. No follower is told."""
+        """Have frames sent to a device that has asked for them without the feature, and nothing else."""
         self._devices.setdefault(channel, device)
 
     def ended(self, channel: str) -> None:
         """The connection is gone; called for all connections."""
         self._devices.pop(channel, None)
-        for follower in self._followers:
-            follower.ended(channel)
+        for told in self._ended:
+            told(channel)
 
     def send(self, channel: str, payload: bytes) -> bool:
         """Send a frame to a device. False: it is not here, or does not take more now."""

@@ -11,12 +11,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from imd.chat.live import Device
 from imd.chat.sightings import Sightings
 from imd.contracts.presence import PresenceStore
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
-from imd.protocol.frames import ConnectFrame, encode
+from imd.protocol.frames import encode
 from imd.protocol.state_out import PresenceFrame, Present
 
 BLOCKS = "blocks"
@@ -88,9 +87,6 @@ class Presence:
             self._loop.stop()
 
     # from the connections
-
-    def opened(self, channel: str, device: Device, frame: ConnectFrame) -> None:
-        """It watches nobody yet."""
 
     def ended(self, channel: str) -> None:
         self._turns.pop(channel, None)

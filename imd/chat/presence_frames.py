@@ -8,7 +8,7 @@ from twisted.logger import Logger
 
 from imd.chat.peer import Peer
 from imd.chat.presence import BLOCKS
-from imd.chat.rate import pay
+from imd.chat.rate import charged_if_refused
 from imd.chat.services import Services
 from imd.entry.admission import STAFF
 from imd.observe.seldom import Seldom
@@ -29,12 +29,8 @@ def watch(peer: Peer, frame: WatchFrame) -> None:
     session = peer.session
     if session is None:
         return
-    try:
+    with charged_if_refused(peer.bucket):
         users = _read(peer, frame)
-    except Refused:
-        # It can never succeed, whatever it holds.
-        pay(peer.bucket)
-        raise
     author, presence = peer.author, peer.services.presence
     channel, is_staff = session.channel, author.type in STAFF
     peer.services.live.admit(peer, channel)

@@ -10,10 +10,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.chat.rate import pay
+from imd.chat.refusals import refusal_of
 from imd.chat.services import Services
 from imd.entry.ratelimit import TokenBucket
 from imd.observe.seldom import Seldom
-from imd.protocol.errors import RATE_LIMITED, UNAVAILABLE, Refused, Unavailable
+from imd.protocol.errors import RATE_LIMITED, Refused
 
 MAX_QUESTIONS = 4
 
@@ -75,10 +76,6 @@ class Questions:
             self._asker.send(payload)
 
     def _failed(self, failure: Failure, ref: str | None) -> None:
-        error = failure.value
-        if not isinstance(error, Refused):
-            if not isinstance(error, Unavailable):
-                _log.failure("a question could not be answered", failure)
-            error = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
+        refused = refusal_of(failure, _log, "a question could not be answered")
         if self._asker.is_open:
-            self._asker.send_error(error, ref=ref)
+            self._asker.send_error(refused, ref=ref)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from imd.entry.ratelimit import TokenBucket
 from imd.protocol.errors import RATE_LIMITED, Refused
 from imd.protocol.frames import MessageFrame
@@ -28,6 +31,19 @@ def pay(bucket: TokenBucket, cost: float = 1.0) -> None:
     """Spend the cost of a frame. Raises Refused (`rate_limited`)."""
     if cost > 0 and (early := bucket.take(cost)):
         raise too_fast(bucket.per_second, early)
+
+
+@contextmanager
+def charged_if_refused(bucket: TokenBucket) -> Iterator[None]:
+    """A frame that is refused in this block can never succeed: it costs 1, whatever its size.
+
+    Raises Refused: `rate_limited` instead of the block's, if that is too much.
+    """
+    try:
+        yield
+    except Refused:
+        pay(bucket)
+        raise
 
 
 def too_fast(per_second: float, early_seconds: float) -> Refused:

@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred
 
 from imd.chat.asking import questions_of
 from imd.chat.peer import Peer
-from imd.chat.rate import pay, room_cost
+from imd.chat.rate import charged_if_refused, pay, room_cost
 from imd.chat.room_form import read_action
 from imd.chat.slow import answer_slowly
-from imd.contracts.rooms import Action, MembersPage, RoomStore, RoomSummary
+from imd.contracts.rooms import MembersPage, RoomStore, RoomSummary
 from imd.protocol import frames, room_pages
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, NOT_FOUND, Refused
 from imd.protocol.message import check_id, is_room_id
@@ -24,7 +24,8 @@ def change_room(peer: Peer, frame: RoomFrame) -> None:
     """Make the change that `frame` asks for, or refuse it in its turn."""
     services = peer.services
     try:
-        action = _read(peer, frame)
+        with charged_if_refused(peer.bucket):
+            action = read_action(frame, peer.author, services.settings)
         known = services.rooms.size(action.room)
         pay(peer.bucket, room_cost(max(known, len(action.users))))
     except Refused as refused:
@@ -32,15 +33,6 @@ def change_room(peer: Peer, frame: RoomFrame) -> None:
         return
     work = services.room_changes.make(peer, action)
     answer_slowly(peer, services.call_later, action.client_msg_id, work)
-
-
-def _read(peer: Peer, frame: RoomFrame) -> Action:
-    """Raises Refused. A frame that can never succeed costs 1, whatever its size."""
-    try:
-        return read_action(frame, peer.author, peer.services.settings)
-    except Refused:
-        pay(peer.bucket)
-        raise
 
 
 def list_rooms(peer: Peer, frame: RoomsFrame) -> None:

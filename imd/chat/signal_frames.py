@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from imd.chat.peer import Peer
-from imd.chat.rate import pay
+from imd.chat.rate import charged_if_refused
 from imd.chat.signals import SIGNAL, TYPING
 from imd.contracts.aim import Aim, Aimed, AimOutcome, TooMany
 from imd.contracts.inbox import Closed, NoRoom, NotAllowed, NotMember
@@ -59,12 +59,8 @@ def send_signal(peer: Peer, frame: SignalFrame) -> None:
     session = peer.session
     if session is None:
         return
-    try:
+    with charged_if_refused(peer.bucket):
         target = _read_signal(peer, frame)
-    except Refused:
-        # It can never succeed, whatever it holds.
-        pay(peer.bucket)
-        raise
     name, data = frame.name or "", frame.data
 
     async def send() -> None:

@@ -54,17 +54,15 @@ class _Queue:
         """channels and users"""
 
     def drop_typing(self) -> int:
-        """Gives how many channels are left out."""
+        """Gives how many channels are left out; `size` is for the caller to lower."""
         dropped = sum(map(len, self.typing.values()))
         self.typing.clear()
-        self.size -= dropped
         return dropped
 
     def drop_signals(self) -> int:
         """The same for the signals of applications."""
         dropped = sum(len(one.channels) for one in self.signals if one.kind == SIGNAL)
         self.signals = [one for one in self.signals if one.kind != SIGNAL]
-        self.size -= dropped
         return dropped
 
 
@@ -181,7 +179,7 @@ class Signals:
         return queue.size + count <= MAX_FOR_NODE and self._size + count <= MAX_WAITING
 
     def _drop(self, kind: str, queue: _Queue, dropped: int) -> None:
-        self._size -= dropped
+        self._grow(queue, -dropped)
         DROPPED.labels(kind, "full").inc(dropped)
 
     def _grow(self, queue: _Queue, count: int) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imd.chat.batch import Entry, Refusal
+from imd.chat.refusals import refusal_of
 from imd.contracts.timer import Cancellable
 from imd.observe.seldom import Seldom
-from imd.protocol.errors import UNAVAILABLE, Refused, Unavailable
 
 SLOW_SECONDS = 2.0
 
@@ -45,16 +45,8 @@ def answer_slowly(
     deadline = call_later(SLOW_SECONDS, done.cancel)
 
     def refusal(failure: Failure) -> Entry:
-        error = failure.value
-        if isinstance(error, Refused):
-            return Refusal(holder, client_msg_id, error)
-        if isinstance(error, CancelledError):
-            reason = f"no answer within {SLOW_SECONDS:g} seconds"
-        else:
-            reason = failure.getErrorMessage()
-            if not isinstance(error, Unavailable):
-                _log.failure("a frame could not be answered", failure)
-        return Refusal(holder, client_msg_id, Refused(UNAVAILABLE, reason, retry_after_ms=1000))
+        refused = refusal_of(failure, _log, "a frame could not be answered", SLOW_SECONDS)
+        return Refusal(holder, client_msg_id, refused)
 
     def answer(entry: Entry) -> None:
         if deadline.active():

@@ -54,7 +54,7 @@ class Feed:
 
 
 class Feeds:
-    """The feeds of a node. Implements imd.chat.live.Follower."""
+    """The feeds of a node."""
 
     log = Seldom(Logger())
 

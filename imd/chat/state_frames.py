@@ -6,12 +6,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from prometheus_client import Counter, Histogram
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 
 from imd.chat.peer import Peer
 from imd.chat.state_feed import state_frame
 from imd.chat.state_form import Named, read_marks, read_setting
 from imd.contracts.state import Changes, Entry, Mark, Setting
+from imd.contracts.together import together
 from imd.protocol.errors import FORBIDDEN, NOT_FOUND, Refused
 from imd.protocol.selector import Target
 from imd.protocol.state_frames import ReadFrame, SettingsFrame
@@ -77,7 +78,7 @@ async def _check_rooms(peer: Peer, rooms: Sequence[str]) -> None:
     """Raises Refused (`not_found`) for a room of others, and Unavailable."""
     user, store = peer.author.user, peer.services.rooms
     asked: list[Deferred[Any]] = [store.membership(room, user) for room in dict.fromkeys(rooms) if room]
-    if not all(await gatherResults(asked, consumeErrors=True)):
+    if not all(await together(asked)):
         raise Refused(NOT_FOUND, "no such room")
 
 

@@ -16,7 +16,7 @@ from imd.protocol.author import Author
 from imd.protocol.state_frames import TalksFrame
 from imd.protocol.state_out import TalkShown, TalksPage
 
-MOST_READ = 1000
+MOST_PLACES = 1000
 """places in one look, where many of them are hidden"""
 
 
@@ -46,7 +46,7 @@ class TalkList:
             if len(places) > frame.limit or not found.more or not found.found:
                 break
             query.before = found.found[-1].at
-            query.limit = min(2 * query.limit, MOST_READ)
+            query.limit = min(2 * query.limit, MOST_PLACES)
         page = places[: frame.limit]
         shown = [frames.encode(one) for one in await self._show(user, page, entries)]
         count = fitting(shown)

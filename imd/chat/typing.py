@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from imd.chat.live import Device
-from imd.protocol.frames import ConnectFrame
-
 PACE_SECONDS = 2.0
 MAX_CONVERSATIONS = 64
 """of a connection that are remembered; past it the oldest is forgotten"""
@@ -33,9 +30,6 @@ class TypingPace:
         return True
 
     # from the connections
-
-    def opened(self, channel: str, device: Device, frame: ConnectFrame) -> None:
-        """Nothing is kept of a connection until it types."""
 
     def ended(self, channel: str) -> None:
         self._passed.pop(channel, None)

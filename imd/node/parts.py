@@ -98,7 +98,8 @@ class Parts:
         self.upkeep = self._make_upkeep(sessions)
         self._typing = TypingPace(reactor.seconds)
         self.feeds = Feeds(backends.states, reactor.callLater)
-        self.live = Live((self._typing, self.feeds))
+        self.live = Live(self.feeds.opened)
+        self.live.when_ended(self._typing.ended, self.feeds.ended)
         self.signals = self._make_signals()
         has_others = backends.bus is not None
         news = StateNews(self.feeds, backends.aims, self.signals, has_others=has_others)
@@ -158,7 +159,7 @@ class Parts:
         store.listen_presence(lambda user, addresses: self.signals.look(addresses, user))
         self.signals.take_looks(sightings.look_again)
         self.signals.take(BLOCKS, presence.blocks_changed)
-        self.live.follow(presence)
+        self.live.when_ended(presence.ended)
         return presence
 
     def _make_services(self, clock: ServerClock, sessions: dict[str, Session]) -> Services:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 
 from imd.contracts.aim import Aim, Aimed, AimOutcome, TooMany
 from imd.contracts.inbox import Closed, NoRoom, NotAllowed, NotMember
 from imd.contracts.presence import Seen
+from imd.contracts.together import together
 from imd.protocol.selector import Target
 from imd.store.redis.accept import encode_id
 from imd.store.redis.script_calls import BatchedScript, ScriptCalls
@@ -42,7 +42,7 @@ class RedisAims:
         return self._aim(encode_id(aim.sender), aim.channel, kind, target, aim.most)
 
     def channels(self, users: Sequence[str]) -> Deferred[Mapping[str, Sequence[str]]]:
-        found = _all([self._channels(encode_id(user)) for user in users])
+        found = together([self._channels(encode_id(user)) for user in users])
         return found.addCallback(
             lambda channels: {user: some for user, some in zip(users, channels, strict=True) if some}
         )
@@ -53,7 +53,7 @@ class RedisAims:
         self._calls.watched = lambda told: changed(unquote(told[0]), told[1:])
 
     def look(self, users: Sequence[str], address: str) -> Deferred[list[Seen]]:
-        return _all([self._look(encode_id(user), address) for user in users])
+        return together([self._look(encode_id(user), address) for user in users])
 
     def hidden(self, watcher: str, users: Sequence[str]) -> Deferred[Sequence[str]]:
         return self._hidden(encode_id(watcher), [encode_id(user) for user in users])
@@ -84,14 +84,3 @@ def _by_user(flat: list[str]) -> Iterator[tuple[str, list[str]]]:
     pairs = iter(flat)
     for user, channels in zip(pairs, pairs, strict=True):
         yield unquote(user), channels.split()
-
-
-def _all(waits: list[Deferred[Any]]) -> Deferred[list[Any]]:
-    """The results of all. Fails as the first does that fails."""
-
-    def first(failure: Failure) -> Failure:
-        error = failure.value
-        assert isinstance(error, FirstError)
-        return error.subFailure
-
-    return gatherResults(waits, consumeErrors=True).addErrback(first)

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 from prometheus_client import Counter
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imd.contracts.together import together
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
@@ -65,8 +66,8 @@ class RedisPair(Owner):
         self._has_replicas = False
 
     def start(self) -> Deferred[None]:
-        both = gatherResults([self.accepting.start(), self.general.start()], consumeErrors=True)
-        return both.addCallbacks(lambda _: None, _own_error)
+        both = together([self.accepting.start(), self.general.start()])
+        return both.addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
         both = gatherResults([self.accepting.stop(), self.general.stop()])
@@ -179,9 +180,3 @@ class RedisPair(Owner):
         waiting, self._waiting = self._waiting, {}
         for admitted in waiting.values():
             admitted.errback(failure)
-
-
-def _own_error(failure: Failure) -> Failure:
-    """The error of the start that failed first."""
-    first = failure.value
-    return first.subFailure if isinstance(first, FirstError) else failure

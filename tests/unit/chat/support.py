@@ -101,7 +101,8 @@ class ConnectionTestCase(unittest.TestCase):
         self.states = StatesDouble()
         feeds = Feeds(self.states, self.clock.callLater)
         self.states.listen(feeds.changed)
-        self.live = Live((typing, feeds))
+        self.live = Live(feeds.opened)
+        self.live.when_ended(typing.ended, feeds.ended)
         self.blocks = BlocksDouble()
         self.sessions: dict[str, Session] = {}
         self.soon: list[Callable[[], None]] = []
@@ -170,7 +171,7 @@ class ConnectionTestCase(unittest.TestCase):
     def make_presence(self) -> Presence:
         self.sightings = Sightings(self.clock, self.aims, lambda: self.bus_problem, "")
         presence = Presence(self.clock, self.sightings, self.aims, self.live.send, self.visible)
-        self.live.follow(presence)
+        self.live.when_ended(presence.ended)
         return presence
 
     bus_problem: str | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import fail
+
 from imd.chat.state_feed import RETRY_SECONDS
 from imd.chat.state_form import MAX_MARKS
 from imd.contracts.rooms import Membership
@@ -145,23 +147,16 @@ class ReadTests(StateTestCase):
             ({"with_": "alice"}, pair_id("alice", "alice"), ""),
         ):
             alice.send(type="read", upTo=ID, **selector)
-            self.answer_memberships()
             (_, _, (mark,), _, _) = self.states.answer(Changes("alice", 1, 1))
             self.assertEqual(mark.peer, other)
             if conversation is not None:
                 self.assertEqual(mark.conversation, conversation)
-
-    def answer_memberships(self) -> None:
-        for (kind, *question), answer in self.rooms.asked:
-            if kind == "membership" and not answer.called:
-                answer.callback(self.rooms.members.get((question[0], question[1])))
 
     def test_one_room_of_others(self) -> None:
         """The whole frame is refused, and nothing is stored."""
         alice = self.client()
         marks = [{"with": "bob", "upTo": ID}, {"room": ROOM, "upTo": ID}]
         alice.send(type="read", ref="q", marks=marks)
-        self.answer_memberships()
         self.assertEqual(alice.take()[0]["code"], NOT_FOUND)
         self.assertEqual(self.states.asked, [])
 
@@ -212,6 +207,15 @@ class ReadTests(StateTestCase):
         self.clock.advance(2)
         (answer,) = alice.take()
         self.assertEqual((answer["code"], answer["ref"], answer["retryAfterMs"]), (UNAVAILABLE, "m", 1000))
+
+    def test_room_that_cannot_be_looked_up(self) -> None:
+        """The answer gives the store's own reason. Nothing is logged: stores may be away."""
+        self.patch(self.rooms, "membership", lambda room, user: fail(Unavailable("rooms: away")))
+        alice = self.client()
+        alice.send(type="read", ref="m", room=ROOM, upTo=ID)
+        (error,) = alice.take()
+        self.assertEqual((error["code"], error["reason"]), (UNAVAILABLE, "rooms: away"))
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_too_many_unanswered(self) -> None:
         """Sixteen at a time; messages are not held up."""
