@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.python import usage
 
@@ -22,6 +22,11 @@ from imd.ops.process import on_hangup
 from imd.protocol.errors import ConfigurationError
 from imd.protocol.ids import ServerClock, WallClock
 from imd.wire.twisted_internals import use_monotonic_clock
+
+if TYPE_CHECKING:
+    from imd.store.archiver.writer import ArchiveWriter
+    from imd.store.mongo.archive import MongoArchive
+    from imd.store.redis.inbox import RedisInbox
 
 
 class Options(usage.Options):
@@ -101,9 +106,31 @@ def _embedded(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     )
 
 
+def _inbox(reactor: Any, settings: Settings, clock: ServerClock) -> RedisInbox:
+    from imd.store.redis.inbox import RedisInbox
+
+    return RedisInbox(
+        reactor,
+        settings.redis.url,
+        inbox_options(settings),
+        clock,
+        lossless=settings.redis.lossless,
+        timeout_seconds=settings.redis.timeout_seconds,
+    )
+
+
+def _writer(
+    reactor: Any, settings: Settings, connections: tuple[Any, Any], archive: MongoArchive
+) -> ArchiveWriter:
+    """`connections`: the one that consumes, and the one that publishes dead letters."""
+    from imd.store.archiver.writer import ArchiveWriter
+
+    bounds = settings.archive
+    return ArchiveWriter(reactor, *connections, archive, queue_bytes=bounds.queue_bytes, batch=bounds.batch)
+
+
 def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.archiver.audit import ArchiveAudit
-    from imd.store.archiver.writer import ArchiveWriter
     from imd.store.batch_numbers import Numbers
     from imd.store.blocks import ClusterBlocks
     from imd.store.mongo.archive import MongoArchive
@@ -113,7 +140,6 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.rabbit.connection import RabbitConnection
     from imd.store.redis.aims import RedisAims
     from imd.store.redis.blocks import BlockCopies
-    from imd.store.redis.inbox import RedisInbox
     from imd.store.redis.level import RedisLevel
     from imd.store.redis.node_table import RedisNodeTable
     from imd.store.redis.rooms import RoomCopies
@@ -121,18 +147,10 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
     from imd.store.state import ClusterStates
     from imd.store.unwritten import Unwritten
 
-    inbox = RedisInbox(
-        reactor,
-        settings.redis.url,
-        inbox_options(settings),
-        clock,
-        lossless=settings.redis.lossless,
-        timeout_seconds=settings.redis.timeout_seconds,
-    )
+    inbox = _inbox(reactor, settings, clock)
     # Under a memory alarm the broker stops reading from publishers; acks must still get through.
     publisher = RabbitConnection(reactor, settings.rabbitmq.url, "publisher")
     consumer = RabbitConnection(reactor, settings.rabbitmq.url, "consumer")
-    queue_bytes = settings.archive.queue_bytes
     # A boot id in the node's address: nothing meant for its predecessor reaches it.
     bus = RabbitBus(reactor, publisher, consumer, node_name(settings), secrets.token_hex(4))
     archive = MongoArchive(reactor, settings.mongodb.url, timeout_seconds=settings.mongodb.timeout_seconds)
@@ -142,14 +160,11 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         reactor,
         publisher,
         confirm_seconds=settings.rabbitmq.confirm_seconds,
-        queue_bytes=queue_bytes,
+        queue_bytes=settings.archive.queue_bytes,
         numbers=numbers,
         unwritten=unwritten,
     )
-    writer = None
-    if settings.archive.consume:
-        batch = settings.archive.batch
-        writer = ArchiveWriter(reactor, consumer, publisher, archive, queue_bytes=queue_bytes, batch=batch)
+    writer = _writer(reactor, settings, (consumer, publisher), archive) if settings.archive.consume else None
     audit = ArchiveAudit(reactor, archive, numbers, writer, unwritten)
     workers: list[Backend] = [audit] if writer is None else [writer, audit]
     aims = RedisAims(inbox.calls)
@@ -168,12 +183,6 @@ def _cluster(reactor: Any, settings: Settings, clock: ServerClock) -> Backends:
         nodes=RedisNodeTable(reactor.callLater, inbox.command),
         workers=workers,
         levels={"Redis": RedisLevel(inbox.command), "MongoDB": MongoLevel(archive)},
-        hear_level=(
-            inbox.set_level,
-            bus.set_level,
-            numbers.set_level,
-            unwritten.set_level,
-            blocks.set_level,
-        ),
+        hear_level=tuple(one.set_level for one in (inbox, bus, numbers, unwritten, blocks)),
         progress=audit,
     )

@@ -184,6 +184,46 @@ class StateDocumentTests(ClusterStateHarness, StateHarness):
         await self.set("alice", gone[0], muted=True)
         self.assertEqual((await self.document("alice"))["c"][first]["r"], message_id(9))
 
+    async def test_moved_twice(self) -> None:
+        """Two threads, or nodes, move the same entries: their weight is taken off once."""
+        await self.begin()
+        for other in ("bob", "carol", "dave"):
+            await self.read("alice", other, 5)
+
+        def move_twice(batch: Batch) -> None:
+            documents = batch._documents
+            found = documents.whole(["alice"])["alice"]
+            leaving = [found.state.entries[pair_id("alice", "bob")]]
+            for _ in range(2):
+                documents.move(found, leaving, lambda user: None)
+
+        await self.states._ask(move_twice)
+        document = await self.document("alice")
+        self.assertEqual((len(document["c"]), document["weight"]), (2, 2))
+
+    async def test_moved_meanwhile(self) -> None:
+        """An entry is moved while a change of it is decided: the change is decided again."""
+        await self.begin()
+        for other in ("bob", "carol"):
+            await self.read("alice", other, 5)
+        write = StateDocuments.write
+
+        def overtaken(documents: StateDocuments, changes: Any) -> bool:
+            self.patch(StateDocuments, "write", write)
+            found = documents.whole(["alice"])["alice"]
+            documents.move(found, [found.state.entries[pair_id("alice", "bob")]], lambda user: None)
+            return write(documents, changes)
+
+        await self.set("alice", "bob", pinned=True)
+        self.patch(StateDocuments, "write", overtaken)
+        await self.set("alice", "bob", muted=True)
+        self.assertIs(StateDocuments.write, write)
+        document = await self.document("alice")
+        self.assertEqual((len(document["c"]), document["weight"]), (2, 2))
+        name = pair_id("alice", "bob")
+        entry = (await self.states.entries("alice", [name]))[name]
+        self.assertEqual((entry.selector.with_, entry.read, entry.pinned), ("bob", message_id(5), True))
+
     async def test_visitors_end(self) -> None:
         """A visitor's document ends by itself, its days after the last change; nobody else's does."""
         await self.begin()

@@ -57,6 +57,14 @@ def _conversation(members: tuple[str, ...]) -> bytes:
     return bytes.fromhex(conversation_id(list(members)))
 
 
+def _read_body(body: bytes) -> tuple[str, list[str]] | Failed:
+    """The text of a body, and the members of its conversation."""
+    try:
+        return body.decode(), conversation_members(decode_message(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Failed(f"the body is no message: {error}")
+
+
 class Placing:
     """Places batches of messages."""
 
@@ -131,11 +139,10 @@ class Placing:
         """Place a message that is neither a resend nor to a room."""
         state = self._state
         sender = users[submission.sender]
-        try:
-            text = submission.body.decode()
-            members = conversation_members(decode_message(submission.body))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return Failed(f"the body is no message: {error}")
+        read = _read_body(submission.body)
+        if isinstance(read, Failed):
+            return read
+        text, members = read
         agent: User | None = None
         deliveries: list[Delivery] = []
         recipients = submission.recipients
@@ -162,8 +169,7 @@ class Placing:
             user = users[recipients[0]]
             if user.agent is not None and user.agent == submission.sender:
                 self._desk.answered(user, number)
-        is_own = sender.name in recipients
-        copied = sender.sync and submission.mirror and not is_own
+        copied = sender.sync and submission.mirror and sender.name not in recipients
         if copied and self._inboxes.wants_copy(sender, submission.device, now):
             self._inboxes.put((sender.name,), users, number, submission.body, now, deliveries)
         if agent is not None:
@@ -171,27 +177,40 @@ class Placing:
         elif not submission.recipients:
             self._desk.wait(sender, number, len(submission.body))
 
-        message_id = submission.message_id
+        people = dict.fromkeys([*(users[name].uid for name in recipients), sender.uid])
         if submission.kind:
-            readers = {sender.uid, *(users[name].uid for name in recipients)}
             archived = submission.archived
-            archive_event(state, submission.body, number, sender.uid, readers, now, archived, without)
+            archive_event(state, submission.body, number, sender.uid, people, now, archived, without)
         else:
-            state.messages += (number, message_id, sender.uid, _conversation(tuple(members)), now, text)
-            for name in recipients:
-                state.participants += (users[name].uid, message_id, number)
-            if not is_own:
-                state.participants += (sender.uid, message_id, number)
-            if not (len(members) == 1 and is_visitor_id(members[0])):
-                state.talks.note(_conversation(tuple(members)), message_id, number, without)
-            for name in without:
-                state.left_out += (number, name)
+            row = (number, submission.message_id, sender.uid, _conversation(tuple(members)), now, text)
+            is_visitors = len(members) == 1 and is_visitor_id(members[0])
+            self._archive(row, people, without, is_listed=not is_visitors)
         if key is not None:
-            uses[key] = Use(submission.checksum, number, message_id, submission.send_time, 0, without)
+            message_id, at = submission.message_id, submission.send_time
+            uses[key] = Use(submission.checksum, number, message_id, at, 0, without)
             state.sent += (state.new_use(), *key, submission.checksum, number, now)
         if without:
             return PlacedPartly(deliveries, "", without=without)
         return Placed(deliveries, agent.name if agent is not None else "")
+
+    def _archive(
+        self,
+        row: tuple[int, str, int, bytes, int, str],
+        people: Iterable[int],
+        without: Sequence[str],
+        *,
+        is_listed: bool,
+    ) -> None:
+        """Archive a plain message: its row, its participants by uid, and who was left out."""
+        state = self._state
+        number, message_id, _, conversation, *_ = row
+        state.messages += row
+        for uid in people:
+            state.participants += (uid, message_id, number)
+        for name in without:
+            state.left_out += (number, name)
+        if is_listed:
+            state.talks.note(conversation, message_id, number, without)
 
     def _left_out(self, sender: User, submission: Submission) -> tuple[str, ...]:
         """Recipients with a block between them and the sender. Recalls of one's own messages pass."""

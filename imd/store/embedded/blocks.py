@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from imd.contracts.blocks import MAX_BLOCKED, too_many
 from imd.protocol.errors import Refused
+from imd.store.embedded.on_file import OnFile
 from imd.store.embedded.state import State
 
 
@@ -48,25 +48,8 @@ class BlockTables:
         return {other for other in others if execute(find, (other, user)).fetchone() is not None}
 
 
-class EmbeddedBlocks:
+class EmbeddedBlocks(OnFile[BlockTables]):
     """Implements imd.contracts.blocks.BlockStore."""
-
-    def __init__(self, do: Callable[[Callable[[BlockTables], Any]], Deferred[Any]]) -> None:
-        """`do` has its argument called in the thread that owns the file."""
-        self._do = do
-
-    # Backend
-
-    def start(self) -> Deferred[None]:
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        return succeed(None)
-
-    def problem(self) -> str | None:
-        return None
-
-    # BlockStore
 
     def block(self, user: str, other: str, on: bool) -> Deferred[bool | Refused]:
         done = self._do(lambda blocks: blocks.block(user, other, on))

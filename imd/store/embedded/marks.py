@@ -14,6 +14,7 @@ from imd.contracts.state import KEPT, Changes, Entry, Mark, Setting, UserState
 from imd.contracts.state_rules import Decided
 from imd.protocol.errors import Refused
 from imd.protocol.selector import Selector
+from imd.store.embedded.tables import as_json
 
 _COLUMNS = "conversation, version, selector, read, peer, muted, pinned, hidden, cleared, marked"
 _read_selector = msgspec.json.Decoder(Selector).decode
@@ -67,7 +68,7 @@ class MarkTables:
         found.update(
             self._connection.execute(
                 "SELECT user, version FROM state_user WHERE user IN (SELECT value FROM json_each(?))",
-                (_json(users),),
+                (as_json(users),),
             ).fetchall()
         )
         return found
@@ -102,7 +103,7 @@ class MarkTables:
         """Delete the states of users that are gone."""
         for table in ("state_entry", "state_user"):
             self._connection.execute(
-                f"DELETE FROM {table} WHERE user IN (SELECT value FROM json_each(?))", (_json(users),)
+                f"DELETE FROM {table} WHERE user IN (SELECT value FROM json_each(?))", (as_json(users),)
             )
 
     # from within
@@ -130,7 +131,7 @@ class MarkTables:
             "SELECT user FROM state_user WHERE receipts = 0 AND user IN peer "
             "UNION SELECT other FROM block WHERE user = :user AND other IN peer "
             "UNION SELECT user FROM block WHERE other = :user AND user IN peer",
-            {"user": user, "peers": _json(peers)},
+            {"user": user, "peers": as_json(peers)},
         )
         return {name for (name,) in found.fetchall()}
 
@@ -217,7 +218,3 @@ def _entry(row: Sequence[Any]) -> Entry:
         cleared,
         bool(marked),
     )
-
-
-def _json(names: Collection[str]) -> str:
-    return msgspec.json.encode(list(names)).decode()

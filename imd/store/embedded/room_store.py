@@ -19,33 +19,23 @@ from imd.contracts.rooms import (
     RoomPart,
     RoomSummary,
 )
+from imd.store.embedded.on_file import OnFile
 from imd.store.embedded.rooms import RoomTables, Told
 
 MAX_SIZES = 20_000
 
 
-class EmbeddedRooms:
+class EmbeddedRooms(OnFile[RoomTables]):
     """Implements imd.contracts.rooms.RoomStore.
 
     A change and its event are one transaction, so nothing is left over.
     """
 
     def __init__(self, do: Callable[[Callable[[RoomTables], Any]], Deferred[Any]]) -> None:
-        """`do` has its argument called in the thread that owns the file."""
-        self._do = do
+        """As OnFile."""
+        super().__init__(do)
         self._deliver: Callable[[Sequence[Delivery]], None] = lambda deliveries: None
         self._sizes: OrderedDict[str, int] = OrderedDict()
-
-    # Backend
-
-    def start(self) -> Deferred[None]:
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        return succeed(None)
-
-    def problem(self) -> str | None:
-        return None
 
     # RoomStore
 

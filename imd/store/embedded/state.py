@@ -349,8 +349,7 @@ class State:
                 rows.clear()
         if self.events:
             events, self.events = self.events, []
-            if apply_events(connection, events):
-                self.write_ahead.has_recalled = True
+            self.write_ahead.has_recalled |= apply_events(connection, events)
         if grown:
             tables.CAP_UNANSWERED.write(connection, grown)
         if self._answers:

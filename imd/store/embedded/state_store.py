@@ -5,31 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from imd.contracts.state import Changes, Entry, Mark, Setting
 from imd.protocol.errors import Refused
 from imd.store.embedded.marks import Made, MarkTables
+from imd.store.embedded.on_file import OnFile
 
 
-class EmbeddedStates:
+class EmbeddedStates(OnFile[MarkTables]):
     """Implements imd.contracts.state.StateStore. A change and its peers' are one transaction."""
 
     def __init__(self, do: Callable[[Callable[[MarkTables], Any]], Deferred[Any]]) -> None:
-        """`do` has its argument called in the thread that owns the file."""
-        self._do = do
+        """As OnFile."""
+        super().__init__(do)
         self._tell: Callable[[Sequence[Changes]], None] = lambda changes: None
-
-    # Backend
-
-    def start(self) -> Deferred[None]:
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        return succeed(None)
-
-    def problem(self) -> str | None:
-        return None
 
     # StateStore
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
+
+import msgspec
 
 from imd.protocol.errors import ConfigurationError
 from imd.store.embedded.formats import UNANSWERED, migrate
@@ -74,6 +76,11 @@ def open_file(folder: str) -> sqlite3.Connection:
         connection.close()
         raise ConfigurationError(f"[node] data = {folder}: {error}") from None
     return connection
+
+
+def as_json(names: Collection[str]) -> str:
+    """For `json_each`."""
+    return msgspec.json.encode(list(names)).decode()
 
 
 class ManyRows:

@@ -24,6 +24,7 @@ from imd.protocol.message import conversation_members, decode_message
 from imd.store.embedded.entries import COLUMNS, JOINS, Row, read_rows, show_rows
 from imd.store.embedded.events import ROOMS_UID
 from imd.store.embedded.state import State
+from imd.store.embedded.tables import as_json
 from imd.store.embedded.talk_rows import ID_BYTES
 from imd.store.shared_metrics import FOREIGN
 from imd.store.unread import count_unread
@@ -86,7 +87,7 @@ def read_places(state: State, query: PlacesQuery) -> Places:
     before = query.before or _AFTER_ALL_IDS
     places = [place for place in _rooms(state, query) if place.at < before]
     if uid is not None:
-        only = None if query.only is None else msgspec.json.encode(list(query.only)).decode()
+        only = None if query.only is None else as_json(query.only)
         values = {"viewer": uid, "before": before, "only": only, "rows": query.limit + 1}
         rows = _read_people(state.connection.execute(_PEOPLE, values).fetchone()[0])
         places += [Place(at, conversation) for conversation, at in rows]

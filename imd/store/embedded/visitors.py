@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from imd.store.embedded.state import State
+from imd.store.embedded.tables import as_json
 
 ROWS_PER_CALL = 2000
 
@@ -65,7 +66,7 @@ class Visitors:
         )
         if old:
             names = "SELECT value FROM json_each(?)"
-            connection.execute(f"DELETE FROM visitor WHERE name IN ({names})", (_json(old),))
+            connection.execute(f"DELETE FROM visitor WHERE name IN ({names})", (as_json(old),))
             self._also_forget(old)
         due = self._names(
             "SELECT json_group_array(name) FROM "
@@ -75,7 +76,7 @@ class Visitors:
         if not due:
             return
         here = [name for name in due if state.channels.live(name, now)]
-        values = {**self._bounds(now), "now": now, "names": _json(due), "here": _json(here)}
+        values = {**self._bounds(now), "now": now, "names": as_json(due), "here": as_json(here)}
         for statement in (
             f"INSERT OR REPLACE INTO visitor SELECT name, token_hash, used FROM newcomer "
             f"WHERE {_DUE} AND {_TAKES_PART}",
@@ -85,7 +86,7 @@ class Visitors:
             f"WHERE u.name = newcomer.name) WHERE {_DUE} AND {_IS_SEEN}",
         ):
             connection.execute(statement, values)
-        values["names"] = _json(
+        values["names"] = as_json(
             gone := self._names(f"SELECT json_group_array(name) FROM newcomer WHERE {_DUE}", values)
         )
         for statement in (
@@ -104,7 +105,3 @@ class Visitors:
     def _names(self, statement: str, values: Mapping[str, Any]) -> list[str]:
         found = self._state.connection.execute(statement, values).fetchone()[0]
         return msgspec.json.decode(found, type=list[str])
-
-
-def _json(names: list[str]) -> str:
-    return msgspec.json.encode(names).decode()

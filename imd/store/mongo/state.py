@@ -1,7 +1,8 @@
 """Marks and settings in MongoDB, a document for each user: the truth about a user's state. Blocks.
 
 A document has `v`, the user's version, and in `c` an entry for each conversation. So a mark is an update of a
-few fields, however large the document is. Each update is conditional on `v`: it fails if another came first.
+few fields, however large the document is. Each update is conditional on `v`, which every change raises, and
+on `weight`, which sinks when entries are moved: it fails if another came first.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Change(NamedTuple):
     def update(self) -> pymongo.UpdateOne:
         """The update that does it, if nothing has changed meanwhile."""
         old, new = self.before.state, self.after
-        values: dict[str, Any] = {"v": Int64(new.version), "pins": new.pins, "weight": new.weight}
+        weight = new.weight + returning(self.before, new)
+        values: dict[str, Any] = {"v": Int64(new.version), "pins": new.pins, "weight": weight}
         gone: dict[str, str] = {}
         if new.receipts != old.receipts:
             values |= {"receipts": new.receipts, "rv": Int64(new.receipts_v), "floor": Int64(new.floor)}
@@ -81,8 +83,7 @@ class Change(NamedTuple):
         changes: dict[str, Any] = {"$set": values}
         if gone:
             changes["$unset"] = gone
-        present_v: Any = {"$exists": False} if self.before.is_new else old.version
-        return pymongo.UpdateOne({"_id": new.user, "v": present_v}, changes, upsert=self.before.is_new)
+        return pymongo.UpdateOne(_as_found(self.before), changes, upsert=self.before.is_new)
 
 
 class StateDocuments:
@@ -184,7 +185,7 @@ class StateDocuments:
         self._old.bulk_write(moving, ordered=False)
         weight = sum(map(weight_of, leaving))
         self._states.update_one(
-            {"_id": state.user, "v": state.version},
+            _as_found(found),
             {
                 "$unset": {f"c.{entry.conversation}": "" for entry in leaving},
                 "$set": {"floor": max(state.floor, *(entry.v for entry in leaving)), "old": True},
@@ -213,6 +214,22 @@ class StateDocuments:
             user, conversation = document["_id"]["u"], document["_id"]["c"]
             found.setdefault(user, {})[conversation] = _entry(conversation, document)
         return found
+
+
+def returning(before: Found, after: UserState) -> int:
+    """The weight of entries that were moved, and come back into the document since they are changed."""
+    old = before.state
+    back = (name for name in before.moved if after.entries[name].v > old.version)
+    return sum(weight_of(old.entries[name]) for name in back)
+
+
+def _as_found(found: Found) -> dict[str, Any]:
+    """The filter of a document that is as it was found."""
+    state = found.state
+    if found.is_new:
+        return {"_id": state.user, "v": {"$exists": False}}
+    # None: a document without a weight.
+    return {"_id": state.user, "v": state.version, "weight": state.weight or {"$in": [0, None]}}
 
 
 def _found(document: Mapping[str, Any]) -> Found:

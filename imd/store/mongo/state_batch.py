@@ -18,7 +18,7 @@ from imd.contracts import state_rules
 from imd.contracts.state import Changes, Entry, Mark, Setting, UserState
 from imd.protocol.errors import Refused, Unavailable
 from imd.protocol.message import is_visitor_id
-from imd.store.mongo.state import Change, Found, StateDocuments
+from imd.store.mongo.state import Change, Found, StateDocuments, returning
 
 RACES = Counter("imd_state_races_total", "Batches of marks and settings that met others, and began anew.")
 MOVED = Counter("imd_state_moved_total", "Conversations moved out of the states of users with very many.")
@@ -65,6 +65,7 @@ class Batch:
                 overtaken |= _changed(first, shown)
                 continue
             found = {user: _written(found[user], state) for user, state in shown.items()}
+            shown = {user: one.state for user, one in found.items()}
             last, refusals = _decide(jobs, shown)
             if not self._write(found, last):
                 overtaken |= _changed(shown, last)
@@ -263,6 +264,7 @@ def _written(found: Found, state: UserState) -> Found:
     if state is found.state:
         return found
     changed = {name for name, entry in state.entries.items() if entry.v > found.state.version}
+    state = replace(state, weight=state.weight + returning(found, state))
     return found._replace(state=state, is_new=False, moved=found.moved - changed)
 
 

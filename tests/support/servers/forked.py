@@ -47,7 +47,10 @@ class ForkedProcess:
             ended = os.pidfd_open(self.pid) if self.returncode is None else None
         if ended is not None:
             try:
-                if not select.select([ended], [], [], timeout)[0]:
+                # Not select(): a worker of the suite has more than a thousand files open.
+                ready = select.poll()
+                ready.register(ended, select.POLLIN)
+                if not ready.poll(None if timeout is None else timeout * 1000):
                     raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
             finally:
                 os.close(ended)
