@@ -8,12 +8,14 @@ import os
 import random
 import socket
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.servers.errors import ServerError
 
 HOST = "127.0.0.1"
-_given_ports: set[int] = set()
+FIRST, LAST, BLOCK = 11000, 32000, 50
 
 
 def free_port() -> int:
@@ -22,27 +24,39 @@ def free_port() -> int:
     It lies below the ephemeral ports: a client that knocks on the port of a dead server would otherwise
     now and then be given that very port as its own, connect to itself and keep the server from returning.
     """
-    for _ in range(1000):
-        port = random.randrange(11000, 32000)
-        if port in _given_ports or not _reserved(port):
-            continue
+    while True:
+        with _taking:
+            port = next(_mine, None)
+        if port is None:
+            raise ServerError(f"no free port between {FIRST} and {LAST}")
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((HOST, port))
-                _given_ports.add(port)
                 return port
-    raise ServerError("no free port between 11000 and 32000")
 
 
-def _reserved(port: int) -> bool:
-    """No other process of these tests was given the port; from now on it is this one's until it ends."""
+def _reserved_ports() -> Iterator[int]:
+    """The ports of this process, block by block: a lock for each port would keep a file open for each."""
+    starts = list(range(FIRST, LAST, BLOCK))
+    random.shuffle(starts)
+    for start in starts:
+        if _reserve(start):
+            yield from range(start, start + BLOCK)
+
+
+def _reserve(start: int) -> bool:
+    """No other process of these tests has the block; from now on it is this one's until it ends."""
     folder = Path(tempfile.gettempdir(), f"imd-ports-{os.getuid()}")
     folder.mkdir(exist_ok=True)
-    lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(folder / str(start), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
         return False
     return True
+
+
+_mine = _reserved_ports()
+_taking = threading.Lock()
