@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.servers.ports import HOST
+from tests.support.servers.ports import HOST, free_port
 from tests.support.servers.process import program
 from tests.support.servers.server import Server
 
@@ -31,6 +31,9 @@ class RedisServer(Server):
         self.appendfsync = appendfsync
         self.databases = databases
         self.options = list(options)
+        if "--cluster-enabled" in options:
+            # By default its bus has a port that connections of others may have.
+            self.options += ["--cluster-port", str(free_port())]
 
     @property
     def url(self) -> str:

@@ -205,7 +205,7 @@ EVENT_BUILDS = {
         "goes by copies of rooms from before Redis went back",
         "redis-failback",
         "stale",
-        frozenset({"versions", "refused", "newcomer"}),
+        frozenset({"versions", "refused", "newcomer", "lost"}),
         went_back,
     ),
     "arrival-order": Build(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
@@ -224,10 +225,13 @@ class ArchiveQueueTests(unittest.TestCase):
         method, _, _ = consumer.channel.basic_get(ARCHIVE_QUEUE)
         self.addCleanup(server.rabbitctl, "set_vm_memory_high_watermark", "absolute", "1GB")
         server.rabbitctl("set_vm_memory_high_watermark", "0.00001")
-        # The broker blocks a connection at its next publish. Batches read by then may be confirmed.
-        with contextlib.suppress(Unavailable):
-            await queue.publish([record(2)])
-        await until(lambda: "memory or disk alarm" in (queue.problem() or ""), "it is noticed")
+        # The broker looks at its memory now and then, and blocks a connection at its next publish. Batches
+        # that it reads by then may be confirmed.
+        end = time.monotonic() + 180
+        while "memory or disk alarm" not in (queue.problem() or ""):
+            self.assertLess(time.monotonic(), end, "it is not noticed")
+            with contextlib.suppress(Unavailable):
+                await queue.publish([record(2)])
         self.assertEqual(freed, [])
         await self.fails(queue, "alarm")
         consumer.channel.basic_ack(method.delivery_tag)
