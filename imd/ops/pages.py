@@ -41,9 +41,10 @@ _PAGE_POLICY = b"; ".join(
         b"base-uri 'none'",
         b"form-action 'none'",
         b"frame-ancestors 'none'",
-        # The browser refuses to make markup or a script from a string.
+        b"worker-src 'self'",
+        # The browser refuses to make markup or a script from a string, but for the one URL in app/notices.js.
         b"require-trusted-types-for 'script'",
-        b"trusted-types 'none'",
+        b"trusted-types imd-worker",
     )
 )
 

@@ -201,7 +201,7 @@ class AccessTests(Looking):
         agent.say("and?")
         expect(demo.locator("imd-chat .badge")).to_be_visible()
         self.look(demo, f"{look}: demo, closed, a new answer")
-        page.locator(".switch input").uncheck(force=True)
+        page.locator(".bar .switch input").uncheck(force=True)
         expect(page.locator("[data-link=closed]")).to_be_visible()
         self.look(page, f"{look}: desk, on a break")
         page.close()

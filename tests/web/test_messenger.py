@@ -282,6 +282,7 @@ class ChangeTests(unittest.TestCase):
         expect(alice.page.locator(".link")).to_be_visible()
         alice.write("first")
         expect(alice.message("first", ".sending")).to_be_visible()
+        expect(alice.row("bob").locator(".row-preview")).to_have_text("You: first")
         own.start()
         expect(alice.message("first", ".accepted")).to_be_visible()
         bob.hears("first")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
-from playwright.sync_api import BrowserContext, WebSocketRoute, expect
+from playwright.sync_api import BrowserContext, Page, WebSocketRoute, expect
 
+from tests.support.servers import wait_until
 from tests.web.browser import Person, Visitors
 from tests.web.support import in_browser, name, node
 from tests.web.test_access import Looking
+from tests.web.test_messenger import choose as change
 from tests.web.test_messenger import enter, make_room
 
 # Notes notifications and badges, and nobody looks at the page.
@@ -26,6 +29,37 @@ _NOTED = """
   navigator.clearAppBadge = async () => window.badges.push(0);
   Document.prototype.hasFocus = () => false;
 """
+_NO_WORKERS = """Object.defineProperty(navigator, "serviceWorker", { value: undefined });"""
+# As on a phone: the constructor throws.
+_BY_WORKER = """
+  window.Notification = class {
+    static permission = "default";
+    static async requestPermission() { Notification.permission = "granted"; }
+    constructor() { throw new TypeError("Illegal constructor"); }
+  };
+  // The empty page before has none.
+  Object.assign(window.ServiceWorkerRegistration?.prototype ?? {}, {
+    async showNotification(title, options) {
+      window.shown = [...window.shown.filter(({ tag }) => tag !== options.tag), { title, ...options }];
+    },
+    async getNotifications({ tag } = {}) {
+      const close = (one) => () => { window.shown = window.shown.filter((other) => other !== one); };
+      const some = window.shown.filter((one) => !tag || one.tag === tag);
+      return some.map((one) => ({ ...one, close: close(one) }));
+    },
+  });
+"""
+# The user chooses a notification with this data. Only in a real click the browser lets the worker focus.
+_CHOSEN = """async (data) => {
+  WindowClient.prototype.focus = async function () { self.led = this.url; };
+  clients.openWindow = async (url) => { self.led = url; };
+  let work;
+  const notification = { data, close() {} };
+  const waitUntil = (promise) => { work = promise; };
+  dispatchEvent(Object.assign(new Event("notificationclick"), { notification, waitUntil }));
+  await work;
+  return self.led;
+}"""
 
 
 def choose(person: Person, action: str) -> None:
@@ -66,6 +100,12 @@ class StateTests(Looking):
             person.page.emulate_media(color_scheme=look, reduced_motion="reduce")
             self.look(person.page, f"{state}, {look}", colours_only=look == "dark")
         person.page.emulate_media(color_scheme="light", reduced_motion="reduce")
+
+    def shown(self, page: Page, count: int) -> list[dict[str, Any]]:
+        """The notifications on the screen, as soon as there are as many."""
+        wait_until(lambda: len(page.evaluate("shown")) == count, 60, "the notifications are there")
+        found: list[dict[str, Any]] = page.evaluate("shown")
+        return found
 
     @in_browser
     def test_unread_on_all_devices(self, visitors: Visitors) -> None:
@@ -183,8 +223,8 @@ class StateTests(Looking):
             expect(device.page).to_have_title("(1) Chat")
         phone.row(bob.name).click()
         phone.hears("more")
-        choose(phone, "No longer mute")
-        choose(phone, "No longer pin")
+        choose(phone, "Unmute")
+        choose(phone, "Unpin")
         expect(alice.page.locator(".row-sign")).to_have_count(0)
         choose(phone, "Clear the messages")
         phone.page.locator(".ask").get_by_role("button", name="Clear").click()
@@ -202,6 +242,18 @@ class StateTests(Looking):
         alice.row(bob.name).click()
         alice.hears("hello again")
         expect(alice.page.locator(".message")).to_have_count(1)
+        # One's own setting is the same on all devices, too.
+        for device in (alice, phone):
+            device.page.locator(".me").click()
+        here, there = (device.page.get_by_role("switch", name="Read receipts") for device in (alice, phone))
+        expect(here).to_be_checked()
+        here.uncheck(force=True)
+        expect(there).not_to_be_checked()
+        phone.page.reload()
+        phone.page.locator(".me").click()
+        expect(there).not_to_be_checked()
+        there.check(force=True)
+        expect(here).to_be_checked()
         self.all_well()
 
     @in_browser
@@ -210,7 +262,7 @@ class StateTests(Looking):
         (bob,) = self.people(visitors, "bob")
         url = node("open").http_url
         home = visitors.context()
-        home.add_init_script(_NOTED)
+        home.add_init_script(_NOTED + _NO_WORKERS)
         alice = Person.sign_in(home, url, name("alice"))
         title = name("Weekend")
         make_room(bob, title, alice)
@@ -246,6 +298,47 @@ class StateTests(Looking):
         self.all_well()
 
     @in_browser
+    def test_notifications_by_a_worker(self, visitors: Visitors) -> None:
+        """Where the page may not notify, its service worker does, and leads back to the conversation."""
+        url = node("open").http_url
+        bob = Person.sign_in(visitors.context(), url, name("bob"))
+        home = visitors.context()
+        home.add_init_script(_NOTED + _BY_WORKER)
+        alice = Person.sign_in(home, url, name("alice"))
+        page = alice.page
+        alice.open(name("carol"))
+        page.locator(".me").click()
+        switch = page.get_by_role("switch", name="Notifications")
+        self.assertEqual(home.service_workers, [])
+        with home.expect_event("serviceworker") as made:
+            switch.check(force=True)
+        worker = made.value
+        self.assertEqual(worker.url, url + "app/worker.js")
+        bob.open(alice.name)
+        bob.say("psst")
+        (shown,) = self.shown(page, 1)
+        self.assertEqual((shown["title"], shown["body"]), (bob.name, "psst"))
+        # No page is in the worker's scope. It finds this one all the same.
+        self.assertTrue(page.evaluate("navigator.serviceWorker.controller === null"))
+        self.assertEqual(worker.evaluate(_CHOSEN, shown["data"]).split("#")[0], url)
+        alice.hears("psst")
+        # In mode open another tab may be another user's: a new one opens. With a token any tab serves.
+        gone = {**shown["data"], "client": "gone"}
+        self.assertEqual(worker.evaluate(_CHOSEN, gone), f"{url}#{bob.name}")
+        led = worker.evaluate(_CHOSEN, {**gone, "everywhere": True, "address": "#x"})
+        self.assertNotEqual(led, f"{url}#x")
+        # It goes with the message, and all of them go with the worker.
+        change(bob.message("psst"), "Remove for everybody")
+        bob.page.locator(".ask").get_by_role("button", name="Remove").click()
+        self.shown(page, 0)
+        bob.say("once more")
+        self.shown(page, 1)
+        switch.uncheck(force=True)
+        self.shown(page, 0)
+        there = "navigator.serviceWorker.getRegistrations().then((all) => all.length)"
+        wait_until(lambda: page.evaluate(there) == 0, 60, "the worker is gone")
+
+    @in_browser
     def test_blocking(self, visitors: Visitors) -> None:
         """Between two users nothing passes while one blocks the other."""
         bob, alice = self.people(visitors, "bob", "alice")
@@ -255,12 +348,32 @@ class StateTests(Looking):
         self.look_twice(alice, "whether to block")
         alice.page.locator(".ask").get_by_role("button", name="Block").click()
         expect(alice.page.locator(".link")).to_contain_text(f"{bob.name} is blocked.")
+        said = alice.page.locator(".compose-closed")
+        expect(said).to_have_text(f"You have blocked {bob.name}. Unblock")
+        expect(alice.page.locator(".compose-text")).to_be_hidden()
+        self.look_twice(alice, "the other is blocked")
         bob.write("let me in")
         expect(bob.message("let me in", ".failed")).to_be_visible()
-        choose(alice, "No longer block")
-        expect(alice.page.locator(".link")).to_contain_text(f"{bob.name} is no longer blocked.")
+        choose(alice, "Unblock")
+        expect(alice.page.locator(".link")).to_contain_text(f"{bob.name} is unblocked.")
+        expect(said).to_be_hidden()
         bob.message("let me in").get_by_role("button", name="Try again").click()
         alice.hears("let me in")
+        # Of a conversation that is opened it is known at once. Reactions and answers would be refused.
+        choose(alice, "Block")
+        alice.page.locator(".ask").get_by_role("button", name="Block").click()
+        expect(said).to_be_visible()
+        alice.page.reload()
+        expect(said).to_be_visible()
+        alice.message("let me in").locator(".bubble").click(button="right")
+        menu = alice.page.locator(".message-menu")
+        expect(menu.get_by_role("button")).to_have_text(["Copy text"])
+        alice.page.keyboard.press("Escape")
+        said.get_by_role("button", name="Unblock").press("Enter")
+        expect(said).to_be_hidden()
+        expect(alice.page.locator(".compose-text")).to_be_focused()
+        alice.say("come in")
+        bob.hears("come in")
         self.all_well()
 
     @in_browser
@@ -294,3 +407,6 @@ class StateTests(Looking):
         expect(alice.message("indeed").locator(".state")).to_have_attribute(
             "aria-label", "Accepted: it will arrive"
         )
+        alice.page.locator(".me").click()
+        expect(alice.page.locator("#menu")).to_be_visible()
+        expect(alice.page.get_by_role("switch", name="Read receipts")).to_have_count(0)

@@ -13,7 +13,7 @@ const EDGE = 8; // pixels between the menu and the edge of the window
 export function rightsOn(message, session, conversation) {
   const { about, gone, room } = conversation;
   const here = session.events && !message.recalled && !gone;
-  const open = here && !about?.closed;
+  const open = here && !about?.closed && !session.blocks.has(conversation);
   const mine = message.userId === session.me;
   const age = session.now() - message.sendTime;
   const { editSeconds, recallSeconds } = session.client.limits ?? {};

@@ -4,7 +4,7 @@ import { batched, h, icon } from "../lib/dom.js";
 import { initial, tint } from "../lib/format.js";
 import { addressOf, List, placeAt } from "./list.js";
 import { loginView, onlyTime, remembered } from "./login.js";
-import { lookAndLanguage } from "./menu.js";
+import { lookAndLanguage, toggle } from "./menu.js";
 import { nodeSettings } from "../lib/node.js";
 import { Notifier } from "./notify.js";
 import { RoomDialog } from "./room.js";
@@ -28,7 +28,7 @@ class App {
     this.troubled = false; // trouble with the connection has been shown
     this.announcer = h("div", { class: "hidden-text", role: "status", "aria-live": "polite" });
     this.title = batched(() => this.#drawTitle());
-    this.notifier = new Notifier(session, (conversation) => (location.hash = addressOf(conversation, session.me)));
+    this.notifier = new Notifier(session, (address) => (location.hash = address));
     session.addEventListener("change", () => this.#changed());
     session.addEventListener("arrived", ({ detail }) => this.#arrived(detail));
     session.addEventListener("failed", ({ detail }) => this.#announce(failureOf(detail, t)));
@@ -120,6 +120,7 @@ class App {
       { id: "menu", class: "menu", popover: "auto", role: "dialog", "aria-label": t("menu.open") },
       h("p", { class: "menu-who" }, t("me.signed", { name: this.session.me })),
       ...lookAndLanguage(() => this.#build()),
+      (this.receipts = this.#receipts()).element,
       this.notifier.isPossible && this.#notifications(),
       h("button", { class: "button secondary", type: "button", onclick: () => this.#leave() }, t("menu.logout")),
     );
@@ -127,32 +128,35 @@ class App {
 
   /** For messages that come while nobody looks at the page. */
   #notifications() {
-    const toggle = h("input", {
-      type: "checkbox",
-      role: "switch",
-      checked: this.notifier.isOn,
-      onchange: async () => {
-        toggle.checked = await this.notifier.turn(toggle.checked);
-        if (!this.notifier.isPossible) this.#tell(t("notify.denied"));
-      },
+    const { input, element } = toggle(t("notify.label"), this.notifier.isOn, async (on) => {
+      input.checked = await this.notifier.turn(on);
+      if (!this.notifier.isPossible) this.#tell(t("notify.denied"));
     });
-    return h("label", { class: "switch" }, toggle, h("span", { class: "switch-track", "aria-hidden": "true" }), h("span", { class: "switch-text" }, t("notify.label")));
+    return element;
+  }
+
+  /** A setting of the user, the same on all devices. */
+  #receipts() {
+    const { input, element } = toggle(t("receipts.label"), true, (on) => this.session.client.settings({ receipts: on }));
+    input.setAttribute("aria-describedby", "receipts-hint");
+    return { input, element: h("div", { hidden: true }, element, h("p", { id: "receipts-hint", class: "menu-hint" }, t("receipts.hint"))) };
+  }
+
+  #drawReceipts() {
+    const { hasState, client } = this.session;
+    this.receipts.element.hidden = !hasState;
+    this.receipts.input.checked = client.receipts;
   }
 
   /** An agent on a break is not connected: other agents get the visitors, or they wait. */
   #break() {
     const { session } = this;
-    const toggle = h("input", {
-      type: "checkbox",
-      role: "switch",
-      checked: !session.paused,
-      onchange: () => {
-        session.pause(!toggle.checked);
-        words.textContent = t(toggle.checked ? "desk.on" : "desk.off");
-      },
+    const words = (on) => t(on ? "desk.on" : "desk.off");
+    const { element, text } = toggle(words(!session.paused), !session.paused, (on) => {
+      session.pause(!on);
+      text.textContent = words(on);
     });
-    const words = h("span", { class: "switch-text" }, t(session.paused ? "desk.off" : "desk.on"));
-    return h("label", { class: "switch" }, toggle, h("span", { class: "switch-track", "aria-hidden": "true" }), words);
+    return element;
   }
 
   /** Show the conversation that the address names. */
@@ -167,6 +171,7 @@ class App {
     this.thread = null;
     session.store.open = conversation?.key ?? null;
     session.live.watch(conversation);
+    session.blocks.look(conversation);
     this.root.classList.toggle("with-thread", conversation !== null);
     if (conversation) {
       this.thread = new Thread(session, conversation, {
@@ -241,6 +246,7 @@ class App {
     this.list.drawSoon();
     this.thread?.drawSoon();
     this.room?.drawSoon();
+    this.#drawReceipts();
     this.notifier.draw();
     this.title();
   }
@@ -281,6 +287,7 @@ class App {
     if (state === "closed" && permanent && code === 4001) return this.#refused(reason);
     this.root.dataset.link = state;
     this.thread?.drawSoon(); // the cluster may have events now
+    this.#drawReceipts();
     this.dot.className = `dot ${state}`;
     if (state === "open") return this.#linkBack();
     if (session.paused) return this.#showLink(null);

@@ -6,22 +6,24 @@ import { withMentions } from "../lib/mentions.js";
 import { language, t } from "../lib/text.js";
 import { excerpt } from "./lines.js";
 import { nameFor, namesFor, shownName } from "./names.js";
+import { withPending } from "../lib/pending.js";
 
 function stateOf(entry, peerRead) {
   if (entry.busy || !["accepted", "failed"].includes(entry.state)) return "sending";
   return entry.state === "accepted" && entry.id <= peerRead ? "read" : entry.state;
 }
 
-/** The item of a list: {key, look, make}. A new `look` means a new element. `thread`: {session, conversation, peerRead, menu, goTo}. */
+/** The item of a list: {key, look, make}. A new `look` means a new element. `thread`: {session, conversation, pending, peerRead, mayReact, menu, goTo}. */
 export function messageItem(entry, { first, last, thread }) {
   const mine = entry.userId === thread.session.me;
   const state = mine ? stateOf(entry, thread.peerRead) : "";
-  const quoted = entry.replyTo && !entry.recalled ? thread.session.quotes.get(entry.replyTo) : undefined;
+  const original = entry.replyTo && !entry.recalled ? thread.session.quotes.get(entry.replyTo) : undefined;
+  const quoted = original && withPending(original, thread.pending.get(original.id), thread.session.me);
   const { msg, edited, recalled, reactions, trouble, error } = entry;
   const quote = quoted && [quoted.recalled ? "" : quoted.msg.slice(0, 200), quoted.recalled];
   return {
     key: mine && entry.clientMsgId ? `mine ${entry.clientMsgId}` : entry.id,
-    look: JSON.stringify([state, error?.code, first, last, msg, edited?.id, recalled, reactions, trouble?.clientMsgId, quoted === null, quote, thread.session.events]),
+    look: JSON.stringify([state, error?.code, first, last, msg, edited?.id, recalled, reactions, trouble?.clientMsgId, quoted === null, quote, thread.session.events, thread.mayReact]),
     make: () => new Bubble(entry, thread, { mine, state, quoted, first, last }).element,
   };
 }

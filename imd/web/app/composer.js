@@ -11,7 +11,7 @@ const DRAFT_MS = 300;
 export class Composer {
   #known = []; // names that were offered to complete
 
-  /** `on`: {sent, back, up, announce}. `up`: the user wants to go to the messages by keyboard. */
+  /** `on`: {sent, back, up, announce, unblock}. `up`: the user wants to go to the messages by keyboard. */
   constructor(session, conversation, on) {
     this.session = session;
     this.conversation = conversation;
@@ -59,17 +59,35 @@ export class Composer {
     this.#drawRights();
   }
 
-  #drawRights() {
+  /** Why this user may not write here; null if nothing is against it. */
+  get #obstacle() {
     const { room, about, gone } = this.conversation;
-    const joins = gone && (!about || about.joining === "open") && !about?.closed;
-    const why = !room ? null : joins ? "open" : gone ? "gone" : about?.closed ? "closed" : about?.posting === "admins" && about.role === "member" ? "admins" : null;
+    if (!room) return this.session.blocks.has(this.conversation) ? "talk.is.blocked" : null;
+    if (gone && (!about || about.joining === "open") && !about?.closed) return "room.is.open";
+    if (gone) return "room.is.gone";
+    if (about?.closed) return "room.is.closed";
+    return about?.posting === "admins" && about.role === "member" ? "room.is.admins" : null;
+  }
+
+  #drawRights() {
+    const why = this.#obstacle;
     if (why === (this.why ?? null)) return;
     this.why = why;
+    const hadFocus = [this.row, this.closed].some((element) => element.contains(document.activeElement));
     if (why) this.mode.end();
     this.row.hidden = why !== null;
     this.closed.hidden = why === null;
-    const join = h("button", { class: "button-link", type: "button", onclick: () => this.session.client.rooms.join(room) }, t("room.join"));
-    this.closed.replaceChildren(why ? t(`room.is.${why}`) : "", ...(why === "open" ? [" ", join] : []));
+    this.closed.replaceChildren(...(why ? [t(why, { name: titleOf(this.conversation) }), ...this.#wayOut(why)] : []));
+    if (hadFocus) this.focus();
+  }
+
+  /** The button that removes an obstacle. */
+  #wayOut(why) {
+    const join = () => this.session.client.rooms.join(this.conversation.room);
+    const ways = { "room.is.open": ["room.join", join], "talk.is.blocked": ["talk.unblock", this.on.unblock] };
+    if (!ways[why]) return [];
+    const [words, run] = ways[why];
+    return [" ", h("button", { class: "button-link", type: "button", onclick: run }, t(words))];
   }
 
   reply(message) {

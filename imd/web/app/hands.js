@@ -43,7 +43,7 @@ export class Hands {
     const all = this.#all;
     const at = all.indexOf(element);
     const next = { ArrowUp: all[at - 1], ArrowDown: all[at + 1], Home: all[0], End: all.at(-1) }[event.key];
-    const message = session.store.view.get(element.dataset.id);
+    const message = session.shown(element.dataset.id);
     const rights = rightsOn(message, session, conversation);
     if (next) this.#focus(next);
     else if (event.key === "ArrowDown" || event.key === "Escape") composer.focus();

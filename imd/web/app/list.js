@@ -4,6 +4,7 @@ import { duration, fullTime, shortTime } from "../lib/format.js";
 import { language, t } from "../lib/text.js";
 import { excerpt } from "./lines.js";
 import { avatar, nameFor, titleOf } from "./names.js";
+import { withPending } from "../lib/pending.js";
 
 const TICK_MS = 15_000;
 const MOST = 200; // rows drawn at first, and added each time
@@ -56,6 +57,7 @@ export class List {
     // The last message of each conversation in the outbox, in one pass.
     const waiting = new Map();
     for (const entry of session.client.outbox) waiting.set(session.keyOfOutgoing(entry), entry);
+    const { pending } = session;
     const entries = [];
     for (const conversation of store.conversations.values()) {
       const draft = conversation.key === store.open ? "" : store.draft(conversation.key);
@@ -66,7 +68,9 @@ export class List {
       if (!isOpen && !out && !draft && session.counts.isHidden(conversation)) continue;
       const title = titleOf(conversation);
       if (this.words && !title.toLocaleLowerCase().includes(this.words)) continue;
-      const last = out ? { ...out, userId: session.me, time: out.queuedAt } : { ...newest, time: newest?.sendTime };
+      const last = out
+        ? { ...out, userId: session.me, time: out.queuedAt }
+        : { ...withPending(newest, pending.get(newest?.id), session.me), time: newest?.sendTime };
       const marks = session.counts.marks(conversation);
       const time = last.time ?? (timeOf(session.counts.newest(conversation)) || (conversation.room ? 0 : session.now()));
       entries.push({ conversation, title, draft, last, unread: session.counts.unread(conversation), marks, time });

@@ -35,6 +35,14 @@ export function choice(name, legend, options, chosen, choose) {
   );
 }
 
+/** A switch. `change` is called with whether it is on. {element, input, text}: the whole, its box, and its words. */
+export function toggle(words, checked, change) {
+  const input = h("input", { type: "checkbox", role: "switch", checked, onchange: () => change(input.checked) });
+  const text = h("span", { class: "switch-text" }, words);
+  const element = h("label", { class: "switch" }, input, h("span", { class: "switch-track", "aria-hidden": "true" }), text);
+  return { element, input, text };
+}
+
 /** Both choices, as fieldsets. `redraw` is called when the language has changed. */
 export function lookAndLanguage(redraw) {
   const looks = { auto: t("theme.auto"), light: t("theme.light"), dark: t("theme.dark") };

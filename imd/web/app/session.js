@@ -1,9 +1,11 @@
 // One signed-in user: joins the client and the store of conversations.
+import { Blocks } from "./blocks.js";
 import { channelOf } from "../lib/dom.js";
 import { Client } from "../client/imd.js";
 import { Counts } from "./counts.js";
 import { Live } from "./live.js";
 import { websocketUrl } from "../lib/node.js";
+import { pendingIn, withPending } from "../lib/pending.js";
 import { Quotes } from "../lib/quotes.js";
 import { Rooms } from "./rooms.js";
 import { keyOf, placeOf, Run, selectorOf, Store } from "./store.js";
@@ -47,6 +49,7 @@ export class Session extends EventTarget {
     });
     this.counts = new Counts(this);
     this.live = new Live(this);
+    this.blocks = new Blocks(this);
     const { store } = this;
     this.quotes = new Quotes(this.client, store.view, { seen: (message) => store.seen(message), changed: () => store.changed() });
     this.#channel = channelOf(this.#prefix);
@@ -163,6 +166,17 @@ export class Session extends EventTarget {
     return entry.kind ? null : this.keyOf({ ...entry, userId: this.me });
   }
 
+  /** Changes that wait for an answer, by the id of their message. */
+  get pending() {
+    return pendingIn(this.client.outbox);
+  }
+
+  /** A message as it is shown: with what waits for it. Undefined if it is not there. */
+  shown(id) {
+    const message = this.store.view.get(id);
+    return message && withPending(message, this.pending.get(id), this.me);
+  }
+
   #accepted(detail) {
     const { id, sendTime, changed, message } = detail;
     const { kind, state, error, queuedAt, ...said } = message;
@@ -185,6 +199,8 @@ export class Session extends EventTarget {
       this.client.cancel(entry.clientMsgId);
       this.#fire("refused", entry);
     } else this.#fire("failed", entry);
+    // Another device may have blocked the other.
+    if (entry.error?.code === "forbidden") this.blocks.look(this.store.conversations.get(this.store.open));
     this.#fire("change");
   }
 
@@ -224,6 +240,7 @@ export class Session extends EventTarget {
     }
     const open = this.store.conversations.get(this.store.open);
     if (open && !open.asked) this.readNewest(open).catch(() => {});
+    this.blocks.look(open);
     if (this.events) this.#readRooms().catch(() => {}); // the next connection reads again
   }
 

@@ -1,5 +1,6 @@
 // The menu of a conversation: mute, pin, mark as unread, hide, clear, block.
 import { ask } from "../lib/ask.js";
+import { Blocks } from "./blocks.js";
 import { h, icon } from "../lib/dom.js";
 import { t } from "../lib/text.js";
 import { shownName } from "./names.js";
@@ -10,8 +11,6 @@ const SOME_HOURS_MS = 8 * 3600_000;
 
 /** `on`: {back, tell}. `button` opens the menu. It is hidden where the cluster keeps no settings. */
 export class TalkMenu {
-  #blocked = null; // users, once they have been asked for
-
   constructor(session, conversation, on) {
     this.session = session;
     this.conversation = conversation;
@@ -36,29 +35,16 @@ export class TalkMenu {
 
   draw() {
     this.button.hidden = !this.session.hasState;
+    if (this.element.matches(":popover-open")) this.#drawBlock();
   }
 
   close() {
-    this.closed = true;
     if (this.element.matches(":popover-open")) this.element.hidePopover();
-  }
-
-  /** The other of a pair; null for everything else. */
-  get #other() {
-    const { others, isGroup, isVisitors } = this.conversation;
-    return !isGroup && !isVisitors && others.length ? others[0] : null;
   }
 
   #begin() {
     this.#fill();
-    if (this.#other === null) return;
-    this.session.client
-      .blocked()
-      .then((users) => {
-        this.#blocked = users;
-        if (!this.closed && this.element.matches(":popover-open")) this.#drawBlock();
-      })
-      .catch(() => {}); // no connection: there is nothing to choose
+    this.session.blocks.look(this.conversation);
   }
 
   #opened() {
@@ -91,6 +77,7 @@ export class TalkMenu {
       upTo && this.#act("recall", "talk.clear", () => this.#clear(upTo), "danger"),
     );
     this.element.replaceChildren(this.acts);
+    this.blockAct = null;
     this.#drawBlock();
   }
 
@@ -109,10 +96,12 @@ export class TalkMenu {
   // ---- blocking
 
   #drawBlock() {
-    const other = this.#other;
-    if (other === null || this.#blocked === null) return;
-    const isBlocked = this.#blocked.includes(other);
-    const act = this.#act("block", isBlocked ? "talk.unblock" : "talk.block", () => this.#block(other, !isBlocked), isBlocked ? "" : "danger");
+    const { blocks } = this.session;
+    if (!blocks.isKnown || Blocks.other(this.conversation) === null) return;
+    const isBlocked = blocks.has(this.conversation);
+    if (this.blockAct && isBlocked === this.isBlocked) return;
+    this.isBlocked = isBlocked;
+    const act = this.#act("block", isBlocked ? "talk.unblock" : "talk.block", () => this.block(!isBlocked), isBlocked ? "" : "danger");
     const hadFocus = this.blockAct?.contains(document.activeElement);
     this.blockAct?.remove();
     this.blockAct = act;
@@ -120,11 +109,13 @@ export class TalkMenu {
     if (hadFocus) act.focus();
   }
 
-  async #block(other, on) {
+  /** Block the other, after a question, or no longer. */
+  async block(on) {
+    const other = Blocks.other(this.conversation);
     const name = shownName(other);
     if (on && !(await ask(t("talk.block.ask", { name }), t("talk.block.yes")))) return;
     try {
-      await this.session.client.block(other, on);
+      await this.session.blocks.set(other, on);
       this.on.tell(t(on ? "talk.blocked" : "talk.unblocked", { name }));
     } catch (error) {
       this.on.tell(t("talk.failed", { why: error.reason ?? String(error) }));

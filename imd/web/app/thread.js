@@ -9,7 +9,7 @@ import { Hands } from "./hands.js";
 import { lineOf } from "./lines.js";
 import { avatar, namesFor, shownName, titleOf } from "./names.js";
 import { TalkMenu } from "./talkmenu.js";
-import { pendingIn, withPending } from "../lib/pending.js";
+import { withPending } from "../lib/pending.js";
 
 const FIRST = 60; // messages drawn at first, and added each time
 const NEAR_BOTTOM = 80; // pixels
@@ -71,6 +71,7 @@ export class Thread {
       back: actions.back,
       up: () => this.hands.focusLast(),
       announce: actions.announce,
+      unblock: () => this.talkMenu.block(false),
     });
     this.messageMenu = new MessageMenu(session, conversation, {
       reply: (message) => this.composer.reply(message),
@@ -210,9 +211,9 @@ export class Thread {
     const had = new Set(messages.map((message) => message.userId === me && message.clientMsgId));
     const waiting = conversation.past ? [] : session.outgoing(conversation).filter((entry) => !had.has(entry.clientMsgId));
     this.peerRead = session.counts.marks(conversation)?.peerRead; // the other has read up to there
-    const pending = pendingIn(session.client.outbox);
+    this.pending = session.pending;
     const entries = [
-      ...messages.map((message) => ({ ...withPending(message, pending.get(message.id), me), time: message.sendTime, state: "accepted" })),
+      ...messages.map((message) => ({ ...withPending(message, this.pending.get(message.id), me), time: message.sendTime, state: "accepted" })),
       ...waiting.map((entry) => ({ ...entry, userId: me, time: entry.queuedAt })),
     ];
     const isUnread = ({ id, userId, kind }) => id > this.unreadAbove && userId !== me && kind !== "room";
@@ -248,7 +249,7 @@ export class Thread {
 
   get mayReact() {
     const { gone, about } = this.conversation;
-    return !gone && !about?.closed;
+    return !gone && !about?.closed && !this.session.blocks.has(this.conversation);
   }
 
   #elementOf(id) {
@@ -256,7 +257,7 @@ export class Thread {
   }
 
   menu(id, beside) {
-    const message = this.session.store.view.get(id);
+    const message = this.session.shown(id);
     if (message) this.messageMenu.open(message, beside);
   }
 

@@ -253,8 +253,8 @@ export class Widget {
   #draw() {
     const { messages, client } = this;
     const had = new Set(messages.map((message) => message.clientMsgId));
-    const pending = pendingIn(client.outbox);
-    const shown = messages.map((message) => withPending(message, pending.get(message.id), client.userId));
+    this.pending = pendingIn(client.outbox);
+    const shown = messages.map((message) => withPending(message, this.pending.get(message.id), client.userId));
     const waiting = client.outbox.filter((entry) => !entry.kind && !had.has(entry.clientMsgId));
     this.#drawBadge();
     this.mode.look(this.view);

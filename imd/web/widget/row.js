@@ -2,11 +2,12 @@
 import { failureOf, inTime, mayRetry } from "../lib/changes.js";
 import { h, icon } from "../lib/dom.js";
 import { clockTime, fullTime, linked } from "../lib/format.js";
+import { withPending } from "../lib/pending.js";
 import { quoteOf } from "../lib/quotes.js";
 
 const STATES = { sending: "clock", accepted: "check", read: "checks", failed: "failed" };
 
-/** `chat`: {client, state, quotes, language, t, asked, found, events, nameOf, reply, edit, actOn, goTo}. `asked`: {id, recall} of the message
+/** `chat`: {client, state, quotes, pending, language, t, asked, found, events, nameOf, reply, edit, actOn, goTo}. `asked`: {id, recall} of the message
  *  whose actions are shown; `found`: id of the one that was looked for. */
 export class Row {
   constructor(entry, chat) {
@@ -59,8 +60,9 @@ export class Row {
 
   #quote() {
     const { chat } = this;
-    const quoted = chat.events ? chat.quotes.get(this.entry.replyTo) : undefined;
-    if (!quoted) return h("span", { class: "quote gone" }, chat.t(quoted === null ? "reply.loading" : "reply.missing"));
+    const original = chat.events ? chat.quotes.get(this.entry.replyTo) : undefined;
+    if (!original) return h("span", { class: "quote gone" }, chat.t(original === null ? "reply.loading" : "reply.missing"));
+    const quoted = withPending(original, chat.pending.get(original.id), chat.client.userId);
     return h(
       "button",
       { class: "quote", type: "button", "data-act": `${this.entry.id ?? this.entry.clientMsgId} quote`, onclick: () => chat.goTo(quoted.id) },

@@ -293,8 +293,8 @@ class PageTests(HttpTests):
         for path, file in files.items():
             text = file.body.decode()
             page = text.startswith("<!doctype")
-            pattern = r'(?:src|href)="([\w./-]+)"' if page else r'(?:from |import\(new URL\()"([\w./-]+)"'
-            for name in re.findall(pattern, text):
+            before = r"(?:src|href)=" if page else r"(?:from |import\(new URL\(|WORKER = new URL\()"
+            for name in re.findall(before + r'"([\w./-]+)"', text):
                 where = urljoin(place + path.decode(), name)
                 self.assertTrue(where.startswith(place), (path, name))
                 asked.add(where.removeprefix(place).encode())
