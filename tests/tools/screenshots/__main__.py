@@ -11,7 +11,7 @@ from typing import Any
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.support.nodes import NodeServer
-from tests.tools.screenshots.states import DESK, ROOM, TROUBLES, Shot
+from tests.tools.screenshots.states import DESK, PAIR, ROOM, TROUBLES, Shot
 from tests.web.browser import Visitors, launch
 
 WIDTHS = {"desktop": (1280, 800), "phone": (390, 844), "narrow": (320, 640)}
@@ -53,7 +53,7 @@ def main() -> None:
             node.start()
             visitors = Visitors(browser)
             try:
-                for scene in (ROOM, DESK, TROUBLES):
+                for scene in (ROOM, PAIR, DESK, TROUBLES):
                     shots = [shot for shot in scene.shots if given.only in shot.name]
                     if not shots:
                         continue

@@ -8,6 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
+from tests.tools.screenshots import pair
 from tests.tools.screenshots.stage import Cast, Shop, act, play, play_desk
 from tests.tools.screenshots.troubles import Troubles, go_offline, play_troubles
 from tests.web.browser import Visitors
@@ -204,6 +205,24 @@ DESK = Scene(
         Shot("widget-actions", lambda shop: shop.site, _widget_acts, _widget_end),
         Shot("widget-reply", lambda shop: shop.site, _widget_reply, _widget_end),
         Shot("widget-replied", lambda shop: shop.site, _widget_replied),
+    ),
+)
+
+
+def _gina(cast: pair.Pair) -> Page:
+    return cast.gina.page
+
+
+PAIR = Scene(
+    pair.play_pair,
+    (
+        Shot("online", _gina, pair.online),
+        Shot("conversations", _gina, pair.conversations, pair.opened),
+        Shot("typing", _gina, pair.writing),
+        Shot("talk-menu-pair", _gina, pair.talk_menu, pair.escape),
+        Shot("settings", _gina, pair.settings, pair.settings_end),
+        Shot("block", _gina, pair.asked, pair.escape),
+        Shot("blocked", _gina, pair.blocked),
     ),
 )
 
