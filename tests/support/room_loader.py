@@ -32,7 +32,7 @@ from imd.store.redis.scripts import load_scripts
 
 FENCES = {
     # A document that was read under another run is taken.
-    "run": ("format('%.0f', read_in) ~= run_text", "false"),
+    "run": ("format('%.0f', read_in) == run_text", "true"),
     # An older document replaces a newer copy.
     "version": ("version > tonumber(copy[2] or '0')", "true"),
     # A copy of another run counts.

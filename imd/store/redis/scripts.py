@@ -19,14 +19,14 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "leave": (*_ALL, "inboxes", "cursors", "aimlib"),
     "desk": (*_ALL, "inboxes", "visitors"),
     "run": _ALL,
-    "room": (*_ALL, "inboxes", "resends", "rooms"),
+    "room": (*_ALL, "inboxes", "resends", "rooms", "fresh"),
     "member": (*_ALL, "rooms"),
     "admit": (*_ALL, "openings"),
     "sent": (*_ALL, "resends"),
     "aim": (*_ALL, "inboxes", "visitors", "rooms", "aimlib", "blocked"),
     "channels": (*_ALL, "aimlib"),
     "look": (*_ALL, "aimlib"),
-    "block": (*_ALL, "blocked"),
+    "block": (*_ALL, "blocked", "fresh"),
     "hidden": (*_ALL, "blocked"),
 }
 """script → the parts that precede it"""

@@ -3,10 +3,8 @@
 -- Items: {user, run, read at, version, users}. `run` is the run of Redis that the reader knew, and `read at` the time in
 -- ms, before the document was read. Reply: {now_ms, run, outcomes}: 0 done, or a newer list is there | 1 the document was
 -- read in another run, or too long ago.
---
--- As with rooms: a document that was read before a change cannot undo it. In the same run the list of that change is
--- there still, as an empty one lives for longer than FRESH_MS; in another run the document is refused.
-local FRESH_MS = 30000
+
+-- An empty list stays for longer than FRESH_MS (fresh.lua).
 local EMPTY_S = 3600
 
 -- Write one side of an entry. A user whose keys are broken sends nothing, so its side does not matter.
@@ -20,7 +18,7 @@ end
 
 return reply(each(function(item)
   local user, read_in, read_at, version, users = item[1], item[2], item[3], item[4], item[5]
-  if format('%.0f', read_in) ~= run_text or now_ms - read_at > FRESH_MS or read_at - now_ms > FRESH_MS then return 1 end
+  if not is_fresh(read_in, read_at) then return 1 end
   local at = blocking.key(user)
   local held_run, held = string.match(redis.call('HGET', at, '') or '', '^(%d+) (%d+)$')
   if held_run == run_text and tonumber(held) >= version then return 0 end

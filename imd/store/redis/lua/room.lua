@@ -8,18 +8,12 @@
 -- Reply: {now_ms, run, placed, state, overflown, deliveries}. `state`: 0 done | 1 call again: there is more to place
 -- | 2 the document was read in another run, or too long ago. `placed` holds the versions that were placed. Deliveries are
 -- those to users with channels: {user, epoch, seq, channels, place of the entry, place of the body}.
---
--- A document that was read before a change cannot undo it. In the same run the copy of that change is there still, as it
--- lives for longer than FRESH_MS, and it has a higher version. In another run the document is refused.
-local FRESH_MS = 30000
 local PLACED_AT_ONCE = 1000
 local SHARED_FROM = 8
 local room, read_in, read_at, version = items[1], items[2], items[3], items[4]
 local users, joined, roles, rules, entries = items[5], items[6], items[7], items[8], items[9]
 
-if format('%.0f', read_in) ~= run_text or now_ms - read_at > FRESH_MS or read_at - now_ms > FRESH_MS then
-  return reply({}, 2, 0, {})
-end
+if not is_fresh(read_in, read_at) then return reply({}, 2, 0, {}) end
 
 local copy = redis.call('HMGET', room_key(room), 'run', 'version', 'placed')
 local placed_up_to = tonumber(copy[3] or '0')
