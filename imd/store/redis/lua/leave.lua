@@ -6,12 +6,9 @@
 -- The last lease end of the user's channels that answer visitors; now if there is none.
 local function answers_until(user)
   local latest = now_s
-  local all = redis.call('HGETALL', key(user, 'channels'))
-  for i = 1, #all, 2 do
-    local _, ends = split_channel(all[i + 1])
-    local _, _, _, flags = device_info(redis.call('HGET', key(user, 'devices'), all[i]))
-    if ends > latest and string.find(flags, 'a', 1, true) then latest = ends end
-  end
+  each_live(user, function(_, ends, flags)
+    if string.find(flags, 'a', 1, true) then latest = math.max(latest, ends) end
+  end)
   return latest
 end
 
