@@ -141,6 +141,11 @@ class Unchanged(NamedTuple):
 ChangeOutcome = Changed | Unchanged | Refused
 
 
+def first_readable(history: str, joined: int) -> int:
+    """The room version from which on a member may read whom the version `joined` let in; 0: everything."""
+    return 0 if history == "all" else joined
+
+
 class Membership(NamedTuple):
     """A member's role, the version of the room that let the user in, and the room's rule of history."""
 
@@ -153,7 +158,7 @@ class Membership(NamedTuple):
     @property
     def reads_from(self) -> int:
         """The room version from which on the member may read; 0: everything."""
-        return 0 if self.history == "all" else self.joined
+        return first_readable(self.history, self.joined)
 
 
 class RoomSummary(NamedTuple):
@@ -198,7 +203,7 @@ def page_of_members(room: Room, after: str, limit: int) -> MembersPage:
 
 def part_of(room: Room, member: Member) -> RoomPart:
     """The member's part in the room."""
-    reads_from = 0 if room.history == "all" else member.joined
+    reads_from = first_readable(room.history, member.joined)
     return RoomPart(room.id, room.name, room.version, member.joined, reads_from)
 
 

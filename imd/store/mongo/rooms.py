@@ -24,6 +24,7 @@ from imd.contracts.rooms import (
     RoomEntry,
     RoomPart,
     RoomSummary,
+    first_readable,
 )
 from imd.protocol.errors import Refused, Unavailable
 from imd.store.mongo.blocks import BlockDocuments
@@ -154,7 +155,7 @@ class RoomDocuments:
         parts = []
         for one in self._rooms.find({"members.u": user}, own).limit(MAX_ROOMS_OF_USER):
             joined = one["members"][0]["v"]
-            reads_from = 0 if one["history"] == "all" else joined
+            reads_from = first_readable(one["history"], joined)
             parts.append(RoomPart(one["_id"], one["name"], one["version"], joined, reads_from))
         return parts
 
