@@ -102,30 +102,22 @@ class BlockedList(msgspec.Struct, tag="blocked", tag_field="type", kw_only=True)
     users: Sequence[str]
 
 
-class _Typing(
-    msgspec.Struct,
-    tag="typing",
-    tag_field="type",
-    omit_defaults=True,
-    rename={"with_": "with", "user_id": "userId"},
+class _Live(
+    msgspec.Struct, tag_field="type", omit_defaults=True, rename={"with_": "with", "user_id": "userId"}
 ):
+    """A frame of the moment, of a user in a conversation."""
+
     user_id: str
     with_: str = ""
     group: tuple[str, ...] = ()
     room: str = ""
 
 
-class _Signal(
-    msgspec.Struct,
-    tag="signal",
-    tag_field="type",
-    omit_defaults=True,
-    rename={"with_": "with", "user_id": "userId"},
-):
-    user_id: str
-    with_: str = ""
-    group: tuple[str, ...] = ()
-    room: str = ""
+class _Typing(_Live, tag="typing"):
+    pass
+
+
+class _Signal(_Live, tag="signal"):
     name: str = ""
     data: msgspec.Raw = NO_DATA
 
