@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from prometheus_client import Counter
 
+from imd.chat.refusals import told
 from imd.contracts.archive import ArchiveRecord, Record, left_out
 from imd.contracts.inbox import (
     Closed,
@@ -101,7 +102,8 @@ class Batch:
             self.others[index] = Refused(code, reason, retry_after_ms=retry_after_ms)
 
     def refuse_all(self, reason: str) -> None:
-        """Refuse every entry as `unavailable`."""
+        """Refuse every entry as `unavailable`, for a backend's reason."""
+        reason = told(reason)
         for index in range(len(self.entries)):
             self.refuse(index, UNAVAILABLE, reason)
 
@@ -123,7 +125,7 @@ class Batch:
             LATE.inc()
             self.refuse(index, UNAVAILABLE, "not placed in time")
         elif isinstance(outcome, Failed):
-            self.refuse(index, UNAVAILABLE, outcome.reason)
+            self.refuse(index, UNAVAILABLE, told(outcome.reason))
 
     def _refuse_new(self, index: int, outcome: TooManyNew) -> None:
         who = "ids that have never connected"

@@ -8,6 +8,7 @@ from imd.chat.batch import Entry
 from imd.chat.change_form import Change, ChangeFrame, read_change
 from imd.chat.peer import Peer
 from imd.chat.rate import pay
+from imd.chat.refusals import told
 from imd.chat.slow import answer_slowly
 from imd.contracts.inbox import Submission
 from imd.observe.trace import TRACE
@@ -22,7 +23,7 @@ def change_message(peer: Peer, frame: ChangeFrame) -> None:
         change = read_change(frame, peer.author, services.settings.limits)
         problem = services.changes.problem()
         if problem is not None:
-            raise Refused(UNAVAILABLE, problem, retry_after_ms=1000)
+            raise Refused(UNAVAILABLE, told(problem), retry_after_ms=1000)
     except Refused as refused:
         peer.refuse(frame.client_msg_id, refused)
         return

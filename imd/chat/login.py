@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from imd.chat.features import STATE, SYNC
 from imd.chat.live import Device
 from imd.chat.outlet import Outlet
+from imd.chat.refusals import refusal_of
 from imd.chat.services import Services
 from imd.chat.session import Session
 from imd.config.settings import Settings
@@ -132,9 +133,7 @@ class Login:
         if isinstance(failure.value, Closing):
             self._caller.close_for(failure.value)
             return
-        if failure.check(Unavailable) is None:
-            self.log.failure("a connect failed", failure)
-        refused = Refused(UNAVAILABLE, failure.getErrorMessage(), retry_after_ms=1000)
+        refused = refusal_of(failure, self.log, "a connect failed")
         self._caller.close_for(Closing(CLOSE_OVERLOADED, "a backend is down", refused))
 
 

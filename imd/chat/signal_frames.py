@@ -21,6 +21,7 @@ from imd.protocol.errors import (
     INVALID_MESSAGE,
     NOT_FOUND,
     TOO_LARGE,
+    UNAVAILABLE,
     Refused,
     Unavailable,
 )
@@ -116,7 +117,7 @@ async def _aim(peer: Peer, target: Target, channel: str) -> Aimed:
     if isinstance(outcome, NoRoom):
         # The next one loads it.
         rooms.heard(room, 0)
-        raise Unavailable("the room is being loaded")
+        raise Refused(UNAVAILABLE, "the room is being loaded", retry_after_ms=1000)
     if not isinstance(outcome, Aimed):
         raise _refusal(outcome)
     return outcome

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from imd.contracts.archive import Archive, Asked, Target
-from imd.protocol.errors import Unavailable
+from imd.protocol.errors import UNAVAILABLE, Refused
 
 MAX_WAITING = 5_000
 MAX_IN_QUERY = 200
@@ -37,12 +37,13 @@ class Targets:
         self._scheduled = False
 
     def read(self, asked: Asked) -> Deferred[Found]:
-        """Fires with what the query found, as `Archive.targets` gives it. Fails with Unavailable.
+        """Fires with what the query found, as `Archive.targets` gives it. May be cancelled.
 
-        May be cancelled.
+        Fails with Unavailable; with Refused if too many wait.
         """
         if len(self._waiting) + self._asked >= MAX_WAITING:
-            return fail(Unavailable("too many edits, recalls and reactions are waiting"))
+            why = "too many edits, recalls and reactions are waiting"
+            return fail(Refused(UNAVAILABLE, why, retry_after_ms=1000))
         found: Deferred[Found] = Deferred(self._forget)
         self._waiting[found] = asked
         WAITING.set(len(self._waiting) + self._asked)

@@ -24,4 +24,4 @@ class Backend(Protocol):
         """Finish the calls in flight and release everything. Never fails."""
 
     def problem(self) -> str | None:
-        """The reason why it cannot be used at the moment; None if it can."""
+        """Why it cannot be used at the moment, from the backend's name on; None if it can."""

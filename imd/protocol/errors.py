@@ -66,6 +66,7 @@ class Closing(Exception):
 class Unavailable(Exception):
     """A backend is down, was too slow, or refused a call. The text says which backend, and why.
 
+    It is for the log: it may hold an address, or the words of a driver.
     It is not known whether the call was done; the caller may repeat it.
     """
 

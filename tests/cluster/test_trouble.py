@@ -361,6 +361,9 @@ class TroubleTests(Rules, unittest.TestCase):
         bob.send({"type": "history", "ref": "h", "all": True})
         error = await bob.take("error")
         self.assertEqual((error["code"], error["ref"], error["temporary"]), ("unavailable", "h", True))
+        # The address is in the log alone.
+        self.assertEqual(error["reason"], "MongoDB is not available")
+        self.assertRegex(node.log.read_text(), r"a question could not be answered: MongoDB: .*127\.0\.0\.1")
         self.assertEqual((await self.refusal(bob, {**mark, "ref": "n"}))["code"], "unavailable")
         tablet = await self.login(to, url=node.url, device="tablet", features=["state"], state=0)
         await deferToThread(mongo.start)

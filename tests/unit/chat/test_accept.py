@@ -550,11 +550,11 @@ class BreakerTests(AcceptorTestCase):
     def test_nothing_is_placed(self) -> None:
         """While the archive queue or the inbox is down, messages are refused before the script."""
         for backend in (self.queue, self.inbox):
-            backend.down = "it is down"
+            backend.down = "redis: down (not connected)"
             self.alice.send("c-1")
             self.turn()
             self.assertEqual(self.alice.answers.pop(), ("c-1", UNAVAILABLE))
-            self.assertIn("it is down", self.alice.refused["c-1"].reason)
+            self.assertEqual(self.alice.refused["c-1"].reason, "Redis is not available")
             backend.down = None
         self.assertEqual(self.inbox.asked, [])
         self.alice.send("c-1")

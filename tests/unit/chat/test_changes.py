@@ -8,7 +8,7 @@ from imd.chat.slow import SLOW_SECONDS
 from imd.chat.targets import MAX_IN_QUERY, MAX_WAITING, Targets
 from imd.contracts.archive import Asked, Scope, Target
 from imd.contracts.rooms import Membership
-from imd.protocol.errors import Unavailable
+from imd.protocol.errors import UNAVAILABLE, Refused, Unavailable
 from tests.support.doubles import ArchiveDouble
 from tests.unit.chat.support import START, Client, ConnectionTestCase
 
@@ -249,7 +249,8 @@ class TargetsTests(ConnectionTestCase):
         while soon:
             soon.pop(0)()
         self.assertEqual([len(asked) for asked, _ in archive.wanted], [MAX_IN_QUERY] * 2)
-        self.failureResultOf(targets.read(Asked(ID, "alice")), Unavailable)
+        refused: Any = self.failureResultOf(targets.read(Asked(ID, "alice")), Refused).value
+        self.assertEqual(refused.code, UNAVAILABLE)
         # A frame that gives up makes room.
         waiting[-1].cancel()
         self.failureResultOf(waiting[-1])
