@@ -76,8 +76,8 @@ local function connect(item)
   set_device_info(user, device, confirmed and epoch or UNCONFIRMED, attempt ~= '-' and attempt or last_attempt,
     (ephemeral and 'e' or '') .. (answers and 'a' or '') .. item[12])
   set_sync(user, device, sync and (ephemeral and 'e' or 'd') or '')
-  -- A head that had expired has forgotten it.
-  blocking.note(user)
+  -- A head that had expired has forgotten it. Nearly every user has no list.
+  if redis.call('EXISTS', blocking.key(user)) == 1 then blocking.note(user) end
   redis.call('HSET', channels, device, channel .. ' ' .. (now_s + lease_s))
   drop_surplus_devices(user, device)
   trim(user, cursors_of(user))
