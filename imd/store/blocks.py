@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from prometheus_client import Counter, Gauge
@@ -50,19 +50,18 @@ MAX_STALE = 5
 _CHANGE, _LOAD, _SWEEP = (BROUGHT.labels(why) for why in ("change", "load", "sweep"))
 
 
-class ClusterBlocks:
+class ClusterBlocks(InThreads[BlockDocuments]):
     """Implements imd.contracts.blocks.BlockStore."""
 
     log = Logger()
 
     def __init__(self, reactor: Any, archive: MongoArchive, copies: BlockCopies) -> None:
+        super().__init__(archive, "blocks", BLOCK_THREADS, ANSWER_SECONDS, BlockDocuments)
         self._reactor = reactor
-        self._archive = archive
         self._copies = copies
         self._seldom = Seldom(self.log, reactor.seconds)
         self._owner = secrets.token_hex(8)
         self._level = NEWEST
-        self._threads = InThreads(archive, "blocks", BLOCK_THREADS, ANSWER_SECONDS, BlockDocuments)
         self._walked = Walked(0, 0, 0)
         """as far as this node knows"""
         self._next_look: Any = None
@@ -73,20 +72,18 @@ class ClusterBlocks:
     # Backend
 
     def start(self) -> Deferred[None]:
-        self._threads.start()
+        started = super().start()
         self._look_later()
-        return succeed(None)
+        return started
 
     def stop(self) -> Deferred[None]:
-        self._threads.stop()
+        # First: a look that ends begins no other one then.
+        stopped = super().stop()
         if self._next_look is not None and self._next_look.active():
             self._next_look.cancel()
         if self._looking is not None:
             self._looking.cancel()
-        return succeed(None)
-
-    def problem(self) -> str | None:
-        return None
+        return stopped
 
     def set_level(self, level: int) -> None:
         """The cluster's level: at the first there are no lists."""
@@ -126,10 +123,6 @@ class ClusterBlocks:
 
     # from within
 
-    def _ask(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Have a method of BlockDocuments done in a thread."""
-        return self._threads.do(work, *args)
-
     async def _bring(self, known: BlockList, seen: Seen) -> BlockList:
         """Have Redis obey the list, which was read after `seen`. Gives the one that Redis obeys now."""
         for _ in range(MAX_STALE):
@@ -166,7 +159,7 @@ class ClusterBlocks:
     def _looked(self, _: None) -> None:
         self._looking = None
         NOT_LOADED.set(not self.loaded())
-        if self._threads.is_running:
+        if self.is_running:
             self._look_later()
 
     async def _look_after(self) -> None:

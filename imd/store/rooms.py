@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import Counter, Gauge
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -56,7 +56,7 @@ MAX_STALE = 5
 LEFT_AFTER_MS = 10_000
 
 
-class ClusterRooms:
+class ClusterRooms(InThreads[RoomDocuments]):
     """Implements imd.contracts.rooms.RoomStore."""
 
     log = Logger()
@@ -68,30 +68,17 @@ class ClusterRooms:
         copies: RoomCopies,
         options: RoomOptions,
     ) -> None:
+        super().__init__(archive, "rooms", ROOM_THREADS, ANSWER_SECONDS, RoomDocuments)
         self._reactor = reactor
         self._copies = copies
         self._options = options
         self._seldom = Seldom(self.log, reactor.seconds)
-        self._threads = InThreads(archive, "rooms", ROOM_THREADS, ANSWER_SECONDS, RoomDocuments)
         self._deliver: Callable[[Sequence[Delivery]], None] = lambda deliveries: None
         self._warm: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """rooms that Redis knows: the run in which, and the members last heard of"""
         self._loads: dict[str, list[Deferred[bool]]] = {}
         self._to_load: deque[str] = deque()
         self._loading = 0
-
-    # Backend
-
-    def start(self) -> Deferred[None]:
-        self._threads.start()
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        self._threads.stop()
-        return succeed(None)
-
-    def problem(self) -> str | None:
-        return None
 
     # changes
 
@@ -218,10 +205,6 @@ class ClusterRooms:
         return page_of_members(document.room, after, limit)
 
     # from within
-
-    def _ask(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Have a method of RoomDocuments done in a thread."""
-        return self._threads.do(work, *args)
 
     async def _bring(self, document: Document, seen: Seen) -> Document:
         """Bring Redis up to date with the document, which was read after `seen`.

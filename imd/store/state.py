@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import Gauge
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,7 +25,7 @@ READS_WAITING = Gauge("imd_state_reads_waiting", "Questions about states that wa
 ANSWER_SECONDS = 2.0
 
 
-class ClusterStates:
+class ClusterStates(InThreads[Batch]):
     """Implements imd.contracts.state.StateStore."""
 
     log = Logger()
@@ -38,7 +38,7 @@ class ClusterStates:
             documents.make_indexes()
             return Batch(documents, visitor_days)
 
-        self._threads = InThreads(archive, "state", STATE_THREADS, ANSWER_SECONDS, make)
+        super().__init__(archive, "state", STATE_THREADS, ANSWER_SECONDS, make)
         self._tell: Callable[[Sequence[Changes]], None] = lambda changes: None
         # One batch at a time: two of one node would only race for the documents of popular users.
         self._jobs = Gathering(
@@ -47,19 +47,6 @@ class ClusterStates:
         self._questions = Gathering(
             reactor, "state", self._answer, calls=2, seconds=ANSWER_SECONDS, waiting=READS_WAITING.set
         )
-
-    # Backend
-
-    def start(self) -> Deferred[None]:
-        self._threads.start()
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        self._threads.stop()
-        return succeed(None)
-
-    def problem(self) -> str | None:
-        return None
 
     # StateStore
 
@@ -104,7 +91,3 @@ class ClusterStates:
 
     def _answer(self, questions: Sequence[tuple[str, int | None]]) -> Deferred[Sequence[Any]]:
         return self._ask(Batch.since, questions)
-
-    def _ask(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Have a method of Batch done in a thread."""
-        return self._threads.do(work, *args)

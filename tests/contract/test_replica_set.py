@@ -63,7 +63,7 @@ class ReplicaSetTests(ClusterRoomsHarness, RoomHarness):
         self.assertEqual(len(page.members), 2)
         self.assertEqual(await level.begin(2), 2)
         self.assertEqual(await level.read(), 2)
-        _, documents = self.rooms._threads.made
+        _, documents = self.rooms.made
         self.assertEqual(documents._exact._exact.read_concern.level, "linearizable")
         second = self.members.members[1]
         second.pause()

@@ -1,4 +1,4 @@
-"""Work on MongoDB by threads of a part's own, so that it waits for no other part's work."""
+"""A store on MongoDB with threads of its own, so that its work waits for no other store's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 
 from imd.protocol.errors import Unavailable
 from imd.store.mongo.archive import MongoArchive
@@ -15,9 +15,10 @@ Documents = TypeVar("Documents")
 
 
 class InThreads(Generic[Documents]):
-    """`make` makes of a database the object that the work is done with, and again if the database is another.
+    """Implements imd.contracts.backend.Backend. The archive connects, and knows MongoDB's problems.
 
-    `name` is the part's, for the texts; `seconds` bound each piece of work.
+    `make` makes of a database the object that the work is done with, and again if the database is another.
+    `name` is the store's, for the texts; `seconds` bound each piece of work.
     """
 
     def __init__(
@@ -37,20 +38,25 @@ class InThreads(Generic[Documents]):
         self.made: tuple[Any, Documents] | None = None
         """the database, and what was made of it last"""
 
-    def start(self) -> None:
+    def start(self) -> Deferred[None]:
         self._pool = ThreadPoolExecutor(self._threads, f"mongodb-{self._name}")
+        return succeed(None)
 
-    def stop(self) -> None:
+    def stop(self) -> Deferred[None]:
         """Work that has begun goes on; nothing else is begun."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+        return succeed(None)
+
+    def problem(self) -> str | None:
+        return None
 
     @property
     def is_running(self) -> bool:
         return self._pool is not None
 
-    def do(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
+    def _ask(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """The result of `work(documents, *args)`, from a thread. Fails with Unavailable."""
         if self._pool is None:
             return fail(Unavailable(f"{self._name}: stopped"))
