@@ -44,6 +44,9 @@ def options(arguments: list[str]) -> argparse.Namespace:
         help=f"this version against another, turn by turn; --only of {', '.join(COMPARED)}",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, turn by turn")
+    parser.add_argument(
+        "--gather", type=Path, nargs="+", metavar="FILE", help="measure nothing: take these files of --json"
+    )
     parser.add_argument("--document", action="store_true", help="all of it, into docs/performance.md")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="the chart of docs/performance.md")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table of docs/performance.md")
@@ -53,6 +56,8 @@ def options(arguments: list[str]) -> argparse.Namespace:
         chosen.names = ["profile"]
     elif chosen.document and not chosen.only:
         chosen.names = [*STANDARD, "profile"]
+    if chosen.gather:
+        chosen.names = []
     known: Sequence[str] = tuple(FIGURES)
     if chosen.compare:
         known = COMPARED
@@ -99,24 +104,47 @@ def write_document(rows: list[report.Row], complete: bool) -> None:
         DOCUMENT.with_suffix(".svg").write_text(chart.svg(rows))
 
 
-def main() -> int:
-    chosen = options(sys.argv[1:])
+def gather(files: Sequence[Path]) -> tuple[list[report.Row], list[str]]:
+    """The rows of earlier runs, and the names of their figures."""
+    rows: list[report.Row] = []
+    names: list[str] = []
+    for file in files:
+        found = json.loads(file.read_text())
+        rows += report.rows_of(found)
+        names += found["names"]
+        foreign.extend((node, load) for node, load in found["foreign"])
+    return rows, names
+
+
+def run(chosen: argparse.Namespace) -> tuple[list[report.Row], list[str]]:
+    """Measure, with servers and nodes of this run's own; the rows, and the names of what failed."""
     raise_open_files(OPEN_FILES)
     stay_on_load_core()
     # Ended by whatever signal: nothing stays behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    say(description())
-    began = time.monotonic()
     rig = Rig()
     try:
-        rows, failed = asyncio.run(measure(chosen, rig))
-    except KeyboardInterrupt:
-        return 130
+        return asyncio.run(measure(chosen, rig))
     finally:
         rig.end()
+
+
+def main() -> int:
+    chosen = options(sys.argv[1:])
+    say(description())
+    began = time.monotonic()
+    failed: list[str] = []
+    try:
+        if chosen.gather:
+            rows, chosen.names = gather(chosen.gather)
+        else:
+            rows, failed = run(chosen)
+    except KeyboardInterrupt:
+        return 130
     say(f"\n{report.text(rows)}\n\n{time.monotonic() - began:.0f} s")
     if chosen.json:
         about = {"machine": description(), "day": time.strftime("%Y-%m-%d"), "quick": chosen.quick}
+        about |= {"names": [name for name in chosen.names if name not in failed], "foreign": foreign}
         if chosen.compare:
             about["reference"] = chosen.compare
         chosen.json.write_text(json.dumps(report.document(rows, **about), indent=1) + "\n")

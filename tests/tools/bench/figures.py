@@ -10,9 +10,11 @@ from tests.tools.bench.logins import logins
 from tests.tools.bench.nodes import across, many
 from tests.tools.bench.one_to_one import one_to_one
 from tests.tools.bench.plan import Figure
+from tests.tools.bench.presence import presence
 from tests.tools.bench.profile import profile
 from tests.tools.bench.rooms import rooms
 from tests.tools.bench.routings import routings
+from tests.tools.bench.typists import typing
 
 FIGURES: dict[str, Figure] = {
     "cluster": lambda rig, plan, say: one_to_one(rig, plan, say, ("cluster",)),
@@ -26,6 +28,8 @@ FIGURES: dict[str, Figure] = {
     "nodes": many,
     "routings": routings,
     "catching-up": catching_up,
+    "presence": presence,
+    "typing": typing,
     "instructions": instructions,
     "profile": profile,
 }

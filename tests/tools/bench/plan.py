@@ -36,6 +36,14 @@ class Plan:
     """messages a second for each of many nodes, so that more nodes do not mean smaller batches"""
     conversations: int = 400
     """users that are written to for the first time where routings are compared"""
+    presence_nodes: int = 8
+    presence_users: int = 20_000
+    presence_watched: int = 50
+    presence_seconds: float = 30.0
+    presence_rate: float = 50.0
+    """users a second who go; as many come back"""
+    typing_rate: float = 2_000.0
+    """`typing` frames a second"""
     counted: tuple[int, int] = (2_000, 12_000)
     """messages of the two runs whose instructions are counted"""
 
@@ -50,6 +58,9 @@ QUICK = Plan(
     logins=2_000,
     nodes=(2, 4),
     conversations=100,
+    presence_nodes=4,
+    presence_users=2_000,
+    presence_seconds=10.0,
 )
 TINY = Plan(
     turns=1,
@@ -66,6 +77,12 @@ TINY = Plan(
     logins=50,
     nodes=(2,),
     conversations=8,
+    presence_nodes=2,
+    presence_users=40,
+    presence_watched=5,
+    presence_seconds=3.0,
+    presence_rate=2.0,
+    typing_rate=100.0,
     counted=(100, 400),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import Any
 
@@ -145,3 +145,12 @@ def document(rows: list[Row], **about: Any) -> dict[str, Any]:
             for row in rows
         ],
     }
+
+
+def rows_of(document: dict[str, Any]) -> list[Row]:
+    """The rows of what `document` gave."""
+    names = [one.name for one in fields(Row)]
+    rows = [Row(**{name: row[name] for name in names}) for row in document["rows"]]
+    for row, kept in zip(rows, document["rows"], strict=True):
+        row.goal = Goal(**kept["goal"]) if kept["goal"] else None
+    return rows

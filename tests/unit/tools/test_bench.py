@@ -24,7 +24,15 @@ from tests.tools.bench.clients import Wrong
 from tests.tools.bench.compare import COMPARED
 from tests.tools.bench.document import update
 from tests.tools.bench.profile import PATHS, Samples, stage
-from tests.tools.bench.report import Row, markdown, ratio_at_least, ratio_at_most, within
+from tests.tools.bench.report import (
+    Row,
+    document,
+    markdown,
+    ratio_at_least,
+    ratio_at_most,
+    rows_of,
+    within,
+)
 from tests.tools.bench.tree import check_code, commit, worktree
 
 
@@ -144,6 +152,11 @@ class ReportTests(unittest.TestCase):
         self.assertEqual((row.compared, row.verdict), ([0.0, 1.0, 8.0], "yes"))
         row.foreign = [0.1, 0.5, 0.6]
         self.assertEqual(row.verdict, "disturbed")
+
+    def test_kept(self) -> None:
+        """Rows that were written as JSON are read again as they were."""
+        rows = [Row("n", "what", "ms", [1.0], [2.0], within(1), ["a note"], [0.1]), Row("m", "", "")]
+        self.assertEqual(rows_of(json.loads(json.dumps(document(rows, day="today")))), rows)
 
     def test_table(self) -> None:
         """The median, with the least and the most; nothing where nothing is wanted."""

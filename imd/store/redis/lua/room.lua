@@ -29,7 +29,10 @@ local function put(user, member, shared, entry, body)
     if not ok then return end
     inboxes[user] = inbox
   end
-  if inbox.count == 0 then changed[#changed + 1] = inbox end
+  if inbox.count == 0 then
+    changed[#changed + 1] = inbox
+    inbox.n = 2 * #changed
+  end
   count = count + 1
   local seq = shared and add_all(inbox, {member}, true) or add(inbox, member)
   if inbox.channels ~= '' then
