@@ -141,7 +141,7 @@ class Signals:
         return lambda address: self._put(address, kind, [channel], payload)
 
     def _put(self, address: str, kind: str, channels: list[str], payload: bytes) -> None:
-        if self._bus is not None and kind in _DROPPED_EARLY and not self._bus.has_room():
+        if kind in _DROPPED_EARLY and not self._has_bus_room(kind):
             DROPPED.labels(kind, "congested").inc(len(channels))
             return
         if not self._has_room(address, kind, len(channels)):
@@ -158,6 +158,10 @@ class Signals:
             queue.signals.append(Signal(kind, payload, channels))
             self._grow(queue, len(channels))
             self._schedule_turn()
+
+    def _has_bus_room(self, kind: str) -> bool:
+        bus = self._bus
+        return bus is None or (bus.has_room_for_typing() if kind == TYPING else bus.has_room())
 
     def _has_room(self, address: str, kind: str, count: int) -> bool:
         """Make room for so many more, at the cost of what matters less. False: these are left out."""
@@ -210,7 +214,7 @@ class Signals:
         for address, queue in self._queues.items():
             typing, queue.typing = queue.typing, {}
             signals = [Signal(TYPING, payload, list(channels)) for payload, channels in typing.items()]
-            if bus.has_room():
+            if bus.has_room_for_typing():
                 self._grow(queue, -self._send(address, signals))
             else:
                 count = sum(len(signal.channels) for signal in signals)

@@ -86,6 +86,9 @@ class Bus(Backend, Protocol):
     def has_room(self) -> bool:
         """False while the least important has to be left out, so that there is room for hints."""
 
+    def has_room_for_typing(self) -> bool:
+        """The same for `typing`, which costs nothing to leave out: False as soon as a hint would wait."""
+
     def send_signals(self, address: str, signals: list[Signal]) -> None:
         """Send signals to the node that has these channels."""
 

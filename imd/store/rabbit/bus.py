@@ -169,6 +169,9 @@ class RabbitBus:
         publisher = self._publisher
         return self._channel is not None and not publisher.blocked and not publisher.filling
 
+    def has_room_for_typing(self) -> bool:
+        return self.has_room() and not self._publisher.behind
+
     def send_signals(self, address: str, signals: list[Signal]) -> None:
         for part in split_signals(signals):
             packed = [(signal.kind, signal.payload, signal.channels) for signal in part]

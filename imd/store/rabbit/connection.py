@@ -36,6 +36,7 @@ CONNECT_SECONDS = 10.0
 SETUP_SECONDS = 30.0
 CONGESTED_BYTES = 4 << 20
 FILLING_BYTES = CONGESTED_BYTES // 2
+TYPING_BYTES = 64 << 10
 _retry_seconds = backoff(0.25, 15.0, 1.7)
 
 Setup = Callable[[Link], Awaitable[None]]
@@ -151,6 +152,11 @@ class RabbitConnection:
     def filling(self) -> bool:
         """More than FILLING_BYTES wait to be sent: the least important has to make room."""
         return self._link is not None and self._link.unsent_bytes > FILLING_BYTES
+
+    @property
+    def behind(self) -> bool:
+        """More than TYPING_BYTES wait to be sent: hints would wait behind whatever is sent for little."""
+        return self._link is not None and self._link.unsent_bytes > TYPING_BYTES
 
     # its life
 

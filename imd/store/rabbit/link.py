@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ UNSENT = Gauge(
     "imd_rabbitmq_unsent_bytes", "Written while the broker did not read fast enough.", ["connection"]
 )
 
+# The system holds no more that is not on its way: what waits longer waits here, where it is seen.
+SYSTEM_UNSENT_BYTES = 128 << 10
 RPC_SECONDS = 10.0
 CLOSE_SECONDS = 3.0
 
@@ -109,6 +112,7 @@ class AmqpProtocol(TwistedProtocolConnection):
 
     def makeConnection(self, transport: Any) -> None:
         transport.setTcpNoDelay(True)
+        _hold_little(transport)
         self.outgoing = _Outgoing(self._reactor, transport, self._name)
         super().makeConnection(self.outgoing)
 
@@ -124,6 +128,13 @@ class AmqpProtocol(TwistedProtocolConnection):
 
     def _closed_by_broker(self, code: int, text: str) -> None:
         self.words = f"closed by the broker: ({code}) {text}"
+
+
+def _hold_little(transport: Any) -> None:
+    """Have the system take no more from a transport than it can send soon, where it can be told so."""
+    option, sock = getattr(socket, "TCP_NOTSENT_LOWAT", None), getattr(transport, "socket", None)
+    if option is not None and sock is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, SYSTEM_UNSENT_BYTES)
 
 
 def as_amqp_error(failure: Failure) -> Any:

@@ -42,7 +42,7 @@ class BusDouble(Backed):
         self.returned: Callable[[list[str]], None]
         self.signals: Callable[[list[Signal]], None]
         self.looks: Callable[[list[str]], None]
-        self.full = False
+        self.full = self.behind = False
 
     def listen(
         self,
@@ -64,6 +64,9 @@ class BusDouble(Backed):
 
     def has_room(self) -> bool:
         return not self.full
+
+    def has_room_for_typing(self) -> bool:
+        return not self.full and not self.behind
 
     def send_signals(self, address: str, signals: list[Signal]) -> None:
         self._send("signals", signals, lambda: self._network.nodes[address].signals(signals))

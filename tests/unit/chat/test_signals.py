@@ -149,6 +149,19 @@ class SignalsTests(unittest.TestCase):
         after = [dropped(kind, "congested") for kind in (TYPING, SIGNAL)]
         self.assertEqual([after[0] - before[0], after[1] - before[1]], [2, 1])
 
+    def test_bus_falls_behind(self) -> None:
+        """Typing is left out first, also what has waited for a tick; signals still go."""
+        self.learn("c-1")
+        before = dropped(TYPING, "congested")
+        self.a.signals.send(TYPING, {"bob": ["c-1"]}, b"early")
+        self.a.bus.behind = True
+        for kind in (TYPING, SIGNAL):
+            self.a.signals.send(kind, {"bob": ["c-1"]}, kind.encode())
+        self.carry(TYPING_SECONDS)
+        self.carry(TYPING_SECONDS)
+        self.assertEqual(self.b.got, [("c-1", b"signal")])
+        self.assertEqual(dropped(TYPING, "congested") - before, 2)
+
     def test_full(self) -> None:
         """Typing makes room for signals, and both for the rest; nothing else makes room for typing."""
         self.patch(outbox, "MAX_FOR_NODE", 3)

@@ -324,14 +324,18 @@ class BusTests(unittest.TestCase):
         self.addCleanup(server.resume)
         before = dropped("congested")
         self.patch(rabbit_connection, "FILLING_BYTES", 1 << 18)
-        self.assertTrue(one.has_room())
+        self.assertTrue(one.has_room() and one.has_room_for_typing())
         full_at: list[float] = []
+        behind_at: list[bool] = []
         for number in range(200):
             one.send_hints(two.address, [Hint("c", "e", number, b"x" * 100_000)])
             # The transport pauses its producer between turns.
             await pause(0)
+            if not one.has_room_for_typing():
+                behind_at.append(one.has_room())
             if not one.has_room():
                 full_at.append(dropped("congested"))
+        self.assertTrue(behind_at[0], "no room for typing, long before there is none for signals")
         self.assertEqual(full_at[0], before, "no room for signals, long before hints are dropped")
         self.assertGreater(dropped("congested"), before)
         self.assertIn("too slowly", one.problem() or "")
