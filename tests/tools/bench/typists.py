@@ -25,6 +25,8 @@ PACE_SECONDS = 2.2
 # Of what messages alone need, beside them.
 SPARE = 1.25
 _CHUNK_BYTES = 4096
+# After a pause the narrow way makes up for so much: this process has other work.
+CREDIT_SECONDS = 0.1
 
 
 class Hearer(Recipient):
@@ -89,7 +91,9 @@ class Narrow:
                 if is_narrow:
                     self.passed += len(data)
                     if self.bytes_per_second:
-                        due = max(due, time.perf_counter() - 0.02) + len(data) / self.bytes_per_second
+                        due = (
+                            max(due, time.perf_counter() - CREDIT_SECONDS) + len(data) / self.bytes_per_second
+                        )
                         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         writer.close()
 
@@ -147,10 +151,8 @@ async def typing(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     rate = f"{plan.typing_rate:,.0f} typing/s beside {plan.rate:,.0f} messages/s"
     rows: dict[str, Row] = {}
     for turn in range(plan.turns):
-        for kind, seen in (await _turn(rig, plan)).items():
-            alone, beside = seen
-            say(f"turn {turn + 1}: {kind}: alone {alone}")
-            say(f"turn {turn + 1}: {kind}: beside {beside}")
+        found = await _turn(rig, plan, lambda text, turn=turn: say(f"turn {turn + 1}: {text}"))
+        for kind, (alone, beside) in found.items():
             for percent in (50, 99):
                 name, what = f"typing-{kind}-p{percent}", f"{rate}, {kind} bus: to another node, p{percent}"
                 row = rows.setdefault(name, Row(name, what, "ms", goal=within(15) if percent == 99 else None))
@@ -169,7 +171,7 @@ async def typing(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     return list(rows.values())
 
 
-async def _turn(rig: Rig, plan: Plan) -> dict[str, tuple[Seen, Seen]]:
+async def _turn(rig: Rig, plan: Plan, say: Say) -> dict[str, tuple[Seen, Seen]]:
     """For a wide bus and a narrow one: without typing, and with it."""
     rig.start_services()
     narrow = Narrow(rig.rabbit.port)
@@ -186,9 +188,11 @@ async def _turn(rig: Rig, plan: Plan) -> dict[str, tuple[Seen, Seen]]:
         for typer in typers.clients:
             await typer.open(here.url)
         run = Run(watch, plan, here, talks, narrow, typers)
-        wide = await run.pair()
-        narrow.bytes_per_second = SPARE * wide[0].bytes_per_second
-        found = {"wide": wide, "narrow": await run.pair()}
+        found = {}
+        for kind in ("wide", "narrow"):
+            found[kind] = alone, beside = await run.pair()
+            say(f"{kind}: alone {alone}; beside {beside}")
+            narrow.bytes_per_second = SPARE * alone.bytes_per_second
         narrow.bytes_per_second = 0
         await close_pairs(watch, list(talks))
         for typer in typers.clients:

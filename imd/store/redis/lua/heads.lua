@@ -35,13 +35,19 @@ local function keep_token(visitor)
   end
 end
 
--- A user's keys expire after keep_days of silence; the head expires a little later than the keys that it describes.
+-- A user's keys expire some days after keep_days of silence; the head expires a little later than the keys that it
+-- describes. Expiry is put off once a day, and for those who get messages to many up to LATE_DAYS later. Nodes of 0.1 put it
+-- off by less.
+local LATE_DAYS = FIRST_LEVEL and 0 or 3
+local SPARE_S = (1 + LATE_DAYS) * 86400
+local HEAD_SPARE_S = SPARE_S + 86400
+
 local function postpone_expiry(user)
   if is_visitor(user) then keep_token(user) end
   redis.call('HSET', key(user, 'head'), 'day', today)
-  redis.call('EXPIRE', key(user, 'head'), keep_s + 172800)
+  redis.call('EXPIRE', key(user, 'head'), keep_s + HEAD_SPARE_S)
   for _, name in ipairs({'inbox', 'cursors', 'devices', 'channels'}) do
-    redis.call('EXPIRE', key(user, name), keep_s + 86400)
+    redis.call('EXPIRE', key(user, name), keep_s + SPARE_S)
   end
 end
 
@@ -58,7 +64,8 @@ local function keep_for_old_nodes(at, n, noted)
   return n == run_text
 end
 
--- Returns epoch, last number, whether the expiry is due to be postponed, and whether the head is new and unwritten.
+-- Returns epoch, last number, the day when expiry was put off last, false for today, and whether the head is new and
+-- unwritten.
 -- A head of another run gets a new epoch: that run may have given out numbers that this one has forgotten.
 -- `later`: do not create a missing head; the message that is put into the inbox creates it.
 local function head(user, later)
@@ -71,10 +78,11 @@ local function head(user, later)
   if not epoch or not same then
     drawn = drawn + 1
     epoch = chance .. format('%x', drawn)
-    if later and not h[1] then return epoch, seq, true, true end
+    if later and not h[1] then return epoch, seq, 0, true end
     redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'n', run_text)
     if FIRST_LEVEL then redis.call('HSET', at, 'run', run_id) end
-    redis.call('EXPIRE', at, is_newcomer(user) and newcomer_s or keep_s + 172800)
+    redis.call('EXPIRE', at, is_newcomer(user) and newcomer_s or keep_s + HEAD_SPARE_S)
   end
-  return epoch, seq, tonumber(h[4] or '0') ~= today
+  local day = tonumber(h[4] or '0')
+  return epoch, seq, day ~= today and day
 end

@@ -7,13 +7,8 @@ local DROPPED_AT_ONCE = 256
 local LONG_MEMBER = string.rep('-', 65)
 local TURNS_FROM, TURNS_WITHIN = 64, 64
 
--- Full inboxes that get the same messages would all drop their oldest with each of them. Therefore one that holds many
--- drops MAKES_ROOM_FOR at once, when it is its turn, and those around it then.
-local MAKES_ROOM_FROM, MAKES_ROOM_FOR = 512, 64
-
--- So many inboxes that get a message to many have their expiry put off in a call, with the other keys of their users.
--- Of the rest what holds the message lives on, and the next message of the day finds them again.
-local PUT_OFF_AT_ONCE = 300
+-- So many inboxes that get a message to many have their expiry put off in a call. The rest is left to later messages.
+local PUT_OFF_AT_ONCE = 100
 local put_off = 0
 
 -- Remove everything up to a number from an inbox. Returns how many messages that were.
@@ -42,24 +37,22 @@ local function drop_oldest(user, count)
   return #dropped / 2
 end
 
--- Call after messages were put into an inbox that held `size` before. An empty inbox has no key, so no expiry.
-local function see_to_expiry(user, stale, size)
-  if stale then
+-- Call after messages were put into an inbox. An empty one had no key, so no expiry.
+local function see_to_expiry(inbox)
+  local user, day = inbox.user, inbox.stale
+  if day and inbox.shared and not is_visitor(user) then
+    if put_off >= PUT_OFF_AT_ONCE then
+      if today - day > LATE_DAYS then redis.call('EXPIRE', key(user, 'head'), keep_s + HEAD_SPARE_S) end
+      if today - day > LATE_DAYS or inbox.size == 0 then redis.call('EXPIRE', key(user, 'inbox'), keep_s + SPARE_S) end
+      return
+    end
+    put_off = put_off + 1
+  end
+  if day then
     postpone_expiry(user)
-  elseif size == 0 then
-    redis.call('EXPIRE', key(user, 'inbox'), keep_s + 86400)
+  elseif inbox.size == 0 then
+    redis.call('EXPIRE', key(user, 'inbox'), keep_s + SPARE_S)
   end
-end
-
--- The same after messages to many. A visitor's token has to be kept in any case.
-local function see_to_expiry_of_many(user, stale, size)
-  if stale and put_off >= PUT_OFF_AT_ONCE and not is_visitor(user) then
-    redis.call('EXPIRE', key(user, 'head'), keep_s + 172800)
-    redis.call('EXPIRE', key(user, 'inbox'), keep_s + 86400)
-    return
-  end
-  if stale then put_off = put_off + 1 end
-  see_to_expiry(user, stale, size)
 end
 
 -- An inbox to be written to. Everything that a delivery depends on is read here: a user whose keys are broken
@@ -101,13 +94,6 @@ local function turn_in_time(inbox)
   end
 end
 
--- Whether the numbers that are added make it an inbox's turn to make room. Neighbours have it one after another.
-local function makes_room(inbox)
-  local place = math.floor(inbox.n / 2)
-  local before = inbox.seq - inbox.count + place
-  return math.floor((inbox.seq + place) / MAKES_ROOM_FOR) > math.floor(before / MAKES_ROOM_FOR)
-end
-
 -- Write the additions to an open inbox. Returns how many of the oldest messages left because it was full.
 local function write(inbox)
   local user, added, last, head_at = inbox.user, inbox.added, 2 * inbox.count, key(inbox.user, 'head')
@@ -131,17 +117,12 @@ local function write(inbox)
   else
     redis.call('HSET', head_at, 'seq', format('%d', inbox.seq))
   end
-  local size, most, room = inbox.size + inbox.count, max_messages, 0
-  if inbox.shared then
-    see_to_expiry_of_many(user, inbox.stale, inbox.size)
-    turn_in_time(inbox)
-    if unopened_messages >= MAKES_ROOM_FROM and makes_room(inbox) then room = MAKES_ROOM_FOR end
-  else
-    see_to_expiry(user, inbox.stale, inbox.size)
-  end
-  if size <= unopened_messages - room then return 0 end
+  see_to_expiry(inbox)
+  if inbox.shared then turn_in_time(inbox) end
+  local size, most = inbox.size + inbox.count, max_messages
+  if size <= unopened_messages then return 0 end
   if inbox.new or redis.call('HEXISTS', head_at, 'unopened') == 1 then most = unopened_messages end
-  local over = size - most + room
+  local over = size - most
   if over <= 0 then return 0 end
   -- Many inboxes get a shared message, and most of those of members who are away for long are full.
   if inbox.shared and over <= DROPPED_AT_ONCE then return drop_oldest(user, over) end

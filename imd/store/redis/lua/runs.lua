@@ -46,7 +46,7 @@ local function determine_run()
     return n
   end
   -- The key outlives every head: once all heads are gone, nothing refers to a run.
-  redis.call('SET', 'imd:run', format('%.0f %s %s %.0f %.0f', n, run_id, replid, now_ms, began), 'EX', keep_s + 259200)
+  redis.call('SET', 'imd:run', format('%.0f %s %s %.0f %.0f', n, run_id, replid, now_ms, began), 'EX', keep_s + 604800)
   return n, at and now_ms < at
 end
 
