@@ -22,6 +22,7 @@ from twisted.scripts import trial  # noqa: E402
 
 from scripts.lib.suite import NOTES  # noqa: E402
 from scripts.lib.trial_internals import hand_out  # noqa: E402
+from tests.support.group_end import GroupEnd  # noqa: E402
 
 # Modules whose names begin like this share servers that are dear; each other module is by itself.
 TOGETHER = ("tests.cluster.test_drill", "tests.unit.store.rabbit")
@@ -31,38 +32,46 @@ APART = ("tests.gateway.test_membership", "tests.gateway.test_drain")
 # order where no run has left its times, and of groups that it did not have.
 SLOW = [
     "tests.cluster.test_drill",
-    "tests.web.test_pages",
-    "tests.web.test_messenger",
-    "tests.web.test_locked",
-    "tests.web.test_access",
-    "tests.web.test_access_events",
-    "tests.web.test_js_client",
-    "tests.web.test_cluster_pages",
-    "tests.protocol.test_cluster_nodes",
-    "tests.cluster.test_upgrade_drill",
     "tests.unit.store.rabbit",
-    "tests.cluster.test_upgrade",
-    "tests.protocol.test_embedded_node",
-    "tests.cluster.test_room_removal",
+    "tests.protocol.test_cluster_nodes",
     "tests.contract.test_redis_runs",
+    "tests.cluster.test_upgrade_drill",
+    "tests.protocol.test_embedded_node",
+    "tests.cluster.test_upgrade",
+    "tests.cluster.test_room_removal",
+    "tests.cluster.test_missing",
     "tests.cluster.test_trouble",
+    "tests.web.test_messenger",
     "tests.gateway.test_membership.ServingTests",
-    "tests.gateway.test_membership.NameTests",
-    "tests.gateway.test_membership.TableTests",
-    "tests.gateway.test_drain.CommandTests",
-    "tests.gateway.test_drain.NothingLostTests",
-    "tests.gateway.test_commands",
-    "tests.unit.store.archiver.test_audit",
-    "tests.unit.tools.test_bench",
-    "tests.unit.client.test_clients",
-    "tests.command.test_command",
-    "tests.contract.test_inbox_redis",
-    "tests.cluster.test_failover",
-    "tests.protocol.test_gateway_nodes",
-    "tests.cluster.test_cluster",
+    "tests.web.test_locked",
     "tests.cluster.test_readiness",
-    "tests.unit.support.test_servers",
+    "tests.gateway.test_membership.TableTests",
+    "tests.web.test_pages",
+    "tests.unit.store.archiver.test_audit",
+    "tests.web.test_access",
+    "tests.protocol.test_gateway_nodes",
+    "tests.web.test_state",
+    "tests.web.test_js_client",
+    "tests.gateway.test_membership.NameTests",
+    "tests.cluster.test_homes",
+    "tests.web.test_access_events",
+    "tests.gateway.test_homes",
+    "tests.unit.store.test_gathering",
+    "tests.protocol.test_embedded_disk",
     "tests.unit.store.archiver.test_writer",
+    "tests.web.test_widget_state",
+    "tests.cluster.test_presence",
+    "tests.contract.test_replica_set",
+    "tests.gateway.test_drain.CommandTests",
+    "tests.command.test_upgrade",
+    "tests.unit.tools.test_bench",
+    "tests.web.test_cluster_pages",
+    "tests.unit.client.test_clients",
+    "tests.hostile.test_doors",
+    "tests.command.test_command",
+    "tests.cluster.test_failover",
+    "tests.contract.test_inbox_redis",
+    "tests.unit.support.test_servers",
 ]
 # Seconds that each group took when all ran here.
 KEPT = ROOT / "_trial_temp.seconds.json"
@@ -80,10 +89,15 @@ def group_of(case: Any) -> str:
 
 
 def grouped(cases: Iterable[Any], seconds: Mapping[str, float] | None = None) -> list[list[Any]]:
-    """The tests of each process in turn, the slow ones first. `seconds`: of groups that ran before."""
+    """The tests of each process in turn, the slow ones first. `seconds`: of groups that ran before.
+
+    Within a group tests come in the order of their `turn`, if their class has it, and else in that of trial.
+    """
     groups: dict[str, list[Any]] = {name: [] for name in SLOW}
     for case in cases:
         groups.setdefault(group_of(case), []).append(case)
+    for group in groups.values():
+        group.sort(key=lambda case: str(getattr(case, "turn", "")))
     unknown = dict.fromkeys(SLOW, math.inf)
     known = seconds or {}
     names = sorted(groups, key=lambda name: known.get(name, unknown.get(name, 0.0)), reverse=True)
@@ -109,8 +123,8 @@ class Times:
         self._seconds[group_of(group[0])] = seconds
 
     def keep(self, path: Path) -> None:
-        """Write them down for the next run, if this one had as many groups as one of the whole suite."""
-        if len(self._seconds) > len(SLOW):
+        """Write them down for the next run, if this one had all groups that are known to be slow."""
+        if self._seconds.keys() >= set(SLOW):
             new = path.with_name(f"{path.name}.{os.getpid()}")
             new.write_text(json.dumps(self._seconds))
             new.replace(path)
@@ -125,7 +139,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     times = Times()
     seconds = kept(KEPT)
-    hand_out(lambda cases: grouped(cases, seconds), times.took)
+    hand_out(lambda cases: grouped(cases, seconds), times.took, GroupEnd("test_end"))
     try:
         trial.run()
     finally:

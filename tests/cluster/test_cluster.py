@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -15,15 +14,16 @@ from twisted.trial import unittest
 
 from tests.cluster.across import AcrossNodes
 from tests.protocol.clusters import Cluster
+from tests.support.group_end import group_cache
 from tests.support.nodes import NodeServer
 
 
-@cache
+@group_cache
 def cluster() -> Cluster:
     return Cluster("c")
 
 
-@cache
+@group_cache
 def three_nodes() -> list[NodeServer]:
     return cluster().start(3)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import random
 import shutil
 import tempfile
-from functools import cache
 from pathlib import Path
 
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
+from tests.support.group_end import at_group_end, group_cache
 from tests.tools.drill.cluster import Backends
 from tests.tools.drill.drill import Outcome, Plan, run
 from tests.tools.drill.report import as_text
@@ -22,13 +21,13 @@ QUICK = ["node-kill", "redis-kill", "redis-cut", "mongo-errors", "poison", "net-
 GATEWAY = ["node-kill", "table-flush", "haproxy-kill", "haproxy-old-map"]
 
 
-@cache
+@group_cache
 def backends() -> Backends:
     """Servers of this file's own, which its tests harm and mend."""
     folder = Path(tempfile.mkdtemp(prefix="imd-drill-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_group_end(shutil.rmtree, folder, ignore_errors=True)
     servers = Backends(folder)
-    atexit.register(servers.stop)
+    at_group_end(servers.stop)
     servers.start()
     return servers
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import pika.exceptions
@@ -17,17 +16,18 @@ from imd.gateway.table import LEASE_SECONDS
 from tests.cluster.across import AcrossNodes
 from tests.protocol.clusters import Cluster
 from tests.protocol.support import Rules, started
+from tests.support.group_end import group_cache
 from tests.support.nodes import NodeServer
 from tests.support.rabbit import Broker
 from tests.support.ws_client import WAIT_SECONDS
 
 
-@cache
+@group_cache
 def cluster() -> Cluster:
     return Cluster("h")
 
 
-@cache
+@group_cache
 def nodes() -> list[NodeServer]:
     """Two whose routing is `gateway`, and one that searches."""
     routings = ("gateway", "gateway", "search")

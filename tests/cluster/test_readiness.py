@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import json
 import shutil
 import threading
 import time
-from functools import cache
 from typing import Any
 
 import hiredis
@@ -20,22 +18,23 @@ from twisted.trial import unittest
 from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE
 from tests.protocol.clusters import Cluster, RawRedis
 from tests.protocol.support import Rules, new_folder, pause, started
+from tests.support.group_end import at_group_end, group_cache
 from tests.support.nodes import NodeServer
 from tests.support.servers import HOST, MongoServer, RedisServer, free_port
 from tests.support.ws_client import WsClient
 
 
-@cache
+@group_cache
 def server() -> RedisServer:
     """A Redis that may be harmed; its user `imd` is the node's."""
     redis = RedisServer(new_folder(), options=["--busy-reply-threshold", "100"])
-    atexit.register(redis.kill)
+    at_group_end(redis.kill)
     redis.start()
     ask(redis, "ACL", "SETUSER", "imd", "on", ">pw", "~*", "&*", "+@all")
     return redis
 
 
-@cache
+@group_cache
 def node() -> NodeServer:
     url = f"redis://imd:pw@{HOST}:{server().port}/0"
     return started(Cluster("ready", {"redis": {"url": url}}).node())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from functools import cache
 from typing import Any
 
 from twisted.internet.threads import deferToThread
@@ -13,19 +12,20 @@ from twisted.trial import unittest
 
 from tests.protocol.clusters import Cluster
 from tests.protocol.support import Rules, new_folder
+from tests.support.group_end import group_cache
 from tests.support.nodes import Ini, NodeServer
 from tests.support.rabbit import breakable
 from tests.support.servers import MongoServer, RedisServer, ServerError, shared
 from tests.support.ws_client import WsClient
 
 
-@cache
+@group_cache
 def cluster() -> Cluster:
     """Hints lost on the bus are found within a second; a lease is as short as it may be."""
     return Cluster("t", {"inbox": {"reconcile_seconds": 1}})
 
 
-@cache
+@group_cache
 def two_nodes() -> list[NodeServer]:
     return cluster().start(2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import io
 import os
@@ -10,10 +9,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from functools import cache
 from pathlib import Path
 
 from imd.command import main
+from tests.support.group_end import at_group_end, group_cache
 from tests.support.nodes import NodeServer
 
 PROGRAM = [sys.executable, "-c", "import sys; from imd.command import main; sys.exit(main())"]
@@ -40,13 +39,13 @@ def here(*arguments: object) -> tuple[int, str]:
         return main([str(argument) for argument in arguments]), said.getvalue()
 
 
-@cache
+@group_cache
 def shared_node() -> NodeServer:
     """A node for tests that do it no harm; it ends with this process."""
     folder = Path(tempfile.mkdtemp(prefix="imd-command-"))
     node = NodeServer(folder, {})
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(node.kill)
+    at_group_end(shutil.rmtree, folder, ignore_errors=True)
+    at_group_end(node.kill)
     node.start()
     return node
 

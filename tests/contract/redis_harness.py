@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
 import tempfile
-from functools import cache
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -16,6 +14,7 @@ from imd.protocol.ids import ServerClock
 from imd.store.redis.connection import RedisConnection
 from imd.store.redis.inbox import RedisInbox
 from tests.contract.support import InboxHarness
+from tests.support.group_end import at_group_end, group_cache
 from tests.support.servers import RedisServer
 
 # Expiries, the ends of leases, when devices were last seen, until when agents are online, when clientMsgIds
@@ -49,14 +48,14 @@ end
 """
 
 
-@cache
+@group_cache
 def redis_server() -> RedisServer:
     """A server that may be harmed, ended with the test process."""
     folder = Path(tempfile.mkdtemp(prefix="imd-redis-"))
     server = RedisServer(folder)
     server.start()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.kill)
+    at_group_end(shutil.rmtree, folder, ignore_errors=True)
+    at_group_end(server.kill)
     return server
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import re
 import shutil
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.trial import unittest
 
 from tests.hostile.raw import RawClient
+from tests.support.group_end import at_group_end, group_cache
 from tests.support.nodes import Ini, NodeServer
 
 JWT_SECRET = "a secret of the hostile tests, 32 bytes or more"
@@ -87,12 +86,12 @@ class Bystander(NamedTuple):
     client: RawClient
 
 
-@cache
+@group_cache
 def bystander(kind: str) -> Bystander:
     """The bystander of this kind (a key of KINDS). It is started by the first call."""
     node = NodeServer(Path(tempfile.mkdtemp(prefix="imd-hostile-")), KINDS[kind])
-    atexit.register(shutil.rmtree, node.folder, ignore_errors=True)
-    atexit.register(node.kill)
+    at_group_end(shutil.rmtree, node.folder, ignore_errors=True)
+    at_group_end(node.kill)
     if kind in PRIVATE_KEYS:
         public = PRIVATE_KEYS[kind].public_key()
         pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.python.reflect import namedAny
-from twisted.trial import unittest
+from twisted.scripts import trial
+from twisted.trial import reporter, unittest
 
 from scripts.lib.trial import APART, SLOW, TOGETHER, Times, grouped, kept
-from scripts.lib.trial_internals import missing
+from scripts.lib.trial_internals import hand_out, missing
 from tests.support.paths import ROOT
 
 
@@ -19,6 +20,7 @@ class Case:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.turn = ""
 
     def id(self) -> str:
         return self.name
@@ -44,6 +46,46 @@ class InternalsTests(unittest.TestCase):
         self.assertEqual(kind, "DistTrialRunner._driveWorker as a coroutine")
 
 
+class HandOutTests(unittest.TestCase):
+    async def run_groups(self, groups: list[list[str]], fails: str = "") -> tuple[list[str], list[str]]:
+        """The tests that a process ran, in their order, and the names of those that are errors."""
+        ran: list[str] = []
+
+        class Runner:
+            async def _driveWorker(self, result: Any, testCases: Any, worker: Any) -> None:
+                for case in testCases:
+                    await worker.run(case, result)
+
+        class Worker:
+            async def run(self, case: Case, result: Any) -> None:
+                ran.append(case.id())
+                if case.id() == fails:
+                    raise ValueError(case.id())
+
+        self.patch(trial, "DistTrialRunner", Runner)
+        took: list[str] = []
+        hand_out(
+            list,
+            lambda group, seconds: took.append(group[0].id()),
+            Case("end"),
+        )
+        result = SimpleNamespace(original=reporter.TestResult())
+        cases = [list(map(Case, group)) for group in groups]
+        await trial.DistTrialRunner()._driveWorker(result, iter(cases), Worker())
+        self.assertEqual(took, [group[0] for group in groups])
+        return ran, [case.id() for case, _ in result.original.errors]
+
+    async def test_end_of_groups(self) -> None:
+        """After each group the process ends what the group has shared."""
+        ran, errors = await self.run_groups([["a", "b"], ["c"]])
+        self.assertEqual((ran, errors), (["a", "b", "end", "c", "end"], []))
+
+    async def test_end_fails(self) -> None:
+        """An end that fails is an error, and the next group goes on."""
+        ran, errors = await self.run_groups([["a"], ["b"]], fails="end")
+        self.assertEqual((ran, errors), (["a", "end", "b", "end"], ["end", "end"]))
+
+
 class GroupTests(unittest.TestCase):
     def test_slow_ones_first(self) -> None:
         """A module is a group, some modules are one together, and the slow groups come first."""
@@ -60,6 +102,14 @@ class GroupTests(unittest.TestCase):
         names = [f"{APART[0]}.{name}" for name in ("ATests.test_a", "ATests.test_b", "BTests.test_a")]
         found = [[case.id() for case in group] for group in grouped(map(Case, names))]
         self.assertEqual(found, [names[:2], names[2:]])
+
+    def test_in_turn(self) -> None:
+        """The tests of a group come in the order of their class, and of their names among equals."""
+        cases = [Case(f"tests.unit.x.A.test_{name}") for name in "abcd"]
+        for case, turn in zip(cases, ("z", "y", "z", ""), strict=True):
+            case.turn = turn
+        [found] = grouped(cases)
+        self.assertEqual([case.id()[-1] for case in found], ["d", "b", "a", "c"])
 
     def test_as_long_as_last_time(self) -> None:
         """Groups come in the order of the times they took; before them those that are known to be slow."""
@@ -80,14 +130,20 @@ class GroupTests(unittest.TestCase):
         """The times of a whole run are kept for the next one; a file that cannot be read counts as none."""
         path = Path(self.mktemp())
         times = Times()
-        times.took([Case("tests.a.A.test_a")], 1.0)
-        times.keep(path)
-        self.assertEqual(kept(path), {})
-        whole = {f"tests.{number}": 1.0 + number for number in range(len(SLOW))}
+
+        def took(name: str, seconds: float) -> None:
+            tail = ".test_a" if name.startswith(APART) else ".A.test_a"
+            times.took([Case(name + tail)], seconds)
+
+        whole = {f"tests.unit.{number}": 1.0 for number in range(2 * len(SLOW))}
+        whole |= {name: 2.0 + number for number, name in enumerate(SLOW)}
         for name, seconds in whole.items():
-            times.took([Case(f"{name}.A.test_a")], seconds)
+            # A run of many modules is not one of the whole suite.
+            times.keep(path)
+            self.assertEqual(kept(path), {})
+            took(name, seconds)
         times.keep(path)
-        self.assertEqual(kept(path), {"tests.a": 1.0, **whole})
+        self.assertEqual(kept(path), whole)
         path.write_text("{")
         self.assertEqual(kept(path), {})
 

@@ -16,6 +16,7 @@ from twisted.internet.defer import TimeoutError
 from twisted.internet.task import deferLater
 from twisted.trial import unittest
 
+from tests.support.group_end import at_group_end
 from tests.support.nodes import Ini, NodeServer
 from tests.support.servers.process import pauses
 from tests.support.ws_client import WAIT_SECONDS, WsClient
@@ -71,8 +72,8 @@ def new_folder() -> Path:
 
 
 def started(node: NodeServer) -> NodeServer:
-    """Start a node that is to live as long as this process."""
-    atexit.register(node.kill)
+    """Start a node that is to live as long as the group of tests."""
+    at_group_end(node.kill)
     node.start()
     return node
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from functools import cache
 
 from twisted.internet.defer import TimeoutError
 from twisted.internet.threads import deferToThread
@@ -13,11 +12,12 @@ from tests.protocol.auth import token
 from tests.protocol.rules import ProtocolRules
 from tests.protocol.support import KINDS, new_folder, started
 from tests.support.certificate import tls_endpoint
+from tests.support.group_end import group_cache
 from tests.support.nodes import NodeServer
 from tests.support.servers import free_port
 
 
-@cache
+@group_cache
 def embedded_node(kind: str) -> NodeServer:
     """The node of a kind, started when first asked for."""
     return started(NodeServer(new_folder(), KINDS[kind]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
@@ -15,6 +14,7 @@ from tests.protocol.delivery import DeliveryRules
 from tests.protocol.messages import ResendRules
 from tests.protocol.support import KINDS, started
 from tests.protocol.visitors import VisitorRules
+from tests.support.group_end import group_cache
 from tests.support.nodes import NodeServer
 from tests.support.servers import wait_until
 from tests.support.ws_client import WAIT_SECONDS
@@ -23,12 +23,12 @@ USED = ("plain", "small", "rate", "desk", "grace")
 SLOTS = 1024
 
 
-@cache
+@group_cache
 def cluster(kind: str) -> Cluster:
     return Cluster(f"g{kind}", {**KINDS[kind], "cluster": {"routing": "gateway"}})
 
 
-@cache
+@group_cache
 def cluster_nodes() -> dict[str, list[NodeServer]]:
     """Two nodes of each kind. All tables come of age at the same time, and from then on users have homes."""
     found = {kind: [cluster(kind).node() for _ in range(2)] for kind in USED}

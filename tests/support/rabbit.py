@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import pika
@@ -17,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial import unittest
 
+from tests.support.group_end import at_group_end, group_cache
 from tests.support.servers import MongoServer, RabbitServer
 from tests.support.servers.process import pauses
 
@@ -35,13 +34,13 @@ def pause(seconds: float) -> Deferred[None]:
     return deferLater(reactor, seconds, lambda: None)
 
 
-@cache
+@group_cache
 def breakable() -> RabbitServer:
     """A broker of this process' own that tests may kill, pause and starve, if they leave it well."""
     folder = tempfile.mkdtemp(prefix="imd-rabbit-")
     server = RabbitServer(folder)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.kill)
+    at_group_end(shutil.rmtree, folder, ignore_errors=True)
+    at_group_end(server.kill)
     server.start()
     return server
 

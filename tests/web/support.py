@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import cache, wraps
+from functools import wraps
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,13 +16,14 @@ from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
 from tests.protocol.support import JWT_SECRET, new_folder, started
+from tests.support.group_end import group_cache
 from tests.support.nodes import Ini, NodeServer
 from tests.web.browser import Visitors, browser_thread
 
 _numbers = itertools.count(1)
 
 
-@cache
+@group_cache
 def node(kind: str) -> NodeServer:
     """A node with these settings, shared by the tests of this process."""
     ini: Ini = {
