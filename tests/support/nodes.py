@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import sys
 import sysconfig
 import urllib.error
 import urllib.request
@@ -41,6 +42,8 @@ class NodeServer(Server):
     """One node. `ini` maps sections to keys and values; ports are chosen here."""
 
     start_seconds = 120.0
+    own_program = ""
+    """a module that a node may be run by in place of twistd; it has `run`, and a template may import it"""
 
     def __init__(
         self,
@@ -118,11 +121,15 @@ class NodeServer(Server):
     def _spawn(self) -> Process:
         """Forked from a process that has imported imd, unless the node is started in some other way."""
         command, env = self._command(), self._environment() or dict(os.environ)
-        if command[0] != TWISTD or "LD_PRELOAD" in env:
+        module = "twisted.scripts.twistd"
+        if command[:3] == [sys.executable, "-m", self.own_program]:
+            module, command = self.own_program, command[2:]
+        elif command[0] != TWISTD:
             return super()._spawn()
-        return template(env.get("PYTHONPATH", ""), shared().folder / "template.log").fork(
-            command, self.log, env, self.folder
-        )
+        if "LD_PRELOAD" in env:
+            return super()._spawn()
+        made = template(env.get("PYTHONPATH", ""), shared().folder / "template.log")
+        return made.fork(module, command, self.log, env, self.folder)
 
     def _command(self) -> list[str | Path]:
         return [TWISTD, "-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]

@@ -77,10 +77,14 @@ class Template:
             self._process = spawn(command, log, env, keep=[its.fileno()])
 
     def fork(
-        self, words: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path
+        self, module: str, words: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path
     ) -> ForkedProcess:
-        """A node with these words of twistd. Raises ServerError if the template has died."""
-        asked = {"words": [str(word) for word in words], "log": str(log), "env": dict(env), "cwd": str(cwd)}
+        """A node: `run` of this module, with these words as `sys.argv`.
+
+        Raises ServerError if the template has died.
+        """
+        words = [str(word) for word in words]
+        asked = {"module": module, "words": words, "log": str(log), "env": dict(env), "cwd": str(cwd)}
         pid = self._ask(asked)
         if pid is None:
             raise ServerError(f"the template of nodes ended with {self._process.wait()}\n{tail(self._log)}")

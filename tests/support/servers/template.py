@@ -1,7 +1,8 @@
 """A process that has imported imd, and forks itself into each node that it is asked for.
 
 Run by its path, with the number of a socket (`forked.py` has the other end). Imports take most of a start's
-processor time; so they are done once. It imports nothing of the tests, so it serves any version of imd.
+processor time; so they are done once. It imports nothing of the tests unless it is asked to, so it serves
+any version of imd.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pkgutil
 import signal
 import socket
 import sys
+from types import ModuleType
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -49,8 +51,8 @@ def become(node: dict[str, Any]) -> None:
     sys.argv[:] = node["words"]
 
 
-def serve(wire: socket.socket) -> bool:
-    """Answer until the other end is closed. Returns True in each child."""
+def serve(wire: socket.socket) -> ModuleType | None:
+    """Answer until the other end is closed. Returns in each child: the module whose `run` is the node."""
     while request := wire.recv(LONGEST):
         asked = json.loads(request)
         answer: int | None
@@ -58,13 +60,17 @@ def serve(wire: socket.socket) -> bool:
             pid, status = os.waitpid(asked["poll"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
+            # Imported here, it is there for the next child, too.
+            module = importlib.import_module(asked["module"])
+            # Collecting would write to, and so copy, the memory that nodes share.
+            gc.freeze()
             answer = os.fork()
             if not answer:
                 wire.close()
                 become(asked)
-                return True
+                return module
         wire.send(json.dumps(answer).encode())
-    return False
+    return None
 
 
 def main() -> None:
@@ -72,13 +78,9 @@ def main() -> None:
     sys.path.pop(0)
     wire = socket.socket(fileno=int(sys.argv[1]))
     import_all()
-    # Collecting would write to, and so copy, the memory that nodes share.
     gc.collect()
-    gc.freeze()
-    if serve(wire):
-        from twisted.scripts.twistd import run
-
-        run()
+    if module := serve(wire):
+        module.run()
 
 
 if __name__ == "__main__":

@@ -331,17 +331,18 @@ def _apply(name: str, seams: Seams) -> None:
         raise Gone(f"{name}: {error}") from None
 
 
-def main() -> None:
+def run() -> None:
+    """In a process that has just begun: break it, and be twistd."""
     names, notes = sys.argv.pop(1), sys.argv.pop(1)
     try:
         for name in names.split("+"):
             break_node(name, notes)
     except Gone as error:
         sys.exit(str(error))
-    from twisted.scripts.twistd import run
+    from twisted.scripts import twistd
 
-    run()
+    twistd.run()
 
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -53,6 +53,7 @@ class DrillNode(NodeServer):
     """A node that may have a clock of its own, be a broken build, or be of 0.1.0 as long as `old` is true."""
 
     old = False
+    own_program = "tests.tools.drill.broken"
 
     def __init__(self, folder: Path, ini: Ini, name: str, build: str, own_clock: bool) -> None:
         super().__init__(folder, ini, name=name)
@@ -88,7 +89,7 @@ class DrillNode(NodeServer):
         if not self.build:
             return super()._command()
         twistd = ["-n", "--pidfile=", "imd", "--config", self.folder / "node.ini"]
-        return [sys.executable, "-m", "tests.tools.drill.broken", self.build, self.notes, *twistd]
+        return [sys.executable, "-m", self.own_program, self.build, self.notes, *twistd]
 
     def _environment(self) -> dict[str, str] | None:
         env = old_environment() if self.old else {**os.environ, "PYTHONPATH": str(ROOT)}

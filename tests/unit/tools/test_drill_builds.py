@@ -14,7 +14,7 @@ from imd.store.redis import connection
 from tests.support.paths import ROOT
 from tests.tools.drill import broken, faultdrill
 from tests.tools.drill.broken import BUILDS, Build, check
-from tests.tools.drill.builds import TOGETHER, TRIES, Proof, grouped, short_plan, under, verdict
+from tests.tools.drill.builds import LOADS, TOGETHER, TRIES, Proof, grouped, short_plan, verdict
 from tests.tools.drill.checker import KINDS, Violation
 from tests.tools.drill.drill import Outcome, Plan
 from tests.tools.drill.faults import FAULTS
@@ -101,7 +101,7 @@ class BuildTests(unittest.TestCase):
         self.broken_by(no_module)
         self.patch(sys, "argv", ["broken", "no-dedup", self.mktemp(), "-n", "imd"])
         with self.assertRaisesRegex(SystemExit, "no-dedup: No module named 'imd.no_such_module'"):
-            broken.main()
+            broken.run()
 
     def test_gone_ends_the_drill(self) -> None:
         """Before a server is started."""
@@ -117,7 +117,7 @@ class VerdictTests(unittest.TestCase):
     def wrong(self, *kinds: str, sabotaged: int = 3, troubles: tuple[str, ...] = ()) -> str:
         violations = [Violation(kind, "") for kind in kinds]
         outcome = Outcome(
-            short_plan("rabbit-hang"), History(), violations=violations, troubles=list(troubles)
+            short_plan("no-dedup"), History(), violations=violations, troubles=list(troubles)
         )
         outcome.sabotaged = {"no-dedup": sabotaged}
         return "; ".join(verdict("no-dedup", outcome))
@@ -152,7 +152,7 @@ class ProofTests(unittest.TestCase):
 
         proof = Proof(None, lambda _: None)  # type: ignore[arg-type]
         self.patch(proof, "_run", run)
-        return proof.prove("no-dedup", short_plan("clients-vanish")), seeds
+        return proof.prove("no-dedup", short_plan("no-dedup")), seeds
 
     def test_found(self) -> None:
         self.assertEqual(self.prove((3, ["twice"])), ([], ["1", "1 no-dedup"]))
@@ -181,16 +181,18 @@ class TogetherTests(unittest.TestCase):
         """Builds that share a cluster are found by kinds of their own, under all of their faults."""
         self.assertEqual(grouped(["no-dedup", "no-sweep"]), ["no-dedup", "no-sweep"])
         self.assertEqual(sorted("+".join(grouped(list(BUILDS))).split("+")), sorted(BUILDS))
+        self.assertEqual(LOADS.keys() - grouped(list(BUILDS)), set())
         for names in TOGETHER:
             found = [BUILDS[name].finds for name in names.split("+")]
             self.assertEqual(len(set(found)), len(found), names)
             also = {kind for name in names.split("+") for kind in BUILDS[name].also}
             self.assertEqual(also.intersection(found), set(), names)
-        self.assertEqual(short_plan(under("stale-loader+no-sweep")).faults, ["room-cold", "room-orphan"])
+        self.assertEqual(short_plan("stale-loader+no-sweep").faults, ["room-cold", "room-orphan"])
 
     def test_verdict(self) -> None:
         """Each must have done wrong, and been found."""
-        outcome = Outcome(short_plan("rabbit-hang"), History(), violations=[Violation("versions", "")])
+        plan = short_plan("swapped-versions+tells-newcomers")
+        outcome = Outcome(plan, History(), violations=[Violation("versions", "")])
         outcome.sabotaged = {"swapped-versions": 1, "tells-newcomers": 0}
         said = "; ".join(verdict("swapped-versions+tells-newcomers", outcome))
         self.assertIn("the sabotage of tells-newcomers never took place", said)
