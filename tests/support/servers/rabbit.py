@@ -31,7 +31,6 @@ class RabbitServer(Server):
         self._dist_port = free_port()
         self._epmd_port = free_port()
         self._epmd: subprocess.Popen[bytes] | None = None
-        self._spare_vhosts: list[str] = []
         self._vhost_numbers = itertools.count(1)
 
     @property
@@ -60,19 +59,34 @@ class RabbitServer(Server):
             raise ServerError(f"rabbitmqctl {args[0]} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def new_vhost(self) -> str:
-        """The name of a virtual host that nobody has used, open to guest. They are made six at a time."""
-        if not self._spare_vhosts:
-            names = [f"v{next(self._vhost_numbers)}" for _ in range(6)]
-            listed = ",".join(f'<<"{name}">>' for name in names)
-            self.rabbitctl(
-                "eval",
-                f'[begin rabbit_vhost:add(V, <<>>, [], <<"tests">>), rabbit_auth_backend_internal:'
-                f'set_permissions(<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"tests">>) end '
-                f"|| V <- [{listed}]].",
+    def evaluate(self, expression: str, seconds: int = 60) -> str:
+        """The value of an Erlang expression in the server. Raises ServerError if it fails."""
+        cookie = (self.folder / ".erlang.cookie").read_text()
+        erl_call = program("erl_call", "Debian package erlang-base")
+        address = ["-address", f"{HOST}:{self._dist_port}", "-timeout", str(seconds)]
+        try:
+            done = subprocess.run(
+                [erl_call, *address, "-c", cookie, "-r", "-e"],
+                input=f"{expression}.\n",
+                capture_output=True,
+                text=True,
+                timeout=2 * seconds,
+                cwd=self.folder,
             )
-            self._spare_vhosts = names
-        return self._spare_vhosts.pop(0)
+        except subprocess.TimeoutExpired:
+            raise ServerError(f"erl_call: not within {2 * seconds} s") from None
+        if done.returncode or not done.stdout.startswith("{ok, "):
+            raise ServerError(f"{expression} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout.removeprefix("{ok, ").removesuffix("}")
+
+    def new_vhost(self) -> str:
+        """The name of a virtual host that nobody has used, open to guest."""
+        name = f"v{next(self._vhost_numbers)}"
+        self.evaluate(
+            f'V = <<"{name}">>, rabbit_vhost:add(V, <<>>, [], <<"tests">>), rabbit_auth_backend_internal:'
+            'set_permissions(<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)'
+        )
+        return name
 
     def _prepare(self) -> None:
         if not (RABBITMQ_BIN / "rabbitmq-server").exists():
