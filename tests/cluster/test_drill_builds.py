@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from functools import cache
 from pathlib import Path
 
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from tests.cluster.test_drill import backends
+from tests.support.group_end import group_cache
 from tests.tools.drill.broken import BUILDS
-from tests.tools.drill.builds import Proof, grouped, short_plan, under
+from tests.tools.drill.builds import Proof, grouped, short_plan
 
 _notes: list[str] = []
 
@@ -25,7 +25,7 @@ def note(text: str) -> None:
             file.write(text + "\n")
 
 
-@cache
+@group_cache
 def proof() -> Proof:
     return Proof(backends(), note)
 
@@ -38,7 +38,7 @@ class BuildTests(unittest.TestCase):
     async def found_out(self, name: str) -> None:
         """`name`: one build, or several that share a cluster."""
         began = len(_notes)
-        wrong = await deferToThread(lambda: proof().prove(name, short_plan(under(name))))
+        wrong = await deferToThread(lambda: proof().prove(name, short_plan(name)))
         self.assertEqual(wrong, [], "\n".join(_notes[began:]))
 
     async def test_answers(self) -> None:

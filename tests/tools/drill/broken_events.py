@@ -210,7 +210,7 @@ EVENT_BUILDS = {
     ),
     "arrival-order": Build(
         "applies edits in the order of their arrival",
-        "mongo-errors",
+        "net-mongo-cut",
         "shown",
         frozenset({"view"}),
         arrival_order,

@@ -15,10 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.support.servers import ServerError
 from tests.tools.drill.broken import BUILDS, check
 from tests.tools.drill.cluster import Backends
+from tests.tools.drill.doings import USUAL, Shares
 from tests.tools.drill.drill import LOSING, Outcome, Plan, run
 from tests.tools.drill.faults import FAULTS
 from tests.tools.drill.report import as_text
@@ -26,6 +28,34 @@ from tests.tools.drill.seams import Gone
 
 # A short run may give a build no occasion to do wrong, or none that shows: another seed is tried, for longer.
 TRIES = 5
+
+
+# A run goes on until each of its builds has done wrong so often. Not each time shows.
+SABOTAGES = 6
+
+
+class Load(NamedTuple):
+    """Messages a second from each client, and what these are: each costs processor time in all nodes.
+
+    `seconds`: the load lasts so long, at least.
+    """
+
+    rate: float = 2.5
+    shares: Shares = USUAL
+    seconds: float = 0.0
+
+
+# More would wait for one another, and be refused.
+CHANGING = Shares(to_a_room=0.25, of_a_room=0.1, of_a_message=0.13)
+UNBROKEN = Load(3.0, CHANGING)
+# Where these messages would give a build too few occasions.
+LOADS = {
+    "cursor-on-send+unordered+marks-overwritten+not-compared": Load(5.0, seconds=6.0),
+    "arrival-order": Load(2.5, Shares(to_a_room=0.1, of_a_room=0.02, of_a_message=0.4)),
+    "went-back": Load(2.5, Shares(to_a_room=0.2, of_a_room=0.15, of_a_message=0.1)),
+    "stale-loader+no-sweep": Load(2.5, CHANGING),
+    "swapped-versions+judged-anew+tells-newcomers": Load(2.5, CHANGING),
+}
 # These share a cluster: each is found by a kind of its own.
 TOGETHER = (
     "accepted-early+no-dedup",
@@ -48,17 +78,20 @@ def under(names: str) -> str:
     return ",".join(dict.fromkeys(BUILDS[name].under for name in names.split("+")))
 
 
-def short_plan(under: str, seed: str = "1", seconds: float = 3.0) -> Plan:
-    """So short that it can be run again and again, and busy enough that each build shows."""
+def short_plan(names: str, seed: str = "1", seconds: float = 3.0) -> Plan:
+    """For these builds: so short that it can be run again and again, and busy enough that each shows."""
+    faults, load = under(names), LOADS.get(names, Load())
     # No speed is asserted here: a busy machine may take its time.
     return Plan(
-        under,
-        under.split(","),
+        faults,
+        faults.split(","),
         False,
-        seconds=seconds,
+        seconds=max(seconds, load.seconds),
         seed=seed,
         clients=20,
-        rate=6.0,
+        rate=load.rate,
+        shares=load.shares,
+        sabotages=SABOTAGES,
         nodes=2,
         hint_seconds=60,
     )
@@ -129,7 +162,8 @@ class Proof:
         clean = self._clean[kind]
         for attempt in range(1, TRIES + 1):
             if attempt > 1:
-                plan = dataclasses.replace(plan, seed=f"{plan.seed}.{attempt}", seconds=2 * plan.seconds)
+                more = {"seconds": 2 * plan.seconds, "sabotages": 2 * plan.sabotages}
+                plan = dataclasses.replace(plan, seed=f"{plan.seed}.{attempt}", **more)
             began = time.monotonic()
             outcome = self._run(dataclasses.replace(plan, build=name))
             wrong = clean + verdict(name, outcome)
@@ -145,7 +179,8 @@ class Proof:
         unders = dict.fromkeys(under(name) for name in grouped(self._names))
         alike = [one.split(",") for one in unders if _kind_of(one.split(",")) == _kind_of(plan.faults)]
         chosen = list(dict.fromkeys(fault for faults in alike for fault in faults))
-        plan = dataclasses.replace(plan, name=",".join(chosen), faults=chosen)
+        load = {"rate": UNBROKEN.rate, "shares": UNBROKEN.shares}
+        plan = dataclasses.replace(plan, name=",".join(chosen), faults=chosen, **load)
         began = time.monotonic()
         outcome = self._run(plan)
         if not outcome.passed:
@@ -194,7 +229,7 @@ def main(argv: Sequence[str]) -> int:
         backends.start()
         proof = Proof(backends, lambda text: print(text, flush=True), names)
         for group in grouped(names):
-            wrong += proof.prove(group, short_plan(under(group), options.seed, options.seconds))
+            wrong += proof.prove(group, short_plan(group, options.seed, options.seconds))
     except (Gone, ServerError, TimeoutError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.tools.drill.history import Answer, Message
 
 if TYPE_CHECKING:
     from tests.tools.drill.client import Device
 
-TO_A_LIST, TO_A_ROOM, OF_A_ROOM, OF_A_MESSAGE = 0.2, 0.2, 0.07, 0.13
-"""how much of what a user's device does is that"""
+
+class Shares(NamedTuple):
+    """How much of what a user's device does is that. The rest are messages to a user or a list."""
+
+    to_a_room: float = 0.2
+    of_a_room: float = 0.07
+    of_a_message: float = 0.13
+
+
+USUAL = Shares()
+TO_A_LIST = 0.2
+"""of the rest"""
 TO_A_STRANGE_ROOM = 0.1
 # A slow frame holds up the frames behind it, so few are under way.
 MAX_EVENTS = 3
@@ -86,9 +96,9 @@ class Knowledge:
 
 def do_something(device: Device) -> None:
     """Choose by the device's own chance."""
-    rng, world = device.rng, device.world
+    rng, world, shares = device.rng, device.world, device.world.shares
     if device.role == "visitor":
-        if _may_change(device) and rng.random() < OF_A_MESSAGE:
+        if _may_change(device) and rng.random() < shares.of_a_message:
             change_a_message(device)
         else:
             device.say(None)
@@ -98,11 +108,11 @@ def do_something(device: Device) -> None:
         device.say([rng.choice([one.user for one in world.probers if one is not device])])
     else:
         draw = rng.random() if _may_change(device) else 1.0
-        if draw < TO_A_ROOM:
+        if draw < shares.to_a_room:
             _write_to_a_room(device)
-        elif draw < TO_A_ROOM + OF_A_ROOM:
+        elif draw < shares.to_a_room + shares.of_a_room:
             change_a_room(device)
-        elif draw < TO_A_ROOM + OF_A_ROOM + OF_A_MESSAGE:
+        elif draw < sum(shares):
             change_a_message(device)
         else:
             _write(device)
@@ -127,7 +137,7 @@ def _may_change(device: Device) -> bool:
 
 def _serve(device: Device) -> None:
     visitors = [user for user in device.world.visitors if user]
-    if _may_change(device) and device.rng.random() < OF_A_MESSAGE:
+    if _may_change(device) and device.rng.random() < device.world.shares.of_a_message:
         change_a_message(device)
     elif visitors:
         device.say([device.rng.choice(visitors)])

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Set
 
 from tests.tools.drill.client import FEATURES, Device
-from tests.tools.drill.doings import Knowledge, create_a_room, react_to_a_change
+from tests.tools.drill.doings import USUAL, Knowledge, Shares, create_a_room, react_to_a_change
 from tests.tools.drill.history import Answer, History, Message
 from tests.tools.drill.reading import read_all, read_back
 from tests.tools.drill.ways import Way, Ways
@@ -18,12 +18,24 @@ KINDS = ("own", "server", "own", "seed")
 # Probers talk to one another all the time, so that nodes look for their channels in the middle of a fault.
 PROBER_RATE = 4.0
 ROOMS = 4
+# At the end so many users read all that they may at the same time.
+READERS = 6
 
 
 class World:
     """`clients` devices, two for each user, a tenth of them visitors, an agent, and probers at each node."""
 
-    def __init__(self, seed: str, ways: Ways, clients: int, rate: float, *, has_events: bool = True) -> None:
+    def __init__(
+        self,
+        seed: str,
+        ways: Ways,
+        clients: int,
+        rate: float,
+        *,
+        shares: Shares = USUAL,
+        has_events: bool = True,
+    ) -> None:
+        self.shares = shares
         self.has_events = has_events
         """devices of users and agents ask for events and sync, and use rooms and changes"""
         self.known = Knowledge()
@@ -108,16 +120,29 @@ class World:
             for number in range(ROOMS):
                 create_a_room(self.devices[2 * number], number)
 
-    async def settle(self, answers: float, arrivals: float) -> bool:
-        """Nobody says anything new; True when all is answered, and then has arrived, in so many seconds."""
+    async def settle(self, answers: float, arrivals: float, patience: float = float("inf")) -> bool:
+        """Nobody says anything new; True when all is answered, and then has arrived, in so many seconds.
+
+        False as well when nothing has come for `patience` seconds.
+        """
         self.phase = "settle"
         try:
-            await self.until(self._nothing_unanswered, answers, "answers")
+            await self.until(self._nothing_unanswered, answers, "answers", self._count_unanswered, patience)
             self._give_up_hopeless()
-            await self.until(self._all_arrived, arrivals, "arrivals")
+            await self.until(self._all_arrived, arrivals, "arrivals", self._count_arrived, patience)
         except TimeoutError:
             return False
         return True
+
+    def _count_unanswered(self) -> tuple[int, int, int]:
+        """Of messages and of marks; and the devices that are connected."""
+        messages = sum(device.unanswered for device in self.devices)
+        marks = sum(len(device.marking.unanswered) for device in self.devices)
+        return messages, marks, sum(device.live for device in self.devices)
+
+    def _count_arrived(self) -> tuple[int, int]:
+        """Of messages; and the devices that are connected."""
+        return sum(len(device.seen) for device in self.devices), sum(device.live for device in self.devices)
 
     def _nothing_unanswered(self) -> bool:
         return all(
@@ -142,12 +167,14 @@ class World:
     def _all_arrived(self) -> bool:
         return all(device.live and device.seen >= self.owed[device.user] for device in self.devices)
 
-    async def arrive(self, owed: Mapping[str, Set[str]], seconds: float) -> bool:
+    async def arrive(
+        self, owed: Mapping[str, Set[str]], seconds: float, patience: float = float("inf")
+    ) -> bool:
         """Wait for what the model says that users must have as well; True when it is there in time."""
         for user, keys in owed.items():
             self.owed[user] |= keys
         try:
-            await self.until(self._all_arrived, seconds, "events arrive")
+            await self.until(self._all_arrived, seconds, "events arrive", self._count_arrived, patience)
         except TimeoutError:
             return False
         return True
@@ -163,15 +190,21 @@ class World:
         )
 
     async def read_histories(self) -> None:
+        """Of all users, some at a time."""
+        turns = asyncio.Semaphore(READERS)
+
+        async def read(user: str, device: Device) -> None:
+            async with turns:
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    if device.features:
+                        found = self.history.read_back[user] = await read_back(device)
+                        entries = found.pages[""]
+                    else:
+                        entries = await read_all(device)
+                    self.history.read[user] = [entry["id"] for entry in entries]
+
         readers = {device.user: device for device in self.devices}
-        for user, device in readers.items():
-            with contextlib.suppress(ConnectionError, TimeoutError):
-                if device.features:
-                    found = self.history.read_back[user] = await read_back(device)
-                    entries = found.pages[""]
-                else:
-                    entries = await read_all(device)
-                self.history.read[user] = [entry["id"] for entry in entries]
+        await asyncio.gather(*(read(user, device) for user, device in readers.items()))
 
     async def close(self) -> None:
         """All leave in good order; what they hear until then still counts."""
@@ -185,13 +218,24 @@ class World:
         for task in done:
             task.result()
 
-    async def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        """Raises TimeoutError."""
-        end = time.monotonic() + seconds
+    async def until(
+        self,
+        condition: Callable[[], bool],
+        seconds: float,
+        what: str,
+        progress: Callable[[], object] = lambda: None,
+        patience: float = float("inf"),
+    ) -> None:
+        """Raises TimeoutError, also when `progress` gives the same for `patience` seconds."""
+        began = changed = time.monotonic()
+        last = progress()
         while not condition():
             self._raise_failures()
-            if time.monotonic() > end:
-                raise TimeoutError(f"{what}: not within {seconds:g} s")
+            now = time.monotonic()
+            if (found := progress()) != last:
+                last, changed = found, now
+            if now > min(began + seconds, changed + patience):
+                raise TimeoutError(f"{what}: not within {now - began:.1f} s")
             await asyncio.sleep(0.05)
 
     def _raise_failures(self) -> None:
