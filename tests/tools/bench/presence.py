@@ -8,9 +8,10 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.tools.bench.clients import Client, Watch, Wrong
+from tests.tools.bench.machine import raise_open_files
 from tests.tools.bench.plan import Plan, Say
 from tests.tools.bench.report import Row, value_at_most
 from tests.tools.bench.rig import PinnedNode, Rig
@@ -20,6 +21,7 @@ WATCH_SECONDS = 120
 # Longer than the pauses between two changes of a user that are shown.
 AWAY_SECONDS = 8.0
 SETTLE_SECONDS = 6.0
+OTHER_FILES = 1500
 # Kinds of messages that go to all nodes.
 TO_ALL = ("search", "replaced", "back")
 
@@ -194,7 +196,10 @@ class Crowd:
 
 async def presence(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     """One turn: a crowd takes a while to log in. The reference: the same without anybody who watches."""
-    count, users, watched = plan.presence_nodes, plan.presence_users, plan.presence_watched
+    count, watched = plan.presence_nodes, plan.presence_watched
+    # Each needs an open file of this process.
+    users = min(plan.presence_users, raise_open_files(plan.presence_users + OTHER_FILES) - OTHER_FILES)
+    plan = replace(plan, presence_users=users)
     title = f"{count} nodes, {users:,} users who watch {watched} each"
     each = f"{title}, a coming or going"
     nodes = rig.cluster(count)
