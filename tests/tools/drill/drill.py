@@ -127,15 +127,15 @@ async def run(
         build=plan.build,
         own_clocks=any(fault.needs_clock for fault in faults),
         routing=plan.routing,
+        # All that passes between nodes and servers costs this process time then.
+        is_proxied=any(fault.needs_proxy for fault in faults),
         old=plan.old,
     )
     outcome = Outcome(plan, History())
     try:
         await cluster.start(plan.classic_queue)
         ways = Ways(cluster.nodes, cluster.gateways)
-        world = World(
-            plan.seed, ways, plan.clients, plan.rate, shares=plan.shares, has_events=not plan.old
-        )
+        world = World(plan.seed, ways, plan.clients, plan.rate, shares=plan.shares, has_events=not plan.old)
         outcome.history = world.history
         await world.start()
         stage = Stage(cluster, world, random.Random(f"{plan.seed}/{plan.name}"), lease)

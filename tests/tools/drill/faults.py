@@ -73,6 +73,7 @@ class Fault(NamedTuple):
     short_lease: bool = False
     needs_clock: bool = False
     needs_gateway: bool = False
+    needs_proxy: bool = False
 
 
 async def _node_kill(stage: Stage) -> str:
@@ -298,7 +299,13 @@ FAULTS = {
         Fault("redis-cut", "redis", "Redis closes all connections, three times", _redis_cut),
         Fault("redis-flush", "redis", "Redis loses everything (FLUSHALL), much of it unread", _redis_flush),
         Fault("redis-failback", "redis", "Redis takes over what a replica has, and leads again", failback),
-        Fault("redis-failover", "redis nodes", "nodes move to a replica one by one, and back", failover),
+        Fault(
+            "redis-failover",
+            "redis nodes",
+            "nodes move to a replica one by one, and back",
+            failover,
+            needs_proxy=True,
+        ),
         Fault("redis-full", "redis", "Redis is full (maxmemory)", _redis_full),
         Fault("rabbit-kill", "rabbit", "kill -9 of RabbitMQ, and a restart", _kill("rabbit")),
         Fault("rabbit-hang", "rabbit", "RabbitMQ stands still", _hang("rabbit")),
@@ -311,20 +318,17 @@ FAULTS = {
         Fault(
             "consumer-dies", "mongo", "a consumer dies again and again with the same batches", _consumer_dies
         ),
-        Fault("net-redis-cut", "redis", "a node's connections to Redis are cut", _net("redis", "cut")),
-        Fault("net-redis-hole", "redis", "nothing passes between a node and Redis", _net("redis", "hole")),
-        Fault(
-            "net-rabbit-cut", "rabbit", "a node's connections to RabbitMQ are cut", _net("rabbitmq", "cut")
-        ),
-        Fault(
-            "net-rabbit-hole",
-            "rabbit",
-            "nothing passes between a node and RabbitMQ",
-            _net("rabbitmq", "hole"),
-        ),
-        Fault("net-mongo-cut", "mongo", "a node's connections to MongoDB are cut", _net("mongodb", "cut")),
-        Fault(
-            "net-mongo-hole", "mongo", "nothing passes between a node and MongoDB", _net("mongodb", "hole")
+        *(
+            Fault(f"net-{short}-{how}", short, what, _net(backend, how), needs_proxy=True)
+            for short, backend, name in (
+                ("redis", "redis", "Redis"),
+                ("rabbit", "rabbitmq", "RabbitMQ"),
+                ("mongo", "mongodb", "MongoDB"),
+            )
+            for how, what in (
+                ("cut", f"a node's connections to {name} are cut"),
+                ("hole", f"nothing passes between a node and {name}"),
+            )
         ),
         Fault(
             "room-cold",
