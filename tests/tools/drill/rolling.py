@@ -32,7 +32,7 @@ DRAIN_SECONDS = 2
 CALM_SECONDS = 5.0
 CONNECT_SECONDS = 120.0
 SETTLE_SECONDS = 120.0
-# Messages that a broken build has lost never come.
+# Messages that a broken build has lost never come. Clients come back, and have their answers.
 BROKEN_SECONDS = 3.0
 SHOWN = 5
 
@@ -179,10 +179,14 @@ class Rolling:
 
     async def _settle(self) -> None:
         """Until everything is answered and has arrived, or the time is over."""
-        end = time.monotonic() + (BROKEN_SECONDS if self.plan.build else SETTLE_SECONDS)
+        end = time.monotonic() + SETTLE_SECONDS
+        are_back = False
         while time.monotonic() < end:
-            if all(t.is_open and not t.unanswered for t in self.talkers) and self._all_arrived():
-                return
+            if all(t.is_open and not t.unanswered for t in self.talkers):
+                if self._all_arrived():
+                    return
+                if self.plan.build and not are_back:
+                    are_back, end = True, time.monotonic() + BROKEN_SECONDS
             await asyncio.sleep(0.05)
 
     def _all_arrived(self) -> bool:
