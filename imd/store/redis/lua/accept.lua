@@ -166,7 +166,7 @@ do
       if gone then take_back(gone, visitor) end
       if agent then
         claim(visitor, agent)
-        postpone_expiry(visitor)
+        expiry.postpone(visitor)
         complete, left = hand_over(visitor, agent, deliveries)
       end
     end
@@ -175,7 +175,7 @@ do
       left = left + give(visitor, agent, {body}, deliveries)
       note_given(visitor, agent, {body}, given)
     else
-      if wait(visitor) then postpone_expiry(visitor) end
+      if wait(visitor) then expiry.postpone(visitor) end
       redis.call('RPUSH', key(visitor, 'waiting'), body)
       redis.call('LTRIM', key(visitor, 'waiting'), -max_messages, -1)
       redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)

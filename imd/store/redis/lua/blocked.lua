@@ -30,7 +30,7 @@ function blocking.note(user)
   if count > 0 and not has then
     redis.call('HSET', at, 'sync', before == '' and 'b' or 'b\n' .. before)
     -- A head that was missing has this field alone: it counts as missing still.
-    if redis.call('PTTL', at) < 0 then redis.call('EXPIRE', at, keep_s + HEAD_SPARE_S) end
+    if redis.call('PTTL', at) < 0 then redis.call('EXPIRE', at, keep_s + expiry.head_spare_s) end
   elseif count == 0 and has then
     if #before == 1 then redis.call('HDEL', at, 'sync') else redis.call('HSET', at, 'sync', string.sub(before, 3)) end
   end

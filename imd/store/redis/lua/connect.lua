@@ -81,7 +81,7 @@ local function connect(item)
   redis.call('HSET', channels, device, channel .. ' ' .. (now_s + lease_s))
   drop_surplus_devices(user, device)
   trim(user, cursors_of(user))
-  if is_newcomer(user) then hold_newcomer(user) else postpone_expiry(user) end
+  if is_newcomer(user) then hold_newcomer(user) else expiry.postpone(user) end
   if answers then agent_online_until(user, now_s + lease_s) end
   return tell_watchers({0, start, recovered, replaced, epoch, seq, page(user, start, item[9])}, user)
 end

@@ -4,7 +4,7 @@ local today = math.floor(now_s / 86400)
 local drawn = 0
 
 -- A visitor is a newcomer until it has written or got a message. A newcomer's keys, its token among them, expire after
--- newcomer_s. Its head has no day, so its first message comes to postpone_expiry as each day's first message does.
+-- newcomer_s. Its head has no day, so its first message comes to expiry.postpone as each day's first message does.
 local function is_visitor(user)
   return string.sub(user, 1, 8) == 'visitor-'
 end
@@ -36,18 +36,18 @@ local function keep_token(visitor)
 end
 
 -- A user's keys expire some days after keep_days of silence; the head expires a little later than the keys that it
--- describes. Expiry is put off once a day, and for those who get messages to many up to LATE_DAYS later. Nodes of 0.1 put it
--- off by less.
-local LATE_DAYS = FIRST_LEVEL and 0 or 3
-local SPARE_S = (1 + LATE_DAYS) * 86400
-local HEAD_SPARE_S = SPARE_S + 86400
+-- describes. Expiry is put off once a day, and for those who get messages to many up to `late_days` later. Nodes of 0.1 put
+-- it off by less.
+local expiry = {late_days = FIRST_LEVEL and 0 or 3}
+expiry.spare_s = (1 + expiry.late_days) * 86400
+expiry.head_spare_s = expiry.spare_s + 86400
 
-local function postpone_expiry(user)
+function expiry.postpone(user)
   if is_visitor(user) then keep_token(user) end
   redis.call('HSET', key(user, 'head'), 'day', today)
-  redis.call('EXPIRE', key(user, 'head'), keep_s + HEAD_SPARE_S)
+  redis.call('EXPIRE', key(user, 'head'), keep_s + expiry.head_spare_s)
   for _, name in ipairs({'inbox', 'cursors', 'devices', 'channels'}) do
-    redis.call('EXPIRE', key(user, name), keep_s + SPARE_S)
+    redis.call('EXPIRE', key(user, name), keep_s + expiry.spare_s)
   end
 end
 
@@ -81,7 +81,7 @@ local function head(user, later)
     if later and not h[1] then return epoch, seq, 0, true end
     redis.call('HSET', at, 'epoch', epoch, 'seq', seq, 'n', run_text)
     if FIRST_LEVEL then redis.call('HSET', at, 'run', run_id) end
-    redis.call('EXPIRE', at, is_newcomer(user) and newcomer_s or keep_s + HEAD_SPARE_S)
+    redis.call('EXPIRE', at, is_newcomer(user) and newcomer_s or keep_s + expiry.head_spare_s)
   end
   local day = tonumber(h[4] or '0')
   return epoch, seq, day ~= today and day

@@ -8,8 +8,7 @@ local LONG_MEMBER = string.rep('-', 65)
 local TURNS_FROM, TURNS_WITHIN = 64, 64
 
 -- So many inboxes that get a message to many have their expiry put off in a call. The rest is left to later messages.
-local PUT_OFF_AT_ONCE = 100
-local put_off = 0
+expiry.at_once, expiry.put_off = 100, 0
 
 -- Remove everything up to a number from an inbox. Returns how many messages that were.
 -- The head holds the number of the last shared message: members up to it are read first, to release shared ones.
@@ -38,20 +37,21 @@ local function drop_oldest(user, count)
 end
 
 -- Call after messages were put into an inbox. An empty one had no key, so no expiry.
-local function see_to_expiry(inbox)
+function expiry.see_to(inbox)
   local user, day = inbox.user, inbox.stale
   if day and inbox.shared and not is_visitor(user) then
-    if put_off >= PUT_OFF_AT_ONCE then
-      if today - day > LATE_DAYS then redis.call('EXPIRE', key(user, 'head'), keep_s + HEAD_SPARE_S) end
-      if today - day > LATE_DAYS or inbox.size == 0 then redis.call('EXPIRE', key(user, 'inbox'), keep_s + SPARE_S) end
+    if expiry.put_off >= expiry.at_once then
+      local late = today - day > expiry.late_days
+      if late then redis.call('EXPIRE', key(user, 'head'), keep_s + expiry.head_spare_s) end
+      if late or inbox.size == 0 then redis.call('EXPIRE', key(user, 'inbox'), keep_s + expiry.spare_s) end
       return
     end
-    put_off = put_off + 1
+    expiry.put_off = expiry.put_off + 1
   end
   if day then
-    postpone_expiry(user)
+    expiry.postpone(user)
   elseif inbox.size == 0 then
-    redis.call('EXPIRE', key(user, 'inbox'), keep_s + SPARE_S)
+    redis.call('EXPIRE', key(user, 'inbox'), keep_s + expiry.spare_s)
   end
 end
 
@@ -117,7 +117,7 @@ local function write(inbox)
   else
     redis.call('HSET', head_at, 'seq', format('%d', inbox.seq))
   end
-  see_to_expiry(inbox)
+  expiry.see_to(inbox)
   if inbox.shared then turn_in_time(inbox) end
   local size, most = inbox.size + inbox.count, max_messages
   if size <= unopened_messages then return 0 end

@@ -16,7 +16,7 @@ return reply(each(function(item)
     if now_s - seen > 3600 then set_device_info(user, device, cursor_epoch, attempt, flags) end
     if stale then
       if not is_newcomer(user) then
-        postpone_expiry(user)
+        expiry.postpone(user)
       elseif is_due(user) then
         hold_newcomer(user)
       end
