@@ -58,8 +58,7 @@ LOADS = {
 }
 # These share a cluster: each is found by a kind of its own.
 TOGETHER = (
-    "accepted-early+no-dedup",
-    "skips-gaps+unpublished",
+    "skips-gaps+unpublished+no-dedup",
     "cursor-on-send+unordered+marks-overwritten+not-compared",
     "stale-loader+no-sweep",
     "swapped-versions+judged-anew+tells-newcomers",
