@@ -32,7 +32,7 @@ from imd.contracts.inbox import (
 )
 from imd.observe.seldom import Seldom
 from imd.observe.trace import TRACE
-from imd.protocol.errors import UNAVAILABLE, Refused, Unavailable
+from imd.protocol.errors import Refused, Unavailable, unavailable
 from imd.protocol.ids import ServerClock
 
 ACCEPTED = Counter("imd_accepted_messages_total", "Messages answered with accepted.", ["kind"])
@@ -137,7 +137,7 @@ class Acceptor:
         length = len(waiting)
         if type(entry) is Submission:
             if length >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
-                refused = Refused(UNAVAILABLE, "too many messages are waiting", retry_after_ms=1000)
+                refused = unavailable("too many messages are waiting")
                 entry = Refusal(entry.origin, entry.client_msg_id, refused)
             else:
                 self._waiting_bytes += len(entry.body)

@@ -12,7 +12,7 @@ from imd.chat.refusals import told
 from imd.chat.slow import answer_slowly
 from imd.contracts.inbox import Submission
 from imd.observe.trace import TRACE
-from imd.protocol.errors import UNAVAILABLE, Refused
+from imd.protocol.errors import Refused, unavailable
 
 
 def change_message(peer: Peer, frame: ChangeFrame) -> None:
@@ -23,7 +23,7 @@ def change_message(peer: Peer, frame: ChangeFrame) -> None:
         change = read_change(frame, peer.author, services.settings.limits)
         problem = services.changes.problem()
         if problem is not None:
-            raise Refused(UNAVAILABLE, told(problem), retry_after_ms=1000)
+            raise unavailable(told(problem))
     except Refused as refused:
         peer.refuse(frame.client_msg_id, refused)
         return

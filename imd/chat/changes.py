@@ -20,7 +20,7 @@ from imd.contracts.inbox import Inbox, RoomAim, Sent, Submission
 from imd.contracts.rooms import ADMIN, LARGE_ROOM, OWNER, RoomStore
 from imd.protocol import frames
 from imd.protocol.author import Author
-from imd.protocol.errors import INVALID_MESSAGE, UNAVAILABLE, Refused
+from imd.protocol.errors import INVALID_MESSAGE, Refused, unavailable
 from imd.protocol.events import EDIT, REACT, RECALL, Edit, React, Recall, encode_event
 from imd.protocol.ids import MessageIds, ServerClock
 
@@ -141,7 +141,7 @@ class Changes:
             return
         if age_ms < YOUNG_MS or message_id > await self._historian.complete():
             NOT_ARCHIVED.inc()
-            raise Refused(UNAVAILABLE, "the message is not archived yet", retry_after_ms=1000)
+            raise unavailable("the message is not archived yet")
 
     async def _reader(self, target: Target, author: Author) -> Actor:
         """The author of the change. Raises Refused (`not_found`) if they may not read the message."""

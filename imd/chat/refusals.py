@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from imd.observe.seldom import Seldom
-from imd.protocol.errors import UNAVAILABLE, Refused, Unavailable
+from imd.protocol.errors import Refused, Unavailable, unavailable
 
 # Of a backend's reason a client gets the name that it begins with. The rest may hold an address or a driver's
 # words, which are for the log.
@@ -38,4 +38,4 @@ def refusal_of(failure: Failure, log: Seldom, what: str, deadline_seconds: float
     else:
         reason = "it failed"
         log.failure(what, failure)
-    return Refused(UNAVAILABLE, reason, retry_after_ms=1000)
+    return unavailable(reason)

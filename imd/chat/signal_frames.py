@@ -21,9 +21,9 @@ from imd.protocol.errors import (
     INVALID_MESSAGE,
     NOT_FOUND,
     TOO_LARGE,
-    UNAVAILABLE,
     Refused,
     Unavailable,
+    unavailable,
 )
 from imd.protocol.message import is_room_id
 from imd.protocol.selector import Selector, Target, read_selector
@@ -117,7 +117,7 @@ async def _aim(peer: Peer, target: Target, channel: str) -> Aimed:
     if isinstance(outcome, NoRoom):
         # The next one loads it.
         rooms.heard(room, 0)
-        raise Refused(UNAVAILABLE, "the room is being loaded", retry_after_ms=1000)
+        raise unavailable("the room is being loaded")
     if not isinstance(outcome, Aimed):
         raise _refusal(outcome)
     return outcome

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from imd.contracts.archive import Archive, Asked, Target
-from imd.protocol.errors import UNAVAILABLE, Refused
+from imd.protocol.errors import unavailable
 
 MAX_WAITING = 5_000
 MAX_IN_QUERY = 200
@@ -43,7 +43,7 @@ class Targets:
         """
         if len(self._waiting) + self._asked >= MAX_WAITING:
             why = "too many edits, recalls and reactions are waiting"
-            return fail(Refused(UNAVAILABLE, why, retry_after_ms=1000))
+            return fail(unavailable(why))
         found: Deferred[Found] = Deferred(self._forget)
         self._waiting[found] = asked
         WAITING.set(len(self._waiting) + self._asked)

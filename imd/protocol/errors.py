@@ -53,6 +53,11 @@ class Refused(Exception):
         return self.code in (UNAVAILABLE, RATE_LIMITED)
 
 
+def unavailable(reason: str) -> Refused:
+    """The refusal of a frame that may be sent again in a second."""
+    return Refused(UNAVAILABLE, reason, retry_after_ms=1000)
+
+
 class Closing(Exception):
     """The connection is closed with `code` (one of CLOSE_*) and `reason`, after `refused` if given."""
 
@@ -66,7 +71,7 @@ class Closing(Exception):
 class Unavailable(Exception):
     """A backend is down, was too slow, or refused a call. The text says which backend, and why.
 
-    It is for the log: it may hold an address, or the words of a driver.
+    The text is for the log: it may hold an address, or the words of a driver.
     It is not known whether the call was done; the caller may repeat it.
     """
 

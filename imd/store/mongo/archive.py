@@ -41,9 +41,7 @@ READ_THREADS = 3
 # Two writes, a ping, the building of indexes, the audit, and the cluster's level.
 WRITE_THREADS = 6
 # Rooms' own: a change of a room waits for no page of history and no batch.
-ROOM_THREADS = 4
-BLOCK_THREADS = 2
-STATE_THREADS = 4
+ROOM_THREADS, BLOCK_THREADS, STATE_THREADS = 4, 2, 4
 MAX_READS = 256
 PING_SECONDS = 2.0
 SELECTION_SECONDS = 2.0

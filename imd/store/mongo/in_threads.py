@@ -35,7 +35,7 @@ class InThreads(Generic[Documents]):
         self._seconds = seconds
         self._make = make
         self._pool: ThreadPoolExecutor | None = None
-        self.made: tuple[Any, Documents] | None = None
+        self._made: tuple[Any, Documents] | None = None
         """the database, and what was made of it last"""
 
     def start(self) -> Deferred[None]:
@@ -64,7 +64,7 @@ class InThreads(Generic[Documents]):
 
     def _work(self, database: Any, work: Callable[..., Any], args: Sequence[Any]) -> Any:
         """In a thread."""
-        made = self.made
+        made = self._made
         if made is None or made[0] != database:
-            made = self.made = (database, self._make(database))
+            made = self._made = (database, self._make(database))
         return work(made[1], *args)
