@@ -32,13 +32,21 @@ NOTES = "IMD_TEST_NOTES"
 _BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 _FAILED_TEST = re.compile(r"(?m)^([A-Za-z_]\w*(?:\.\w+){2,})$")
 _BLOCK, _END = "=" * 79, "-" * 79
+# As many lines of a failure, and of each as many characters, are told again at the end: a log that is cut
+# in its middle still has them. So many failures have theirs there.
+_REASON, _WIDTH, _TOLD = 12, 200, 8
 
 
-def failed_tests(output: str) -> set[str]:
-    """The tests that trial names below a failure or an error, in the last paragraph of its block."""
+def failed_tests(output: str) -> dict[str, list[str]]:
+    """The tests that trial names below a failure or an error, each with the last lines of the reason."""
     blocks = [one.partition(_END)[0].strip() for one in output.split(_BLOCK)[1:]]
-    bad = [block for block in blocks if block.startswith(("[FAIL]", "[ERROR]"))]
-    return {name for block in bad for name in _FAILED_TEST.findall(block.rpartition("\n\n")[2])}
+    found = {}
+    for block in blocks:
+        if block.startswith(("[FAIL]", "[ERROR]")):
+            reason, _, names = block.rpartition("\n\n")
+            last = [line[:_WIDTH] for line in reason.splitlines()[-_REASON:]]
+            found.update(dict.fromkeys(_FAILED_TEST.findall(names), last))
+    return found
 
 
 def is_busy(run: int, times: int, busy: bool) -> bool:
@@ -67,6 +75,7 @@ class Suite:
         self.failed_checks: list[str] = []
         self.summaries: list[Summary] = []
         self.failures: Counter[str] = Counter()
+        self.reasons: dict[str, list[str]] = {}
 
     def check(self, name: str, *words: str) -> None:
         """A program of the virtual environment that fails by its exit code."""
@@ -104,7 +113,9 @@ class Suite:
                 process.wait()
         output = "".join(lines)
         self.summaries.append(summarize(code, output))
-        self.failures.update(failed_tests(output))
+        failed = failed_tests(output)
+        self.failures.update(failed.keys())
+        self.reasons |= failed
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -122,7 +133,9 @@ class Suite:
         if runs > 1:
             good = sum(not one.failed for one in self.summaries)
             lines.append(f"{good} of {runs} runs without a failure")
-            lines += [f"  failed in {count} of {runs}: {name}" for name, count in self.failures.most_common()]
+        for place, (name, count) in enumerate(self.failures.most_common()):
+            lines.append(f"failed in {count} of {runs}: {name}")
+            lines += [f"    {line}" for line in self.reasons.get(name, []) if place < _TOLD]
         lines.append("times: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.took.items()))
         lines.append(f"in all {sum(self.took.values()):.0f} s")
         whole = Summary(

@@ -81,17 +81,22 @@ class FailedTests(unittest.TestCase):
         )
         output = done.stdout + done.stderr
         names = {f"bad_module.OneTests.test_{word}" for word in ("bad", "error")}
-        self.assertEqual(failed_tests(output), names, output)
+        failed = failed_tests(output)
+        self.assertEqual(failed.keys(), names, output)
+        self.assertEqual(failed["bad_module.OneTests.test_error"][-1], "builtins.ValueError: a.b.c")
         self.assertEqual(summarize(done.returncode, output), Summary(1, 2, 1, []))
         self.assertRegex(Path(folder, "notes").read_text(), r"\Alongest groups: bad_module \d+ s\n\Z")
 
 
 class SuiteTests(unittest.TestCase):
-    def report(self, *summaries: Summary, failures: tuple[str, ...] = ()) -> tuple[list[str], int]:
+    def report(
+        self, *summaries: Summary, failures: tuple[str, ...] = (), reasons: dict[str, list[str]] | None = None
+    ) -> tuple[list[str], int]:
         suite = Suite({"install": 2.4})
         suite.took["trial"] = 61.0
         suite.summaries = list(summaries)
         suite.failures.update(failures)
+        suite.reasons = reasons or {}
         return suite.report()
 
     def test_one_run(self) -> None:
@@ -103,18 +108,23 @@ class SuiteTests(unittest.TestCase):
         self.assertEqual(code, 0)
 
     def test_several_runs(self) -> None:
-        """How many runs were good, and how often each test failed."""
+        """How many runs were good, how often each test failed, and why at the end."""
         bad = Summary(2, 1, 0, [])
         none = Summary(0, 1, 0, ["trial ended with 9 and without a verdict"])
-        lines, code = self.report(Summary(3, 0, 0, []), bad, bad, none, failures=("t.a", "t.a", "t.b"))
+        lines, code = self.report(
+            *(Summary(3, 0, 0, []), bad, bad, none),
+            failures=("t.a", "t.a", "t.b"),
+            reasons={"t.a": ["because"]},
+        )
         self.assertEqual(code, 1)
         self.assertEqual(
-            lines[:4],
+            lines[:5],
             [
                 "run 4: trial ended with 9 and without a verdict",
                 "1 of 4 runs without a failure",
-                "  failed in 2 of 4: t.a",
-                "  failed in 1 of 4: t.b",
+                "failed in 2 of 4: t.a",
+                "    because",
+                "failed in 1 of 4: t.b",
             ],
         )
         self.assertEqual(lines[-1], "7 passed, 3 failed")
