@@ -13,6 +13,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial import unittest
 
 from imd.contracts.inbox import Ack, ConnectRequest, InboxOptions, Lease, Placed
+from imd.contracts.level import FIRST
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.protocol.ids import ServerClock
 from imd.store.redis import connection as redis_connection
@@ -290,6 +291,27 @@ class LosslessTests(StoryTests):
 
 class LosslessThreeNodesTests(LosslessTests):
     nodes = 3
+
+
+class HeadsOfOldNodesTests(RunHarness):
+    """Nodes of 0.1 note the process of Redis in heads, not the run."""
+
+    async def test_restarts(self) -> None:
+        """With `lossless` they keep their epochs over restarts of Redis, but not into another run."""
+        server = self.server()
+        inbox = await self.node(server.url, lossless=True)
+        inbox.set_level(FIRST)
+        run_id = server.ask("INFO", "server").decode().split("run_id:")[1].split()[0]
+        for user in ("bob", "carol"):
+            server.ask("HSET", f"imd:{{{user}}}:head", "epoch", "e0", "seq", "7", "run", run_id)
+        for _ in range(2):
+            await deferToThread(server.restart)
+            await self.connected(inbox)
+        self.assertEqual((await inbox.pull("bob", "", 0, 0)).epoch, "e0")
+        server.ask("DEL", "imd:run")
+        await self.connected(inbox)
+        for user in ("bob", "carol"):
+            self.assertNotEqual((await inbox.pull(user, "", 0, 0)).epoch, "e0", user)
 
 
 class TwoPrimariesTests(RunHarness):

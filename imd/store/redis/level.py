@@ -15,6 +15,7 @@ LEVEL_KEY = "imd:level"
 _OF_A_START = {
     b"imd:level",
     b"imd:run",
+    b"imd:run:ids",
     b"imd:nodes",
     b"imd:nodes:wishes",
     b"imd:blocks",

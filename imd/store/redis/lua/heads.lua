@@ -54,9 +54,10 @@ end
 local HEAD_FIELDS = {'epoch', 'seq', 'n', 'day', FIRST_LEVEL and 'run' or nil}
 
 -- Nodes of 0.1 know no number of a run, and note the run id of Redis' process in its place. Beside them each head has
--- both, and one that names this process is good: otherwise an inbox would get a new epoch from each version in turn.
+-- both, and one that names a process of this run is good: otherwise an inbox would get a new epoch from each version in
+-- turn.
 local function keep_for_old_nodes(at, n, noted)
-  if noted == run_id then
+  if noted == run_id or not n and noted and redis.call('SISMEMBER', 'imd:run:ids', noted) == 1 then
     if not n then redis.call('HSET', at, 'n', run_text) end
     return not n or n == run_text
   end

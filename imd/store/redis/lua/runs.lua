@@ -3,6 +3,7 @@
 -- 'imd:run' is "n run-id replid at began": the run's number, the process, its data, and two times in ms of Redis' clock.
 -- A former replica has a replid of its own, and shows a second one until its backlog ends. Without replicas the backlog
 -- ends repl-backlog-ttl after the promotion, at the earliest. `at` is renewed more often than that.
+-- 'imd:run:ids' has the earlier processes of this run, which only `lossless` knows: nodes of 0.1 note them in heads.
 
 local replication = redis.pcall('INFO', 'replication')
 if type(replication) ~= 'string' then
@@ -45,7 +46,13 @@ local function determine_run()
     now_ms - at < (backlog_ttl_s == 0 and 60000 or math.min(60000, 250 * backlog_ttl_s)) then
     return n
   end
-  -- The key outlives every head: once all heads are gone, nothing refers to a run.
+  -- These keys outlive every head: once all heads are gone, nothing refers to a run.
+  if not same then
+    redis.call('DEL', 'imd:run:ids')
+  elseif id ~= run_id then
+    redis.call('SADD', 'imd:run:ids', id)
+    redis.call('EXPIRE', 'imd:run:ids', keep_s + 604800)
+  end
   redis.call('SET', 'imd:run', format('%.0f %s %s %.0f %.0f', n, run_id, replid, now_ms, began), 'EX', keep_s + 604800)
   return n, at and now_ms < at
 end
