@@ -378,7 +378,7 @@ class MongoArchiveTests(unittest.TestCase):
     async def test_silent_server(self) -> None:
         """A server that hangs costs each page its deadline, becomes a problem, and is used again later."""
         server = own_mongo(self)
-        archive = await self.started(server.url, timeout_seconds=1)
+        archive = await self.started(server.url, timeout_seconds=3)
         await archive.insert([body(1, to="bob")])
         server.pause()
         with self.assertRaises(Unavailable):

@@ -203,12 +203,12 @@ class ArchiveQueueTests(unittest.TestCase):
         """A broker that is killed in its queues' first second keeps what it confirmed, and confirms again."""
         server = breakable()
         url = server.url_of(server.new_vhost())
-        queue = self.make(url, confirm_seconds=2.0)
+        queue = self.make(url, confirm_seconds=5.0)
         await queue.start()
         await queue.publish([record(1)])
         await deferToThread(server.kill)
         await deferToThread(server.start)
-        await until(lambda: queue.problem() is None, "it confirms again", 60)
+        await until(lambda: queue.problem() is None, "it confirms again", 180)
         await queue.publish([record(2)])
         broker = self.broker(url)
         batches = [broker.take(ARCHIVE_QUEUE) for _ in range(broker.length(ARCHIVE_QUEUE))]

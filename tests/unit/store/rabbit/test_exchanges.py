@@ -97,8 +97,12 @@ class OldExchangeTests(unittest.TestCase):
         bus._old._look()
         await until(lambda: bus._old._looking is None, "the look")
         self.assertTrue(self.is_of("topic"))
-        other.send_replaced(["g"])
-        await until(lambda: ["g"] in self.heard, "a message between new nodes")
+
+        def is_heard() -> bool:
+            other.send_replaced(["g"])
+            return ["g"] in self.heard
+
+        await until(is_heard, "a message between new nodes")
         self.assertIsNone(bus.problem())
 
     async def test_changes(self) -> None:
