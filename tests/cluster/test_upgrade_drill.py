@@ -30,7 +30,7 @@ class RollingTests(unittest.TestCase):
     async def test_upgrade(self) -> None:
         """Nothing promised is broken, and the cluster ends at the newest level."""
         plan = plan_of(str(random.randrange(10**6)), seconds=2, clients=8, hint_seconds=20)
-        plan.faults = QUICK
+        plan.faults, plan.is_brief = QUICK, True
         lines: list[str] = []
         outcome = await deferToThread(lambda: asyncio.run(run(plan, backends(), lines.append, roll)))
         report = "\n".join([*lines, as_text(outcome)])

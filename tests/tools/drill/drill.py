@@ -67,6 +67,8 @@ class Plan:
     routing: str = "search"
     old: bool = False
     """the nodes are of 0.1.0 at first"""
+    is_brief: bool = False
+    """one fault, by chance, in each round between two replacements of nodes"""
 
 
 @dataclass

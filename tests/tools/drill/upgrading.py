@@ -38,15 +38,19 @@ async def roll(
 ) -> None:
     """A round of faults before each node is replaced; the level is raised; faults for `plan.seconds`."""
     one_round = dataclasses.replace(plan, seconds=0)
+
+    def some() -> Sequence[Fault]:
+        return [stage.rng.choice(faults)] if plan.is_brief else faults
+
     try:
         for node in stage.cluster.nodes:
-            await strike_rounds(one_round, faults, stage, world, outcome, say)
+            await strike_rounds(one_round, some(), stage, world, outcome, say)
             if outcome.troubles:
                 return
             await _replace(node, stage)
             say(f"  {node.name} is of this version")
             await stage.cluster.until_ready(READY_SECONDS)
-        await strike_rounds(one_round, faults, stage, world, outcome, say)
+        await strike_rounds(one_round, some(), stage, world, outcome, say)
         await _raise(stage, outcome, say)
         if outcome.troubles:
             return
