@@ -31,6 +31,10 @@ SECONDS = 20.0
 
 
 class LookTests(unittest.TestCase):
+    def setUp(self) -> None:
+        # A busy machine is no finding here.
+        self.patch(look_redis, "SLOW_SECONDS", 60.0)
+
     def worst(self, findings: Any, level: Level) -> str:
         """The text of all findings of this level."""
         return "\n".join(finding.what for finding in findings if finding.level is level)
@@ -224,14 +228,12 @@ class DoctorTests(unittest.TestCase):
         node = NodeServer(Path.cwd() / self.mktemp(), {**ini, "auth": {"mode": "jwt", "secret": SECRET}})
         self.addCleanup(deferToThread, node.kill)
         await deferToThread(node.start)
-        # The doctor gives the archive three seconds, and says so if a busy machine takes longer.
+        # On a busy machine an answer of Redis may take long, and so may the archive: that is said, too.
         end = time.monotonic() + 180
-        archived = False
-        while not archived and time.monotonic() < end:
-            code, said, error = await deferToThread(
-                imd, "doctor", node.folder / "node.ini", "--seconds", SECONDS
-            )
-            archived = "it was in the archive" in said
+        words, well = ("doctor", node.folder / "node.ini", "--seconds", SECONDS), False
+        while not well and time.monotonic() < end:
+            code, said, error = await deferToThread(imd, *words)
+            well = "it was in the archive" in said and "1 warning, no problem" in said
         self.assertIn("accepted in", said, error)
         self.assertIn("it was in the archive", said)
         self.assertIn("imd.archive is a durable quorum queue", said)
