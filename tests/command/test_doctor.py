@@ -213,7 +213,7 @@ class LookTests(unittest.TestCase):
 
 
 class DoctorTests(unittest.TestCase):
-    timeout = 300
+    timeout = 600
 
     async def test_running_cluster(self) -> None:
         """All is looked at; a message goes through the running node, and into the archive."""

@@ -135,7 +135,7 @@ def shows(page: Page, text: str) -> None:
 
 
 class TutorialTests(unittest.TestCase):
-    timeout = 400
+    timeout = 900
 
     @in_browser
     def test_all(self, visitors: Visitors) -> None:
