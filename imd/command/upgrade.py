@@ -32,6 +32,8 @@ from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE
 
 LEAST_VERSION = (0, 2)
 """of nodes that know levels"""
+ANSWER_SECONDS = 5.0
+"""a server's deadline"""
 QUIET_SECONDS = 7.0
 """the archive queue counts as empty after so long; consumers tell every three seconds what they hold"""
 
@@ -78,9 +80,9 @@ class Upgrade:
         self._settings = settings
         self._seconds = seconds
         self._output = output
-        self._table = TableReader(settings)
-        self._words = LevelWords(settings, 5.0)
-        self._exchange = OldExchangeControl(settings.rabbitmq.url, 5.0)
+        self._table = TableReader(settings, ANSWER_SECONDS)
+        self._words = LevelWords(settings, ANSWER_SECONDS)
+        self._exchange = OldExchangeControl(settings.rabbitmq.url, ANSWER_SECONDS)
 
     def close(self) -> None:
         self._table.close()
@@ -186,7 +188,7 @@ class Upgrade:
     def _wait_for_archive(self) -> None:
         """Return when all that was accepted so far is in MongoDB, where events show."""
         quiet_since: list[float] = []
-        connection = connect(self._settings.rabbitmq.url, 5.0)
+        connection = connect(self._settings.rabbitmq.url, ANSWER_SECONDS)
 
         def quiet() -> bool:
             waiting = length(connection, ARCHIVE_QUEUE)

@@ -16,7 +16,7 @@ from tests.support.group_end import at_group_end, group_cache
 from tests.support.nodes import NodeServer
 
 PROGRAM = [sys.executable, "-c", "import sys; from imd.command import main; sys.exit(main())"]
-SECONDS = 60
+SECONDS = 180
 
 
 def imd(*arguments: object, input: str = "", **environment: str) -> tuple[int, str, str]:

@@ -191,7 +191,7 @@ class CheckTests(unittest.TestCase):
 
 
 class ChatTests(unittest.TestCase):
-    timeout = 300
+    timeout = 600
 
     async def test_pipe_and_trace(self) -> None:
         """Lines of a pipe arrive in order; `trace` follows one until every device has it."""
@@ -244,7 +244,7 @@ class ChatTests(unittest.TestCase):
             self.assertEqual((code, error), (0, ""))
             return str(said)
 
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while "the backup" not in (said := await shown()):
             self.assertLess(time.monotonic(), end, said)
         self.assertIn(f'grace made the room "Ops" ({room}) with heidi', said)
@@ -264,10 +264,11 @@ class ChatTests(unittest.TestCase):
         code, _, error = await deferToThread(imd, *chat, input="x" * 70_000)
         self.assertEqual(code, 1)
         self.assertIn("too_large", error)
+        # The refusal has to be known when the time is over.
         nobody = ("chat", "--as", "carol", "dave", "--url", f"ws://127.0.0.1:{free_port()}/ws")
-        code, _, error = await deferToThread(imd, *nobody, "--seconds", "1", input="hi")
+        code, _, error = await deferToThread(imd, *nobody, "--seconds", "3", input="hi")
         self.assertEqual(code, 2)
-        self.assertIn("not within 1 s", error)
+        self.assertIn("not within 3 s", error)
         self.assertIn("refused", error)
 
     async def test_terminal(self) -> None:
@@ -289,24 +290,29 @@ class ChatTests(unittest.TestCase):
             return text in seen
 
         bob = await WsClient.login(node.url, "frank", ack=True)
-        await until(lambda: shows(b"> "), "it asks", 60)
+        await until(lambda: shows(b"> "), "it asks")
         os.write(ours, b"hi frank\n")
         message = await bob.take("message")
         self.assertEqual((message["userId"], message["msg"]), ("erin", "hi frank"))
         await bob.say("erin", "hi \x1b[2Jerin")
-        await until(lambda: shows(b"hi \\x1b[2Jerin"), "it shows", 60)
+        await until(lambda: shows(b"hi \\x1b[2Jerin"), "it shows")
         os.write(ours, b"/reply yes\n")
         reply = await bob.take("message")
         self.assertEqual((reply["msg"], len(reply["replyTo"])), ("yes", 28))
         os.write(ours, b"/dance\n//slash\n")
         self.assertEqual((await bob.take("message"))["msg"], "/slash")
-        await until(lambda: shows(b"/dance: unknown"), "it says so", 60)
+        await until(lambda: shows(b"/dance: unknown"), "it says so")
         phone = await WsClient.login(node.url, "erin", ack=True, device="phone")
         await phone.say("frank", "from the phone")
-        await until(lambda: shows(b"erin: from the phone"), "it shows what another device sends", 60)
+        await until(lambda: shows(b"erin: from the phone"), "it shows what another device sends")
         await phone.close()
-        os.write(ours, b"\x04")
-        await until(lambda: shows(b"") and program.poll() is not None, "it ends", 60)
+
+        def ends() -> bool:
+            # Again and again: the terminal takes one for itself that comes between two lines.
+            os.write(ours, b"\x04")
+            return shows(b"") and program.poll() is not None
+
+        await until(ends, "it ends")
         self.assertEqual(program.returncode, 0, seen)
         await bob.close()
 
@@ -327,16 +333,16 @@ class ChatTests(unittest.TestCase):
         program = start_in(theirs, "chat", "--as", "erin", "frank", "--url", url)
         self.addCleanup(program.wait)
         self.addCleanup(program.kill)
-        await until(lambda: tried >= 3, "it comes again", 60)
+        await until(lambda: tried >= 3, "it comes again")
         program.send_signal(signal.SIGINT)
-        await until(lambda: program.poll() is not None, "it ends", 60)
+        await until(lambda: program.poll() is not None, "it ends")
         self.assertEqual(program.returncode, 130)
         said = os.read(ours, 65536)
         self.assertEqual((said.count(b"no connection"), said.count(b"imd:")), (1, 0), said)
 
 
 class TraceClusterTests(unittest.TestCase):
-    timeout = 300
+    timeout = 600
 
     async def test_cluster(self) -> None:
         """Number, devices and archive; one device has it, another has not. A visitor's, at the desk."""
@@ -362,20 +368,25 @@ class TraceClusterTests(unittest.TestCase):
         await phone.quiet()
         config = node.folder / "node.ini"
 
-        async def trace(message_id: str, *more: str) -> dict[str, Any]:
-            end = time.monotonic() + 60
+        def states(found: dict[str, Any]) -> dict[str, tuple[bool, bool]]:
+            """Of each device: whether it has the message, and whether it is connected."""
+            devices = [device for place in found["places"] for device in place["devices"]]
+            return {device["name"]: (device["has_it"], device["live"]) for device in devices}
+
+        async def trace(message_id: str, *more: str, expected: Any = None) -> dict[str, Any]:
+            """Once it is archived, and Redis has these states of devices, which come a moment later, too."""
+            end = time.monotonic() + 180
             while True:
                 _, said = await deferToThread(here, "trace", message_id, "--config", config, "--json", *more)
                 found: dict[str, Any] = json.loads(said)
-                if found["archived"] or time.monotonic() > end:
+                if (found["archived"] and expected in (None, states(found))) or time.monotonic() > end:
                     return found
 
-        found = await trace(accepted["id"])
+        expected = {"phone": (True, True), "tablet": (False, False)}
+        found = await trace(accepted["id"], expected=expected)
         [place] = found["places"]
-        devices = {device["name"]: device for device in place["devices"]}
         self.assertEqual((found["sender"], found["archived"], place["seq"]), ("alice", True, 1))
-        self.assertEqual((devices["phone"]["has_it"], devices["phone"]["live"]), (True, True))
-        self.assertEqual((devices["tablet"]["has_it"], devices["tablet"]["live"]), (False, False))
+        self.assertEqual(states(found), expected)
 
         users = [{"userId": "bob"}]
         alice.send({"type": "room", "clientMsgId": "r1", "action": "create", "name": "W", "users": users})

@@ -66,7 +66,7 @@ class MigrateTests(Writing, ServersTestCase):
         return code, json.loads(said)
 
     def findings(self) -> list[tuple[Level, str]]:
-        return [(one.level, one.what) for one in look_list.look(self.settings, 5.0)]
+        return [(one.level, one.what) for one in look_list.look(self.settings, 60.0)]
 
     def test_migrated(self) -> None:
         """The list becomes the one that the writer of messages makes, whatever stops the command in between.

@@ -39,7 +39,7 @@ class _Shown(RoomHarness):
 
         def run() -> int:
             with redirect_stdout(output):
-                return main(["room", room, "--config", str(path), *words])
+                return main(["room", room, "--config", str(path), "--seconds", "60", *words])
 
         return await deferToThread(run), output.getvalue()
 

@@ -23,6 +23,8 @@ from tests.command import here, write_ini
 from tests.protocol.clusters import RawRedis
 from tests.support.servers import shared
 
+# For a command that waits until the time is over: a node does not hear, or the archive is behind.
+SOON = ("--seconds", "1")
 ROW = Row("east", "east.1", "", False, False, "", "0.2.0", 1, 0, False, 2)
 
 
@@ -51,6 +53,7 @@ class ServersTestCase(unittest.TestCase):
         self.broker = pika.BlockingConnection(pika.URLParameters(self.settings.rabbitmq.url))
         self.addCleanup(self.broker.close)
         self.patch(upgrade, "QUIET_SECONDS", 0.5)
+        self.patch(upgrade, "ANSWER_SECONDS", 60.0)
 
     def put(self, redis: int, mongo: int) -> None:
         self.redis("SET", "imd:level", redis)
@@ -79,7 +82,7 @@ class ServersTestCase(unittest.TestCase):
         return channel
 
     def run_it(self, *options: str) -> tuple[int, dict[str, Any]]:
-        code, said = here("upgrade", self.file, "--json", "--seconds", "1", *options)
+        code, said = here("upgrade", self.file, "--json", "--seconds", "60", *options)
         return code, json.loads(said)
 
     def announce(self, row: Row) -> None:
@@ -123,7 +126,7 @@ class UpgradeCommandTests(ServersTestCase):
         self.assertEqual(self.next_in(channel, queue), b"x")
 
     def next_in(self, channel: Any, queue: str) -> bytes | None:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 180
         while (got := channel.basic_get(queue, auto_ack=True))[0] is None and time.monotonic() < end:
             time.sleep(0.02)
         return got[2]  # type: ignore[no-any-return]
@@ -156,10 +159,10 @@ class UpgradeCommandTests(ServersTestCase):
         """A raised level counts, and the node is named; a lowered one is raised again."""
         self.put(1, 1)
         self.announce(Row("east", "east.1", "", False, False, "", "0.2.0", 1, 0, False, 1))
-        code, said = self.run_it("--finish")
+        code, said = self.run_it("--finish", *SOON)
         self.assertEqual((code, said["late"], self.words()), (1, ["east"], (2, 2)))
         self.announce(ROW)
-        code, said = self.run_it("--undo")
+        code, said = self.run_it("--undo", *SOON)
         self.assertEqual((code, self.words(), self.is_of("topic")), (1, (2, 2), True))
         self.assertIn("east", said["error"])
 
@@ -180,7 +183,7 @@ class UpgradeCommandTests(ServersTestCase):
         channel = self.broker.channel()
         channel.queue_declare("imd.archive", durable=True)
         channel.basic_publish("", "imd.archive", b"[]")
-        code, said = self.run_it("--undo")
+        code, said = self.run_it("--undo", *SOON)
         self.assertEqual((code, self.words()), (1, (2, 2)))
         self.assertIn("the archive is behind", said["error"])
 
@@ -196,7 +199,7 @@ class UpgradeCommandTests(ServersTestCase):
                 for owner, name in steps:
                     with self.subTest(first=first, then=then, step=name):
                         self.put(begin, begin)
-                        control = OldExchangeControl(self.settings.rabbitmq.url, 5)
+                        control = OldExchangeControl(self.settings.rabbitmq.url, 60)
                         (control.close if begin == 2 else control.open)()
                         control.disconnect()
                         self.interrupt(owner, name, first)
@@ -235,7 +238,7 @@ class LookTests(ServersTestCase):
     """The doctor's look, on the same servers."""
 
     def found(self) -> dict[Level, str]:
-        findings: list[Finding] = list(look_level.look(self.settings, 5))
+        findings: list[Finding] = list(look_level.look(self.settings, 60))
         return {finding.level: finding.what for finding in findings}
 
     def test_looks(self) -> None:

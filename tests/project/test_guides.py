@@ -27,7 +27,7 @@ BACKUP = ROOT / "docs" / "how-to" / "backup.md"
 
 
 class GuideTests(unittest.TestCase):
-    timeout = 300
+    timeout = 600
 
     async def test_dead_letters(self) -> None:
         """The example looks at dead letters without taking them, and replays them when told to."""

@@ -85,7 +85,7 @@ class Reader:
 
     def run(self, command: str) -> None:
         """A command that ends."""
-        subprocess.run(command, shell=True, cwd=self.folder, check=True, timeout=60)
+        subprocess.run(command, shell=True, cwd=self.folder, check=True, timeout=180)
 
     def start(self, command: str) -> Started:
         """A command that stays; it answers when this returns. `scripts/run` is what it runs in the end."""
@@ -135,7 +135,7 @@ def shows(page: Page, text: str) -> None:
 
 
 class TutorialTests(unittest.TestCase):
-    timeout = 400
+    timeout = 900
 
     @in_browser
     def test_all(self, visitors: Visitors) -> None:

@@ -44,7 +44,7 @@ class UnitTests(unittest.TestCase):
             copy = folder / name.replace("@.", "@east.")
             copy.write_text(text)
             done = subprocess.run(
-                [analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, timeout=60
+                [analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, timeout=180
             )
             said = [line for line in done.stderr.splitlines() if copy.name in line]
             self.assertEqual((done.returncode, said), (0, []), done.stderr)

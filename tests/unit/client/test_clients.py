@@ -25,7 +25,7 @@ from tests.support.nodes import NodeServer
 from tests.support.paths import ROOT
 from tests.support.servers import HOST, spawn, wait_until
 
-SECONDS = 60
+SECONDS = 180
 SECRET = "a secret that only this test knows of"
 QUICK = {"min_backoff": 0.05, "max_backoff": 0.5}
 

@@ -29,7 +29,7 @@ from imd.client.asyncio import Client as AsyncioClient
 from imd.client.twisted import Client as TwistedClient
 from tests.support.nodes import NodeServer
 
-SECONDS = 60
+SECONDS = 180
 QUICK = {"min_backoff": 0.05, "max_backoff": 0.5}
 
 

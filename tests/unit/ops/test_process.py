@@ -33,7 +33,7 @@ class FileLimitTests(unittest.TestCase):
         environment = {**os.environ, "PYTHONPATH": str(Path(imd.__file__).parent.parent)}
         command = [sys.executable, "-c", code]
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60, check=True
+            command, env=environment, capture_output=True, text=True, timeout=180, check=True
         )
         return [int(number) for number in done.stdout.split()]
 

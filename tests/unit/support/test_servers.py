@@ -30,7 +30,7 @@ def is_gone(pid: int) -> bool:
 
 def ask_redis(port: int, *words: str) -> str:
     """One command and the first line of the answer."""
-    with socket.create_connection((HOST, port), timeout=5) as connection:
+    with socket.create_connection((HOST, port), timeout=60) as connection:
         connection.sendall(f"{' '.join(words)}\r\n".encode())
         return connection.recv(4096).decode().splitlines()[0]
 
@@ -80,7 +80,7 @@ class RedisServerTests(unittest.TestCase):
         server.pause()
         self.assertFalse(server.answers())
         server.resume()
-        wait_until(server.answers, 10, "resumed")
+        wait_until(server.answers, 180, "resumed")
         server.pause()
         server.stop()
         self.assertFalse(server.running)
@@ -99,7 +99,7 @@ class RedisServerTests(unittest.TestCase):
             "server = RedisServer(sys.argv[1]); server.start(); print(server.pid, flush=True); time.sleep(60)"
         )
         pid = kill_parent(self, code, self.folder)
-        wait_until(lambda: is_gone(pid), 60, "the server's end")
+        wait_until(lambda: is_gone(pid), 180, "the server's end")
 
 
 class ForkedNodeTests(unittest.TestCase):
@@ -127,7 +127,7 @@ class ForkedNodeTests(unittest.TestCase):
             self.assertIsNone(process.poll())
             self.assertRaises(subprocess.TimeoutExpired, process.wait, 0.01)
             process.send_signal(ended)
-            self.assertEqual(process.wait(60), -ended)
+            self.assertEqual(process.wait(180), -ended)
             self.assertEqual((process.poll(), process.returncode), (-ended, -ended))
             self.assertFalse(node.running)
         self.assertIn("Server Shut Down", one.log.read_text())
@@ -147,7 +147,7 @@ class ForkedNodeTests(unittest.TestCase):
             "print(node.pid, flush=True); time.sleep(60)"
         )
         pid = kill_parent(self, code, self.folder)
-        wait_until(lambda: is_gone(pid), 60, "the node's end")
+        wait_until(lambda: is_gone(pid), 180, "the node's end")
 
 
 class PortTests(unittest.TestCase):
@@ -199,18 +199,18 @@ class ServicesScriptTests(unittest.TestCase):
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         wait_until(
-            lambda: "ready" in log.read_text() or process.poll() is not None, 150, "scripts/services"
+            lambda: "ready" in log.read_text() or process.poll() is not None, 300, "scripts/services"
         )
         printed = log.read_text()
         self.assertIsNone(process.poll(), printed)
         for section, scheme in (("redis", "redis"), ("rabbitmq", "amqp"), ("mongodb", "mongodb")):
             self.assertRegex(printed, rf"\[{section}\]\nurl = {scheme}://")
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=180)
         self.assertEqual((second.returncode, "in use" in second.stderr), (1, True), second.stderr)
         children = self.children_of(process.pid)
         self.assertGreaterEqual(len(children), 4)
         process.send_signal(signal.SIGTERM)
-        self.assertEqual(process.wait(60), 0)
+        self.assertEqual(process.wait(180), 0)
         self.assertEqual([pid for pid in children if not is_gone(pid)], [])
 
     def children_of(self, pid: int) -> list[int]:

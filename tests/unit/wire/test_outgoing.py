@@ -207,7 +207,7 @@ class OutgoingTests(unittest.TestCase):
         connect = TCP4ClientEndpoint(loop, "127.0.0.1", port.getHost().port)
         client: Any = await wrapClientTLS(CertificateOptions(), connect).connect(Factory.forProtocol(Client))
         self.addCleanup(client.transport.abortConnection)
-        answered.addTimeout(10, loop)
+        answered.addTimeout(180, loop)
         self.assertEqual(await answered, b"one,two," + b"x" * 100_000)
 
     def test_other_transports(self) -> None:

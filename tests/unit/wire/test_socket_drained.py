@@ -24,7 +24,7 @@ class ArrivedTests(unittest.TestCase):
         self.transport = SimpleNamespace(transport=SimpleNamespace(socket=self.wire))
 
     def becomes(self, arrived: bool) -> None:
-        wait_until(lambda: all_arrived(self.transport) is arrived, 20, f"all arrived: {arrived}")
+        wait_until(lambda: all_arrived(self.transport) is arrived, 180, f"all arrived: {arrived}")
 
     def test_taken(self) -> None:
         self.assertTrue(all_arrived(self.transport))
