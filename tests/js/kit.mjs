@@ -5,7 +5,7 @@ import { connect, createServer as createTcpServer } from "node:net";
 import { after } from "node:test";
 import { Client } from "../../imd/web/client/imd.js";
 
-const WAIT_MS = 60_000;
+const WAIT_MS = 180_000;
 export const WebSocket = globalThis.WebSocket ?? (await import("ws")).WebSocket;
 
 // Registered here: an `after` within a hook or a test would run at that one's end.
