@@ -9,7 +9,8 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ PROGRAM = "/usr/bin/chromium"
 """the whole browser, whose profiles have preferences"""
 SHELL = "/usr/bin/chromium-headless-shell"
 """Chromium's pages without its windows: the same engine for half the processor time"""
-WAIT_MS = 60_000
+WAIT_MS = 180_000
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu"]
 # One process draws, and one runs the pages of a profile: each process more costs its start.
 _SHELL_ARGUMENTS = [
@@ -136,6 +137,16 @@ class Visitors:
             context.close()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def writing(field: Locator, text: str) -> Iterator[None]:
+    """Write into a field, and go on with it. To those who see it, one key counts for seconds only."""
+    field.press_sequentially(text)
+    again = "field.dispatchEvent(new Event('input'))"
+    field.evaluate(f"(field) => {{ field.hand = setInterval(() => {again}, 500); }}")
+    yield
+    field.evaluate("(field) => clearInterval(field.hand)")
 
 
 class Person:

@@ -141,7 +141,7 @@ class AccessTests(Looking):
         page.set_viewport_size(PHONE)  # type: ignore[arg-type]
         self.look(page, f"{look}: a conversation, phone")
         page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
-        page.evaluate("location.hash = 'x'.repeat(129)")
+        alice.open("x" * 129)
         alice.write("to nobody")
         expect(alice.message("to nobody", ".failed")).to_be_visible()
         page.fill(".compose-text", "x" * 70_000)

@@ -17,7 +17,7 @@ from tests.web.support import in_browser, name, node
 
 
 class CallTests(unittest.TestCase):
-    timeout = 240
+    timeout = 900
 
     def setUp(self) -> None:
         self.port = free_port()
@@ -28,7 +28,7 @@ class CallTests(unittest.TestCase):
         )
         assert server.stdout is not None
         self.addCleanup(server.stdout.close)
-        self.addCleanup(server.wait, 10)
+        self.addCleanup(server.wait, 60)
         self.addCleanup(server.kill)
         server.stdout.readline()
         return deferToThread(node, "open")  # type: ignore[return-value]

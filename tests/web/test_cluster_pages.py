@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pymongo
 from playwright.sync_api import expect
 from twisted.trial import unittest
 
 from tests.protocol.clusters import Cluster
 from tests.protocol.support import new_folder, started
-from tests.support.servers import MongoServer
+from tests.support.servers import MongoServer, wait_until
 from tests.web.browser import Person, Visitors
 from tests.web.support import in_browser
 from tests.web.test_messenger import choose, enter, make_room
@@ -60,7 +63,12 @@ class ClusterPagesTests(unittest.TestCase):
         mongo.resume()
         expect(alice.message("archived by now", ".accepted")).to_be_visible()
         bob.hears("archived by now")
-        # A new browser has it from the archive.
+        # A new browser has it from the archive, which may be a moment behind.
+        with pymongo.MongoClient[dict[str, Any]](mongo.url) as client:
+            archive = client.get_default_database()["im_message"]
+            wait_until(
+                lambda: archive.find_one({"msg": "behind the edit"}) is not None, 180, "all is archived"
+            )
         again = Person.sign_in(visitors.context(), nodes[1].http_url, "alice")
         enter(again, "Weekend")
         texts = ["first", "you are not", "archived by now", "behind the edit"]

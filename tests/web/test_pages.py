@@ -27,6 +27,12 @@ _SEND_MANY = """async ([to, count, userId, url]) => {
   await client.stop();
 }"""
 
+# Another tab has stored something, and two frames are drawn.
+_CHANGE = """async (key) => {
+  dispatchEvent(new StorageEvent("storage", { key }));
+  for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+}"""
+
 
 class ChatTests(unittest.TestCase):
     timeout = 900
@@ -71,7 +77,7 @@ class ChatTests(unittest.TestCase):
         bob.hears("hi bob")
 
         # A message that the node refuses for good can be removed.
-        bob.page.evaluate("location.hash = 'x'.repeat(129)")
+        bob.open("x" * 129)
         bob.write("to nobody")
         expect(bob.message("to nobody", ".failed")).to_be_visible()
         failure = bob.page.locator(".failure")
@@ -289,6 +295,26 @@ class ChatTests(unittest.TestCase):
         expect(page.locator(".bar-title")).to_have_text(bob)
 
     @in_browser
+    def test_a_click_on_a_row_that_is_drawn_again(self, visitors: Visitors) -> None:
+        """A change between press and release of the pointer does not take the click."""
+        alice = Person.sign_in(visitors.context(), node("open").http_url, name("alice"))
+        page, other = alice.page, name("bob")
+        alice.open(other)
+        alice.say("hi")
+        page.evaluate("location.hash = ''")
+        expect(page.locator(".nothing")).to_be_visible()
+
+        def opens() -> bool:
+            alice.row(other).hover()
+            page.mouse.down()
+            page.evaluate(_CHANGE, f"imd.chat.{alice.name}.marks")
+            page.mouse.up()
+            return str(page.evaluate("location.hash")) == f"#{other}"
+
+        # A press that lasts long, as on a slow machine, holds nothing up.
+        wait_until(opens, 180, "the conversation is open")
+
+    @in_browser
     def test_language_and_look(self, visitors: Visitors) -> None:
         """Language and look are the browser's until others are chosen. A phone shows one half at a time."""
         url = node("open").http_url
@@ -349,7 +375,7 @@ class TokenTests(unittest.TestCase):
         second.page.get_by_role("button", name="Sign out").click()
         for person in (first, second):
             expect(person.page.get_by_label("Your token")).to_be_visible()
-        wait_until(lambda: node("jwt").metric("imd_sessions") == 0, 60, "no tab is connected any more")
+        wait_until(lambda: node("jwt").metric("imd_sessions") == 0, 180, "no tab is connected any more")
         kept = second.page.evaluate(
             "Object.keys(localStorage).filter((key) => /recent|login|drafts/.test(key))"
         )

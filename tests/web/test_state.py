@@ -9,7 +9,7 @@ from typing import Any
 from playwright.sync_api import BrowserContext, Page, WebSocketRoute, expect
 
 from tests.support.servers import wait_until
-from tests.web.browser import Person, Visitors
+from tests.web.browser import Person, Visitors, writing
 from tests.web.support import in_browser, name, node
 from tests.web.test_access import Looking
 from tests.web.test_messenger import choose as change
@@ -103,7 +103,7 @@ class StateTests(Looking):
 
     def shown(self, page: Page, count: int) -> list[dict[str, Any]]:
         """The notifications on the screen, as soon as there are as many."""
-        wait_until(lambda: len(page.evaluate("shown")) == count, 60, "the notifications are there")
+        wait_until(lambda: len(page.evaluate("shown")) == count, 180, "the notifications are there")
         found: list[dict[str, Any]] = page.evaluate("shown")
         return found
 
@@ -169,8 +169,8 @@ class StateTests(Looking):
         expect(about).to_have_text("Online")
         self.look_twice(bob, "the other is online")
         field = alice.page.locator(".compose-text")
-        field.press_sequentially("I am w")
-        expect(about).to_have_text("writing…")
+        with writing(field, "I am w"):
+            expect(about).to_have_text("writing…")
         field.press_sequentially("riting")
         field.press("Enter")
         bob.hears("I am writing")
@@ -336,7 +336,7 @@ class StateTests(Looking):
         switch.uncheck(force=True)
         self.shown(page, 0)
         there = "navigator.serviceWorker.getRegistrations().then((all) => all.length)"
-        wait_until(lambda: page.evaluate(there) == 0, 60, "the worker is gone")
+        wait_until(lambda: page.evaluate(there) == 0, 180, "the worker is gone")
 
     @in_browser
     def test_blocking(self, visitors: Visitors) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import BrowserContext, Locator, Page, WebSocketRoute, expect
 
-from tests.web.browser import Person, Visitors
+from tests.web.browser import Person, Visitors, writing
 from tests.web.support import in_browser, name, node
 from tests.web.test_access import DESKTOP, PHONE, Looking
 
@@ -149,8 +149,8 @@ class WidgetStateTests(Looking):
         expect(first.typing).to_have_text("")
         expect(first.announced).to_have_text("")
         self.assertEqual(first.place(), place)
-        first.field.press_sequentially("yes")
-        agent.sees_typing()
+        with writing(first.field, "yes"):
+            agent.sees_typing()
         agent.types()
         expect(first.typing).to_have_text(words)
         expect(first.announced).to_have_text("")
@@ -246,16 +246,16 @@ class DeskStateTests(Looking):
         agent.hears(text)
         # The desk shows the message: so it is read.
         expect(tab.mine(text, ".read")).to_have_count(1)
-        agent.page.locator(".compose-text").press_sequentially("here")
-        expect(tab.typing).to_have_text(f"{agent.name} is typing…")
+        with writing(agent.page.locator(".compose-text"), "here"):
+            expect(tab.typing).to_have_text(f"{agent.name} is typing…")
         agent.say("here I am")
         tab.hears("here I am")
         expect(tab.typing).to_have_text("")
         expect(agent.message("here I am", ".mine.read").get_by_role("img", name="Read")).to_be_visible()
-        tab.field.press_sequentially("fine")
-        expect(agent.page.locator(".bar-about")).to_have_text("writing…")
-        expect(agent.page.locator("body > [role=status]")).to_have_text(re.compile("^Writing: Visitor "))
-        self.look(agent.page, "desk, the visitor is typing and has read")
+        with writing(tab.field, "fine"):
+            expect(agent.page.locator(".bar-about")).to_have_text("writing…")
+            expect(agent.page.locator("body > [role=status]")).to_have_text(re.compile("^Writing: Visitor "))
+            self.look(agent.page, "desk, the visitor is typing and has read")
         # A message that comes while the chat is closed is not read.
         tab.field.press("Escape")
         expect(tab.chat).to_be_hidden()

@@ -86,14 +86,36 @@ export function channelOf(name) {
 }
 
 const FRAME_MS = 200;
+const PRESS_MS = 500; // a longer press holds nothing up
 
-/** Call `run` once for many calls: with the next frame, or by a timer where no frames are drawn. */
+let pressed = null; // the timer that ends a press of the pointer
+const held = new Set(); // what is drawn after it
+
+function release() {
+  pressed = null;
+  const draws = [...held];
+  held.clear();
+  for (const draw of draws) draw();
+}
+
+function press(ms) {
+  clearTimeout(pressed);
+  pressed = setTimeout(release, ms);
+}
+
+addEventListener("pointerdown", () => press(PRESS_MS), true);
+// The click comes at once, before any timer.
+for (const type of ["pointerup", "pointercancel"]) addEventListener(type, () => pressed !== null && press(0), true);
+
+/** Call `run` once for many calls: with the next frame, or by a timer where no frames are drawn. While the pointer is pressed it
+ *  waits: an element that is replaced between the press and the release gets no click. */
 export function batched(run) {
   let timer = null;
   let frame = null;
   const now = () => {
     clearTimeout(timer);
     cancelAnimationFrame(frame);
+    if (pressed !== null) return void held.add(now);
     timer = frame = null;
     run();
   };
