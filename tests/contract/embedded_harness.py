@@ -27,6 +27,8 @@ class SteppedClock(ServerClock):
 class EmbeddedHarness(InboxHarness, unittest.TestCase):
     """Makes stores in folders of the test's own, with a clock that it steps."""
 
+    timeout = 300
+
     def setUp(self) -> None:
         self.folder = self.mktemp()
         self.clock = SteppedClock()

@@ -17,6 +17,9 @@ from tests.contract.support import InboxHarness
 from tests.support.group_end import at_group_end, group_cache
 from tests.support.servers import RedisServer
 
+# No test waits for it: all of them kill Redis, and none pauses it.
+ANSWER_SECONDS = 60.0
+
 # Expiries, the ends of leases, when devices were last seen, until when agents are online, when clientMsgIds
 # were used, and when the turns that hold them began.
 _GROW_OLDER = """
@@ -62,15 +65,24 @@ def redis_server() -> RedisServer:
 class RedisHarness(InboxHarness, unittest.TestCase):
     """`redis` is a connection of the test's own, to look at keys and to break things."""
 
+    timeout = 300
+
     async def setUp(self) -> None:
         self.server = redis_server()
-        self.redis = RedisConnection(reactor, self.server.url, "test", 5)
+        self.redis = RedisConnection(reactor, self.server.url, "test", ANSWER_SECONDS)
         self.addCleanup(self.redis.stop)
         await self.redis.start()
         await self.redis.command("FLUSHALL")
 
     async def make_inbox(self, options: InboxOptions, *, lossless: bool = False) -> RedisInbox:
-        inbox = RedisInbox(reactor, self.server.url, options, ServerClock(), lossless=lossless)
+        inbox = RedisInbox(
+            reactor,
+            self.server.url,
+            options,
+            ServerClock(),
+            lossless=lossless,
+            timeout_seconds=ANSWER_SECONDS,
+        )
         self.addCleanup(inbox.stop)
         await inbox.start()
         return inbox

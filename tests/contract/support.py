@@ -25,7 +25,7 @@ from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import IMessage, decode_message, encode_message, is_visitor_id
 from tests.support.servers.process import pauses
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 180.0
 
 
 def submission_of(message: IMessage, *, device: str = "phone", visitor_to: str = "") -> Submission:

@@ -38,6 +38,8 @@ class _Straight:
 class MongoArchiveContractTests(ArchiveContract, unittest.TestCase):
     """Messages are written as they come out of the queue."""
 
+    timeout = 300
+
     async def make_archive(self) -> tuple[ArchiveQueue, Archive]:
         self.url = shared().mongo_url()
         mongo = MongoArchive(reactor, self.url)
@@ -184,6 +186,12 @@ class MongoTalksTests(_MongoEvents, TalksContract):
         client: Any = pymongo.MongoClient(self.url)
         self.addCleanup(client.close)
         database = client.get_default_database()
+
+        async def indexed() -> bool:
+            return all(mongo._indexed for mongo in self.writers)
+
+        # To make its indexes would make the collection again.
+        await self.until(indexed)
         database.drop_collection("im_conversation")
         database.create_collection("im_conversation", validator={"never": {"$exists": True}})
         before = UNLISTED._value.get()

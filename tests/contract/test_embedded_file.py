@@ -242,7 +242,7 @@ class EmbeddedFailureTests(EmbeddedHarness):
     async def in_one_group(self, *calls: Any) -> list[Any]:
         """Ask for all this while the thread is busy, so that one transaction does it."""
         busy = threading.Event()
-        first = self.store._do(None, lambda: busy.wait(20))
+        first = self.store._do(None, lambda: busy.wait(180))
         asked = [call() for call in calls]
         busy.set()
         await first
@@ -335,10 +335,12 @@ class EmbeddedFailureTests(EmbeddedHarness):
 
     async def test_full_queue(self) -> None:
         """Past its bound the queue refuses at once; what is in it is done."""
+        # Twenty thousand messages may take longer on a busy machine.
+        self.patch(embedded_worker, "ANSWER_SECONDS", 600.0)
         await self.begin()
         busy = threading.Event()
         self.addCleanup(busy.set)
-        first = self.store._do(None, lambda: busy.wait(20))
+        first = self.store._do(None, lambda: busy.wait(180))
         batch = [submission_of(self.message("alice", "bob")) for _ in range(1000)]
         waiting = [self.inbox.accept(batch) for _ in range(20)]
         refused = self.inbox.accept(batch)

@@ -218,6 +218,8 @@ class RedisFaultTests(RedisHarness):
         Not by kill -9: with `everysec` a write may wait for up to 2 s while the disk is busy.
         """
         self.server.stop()
+        # The server is the other tests', too.
+        self.addCleanup(self._see_it_runs)
         await until(lambda: inbox.problem() is not None, "the loss is noticed")
         self.server.start()
         await until(lambda: inbox.problem() is None, "Redis is back")

@@ -12,6 +12,7 @@ from twisted.internet.threads import deferToThread
 
 from imd.contracts.rooms import RoomOptions, RoomStore
 from imd.protocol.errors import Unavailable
+from imd.store import rooms as cluster_rooms
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.level import MongoLevel
 from tests.contract.room_contract import RoomHarness
@@ -26,12 +27,14 @@ BUSY_SECONDS = 10.0
 class ReplicaSetTests(ClusterRoomsHarness, RoomHarness):
     """Two members: without the second one the first has no majority."""
 
-    timeout = 240
+    timeout = 600
 
     async def make_rooms(self, options: RoomOptions) -> RoomStore:
         self.members = MongoReplicaSet(self.mktemp(), 2)
         self.addCleanup(self.members.kill)
         await deferToThread(self.members.start)
+        # Until a member is away: all collections are made in the first calls.
+        self.patient = self.patch(cluster_rooms, "ANSWER_SECONDS", 60.0)
         self.archive = MongoArchive(reactor, self.members.url)
         self.addCleanup(self.archive.stop)
         await self.archive.start()
@@ -63,8 +66,10 @@ class ReplicaSetTests(ClusterRoomsHarness, RoomHarness):
         self.assertEqual(len(page.members), 2)
         self.assertEqual(await level.begin(2), 2)
         self.assertEqual(await level.read(), 2)
-        _, documents = self.rooms.made
+        _, documents = self.rooms._made
         self.assertEqual(documents._exact._exact.read_concern.level, "linearizable")
+        self.patient.restore()
+        self.patch(self.rooms, "_seconds", cluster_rooms.ANSWER_SECONDS)
         second = self.members.members[1]
         second.pause()
         self.addCleanup(second.resume)

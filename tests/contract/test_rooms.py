@@ -6,13 +6,16 @@ from twisted.internet import reactor
 
 from imd.contracts.inbox import Inbox, InboxOptions
 from imd.contracts.rooms import RoomOptions, RoomStore
+from imd.store import blocks as cluster_blocks
+from imd.store import rooms as cluster_rooms
 from imd.store.embedded.backend import EmbeddedStore
+from imd.store.mongo import archive as mongo_archive
 from imd.store.mongo.archive import MongoArchive
 from imd.store.redis.inbox import RedisInbox
 from imd.store.redis.rooms import RoomCopies
 from imd.store.rooms import ClusterRooms
 from tests.contract.embedded_harness import EmbeddedHarness
-from tests.contract.redis_harness import RedisHarness
+from tests.contract.redis_harness import ANSWER_SECONDS, RedisHarness
 from tests.contract.room_contract import RoomContract
 from tests.support.servers import shared
 
@@ -22,7 +25,11 @@ class ClusterRoomsHarness(RedisHarness):
 
     async def make_rooms(self, options: RoomOptions) -> RoomStore:
         self.mongo_url = shared().mongo_url()
-        self.archive = MongoArchive(reactor, self.mongo_url)
+        # No test on these servers waits for the deadlines of rooms and blocks.
+        for store in (cluster_rooms, cluster_blocks):
+            self.patch(store, "ANSWER_SECONDS", ANSWER_SECONDS)
+        self.patch(mongo_archive, "SELECTION_SECONDS", ANSWER_SECONDS)
+        self.archive = MongoArchive(reactor, self.mongo_url, timeout_seconds=ANSWER_SECONDS)
         self.addCleanup(self.archive.stop)
         await self.archive.start()
         return await self.make_node(options)

@@ -82,7 +82,7 @@ class MongoReplicaSet:
         leader = self.members[0].url_of("admin")
         with pymongo.MongoClient(leader, directConnection=True) as client:
             client.admin.command("replSetInitiate", {"_id": self.name, "members": members})
-            wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], 60, "no member leads")
+            wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], 180, "no member leads")
 
     def kill(self) -> None:
         for member in self.members:

@@ -378,12 +378,14 @@ class MongoArchiveTests(unittest.TestCase):
     async def test_silent_server(self) -> None:
         """A server that hangs costs each page its deadline, becomes a problem, and is used again later."""
         server = own_mongo(self)
-        archive = await self.started(server.url, timeout_seconds=3)
+        archive = await self.started(server.url, timeout_seconds=60)
         await archive.insert([body(1, to="bob")])
         server.pause()
+        hasty = self.patch(archive, "_timeout_seconds", 1.0)
         with self.assertRaises(Unavailable):
             await archive.history(HistoryQuery("alice", None))
         await until(lambda: archive.problem() is not None, "it is noticed")
+        hasty.restore()
         server.resume()
         await until(lambda: archive.problem() is None, "it is back")
         self.assertEqual(len((await archive.history(HistoryQuery("alice", None))).messages), 1)

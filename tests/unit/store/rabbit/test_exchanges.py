@@ -15,6 +15,8 @@ from tests.support.servers import shared
 
 
 class OldExchangeTests(unittest.TestCase):
+    timeout = 300
+
     async def setUp(self) -> None:
         self.url = shared().amqp_url()
         self.broker = Broker(self.url)
@@ -70,12 +72,18 @@ class OldExchangeTests(unittest.TestCase):
             return [got[1]] if got else []
 
         await until(old_hears, "joined")
-        while self.broker.take(queue):
-            pass
+        # The other direction is bound second, by two nodes.
+        await until(lambda: not (bus._old._looking or other._old._looking), "joined in both directions")
         self.heard.clear()
         other.send_replaced(["d"])
-        got = await until(lambda: self.broker.take(queue), "a message of the new node at the old one")
-        self.assertIn(b"d", got[1])
+        wanted = encode(Replaced(other.address, ["d"]))
+
+        def old_hears_the_other() -> bool:
+            # Some of those before may still be on their way.
+            got = self.broker.take(queue)
+            return got is not None and got[1] == wanted
+
+        await until(old_hears_the_other, "a message of the new node at the old one")
         self.broker.channel.basic_publish("imd.search", "", replaced_by_old(["e"]))
         self.broker.channel.basic_publish("imd.search", "", replaced_by_old(["f"]))
         await until(lambda: ["f"] in self.heard, "messages of the old node at the new one")
@@ -111,6 +119,8 @@ class OldExchangeTests(unittest.TestCase):
         await until(self.exists, "the exchange of 0.1")
         bus.set_level(EVENTS)
         await until(lambda: self.is_of("topic"), "closed")
+        # The node's last step, to declare it as closed, must not come between the next ones.
+        await until(lambda: bus._old._looking is None, "the look")
         bus.set_level(FIRST)
         self.broker.channel.exchange_delete("imd.search")
         queue = self.old_node()
