@@ -23,7 +23,6 @@ class MongoServer(Server):
     """MongoDB, small; standalone if it is in no `replica_set`."""
 
     name = "mongodb"
-    start_seconds = 120.0
 
     def __init__(self, folder: str | Path, port: int | None = None, replica_set: str = "") -> None:
         super().__init__(folder, port)
@@ -82,7 +81,7 @@ class MongoReplicaSet:
         leader = self.members[0].url_of("admin")
         with pymongo.MongoClient(leader, directConnection=True) as client:
             client.admin.command("replSetInitiate", {"_id": self.name, "members": members})
-            wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], 60, "no member leads")
+            wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], 180, "no member leads")
 
     def kill(self) -> None:
         for member in self.members:
