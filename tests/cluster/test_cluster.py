@@ -42,6 +42,8 @@ class ClusterTests(AcrossNodes, unittest.TestCase):
 
     def listen_to_searches(self) -> tuple[Broker, str]:
         """A queue of one's own at the fanout exchange."""
+        # They have made the exchange.
+        three_nodes()
         broker = Broker(cluster().amqp_url)
         self.addCleanup(broker.close)
         queue = broker.channel.queue_declare("", exclusive=True).method.queue

@@ -52,7 +52,8 @@ class Cluster:
         self.mongo_url = servers.mongo_url()
         self.ini: dict[str, dict[str, object]] = {
             "node": {"backend": "cluster"},
-            # So that no message is refused while a server waits for a busy machine.
+            # So that no message is refused, and no client is closed, while one waits for a busy machine.
+            "websocket": {"pong_seconds": 60},
             "redis": {"url": self.redis_url, "timeout_seconds": 30},
             "rabbitmq": {"url": self.amqp_url, "confirm_seconds": 30},
             "mongodb": {"url": self.mongo_url},
