@@ -57,7 +57,7 @@ class Node(Stores, Writing):
 class BlockRaceTests(Races):
     """Each test is a situation."""
 
-    timeout = 300
+    timeout = 600
     enough = 60
     rounds = 20
     loader_module = block_loader

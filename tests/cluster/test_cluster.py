@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-import pika
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
@@ -16,6 +15,7 @@ from tests.cluster.across import AcrossNodes
 from tests.protocol.clusters import Cluster
 from tests.support.group_end import group_cache
 from tests.support.nodes import NodeServer
+from tests.support.rabbit import Broker
 
 
 @group_cache
@@ -40,28 +40,28 @@ class ClusterTests(AcrossNodes, unittest.TestCase):
     def spare_node(self) -> NodeServer:
         return cluster().node()
 
-    def listen_to_searches(self) -> tuple[Any, str]:
+    def listen_to_searches(self) -> tuple[Broker, str]:
         """A queue of one's own at the fanout exchange."""
-        connection = pika.BlockingConnection(pika.URLParameters(cluster().amqp_url))
-        self.addCleanup(connection.close)
-        channel = connection.channel()
-        queue = channel.queue_declare("", exclusive=True).method.queue
-        channel.queue_bind(queue, "imd.all")
-        return channel, queue
+        # They have made the exchange.
+        three_nodes()
+        broker = Broker(cluster().amqp_url)
+        self.addCleanup(broker.close)
+        queue = broker.channel.queue_declare("", exclusive=True).method.queue
+        broker.channel.queue_bind(queue, "imd.all")
+        return broker, queue
 
-    def searches(self, channel: Any, queue: str, wanted: str) -> int:
+    def searches(self, broker: Broker, queue: str, wanted: str) -> int:
         """How many of the fanout messages since the last call look for the channel `wanted`."""
         count = 0
-        while True:
-            method, _, body = channel.basic_get(queue, auto_ack=True)
-            if method is None:
-                return count
+        while (found := broker.take(queue)) is not None:
+            _, body = found
             msgspec.msgpack.decode(body)
             count += wanted.encode() in body
+        return count
 
     async def test_search_once_per_channel(self) -> None:
         """The fanout is asked once per channel and asking node; later messages go straight to its node."""
-        channel, queue = self.listen_to_searches()
+        broker, queue = self.listen_to_searches()
         bob = await self.login(self.name("bob"), url=self.at(1), ack=True)
         to, wanted = bob.connected["userId"], bob.connected["channel"]
         for number, expected in ((0, 1), (2, 1), (0, 0), (1, 0)):
@@ -74,7 +74,7 @@ class ClusterTests(AcrossNodes, unittest.TestCase):
                     await bob.take("message")
             self.assertEqual(len(await bob.messages(19)), 19)
             self.assertEqual(node.metric("imd_channel_searches_total") - before, expected)
-            self.assertEqual(self.searches(channel, queue, wanted), expected)
+            self.assertEqual(self.searches(broker, queue, wanted), expected)
         self.assertGreater(three_nodes()[1].metric("imd_delivered_messages_total"), 0)
 
     async def test_visitor_that_never_wrote(self) -> None:
@@ -114,7 +114,7 @@ class ClusterTests(AcrossNodes, unittest.TestCase):
 
     async def test_search_under_load(self) -> None:
         """Also when many messages come before the answer: one search, everything arrives in order."""
-        channel, queue = self.listen_to_searches()
+        broker, queue = self.listen_to_searches()
         bob = await self.login(self.name("bob"), url=self.at(1), ack=True)
         sender = await self.login(self.name("alice"), url=self.at(0))
         for number in range(150):
@@ -122,7 +122,7 @@ class ClusterTests(AcrossNodes, unittest.TestCase):
         messages = await bob.messages(150)
         self.assert_seqs(messages, 1)
         self.assertEqual([message["msg"] for message in messages], [str(n) for n in range(150)])
-        self.assertEqual(self.searches(channel, queue, bob.connected["channel"]), 1)
+        self.assertEqual(self.searches(broker, queue, bob.connected["channel"]), 1)
 
     async def test_no_search_on_the_same_node(self) -> None:
         """A recipient here, or nowhere, is not searched for."""

@@ -65,10 +65,10 @@ class FailoverTests(Rules, unittest.TestCase):
 
         async def accepted() -> Any:
             client.send(frame)
-            answer = await client.next()
+            answer = await client.answer(frame["clientMsgId"])
             return answer if answer["type"] == "accepted" else None
 
-        return await self.eventually(accepted, 60)
+        return await self.eventually(accepted)
 
     async def both_are_told(self) -> None:
         """And nothing accepted since is missed; whatever was lost is in the history."""
@@ -81,7 +81,7 @@ class FailoverTests(Rules, unittest.TestCase):
         self.assertNotEqual(back.connected["epoch"], epoch)
         for client, seen in ((self.here, set[str]()), (back, set[str]())):
             while not ids <= seen:
-                frame = await client.next(30)
+                frame = await client.next()
                 if "id" in frame:
                     seen.add(frame["id"])
             await self.archived(client, 15, all=True)
@@ -132,7 +132,7 @@ class FailoverTests(Rules, unittest.TestCase):
             resets = [frame for frame in self.here.frames if frame.get("type") == "reset"]
             return int(number) > run and bool(resets) and resets[-1]["epoch"].encode() == epoch
 
-        await self.eventually(told_of_the_last, 60)
+        await self.eventually(told_of_the_last)
 
     async def test_failback_while_no_node_runs(self) -> None:
         await self.begin(1, "yes")

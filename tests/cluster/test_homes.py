@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pika.exceptions
@@ -20,6 +20,10 @@ from tests.support.group_end import group_cache
 from tests.support.nodes import NodeServer
 from tests.support.rabbit import Broker
 from tests.support.ws_client import WAIT_SECONDS
+
+TRIES = 8
+"""of which one has to count as expected"""
+Counts = dict[str, float]
 
 
 @group_cache
@@ -64,7 +68,7 @@ class HomeTests(HomesCase):
         name = nodes()[node].name
         return name_at_home(self.slots, name, lambda: self.name(f"user{next(self.numbers)}"))
 
-    async def counts(self, node: int) -> dict[str, float]:
+    async def counts(self, node: int) -> Counts:
         """A node's counters of channels, by their result."""
         _, text = await deferToThread(nodes()[node].http, "metrics")
         found = dict(self.samples(text))
@@ -83,12 +87,24 @@ class HomeTests(HomesCase):
                 name, _, value = line.rpartition(" ")
                 yield name, float(value)
 
-    async def since(self, node: int, before: dict[str, float]) -> dict[str, float]:
+    async def since(self, node: int, before: Counts) -> Counts:
         """The counters that have changed."""
         now = await self.counts(node)
         return {name: now[name] - before[name] for name in now if now[name] != before[name]}
 
-    async def exchange(self, sender_node: int, user: str, user_node: int) -> dict[str, float]:
+    async def counted(self, expected: Counts, act: Callable[[], Awaitable[Counts]]) -> None:
+        """The counters change like this. On a busy machine an answer may take more than its second, or the
+        table be older than it may be, so it gets some tries."""
+        tries: list[Counts] = []
+        while expected not in tries:
+            self.assertLess(len(tries), TRIES, tries)
+            tries.append(await act())
+
+    async def exchanged(self, sender_node: int, home: int, user_node: int, expected: Counts) -> None:
+        """An exchange with a user who is connected to one node, and whose home is the other or the same."""
+        await self.counted(expected, lambda: self.exchange(sender_node, self.at_home(home), user_node))
+
+    async def exchange(self, sender_node: int, user: str, user_node: int) -> Counts:
         """Thirty messages without a pause, from a sender on one node to a user on another: they arrive in
         order. The counters of the sender's node that changed."""
         count = 30
@@ -104,17 +120,19 @@ class HomeTests(HomesCase):
 
     async def test_at_home(self) -> None:
         """Users at home are found without a search; one of them on the sender's node needs no question."""
-        self.assertEqual(await self.exchange(0, self.at_home(1), 1), {"found": 1})
-        self.assertEqual(await self.exchange(1, self.at_home(0), 0), {"found": 1})
-        self.assertEqual(await self.exchange(0, self.at_home(0), 0), {})
+        await self.exchanged(0, 1, 1, {"found": 1})
+        await self.exchanged(1, 0, 0, {"found": 1})
+        await self.exchanged(0, 0, 0, {})
 
     async def test_list_at_home(self) -> None:
         """A list of users, each at home: no search."""
+        await self.counted({"found": 4}, self.list_at_home)
+
+    async def list_at_home(self) -> Counts:
         homes = (0, 1, 2, 0, 1, 2)
         users = [self.at_home(number) for number in homes]
         clients = [
-            await self.login(user, url=nodes()[number].url)
-            for user, number in zip(users, homes, strict=True)
+            await self.login(user, url=nodes()[number].url) for user, number in zip(users, homes, strict=True)
         ]
         sender = await self.login(self.name("alice"), url=nodes()[0].url)
         before = await self.counts(0)
@@ -122,31 +140,35 @@ class HomeTests(HomesCase):
             sender.send({"group": users, "msg": str(number)})
         for client in clients:
             self.assertEqual([m["msg"] for m in await client.messages(3)], ["0", "1", "2"])
-        self.assertEqual(await self.since(0, before), {"found": 4})
+        return await self.since(0, before)
 
     async def test_stray(self) -> None:
         """A user who is not at home is searched for, once: after a second without an answer, or at once where
         the sender's node is the home."""
-        self.assertEqual(await self.exchange(0, self.at_home(2), 1), {"unanswered": 1, "searched": 1})
-        self.assertEqual(await self.exchange(0, self.at_home(0), 1), {"searched": 1})
+        await self.exchanged(0, 2, 1, {"unanswered": 1, "searched": 1})
+        await self.exchanged(0, 0, 1, {"searched": 1})
 
     async def test_mixed_routing(self) -> None:
         """A node that searches finds users on the others, and answers when it is asked as a home."""
-        self.assertEqual(await self.exchange(2, self.at_home(0), 0), {"searched": 1})
-        self.assertEqual(await self.exchange(0, self.at_home(2), 2), {"found": 1})
-        self.assertEqual(await self.exchange(2, self.at_home(0), 1), {"searched": 1})
+        await self.exchanged(2, 0, 0, {"searched": 1})
+        await self.exchanged(0, 2, 2, {"found": 1})
+        await self.exchanged(2, 0, 1, {"searched": 1})
 
     async def test_home_is_gone(self) -> None:
         """A home that died, and is in the table still: the broker returns the question, and all are asked."""
+        await self.counted({"returned": 1, "searched": 1}, self.home_is_gone)
+
+    async def home_is_gone(self) -> Counts:
+        slots = self.slots
         dying = await deferToThread(self.one_more)
-        self.slots = Slots([*self.slots.names, dying.name])
+        with_it = Slots([*slots.names, dying.name])
 
         async def known() -> Any:
-            expected = self.slots.first.count(nodes()[0].name)
+            expected = with_it.first.count(nodes()[0].name)
             return await deferToThread(nodes()[0].metric, "imd_home_slots") == expected
 
         await self.eventually(known)
-        user = name_at_home(self.slots, dying.name, lambda: self.name(f"user{next(self.numbers)}"))
+        user = name_at_home(with_it, dying.name, lambda: self.name(f"user{next(self.numbers)}"))
         bob = await self.login(user, url=nodes()[1].url, ack=True)
         sender = await self.login(self.name("alice"), url=nodes()[0].url)
         before = await self.counts(0)
@@ -159,7 +181,7 @@ class HomeTests(HomesCase):
         await self.eventually(off_the_bus)
         sender.send({"to": user, "msg": "hi"})
         self.assertEqual((await bob.take("message"))["msg"], "hi")
-        self.assertEqual(await self.since(0, before), {"returned": 1, "searched": 1})
+        return await self.since(0, before)
 
     @staticmethod
     def is_off_the_bus(address: str) -> bool:

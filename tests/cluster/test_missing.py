@@ -19,7 +19,7 @@ from tests.support.servers import shared
 
 
 class MissingTests(Rules, unittest.TestCase):
-    timeout = 300
+    timeout = 900
 
     def nodes(self, kind: str) -> list[NodeServer]:
         raise AssertionError("each test has its own")
@@ -32,7 +32,7 @@ class MissingTests(Rules, unittest.TestCase):
         for node in nodes:
             self.addCleanup(deferToThread, node.kill)
             await deferToThread(node.start)
-        client: Any = pymongo.MongoClient(mongo.url, serverSelectionTimeoutMS=10_000)
+        client: Any = pymongo.MongoClient(mongo.url, serverSelectionTimeoutMS=60_000)
         self.addCleanup(client.close)
         database = client.get_default_database("imd")
         vhost = cluster.amqp_url.rsplit("/", 1)[1]
@@ -48,15 +48,15 @@ class MissingTests(Rules, unittest.TestCase):
             alice.send({"to": "bob", "msg": f"text {number}"})
             await until(lambda: alice.frames, "an answer")
             self.assertEqual(alice.frames.popleft()["type"], "accepted")
-        await until(lambda: broker.length(ARCHIVE_QUEUE) == 0, "the policy takes the others out", 60)
+        await until(lambda: broker.length(ARCHIVE_QUEUE) == 0, "the policy takes the others out")
         mongo.resume()
 
         def archived_or_missing() -> int:
             return int(database["im_message"].count_documents({})) + sum(count_missing(database).values())
 
         # Each message was a batch. A batch that only one node can tell of is noticed a round later.
-        await until(lambda: sum(count_missing(database).values()), "it is noticed", 150)
-        await until(lambda: archived_or_missing() == 160, "all are noticed", 90)
+        await until(lambda: sum(count_missing(database).values()), "it is noticed", 300)
+        await until(lambda: archived_or_missing() == 160, "all are noticed", 300)
         found = sum(count_missing(database).values())
         await until(
             lambda: sum(node.metric("imd_archive_missing_total") for node in nodes) == found, "a count"

@@ -104,7 +104,7 @@ class Program:
 
 
 class OldClientTests(Rules, unittest.TestCase):
-    timeout = 300
+    timeout = 600
 
     def nodes(self, kind: str) -> list[NodeServer]:
         raise AssertionError("each test has its own")
@@ -151,14 +151,14 @@ class OldClientTests(Rules, unittest.TestCase):
         await self.place_all(first["id"])
         program = start()
         self.addCleanup(program.end)
-        await until(lambda: program.texts() == ["one"], "the first message", 60)
+        await until(lambda: program.texts() == ["one"], "the first message")
         await self.place_all(first["id"])
         await alice.say("bob", "answer")
         self.assertEqual((await alice.take("message"))["msg"], "from 0.1.0")
         await until(lambda: {"accepted": True} in program.said, "the answer is accepted")
         await self.archived(alice, 3, **{"with": "bob"})
         await alice.say("bob", "tell")
-        await until(lambda: any("history" in one for one in program.said), "its history", 60)
+        await until(lambda: any("history" in one for one in program.said), "its history")
         history = next(one["history"] for one in program.said if "history" in one)
         self.assertEqual(history[:3], ["one", "answer", "from 0.1.0"])
         self.assertFalse(any("EVENT" in text for text in history))
@@ -171,7 +171,7 @@ class OldClientTests(Rules, unittest.TestCase):
         await alice.say("bob", "anew")
         program = start()
         self.addCleanup(program.end)
-        await until(lambda: "anew" in program.texts(), "a message after a restart", 60)
+        await until(lambda: "anew" in program.texts(), "a message after a restart")
         self.assertEqual([text for text in program.texts() if text not in ("last", "anew")], [])
 
     async def end_of(self, program: Program) -> None:

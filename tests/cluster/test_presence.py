@@ -35,8 +35,9 @@ class NodePresenceTests(Watching, unittest.TestCase):
         there.pause()
         stopped_at = reactor.seconds()
         self.assertEqual(await self.news(alice), {bob: False})
-        # A second more than the lease, and some for a machine that is busy.
-        self.assertLess(reactor.seconds() - stopped_at, LEASE_SECONDS + 5)
+        # A second more than the lease, and many for a machine that is busy: the next look without it is
+        # a minute away.
+        self.assertLess(reactor.seconds() - stopped_at, LEASE_SECONDS + 30)
         there.resume()
         self.assertEqual(await self.news(alice), {bob: True})
         await deferToThread(there.kill)

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import hiredis
-import pika
 from pika.exceptions import NackError
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
@@ -20,6 +19,7 @@ from tests.protocol.clusters import Cluster, RawRedis
 from tests.protocol.support import Rules, new_folder, pause, started
 from tests.support.group_end import at_group_end, group_cache
 from tests.support.nodes import NodeServer
+from tests.support.rabbit import Broker
 from tests.support.servers import HOST, MongoServer, RedisServer, free_port
 from tests.support.ws_client import WsClient
 
@@ -56,7 +56,7 @@ def config(name: str, value: str | int) -> None:
 class Asking(Rules):
     """Asks a node for /readyz."""
 
-    timeout = 300
+    timeout = 600
     node: NodeServer
 
     def nodes(self, kind: str) -> list[NodeServer]:
@@ -78,7 +78,7 @@ class Asking(Rules):
             reason = (await self.reasons()).get(part, "")
             return any(reason.startswith(f"{server}: {word}") for word in words)
 
-        await self.eventually(said, 60)
+        await self.eventually(said)
 
 
 class RedisReadinessTests(Asking, unittest.TestCase):
@@ -86,7 +86,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
 
     async def setUp(self) -> None:
         self.node = node()
-        await self.eventually(self.is_ready, 60)
+        await self.eventually(self.is_ready)
         self.alice = await self.login(self.name("alice"))
         self.to = self.name("bob")
         await self.alice.say(self.to, "before")
@@ -94,7 +94,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
     async def send(self, client: WsClient) -> dict[str, Any]:
         """The answer to a message."""
         client.send({"clientMsgId": self.name("c"), "to": self.to, "msg": "hi"})
-        while (answer := await client.next(30))["type"] not in ("accepted", "error"):
+        while (answer := await client.next())["type"] not in ("accepted", "error"):
             # A Redis that was a replica may have forgotten something: devices are told.
             self.assertEqual(answer["type"], "reset")
         return answer
@@ -109,7 +109,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
         # Nobody is refused for what a look found a moment ago.
         answer = await self.send(self.alice)
         self.assertEqual(answer["type"], "accepted", answer)
-        await self.eventually(self.is_ready, 60)
+        await self.eventually(self.is_ready)
 
     async def test_full(self) -> None:
         """maxmemory is reached. A hundred refusals are a line or two in the log."""
@@ -156,7 +156,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
             answer = await self.send(self.alice)
             self.assertEqual((answer["type"], answer["code"]), ("error", "unavailable"), answer)
             ask(server(), "ACL", "SETUSER", "imd", given)
-            await self.eventually(self.is_ready, 60)
+            await self.eventually(self.is_ready)
             self.assertEqual((await self.send(self.alice))["type"], "accepted")
 
     async def test_busy(self) -> None:
@@ -177,8 +177,8 @@ class RedisReadinessTests(Asking, unittest.TestCase):
             await self.says("busy")
         finally:
             other("SCRIPT", "KILL")
-        await self.eventually(self.is_ready, 60)
-        await deferToThread(thread.join, 10)
+        await self.eventually(self.is_ready)
+        await deferToThread(thread.join, 60)
         self.assertEqual((await self.send(self.alice))["type"], "accepted")
 
     async def test_replica(self) -> None:
@@ -189,7 +189,7 @@ class RedisReadinessTests(Asking, unittest.TestCase):
         answer = await self.send(self.alice)
         self.assertEqual((answer["type"], answer["code"]), ("error", "unavailable"), answer)
         ask(server(), "REPLICAOF", "NO", "ONE")
-        await self.eventually(self.is_ready, 60)
+        await self.eventually(self.is_ready)
         self.assertEqual((await self.send(self.alice))["type"], "accepted")
 
     async def test_to_and_fro(self) -> None:
@@ -200,36 +200,41 @@ class RedisReadinessTests(Asking, unittest.TestCase):
         turns: list[float] = []
         lines = self.lines("\n")
 
+        turning = RawRedis(server().url)
+        self.addCleanup(turning.close)
+
         def flap() -> None:
             while not ends.wait(0.3):
-                ask(server(), "REPLICAOF", HOST, port)
+                turning("REPLICAOF", HOST, port)
                 turns.append(time.monotonic())
                 ends.wait(0.3)
-                ask(server(), "REPLICAOF", "NO", "ONE")
+                turning("REPLICAOF", "NO", "ONE")
 
         self.addCleanup(ends.set)
         flapping = deferToThread(flap)
         await self.says("replica", "down")
 
-        def unsteady(until: float) -> bool:
-            """Redis has turned for as long as two looks take. A busy machine may leave it alone."""
-            marks = [until - 3.0, *(turn for turn in turns if until - 3.0 < turn < until), until]
-            return max(later - earlier for earlier, later in itertools.pairwise(marks)) < 1.0
+        def unsteady(since: float, until: float) -> bool:
+            """Redis has turned between any two looks. A busy machine may leave it alone."""
+            marks = [since, *(turn for turn in turns if since < turn < until), until]
+            return max(later - earlier for earlier, later in itertools.pairwise(marks)) < 0.9
 
-        judged, ends_at = 0, time.monotonic() + 60
+        judged, began = 0, time.monotonic()
         while judged < 20:
-            self.assertLess(time.monotonic(), ends_at, "the machine is too busy to turn Redis")
+            self.assertLess(time.monotonic() - began, 240, "the machine is too busy to turn Redis")
             asked_at = time.monotonic()
             reasons = await self.reasons()
-            if unsteady(asked_at):
+            # The node may have answered late, and looked again until then.
+            if unsteady(asked_at - 3.0, time.monotonic()):
                 judged += 1
                 self.assertTrue(reasons)
             await pause(0.1)
         ends.set()
         await flapping
-        # One for each cause and connection, not one for each change.
-        self.assertLess(self.lines("\n") - lines, 15)
-        await self.eventually(self.is_ready, 60)
+        # One a minute for each cause and connection, not one for each change.
+        minutes = 1 + int(time.monotonic() - began) // 60
+        self.assertLess(self.lines("\n") - lines, 15 * minutes)
+        await self.eventually(self.is_ready)
 
 
 class OtherServersTests(Asking, unittest.TestCase):
@@ -245,16 +250,15 @@ class OtherServersTests(Asking, unittest.TestCase):
     async def test_archive_queue_is_full(self) -> None:
         """Others have filled it; nobody has sent a message here since."""
         own = await self.begin(archive={"queue_bytes": 20_000, "consume": "no"})
-        broker = await deferToThread(pika.BlockingConnection, pika.URLParameters(own.amqp_url))
+        broker = await deferToThread(Broker, own.amqp_url)
         self.addCleanup(broker.close)
-        channel = broker.channel()
-        channel.confirm_delivery()
+        broker.channel.confirm_delivery()
         with self.assertRaises(NackError):
             while True:
-                channel.basic_publish("", ARCHIVE_QUEUE, bytes(1000))
+                broker.channel.basic_publish("", ARCHIVE_QUEUE, bytes(1000))
         await self.says("full", part="archive queue", server="RabbitMQ (imd.archive)")
-        channel.queue_purge(ARCHIVE_QUEUE)
-        await self.eventually(self.is_ready, 60)
+        broker.channel.queue_purge(ARCHIVE_QUEUE)
+        await self.eventually(self.is_ready)
         alice = await self.login(self.name("alice"))
         await alice.say("bob", "after")
 
@@ -266,8 +270,13 @@ class OtherServersTests(Asking, unittest.TestCase):
         await self.begin(mongodb={"url": mongo.url})
         await deferToThread(mongo.kill)
         await self.says("down", part="archive", server="MongoDB")
-        self.assertNotIn("inbox", await self.reasons())
+
+        async def messages_pass() -> bool:
+            # Redis may have been slow to answer, on a busy machine.
+            return "inbox" not in await self.reasons()
+
+        await self.eventually(messages_pass)
         alice = await self.login(self.name("alice"))
         await alice.say("bob", "meanwhile")
         await deferToThread(mongo.start)
-        await self.eventually(self.is_ready, 60)
+        await self.eventually(self.is_ready)

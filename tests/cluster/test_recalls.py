@@ -17,7 +17,7 @@ from tests.support.servers import MongoServer
 
 
 class RecallTests(Changing, unittest.TestCase):
-    timeout = 300
+    timeout = 600
 
     def nodes(self, kind: str) -> list[NodeServer]:
         raise AssertionError("each test has its own")
@@ -63,7 +63,7 @@ class RecallTests(Changing, unittest.TestCase):
         async def at_once() -> bool:
             return await asked(during[-1], "r-last") < 1
 
-        await self.eventually(at_once, 60)
+        await self.eventually(at_once)
         # A resend cannot be answered either.
         await asked(before, "r-before")
         mongo.resume()
@@ -76,7 +76,7 @@ class RecallTests(Changing, unittest.TestCase):
             page = await self.history(bob, all=True, limit=200)
             return "secret" not in str(page)
 
-        await self.eventually(gone, 60)
+        await self.eventually(gone)
         shown = await self.entry(bob, during[-1], all=True, limit=200)
         self.assertEqual(shown["msg"], "")
         self.assertIn("recalled", shown)

@@ -15,7 +15,7 @@ from tests.protocol.support import Rules, new_folder
 from tests.support.group_end import group_cache
 from tests.support.nodes import Ini, NodeServer
 from tests.support.rabbit import breakable
-from tests.support.servers import MongoServer, RedisServer, ServerError, shared
+from tests.support.servers import MongoServer, RabbitServer, RedisServer, ServerError, shared
 from tests.support.ws_client import WsClient
 
 
@@ -94,6 +94,12 @@ class TroubleTests(Rules, unittest.TestCase):
         await deferToThread(node.start)
         return node
 
+    def broker(self) -> RabbitServer:
+        """One that the test may kill; it runs again afterwards, for other tests."""
+        broker = breakable()
+        self.addCleanup(deferToThread, broker.start)
+        return broker
+
     async def settle(self, stream: Stream) -> None:
         """All that the stream sent is accepted."""
 
@@ -101,7 +107,7 @@ class TroubleTests(Rules, unittest.TestCase):
             stream.note()
             return len(stream.accepted) == stream.sent
 
-        await self.eventually(all_accepted, 60)
+        await self.eventually(all_accepted)
 
     async def test_node_killed(self) -> None:
         """kill -9 of a node: its clients go on elsewhere from their cursors; nothing lost, nothing twice."""
@@ -203,7 +209,7 @@ class TroubleTests(Rules, unittest.TestCase):
             answer = await sender.next()
             return answer if answer["type"] == "accepted" else None
 
-        await self.eventually(accepted, 60)
+        await self.eventually(accepted)
         reset = await bob.take("reset")
         self.assertNotEqual(reset["epoch"], epoch)
         seen = {}
@@ -228,7 +234,7 @@ class TroubleTests(Rules, unittest.TestCase):
                 return None
             return body if status == 503 else None
 
-        body = await self.eventually(not_ready, 60)
+        body = await self.eventually(not_ready)
         self.assertIn("redis", json.dumps(json.loads(body)).lower())
         self.assertEqual(node.http("healthz")[0], 200)
         await deferToThread(redis.start)
@@ -241,7 +247,7 @@ class TroubleTests(Rules, unittest.TestCase):
 
     async def test_bus_connections_lost(self) -> None:
         """Connections to RabbitMQ break: what is accepted arrives all the same, within about two seconds."""
-        own = Cluster("bus", {"inbox": {"reconcile_seconds": 15}})
+        own = Cluster("bus", {"node": {"lease_seconds": 300}, "inbox": {"reconcile_seconds": 90}})
         near, far = own.node(), own.node()
         await self.running(near)
         await self.running(far)
@@ -257,28 +263,33 @@ class TroubleTests(Rules, unittest.TestCase):
         )
 
         async def step() -> bool:
-            if stream.sent < 100:
+            # On a busy machine rabbitmqctl may come last.
+            if stream.sent < 100 or not breaking.called:
                 stream.send(1)
             stream.note()
             while any("seq" in frame for frame in client.frames):
                 message = await client.take("message")
                 received.append((time.monotonic(), message))
-            return stream.sent == 100 and len(stream.accepted) == 100 and len(received) >= 100
+            is_all = stream.sent >= 100 and len(stream.accepted) == stream.sent <= len(received)
+            return is_all and breaking.called
 
-        await self.eventually(step, 60)
+        await self.eventually(step)
         await breaking
         messages = [message for _, message in received]
         self.assert_seqs(messages, 1)
         self.assertEqual(Counter(m["id"] for m in messages), Counter(stream.accepted.values()))
         for at, message in received[1:]:
-            # On a busy machine it takes longer than two seconds; without the bus' word it would be fifteen.
-            self.assertLess(at - stream.accepted_at[message["id"]], 10.0, message)
-        for node in (near, far):
-            self.assertGreater(node.metric("imd_rabbitmq_failures_total"), 0)
+            # On a busy machine it takes longer than two seconds; without the bus' word it would be ninety.
+            self.assertLess(at - stream.accepted_at[message["id"]], 60.0, message)
+
+        async def both_have_noticed() -> bool:
+            return all(node.metric("imd_rabbitmq_failures_total") > 0 for node in (near, far))
+
+        await self.eventually(both_have_noticed)
 
     async def test_broker_killed(self) -> None:
         """Without RabbitMQ: `unavailable`, at once after the first; resent when it is back, once each."""
-        broker = breakable()
+        broker = self.broker()
         node = await self.running(cluster().node({"rabbitmq": {"url": broker.url}}))
         reader = self.name("reader")
         client = await self.login(reader, url=node.url, ack=True)
@@ -308,7 +319,7 @@ class TroubleTests(Rules, unittest.TestCase):
             stream.client.send({"clientMsgId": "down", "group": [reader], "msg": "down"})
             return False
 
-        await self.eventually(accepted, 60)
+        await self.eventually(accepted)
         stream.send(5)
         await self.settle(stream)
         messages = await client.messages(11)
@@ -319,7 +330,7 @@ class TroubleTests(Rules, unittest.TestCase):
 
     async def test_visitor_is_given_while_the_broker_is_away(self) -> None:
         """The agent gets what waited; when the broker is back the archive learns that it takes part in it."""
-        broker = breakable()
+        broker = self.broker()
         node = await self.running(cluster().node({"rabbitmq": {"url": broker.url}}))
         visitor = await self.login(None, url=node.url, loginType=None, isVisitor=True)
         visitor.send({"msg": "is anyone there?"})
@@ -334,7 +345,7 @@ class TroubleTests(Rules, unittest.TestCase):
         async def takes_part() -> bool:
             return bool((await self.history(agent, all=True))["messages"])
 
-        await self.eventually(takes_part, 60)
+        await self.eventually(takes_part)
 
     async def test_mongodb_away(self) -> None:
         """Without MongoDB messages go on, history and marks are `unavailable`; later all is archived, once.
@@ -351,13 +362,21 @@ class TroubleTests(Rules, unittest.TestCase):
         to = bob.connected["userId"]
         await sender.say(to, "0")
         await self.archived(bob, 1, all=True)
+        await bob.messages(1)
         mark = {"type": "read", "ref": "m", "with": sender.connected["userId"], "upTo": "0" * 28}
-        bob.send(mark)
-        self.assertEqual((await bob.take("state"))["version"], 1)
+
+        async def marked() -> Any:
+            # MongoDB has two seconds, which are few on a busy machine.
+            bob.send(mark)
+            answer = await bob.next()
+            return answer if answer["type"] == "state" else None
+
+        self.assertEqual((await self.eventually(marked))["version"], 1)
         await deferToThread(mongo.kill)
         for number in range(1, 10):
             await sender.say(to, str(number))
-        self.assertEqual([message["msg"] for message in await bob.messages(10)], [str(n) for n in range(10)])
+        texts = [message["msg"] for message in await bob.messages(9)]
+        self.assertEqual(texts, [str(number) for number in range(1, 10)])
         bob.send({"type": "history", "ref": "h", "all": True})
         error = await bob.take("error")
         self.assertEqual((error["code"], error["ref"], error["temporary"]), ("unavailable", "h", True))
@@ -367,14 +386,14 @@ class TroubleTests(Rules, unittest.TestCase):
         self.assertEqual((await self.refusal(bob, {**mark, "ref": "n"}))["code"], "unavailable")
         tablet = await self.login(to, url=node.url, device="tablet", features=["state"], state=0)
         await deferToThread(mongo.start)
-        self.assertEqual((await tablet.take("state", 60))["version"], 1)
+        self.assertEqual((await tablet.take("state"))["version"], 1)
 
         async def all_there() -> bool:
             bob.send({"type": "history", "all": True})
-            answer = await bob.next(30)
+            answer = await bob.next()
             return answer["type"] == "history" and len(answer["messages"]) == 10
 
-        await self.eventually(all_there, 60)
+        await self.eventually(all_there)
 
     async def refuses(self, ini: Ini, *words: str) -> None:
         """twistd ends with an exit code that is not 0, and says these words."""

@@ -52,8 +52,10 @@ class Cluster:
         self.mongo_url = servers.mongo_url()
         self.ini: dict[str, dict[str, object]] = {
             "node": {"backend": "cluster"},
-            "redis": {"url": self.redis_url},
-            "rabbitmq": {"url": self.amqp_url},
+            # So that no message is refused, and no client is closed, while one waits for a busy machine.
+            "websocket": {"pong_seconds": 60},
+            "redis": {"url": self.redis_url, "timeout_seconds": 30},
+            "rabbitmq": {"url": self.amqp_url, "confirm_seconds": 30},
             "mongodb": {"url": self.mongo_url},
         }
         for section, keys in (ini or {}).items():
@@ -80,7 +82,7 @@ class Cluster:
 
     def archive(self) -> tuple[list[dict[str, Any]], list[list[tuple[str, int]]]]:
         """All documents of im_message, and the keys of its indexes."""
-        with pymongo.MongoClient(self.mongo_url, serverSelectionTimeoutMS=5000) as client:
+        with pymongo.MongoClient(self.mongo_url, serverSelectionTimeoutMS=60_000) as client:
             collection = client.get_default_database()["im_message"]
             indexes = [list(index["key"].items()) for index in collection.list_indexes()]
             return list(collection.find()), indexes

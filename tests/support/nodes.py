@@ -41,7 +41,7 @@ def ask_control(path: Path | str, method: str, where: str = "/trace", **form: ob
 class NodeServer(Server):
     """One node. `ini` maps sections to keys and values; ports are chosen here."""
 
-    start_seconds = 120.0
+    start_seconds = 180.0
     own_program = ""
     """a module that a node may be run by in place of twistd; it has `run`, and a template may import it"""
 
@@ -69,7 +69,7 @@ class NodeServer(Server):
     def http(self, path: str) -> tuple[int, str]:
         """Status and body of the operator's port."""
         try:
-            with urllib.request.urlopen(self.http_url + path, timeout=30) as answer:
+            with urllib.request.urlopen(self.http_url + path, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

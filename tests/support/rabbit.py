@@ -57,7 +57,10 @@ class Broker:
     """A blocking client of its own, to look at queues and to put things into them. Close it."""
 
     def __init__(self, url: str) -> None:
-        self.connection = pika.BlockingConnection(pika.URLParameters(url))
+        parameters = pika.URLParameters(url)
+        # A test may wait for minutes without it: nobody would answer a heartbeat.
+        parameters.heartbeat = 0
+        self.connection = pika.BlockingConnection(parameters)
         self.channel = self.connection.channel()
 
     def close(self) -> None:

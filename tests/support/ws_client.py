@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.ssl import CertificateOptions
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 180
 
 
 class _Protocol(WebSocketClientProtocol):

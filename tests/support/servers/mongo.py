@@ -23,7 +23,6 @@ class MongoServer(Server):
     """MongoDB, small; standalone if it is in no `replica_set`."""
 
     name = "mongodb"
-    start_seconds = 120.0
 
     def __init__(self, folder: str | Path, port: int | None = None, replica_set: str = "") -> None:
         super().__init__(folder, port)

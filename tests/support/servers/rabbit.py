@@ -22,7 +22,6 @@ class RabbitServer(Server):
     """RabbitMQ with a node name, cookie, distribution port and port mapper (epmd) of its own."""
 
     name = "rabbitmq"
-    start_seconds = 180.0
 
     def __init__(self, folder: str | Path, port: int | None = None) -> None:
         super().__init__(folder, port)
@@ -40,7 +39,7 @@ class RabbitServer(Server):
     def url_of(self, vhost: str) -> str:
         return f"amqp://guest:guest@{HOST}:{self.port}/{'%2F' if vhost == '/' else vhost}"
 
-    def rabbitctl(self, *args: str, seconds: float = 60) -> str:
+    def rabbitctl(self, *args: str, seconds: float = 180) -> str:
         """The output of `rabbitmqctl -q <args>`, after a second or two. Raises ServerError if it fails."""
         command = [str(RABBITMQ_BIN / "rabbitmqctl"), "-q", "-n", self.node, *args]
         try:
@@ -104,7 +103,7 @@ class RabbitServer(Server):
         if self._epmd is None or self._epmd.poll() is not None:
             epmd = [program("epmd", "Debian package erlang-base"), "-address", HOST]
             self._epmd = spawn([*epmd, "-port", str(self._epmd_port)], self.folder / "epmd.log")
-            wait_until(self._epmd_answers, 60, "epmd did not answer")
+            wait_until(self._epmd_answers, 180, "epmd did not answer")
 
     def _epmd_answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection((HOST, self._epmd_port), timeout=1):

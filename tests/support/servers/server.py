@@ -17,7 +17,7 @@ class Server:
     """A server in a folder of its own, the leader of its own process group."""
 
     name = "server"
-    start_seconds = 90.0
+    start_seconds = 180.0
     stop_seconds = 60.0
 
     def __init__(self, folder: str | Path, port: int | None = None) -> None:
@@ -83,7 +83,7 @@ class Server:
         """SIGSTOP: connections stay, nothing answers."""
         os.killpg(self.pid, signal.SIGSTOP)
         # A thread that is at work on another processor goes on for a moment.
-        wait_until(lambda: is_stopped(self.pid), 30, f"{type(self).__name__} stands still")
+        wait_until(lambda: is_stopped(self.pid), 180, f"{type(self).__name__} stands still")
 
     def resume(self) -> None:
         """SIGCONT after `pause`."""
