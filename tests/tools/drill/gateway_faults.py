@@ -13,7 +13,8 @@ from tests.support.servers import spawn, tail
 if TYPE_CHECKING:
     from tests.tools.drill.faults import Stage
 
-COMMAND_SECONDS = 60.0
+COMMAND_SECONDS = 120.0
+RIGHT_SECONDS = 180.0
 # A sync does a round in each second.
 ROUND_SECONDS = 1.5
 
@@ -94,5 +95,5 @@ def _expect_maps(stage: Stage, names: list[str]) -> None:
 
 async def _seconds_until_right(stage: Stage, gateway: Gateway) -> float:
     began = time.monotonic()
-    await asyncio.to_thread(gateway.until_leads_to, stage.cluster.names)
+    await asyncio.to_thread(gateway.until_leads_to, stage.cluster.names, RIGHT_SECONDS)
     return time.monotonic() - began
