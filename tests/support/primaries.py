@@ -11,7 +11,7 @@ from twisted.protocols.portforward import ProxyFactory, ProxyServer
 from tests.protocol.clusters import RawRedis
 from tests.support.servers import HOST, RedisServer, wait_until
 
-FOLLOW_SECONDS = 60.0
+FOLLOW_SECONDS = 180.0
 
 
 class Primary(RedisServer):

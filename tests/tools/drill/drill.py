@@ -26,8 +26,8 @@ SHORT_LEASE_SECONDS = 10
 LEASE_SECONDS = 45
 # Deadlines for a very busy machine: they cost nothing when all is well.
 READY_SECONDS = 180
-SETTLE_SECONDS = 120
-ARCHIVE_SECONDS = 120
+SETTLE_SECONDS = 180
+ARCHIVE_SECONDS = 180
 PROBE_SECONDS = 60
 FAULT_SECONDS = 240
 # Of load, for a broken build that has few occasions to do wrong.

@@ -122,7 +122,7 @@ class World:
         """All devices connect; nobody sends until all have."""
         self.phase = "settle"
         self._tasks = [asyncio.ensure_future(device.run()) for device in self.devices]
-        await self.until(lambda: all(device.live for device in self.devices), 120, "all devices connect")
+        await self.until(lambda: all(device.live for device in self.devices), 180, "all devices connect")
         self.phase = "load"
         if self.has_events:
             for number in range(ROOMS):
