@@ -19,7 +19,7 @@ QUICK = ["node-kill", "redis-kill", "net-rabbit-cut"]
 
 
 class RollingTests(unittest.TestCase):
-    timeout = 400
+    timeout = 1200
 
     def setUp(self) -> None:
         try:
@@ -29,7 +29,8 @@ class RollingTests(unittest.TestCase):
 
     async def test_upgrade(self) -> None:
         """Nothing promised is broken, and the cluster ends at the newest level."""
-        plan = plan_of(str(random.randrange(10**6)), seconds=2, clients=8, hint_seconds=20)
+        # No speed is asserted here: a busy machine may take its time.
+        plan = plan_of(str(random.randrange(10**6)), seconds=2, clients=8, hint_seconds=60)
         plan.faults, plan.is_brief = QUICK, True
         lines: list[str] = []
         outcome = await deferToThread(lambda: asyncio.run(run(plan, backends(), lines.append, roll)))

@@ -295,7 +295,8 @@ BUILDS = {
         "takes MongoDB's troubles for the documents' fault",
         "mongo-errors",
         "dead",
-        _UNARCHIVED | _NEVER | {"shown", "view", "changes", "recalled text"},
+        # A message may be written, and its conversation not.
+        _UNARCHIVED | _NEVER | {"shown", "view", "changes", "recalled text", "badge"},
         _gives_up,
     ),
     **EVENT_BUILDS,

@@ -227,8 +227,8 @@ EVENT_BUILDS = {
         "answers a resend by what is allowed now",
         "rabbit-hang",
         "answered anew",
-        # A second copy may be archived after `changes` was read.
-        frozenset({"twice", "archived twice", "id changed", "not archived", "view", "changes"}),
+        # A second copy may be archived after `changes` and `conversations` were read.
+        frozenset({"twice", "archived twice", "id changed", "not archived", "view", "changes", "badge"}),
         judged_anew,
     ),
     "tells-newcomers": Build(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.tools.drill.world import World
 
 CONNECT_SECONDS = 4.0
-# A client that hears nothing for so long goes elsewhere.
+# A client that hears nothing for so long goes elsewhere, while there are faults.
 SILENCE_SECONDS = 3.0
 MAX_RESEND_SECONDS = 1.0
 PATIENCE_SECONDS = 15.0
@@ -116,13 +116,14 @@ class Device:
         frame = self._connect_frame(way.name)
         # A hasty client does not wait for the handshake: a node that hangs finds the connect frame later.
         hasty = self.rng.random() < 0.3
+        seconds = self._patience(CONNECT_SECONDS)
         try:
             self.wire = await Wire.open(
-                HOST, way.port, self._frame, self._closed, CONNECT_SECONDS, frame if hasty else None, way.path
+                HOST, way.port, self._frame, self._closed, seconds, frame if hasty else None, way.path
             )
             if not hasty:
                 self.wire.send(frame)
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._connected
             for key in list(self._unanswered):
                 self._write(key)
@@ -137,6 +138,9 @@ class Device:
                 self.connection.closed_at = time.monotonic()
                 self.connection.close_code = self.wire.close_code if self.wire is not None else None
             self.connection = self.wire = None
+
+    def _patience(self, seconds: float) -> float:
+        return seconds if self.world.phase == "load" else PATIENCE_SECONDS
 
     def _connect_frame(self, node: str) -> dict[str, Any]:
         """The next connect frame; from here on its connection stands in the history."""
@@ -171,7 +175,7 @@ class Device:
         self._heard_at, asked_at = now, now
         while not self._ended.is_set():
             now = time.monotonic()
-            if now - self._heard_at > SILENCE_SECONDS:
+            if now - self._heard_at > self._patience(SILENCE_SECONDS):
                 return
             if now - asked_at > 1.0:
                 asked_at = now

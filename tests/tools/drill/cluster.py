@@ -33,6 +33,8 @@ from tests.tools.drill.ways import SECRET
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 ARCHIVE_QUEUE, DEAD_QUEUE = "imd.archive", "imd.archive.dead"
+# Until a server that has to be there answers the drill itself.
+ANSWER_SECONDS = 60
 BACKENDS = ("redis", "rabbitmq", "mongodb")
 ROUTINGS = ("search", "gateway", "mixed")
 """of a cluster; `mixed`: its first node searches, the others ask homes"""
@@ -249,7 +251,7 @@ class Cluster:
         self.nodes.append(node)
 
     def _declare_classic(self) -> None:
-        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
+        with contextlib.closing(self._broker()) as connection:
             connection.channel().queue_declare(ARCHIVE_QUEUE, durable=True)
 
     # looking in and meddling, all of it blocking
@@ -270,11 +272,18 @@ class Cluster:
             connection.close()
 
     def mongo(self) -> Any:
-        return pymongo.MongoClient(self.mongo_url, serverSelectionTimeoutMS=5000, tz_aware=True)
+        return pymongo.MongoClient(
+            self.mongo_url, serverSelectionTimeoutMS=1000 * ANSWER_SECONDS, tz_aware=True
+        )
+
+    def _broker(self) -> pika.BlockingConnection:
+        parameters = pika.URLParameters(self.amqp_url)
+        parameters.socket_timeout = parameters.stack_timeout = ANSWER_SECONDS
+        return pika.BlockingConnection(parameters)
 
     def publish(self, body: bytes) -> None:
         """Put something into the archive queue past the nodes."""
-        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
+        with contextlib.closing(self._broker()) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
             channel.basic_publish("", ARCHIVE_QUEUE, body, pika.BasicProperties(delivery_mode=2))
@@ -297,7 +306,7 @@ class Cluster:
     def dead(self) -> list[str]:
         """The keys of messages and events among the dead letters; what is not ours is left out."""
         keys = []
-        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
+        with contextlib.closing(self._broker()) as connection:
             channel = connection.channel()
             while True:
                 method, _, body = channel.basic_get(DEAD_QUEUE, auto_ack=True)

@@ -20,25 +20,25 @@ from tests.tools.drill.history import History
 from tests.tools.drill.model import Model
 from tests.tools.drill.probe import Probe
 from tests.tools.drill.ways import Ways
-from tests.tools.drill.world import World
+from tests.tools.drill.world import Wait, World
 
 SHORT_LEASE_SECONDS = 10
 LEASE_SECONDS = 45
 # Deadlines for a very busy machine: they cost nothing when all is well.
 READY_SECONDS = 180
-SETTLE_SECONDS = 120
-ARCHIVE_SECONDS = 120
+SETTLE_SECONDS = 180
+ARCHIVE_SECONDS = 180
 PROBE_SECONDS = 60
 FAULT_SECONDS = 240
 # Of load, for a broken build that has few occasions to do wrong.
 MOST_SECONDS = 30
-# Messages that a broken build or Redis has lost never come: a long wait is in vain.
+# Messages that a broken build loses never come: a long wait is in vain. For all others there is more time.
 BROKEN_SECONDS = 3
 # Answers come, but for changes of what never gets into the archive.
 BROKEN_ANSWERS_SECONDS = 10
 # Nor does more come when a build that loses something has been silent for so long.
 SILENT_SECONDS = 2.0
-LOSSES = {"lost", "never accepted", "unanswered"}
+# Nor do messages come that Redis has lost, when there was nothing for so long.
 LOST_SECONDS = 8
 # These faults empty Redis' inboxes, which would excuse losses by other faults: they are mixed apart.
 LOSING = {"redis-flush", "redis-failback", "redis-failover"}
@@ -248,16 +248,19 @@ async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Calla
     """Let everything arrive, and gather what is in the archive."""
     began = time.monotonic()
     broken = bool(outcome.plan.build)
-    answers = BROKEN_ANSWERS_SECONDS if broken else SETTLE_SECONDS
-    arrivals = BROKEN_SECONDS if broken else SETTLE_SECONDS
-    if world.history.losses:
-        arrivals = min(arrivals, LOST_SECONDS)
     names = outcome.plan.build.split("+") if broken else []
-    loses = any(LOSSES & {BUILDS[name].finds, *BUILDS[name].also} for name in names)
-    patience = SILENT_SECONDS if loses else float("inf")
-    if not await world.settle(answers, arrivals, patience):
+    lost = {kind for name in names for kind in (BUILDS[name].finds, *BUILDS[name].also)}
+    answers = Wait(SETTLE_SECONDS)
+    if not lost.isdisjoint({"never accepted", "unanswered"}):
+        answers = Wait(BROKEN_ANSWERS_SECONDS, SILENT_SECONDS)
+    arrivals = Wait(SETTLE_SECONDS)
+    if "lost" in lost:
+        arrivals = Wait(BROKEN_SECONDS, SILENT_SECONDS)
+    elif world.history.losses:
+        arrivals = Wait(SETTLE_SECONDS, LOST_SECONDS)
+    if not await world.settle(answers, arrivals):
         say("  not everything arrived in time")
-        arrivals = min(arrivals, BROKEN_SECONDS)
+        arrivals = Wait(BROKEN_SECONDS, arrivals.patience)
     outcome.settle_seconds = time.monotonic() - began
     accepted = {
         event.message_id
@@ -265,20 +268,23 @@ async def _conclude(cluster: Cluster, world: World, outcome: Outcome, say: Calla
         for event in connection.events
         if getattr(event, "send_time", 0)
     }
-    end = time.monotonic() + (BROKEN_SECONDS if broken else ARCHIVE_SECONDS)
     is_archived = knows_state = False
-    while time.monotonic() < end and not (is_archived and knows_state):
+    began = time.monotonic()
+    seconds = BROKEN_SECONDS if "not archived" in lost else ARCHIVE_SECONDS
+    while time.monotonic() < began + seconds and not (is_archived and knows_state):
         with contextlib.suppress(Exception):
             is_archived = is_archived or accepted <= await asyncio.to_thread(cluster.archived_ids)
             knows_state = world.knows_state(await asyncio.to_thread(cluster.state_versions))
+        # A broken run does not wait until nodes compare versions again, unless that is what is broken.
+        if broken and is_archived and time.monotonic() > began + BROKEN_SECONDS:
+            break
         await asyncio.sleep(0.3)
-    # A broken run does not wait until nodes compare versions again, unless that is what is broken.
     looked_at = STATE_BUILDS.keys() & outcome.plan.build.split("+")
     world.history.is_archived = bool(is_archived or not broken)
     world.history.had_time_for_state = bool(knows_state or not broken or looked_at)
     await asyncio.to_thread(cluster.read_archive, world.history)
     model = Model(world.history)
-    if not await world.arrive(model.owed({*model.accepted_at, *model.made()}), arrivals, patience):
+    if not await world.arrive(model.owed({*model.accepted_at, *model.made()}), arrivals):
         say("  not every event arrived in time")
     await world.read_histories()
     await world.close()

@@ -185,11 +185,12 @@ def _fail_writes(cluster: Cluster, data: dict[str, Any] | None, mode: Any) -> No
 
 
 # The server's own state, a code that imd does not know, an unmet write concern, a lost connection. Not among
-# them: codes that say of a document that it is bad. imd believes MongoDB there.
+# them: codes that say of a document that it is bad. imd believes MongoDB there. Nor does 13 meet updates:
+# without the right to update the list of conversations, messages are archived, and the list stays behind.
 _WRITE_ERRORS: tuple[dict[str, Any], ...] = (
     {"errorCode": 11600},
     {"errorCode": 10107},
-    {"errorCode": 13},
+    {"errorCode": 13, "failCommands": ["insert"]},
     {"errorCode": 8000},
     {"errorCode": 91},
     {"errorCode": 189},

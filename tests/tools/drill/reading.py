@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from tests.tools.drill.history import Frame, ReadBack, Room
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 MOST_FAILURES = 10
 PAUSE_SECONDS = 0.3
+# A device that is away comes back, and a server that is busy answers again: neither counts as a failure.
+ANSWER_SECONDS = 120.0
+TEMPORARY = {"unavailable", "rate_limited"}
 RULES = ("name", "posting", "history", "joining")
 
 
@@ -37,13 +41,13 @@ async def read_back(device: Device) -> ReadBack:
 
 async def _ask(device: Device, frame: dict[str, Any]) -> dict[str, Any]:
     """The answer, after some tries. Raises ConnectionError, TimeoutError."""
-    failures = 0
+    failures, end = 0, time.monotonic() + ANSWER_SECONDS
     while True:
         try:
             return await device.ask(frame)
-        except (ConnectionError, TimeoutError):
-            failures += 1
-            if failures > MOST_FAILURES:
+        except (ConnectionError, TimeoutError) as error:
+            failures += device.live and str(error) not in TEMPORARY
+            if failures > MOST_FAILURES or time.monotonic() > end:
                 raise
             await asyncio.sleep(PAUSE_SECONDS)
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from tests.tools.drill.world import World
 
 # Later versions bear more. These 0.1.0 bears.
 BEARABLE = ("node-kill", "redis-kill", "redis-cut", "rabbit-kill", "mongo-kill", "net-rabbit-cut")
-UPGRADE_SECONDS = 120.0
+UPGRADE_SECONDS = 180.0
+HEARD_SECONDS = 60
+"""until all nodes must have heard of the level"""
 
 
 async def roll(
@@ -68,17 +71,27 @@ async def _replace(node: DrillNode, stage: Stage) -> None:
 
 
 async def _raise(stage: Stage, outcome: Outcome, say: Callable[[str], None]) -> None:
-    """`imd upgrade --finish`, which is killed somewhere first, and given again."""
+    """`imd upgrade --finish`, which is killed somewhere first, and given again until it succeeds.
+
+    A busy server may be later than the command waits.
+    """
     command = [*PROGRAM, "upgrade", str(stage.cluster.nodes[0].folder / "node.ini"), "--finish"]
+    command += ["--seconds", str(HEARD_SECONDS)]
     try:
         await asyncio.to_thread(
             subprocess.run, command, capture_output=True, timeout=stage.rng.uniform(0.3, 2.5)
         )
     except subprocess.TimeoutExpired:
         say("  imd upgrade was killed, and is given again")
-    done = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=UPGRADE_SECONDS
-    )
+    end = time.monotonic() + UPGRADE_SECONDS
+    while True:
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, timeout=UPGRADE_SECONDS
+        )
+        if not done.returncode or time.monotonic() > end:
+            break
+        say(f"  imd upgrade ended with {done.returncode}: {done.stdout.strip()}{done.stderr.strip()}")
+        await asyncio.sleep(1.0)
     levels = [await asyncio.to_thread(node.metric, "imd_level") for node in stage.cluster.nodes]
     say(f"  {done.stdout.strip()}{done.stderr.strip()}")
     if done.returncode or set(levels) != {2.0}:

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Set
+from typing import NamedTuple
 
 from tests.tools.drill.client import FEATURES, Device
 from tests.tools.drill.doings import USUAL, Knowledge, Shares, create_a_room, react_to_a_change
@@ -20,6 +21,13 @@ PROBER_RATE = 4.0
 ROOMS = 4
 # At the end so many users read all that they may at the same time.
 READERS = 6
+
+
+class Wait(NamedTuple):
+    """At most so many seconds, and not longer than `patience` without any progress."""
+
+    seconds: float
+    patience: float = float("inf")
 
 
 class World:
@@ -114,22 +122,23 @@ class World:
         """All devices connect; nobody sends until all have."""
         self.phase = "settle"
         self._tasks = [asyncio.ensure_future(device.run()) for device in self.devices]
-        await self.until(lambda: all(device.live for device in self.devices), 120, "all devices connect")
+        await self.until(lambda: all(device.live for device in self.devices), 180, "all devices connect")
         self.phase = "load"
         if self.has_events:
             for number in range(ROOMS):
                 create_a_room(self.devices[2 * number], number)
 
-    async def settle(self, answers: float, arrivals: float, patience: float = float("inf")) -> bool:
-        """Nobody says anything new; True when all is answered, and then has arrived, in so many seconds.
-
-        False as well when nothing has come for `patience` seconds.
-        """
+    async def settle(self, answers: Wait, arrivals: Wait) -> bool:
+        """Nobody says anything new; True when all is answered, and then has arrived, in time."""
         self.phase = "settle"
         try:
-            await self.until(self._nothing_unanswered, answers, "answers", self._count_unanswered, patience)
+            await self.until(
+                self._nothing_unanswered, answers.seconds, "answers", self._count_unanswered, answers.patience
+            )
             self._give_up_hopeless()
-            await self.until(self._all_arrived, arrivals, "arrivals", self._count_arrived, patience)
+            await self.until(
+                self._all_arrived, arrivals.seconds, "arrivals", self._count_arrived, arrivals.patience
+            )
         except TimeoutError:
             return False
         return True
@@ -167,14 +176,14 @@ class World:
     def _all_arrived(self) -> bool:
         return all(device.live and device.seen >= self.owed[device.user] for device in self.devices)
 
-    async def arrive(
-        self, owed: Mapping[str, Set[str]], seconds: float, patience: float = float("inf")
-    ) -> bool:
+    async def arrive(self, owed: Mapping[str, Set[str]], wait: Wait) -> bool:
         """Wait for what the model says that users must have as well; True when it is there in time."""
         for user, keys in owed.items():
             self.owed[user] |= keys
         try:
-            await self.until(self._all_arrived, seconds, "events arrive", self._count_arrived, patience)
+            await self.until(
+                self._all_arrived, wait.seconds, "events arrive", self._count_arrived, wait.patience
+            )
         except TimeoutError:
             return False
         return True

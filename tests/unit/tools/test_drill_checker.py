@@ -301,6 +301,14 @@ class CheckerTests(unittest.TestCase):
         self.story.accept("a")
         self.assert_found("answers")
 
+    def test_given_up(self) -> None:
+        """Its last try may have no answer yet. Others that were sent behind it are due."""
+        self.story.send("a")
+        self.story.history.messages["a"].given_up = True
+        self.assert_found()
+        self.story.send("b")
+        self.assert_found("unanswered", "never accepted")
+
     def test_unanswered(self) -> None:
         self.story.send("a")
         self.assert_found("unanswered", "never accepted")
