@@ -51,7 +51,11 @@ KINDS: dict[str, Ini] = {
         "auth": {"visitors": "no"},
         "inbox": {"dedup_seconds": 2},
     },
-    "flow": {"limits": {"messages_per_second": 0, "ack_window": 100}},
+    "flow": {
+        "limits": {"messages_per_second": 0, "ack_window": 100},
+        # A reader that stands still answers no pings, for as long as the messages to it take.
+        "websocket": {"ping_seconds": 3600, "pong_seconds": 3600},
+    },
     "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET, "leeway_seconds": LEEWAY_SECONDS}},
     # A long grace period: visitors of a test that has ended are not given to the agents of later tests.
     "desk": {"desk": {"grace_seconds": 3600}},
