@@ -91,7 +91,7 @@ class Haproxy(Server):
 
     @property
     def runtime(self) -> Runtime:
-        return Runtime(self.folder / "haproxy.sock", 5)
+        return Runtime(self.folder / "haproxy.sock", 60)
 
     def reload(self) -> None:
         """Returns when the new worker answers on the socket."""
@@ -131,6 +131,22 @@ class Haproxy(Server):
             return body if answer.status == 200 else str(answer.status)
         finally:
             connection.close()
+
+    def leads_home(self, user_path: str, home: str) -> None:
+        """A request comes to this node.
+
+        On a busy machine a check may fail, and users of that server are elsewhere until the next ones pass.
+        """
+        got: list[str] = []
+
+        def comes_home() -> bool:
+            got[:] = [self.get(user_path)]
+            return got == [home]
+
+        try:
+            until(comes_home, user_path, 60)
+        except AssertionError:
+            raise AssertionError(f"{user_path} leads to {got}, not to {home}") from None
 
     def states(self) -> dict[str, str]:
         """`up`, `down` or what else HAProxy holds of each server."""
