@@ -42,9 +42,10 @@ KINDS: dict[str, Ini] = {
         "websocket": {**_PATIENT, "origins": "https://*.example.com, http://localhost:*"},
     },
     "eddsa": {"auth": {**_CLAIMS, "public_key": "eddsa.pem"}, "websocket": _PATIENT},
-    # Short deadlines, though a client that is well may need seconds on a busy machine; see `bystander`.
+    # Short deadlines, though a client that is well may need seconds on a busy machine. A client without a
+    # login is pinged, too, and has to be ended for that first. See `bystander`.
     "hasty": {
-        "websocket": {"connect_seconds": 4, "ping_seconds": 1, "pong_seconds": 3},
+        "websocket": {"connect_seconds": 3, "ping_seconds": 1, "pong_seconds": 4},
         "limits": {"messages_per_second": 0},
     },
     "tight": {"limits": {"messages_per_second": 0, "unfinished_bytes": 1 << 20}, "websocket": _PATIENT},

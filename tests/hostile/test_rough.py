@@ -27,7 +27,7 @@ ALLOWED_BYTES = 24 * MIB
 
 
 class DeadlineTests(HostileCase):
-    """A node with short deadlines: connect 4 s, ping 1 s, pong 3 s; a close frame's answer 3 s."""
+    """A node with short deadlines: connect 3 s, ping 1 s, pong 4 s; a close frame's answer 3 s."""
 
     kind = "hasty"
 
@@ -161,7 +161,7 @@ class MemoryTests(HostileCase):
         before = resident_bytes(self.node)
         client = self.login()
         client.send(frame(TEXT, b"x", fin=False))
-        # All of it, however long a busy node lets it wait: it fits into what the sockets hold, or is too much.
+        # All of it, however long a busy node lets it wait. The node ends the connection before the end.
         more = frame(CONTINUATION, b"x" * 8192, fin=False) + frame(CONTINUATION, fin=False) * 100
         client.send(*[more] * 20)
         self.assertEqual(client.to_the_end()[-1].brief, 1009)
