@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import reactor
 from twisted.internet.defer import TimeoutError
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from tests.support.group_end import at_group_end
@@ -157,7 +158,15 @@ class Rules(Base):
         return await self.login(None, kind, loginType=None, isVisitor=True, **fields)
 
     async def agent(self, name: str, kind: str = "desk", **fields: Any) -> WsClient:
+        # Cleanups run backwards: this one behind the client's end.
+        self.addCleanup(self.nobody_online, kind)
         return await self.login(name, kind, isCustomerService=True, **fields)
+
+    async def nobody_online(self, kind: str) -> None:
+        """The next test's visitors find no agent of this one: a node that answers has told its stores of
+        clients whose end was seen."""
+        for node in self.nodes(kind):
+            await deferToThread(node.http, "healthz")
 
     async def end(self, client: WsClient) -> None:
         if not client.closed:
