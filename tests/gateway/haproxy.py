@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -94,7 +95,7 @@ class Haproxy(Server):
         return Runtime(self.folder / "haproxy.sock", 60)
 
     def reload(self) -> None:
-        """Returns when the new worker answers on the socket."""
+        """Returns when the new worker answers on the socket, and it alone."""
         before = self.worker()
         asked_at = 0.0
 
@@ -107,6 +108,10 @@ class Haproxy(Server):
             return self.worker() not in (0, before)
 
         until(reloaded, "another worker of HAProxy")
+        if before:
+            # They share what they listen on: until then the former one may take a connection as well.
+            stopped = re.compile(rf"\({before}\) : .*\bProxy imd stopped")
+            until(lambda: stopped.search(self.log.read_text()), "the former worker listens no more")
 
     def worker(self) -> int:
         try:
