@@ -10,6 +10,9 @@ from typing import Any, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+LATE_TICKS = 2
+"""a tick that comes after more than so many of them: this process stood still"""
+
 
 class Peer(Protocol):
     """A connection as the heartbeat sees it."""
@@ -37,10 +40,13 @@ class Heartbeat:
         self._now = 0
         self._last_slot = 0
         self._due: deque[tuple[float, Peer]] = deque()
+        self._ticked_at = 0.0
+        self._was_late = False
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
 
     def start(self) -> None:
+        self._ticked_at = self._seconds()
         self._loop.start(self._tick_seconds, now=False).addErrback(
             lambda failure: self.log.failure("the heartbeat has stopped", failure)
         )
@@ -61,9 +67,14 @@ class Heartbeat:
 
     def _tick(self) -> None:
         now = self._seconds()
+        # After a standstill of the whole process pongs may have come that are not read yet. Not twice in
+        # succession: between two ticks the node has read.
+        is_late = now - self._ticked_at > LATE_TICKS * self._tick_seconds
+        unread = is_late and not self._was_late
+        self._ticked_at, self._was_late = now, is_late
         while self._due and self._due[0][0] <= now:
             due, peer = self._due.popleft()
-            if peer.pong_due == due and self._asks_for_time(peer):
+            if peer.pong_due == due and (unread or self._asks_for_time(peer)):
                 self._expect(peer, now)
         self._now = (self._now + 1) % len(self._slots)
         for peer in list(self._slots[self._now]):

@@ -14,7 +14,7 @@ from tests.gateway.support import until
 from tests.support.servers import HOST, Server, ServerError, spawn, tail
 
 IMD = [sys.executable, "-c", "import sys; from imd.command import main; sys.exit(main())"]
-CONFIG_SECONDS = 60.0
+CONFIG_SECONDS = 180.0
 
 
 class Sync(Server):
@@ -72,7 +72,7 @@ class Gateway:
         except RuntimeProblem:
             return False
 
-    def until_leads_to(self, nodes: Iterable[str], seconds: float = 60.0) -> None:
+    def until_leads_to(self, nodes: Iterable[str], seconds: float = 180.0) -> None:
         """Raises AssertionError."""
         names = list(nodes)
         until(lambda: self.leads_to(names), f"{self.name} leads to {', '.join(names)}", seconds)

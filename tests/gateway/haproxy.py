@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -91,10 +92,10 @@ class Haproxy(Server):
 
     @property
     def runtime(self) -> Runtime:
-        return Runtime(self.folder / "haproxy.sock", 5)
+        return Runtime(self.folder / "haproxy.sock", 60)
 
     def reload(self) -> None:
-        """Returns when the new worker answers on the socket."""
+        """Returns when the new worker answers on the socket, and it alone."""
         before = self.worker()
         asked_at = 0.0
 
@@ -107,6 +108,10 @@ class Haproxy(Server):
             return self.worker() not in (0, before)
 
         until(reloaded, "another worker of HAProxy")
+        if before:
+            # They share what they listen on: until then the former one may take a connection as well.
+            stopped = re.compile(rf"\({before}\) : .*\bProxy imd stopped")
+            until(lambda: stopped.search(self.log.read_text()), "the former worker listens no more")
 
     def worker(self) -> int:
         try:
@@ -131,6 +136,22 @@ class Haproxy(Server):
             return body if answer.status == 200 else str(answer.status)
         finally:
             connection.close()
+
+    def leads_home(self, user_path: str, home: str) -> None:
+        """A request comes to this node.
+
+        On a busy machine a check may fail, and users of that server are elsewhere until the next ones pass.
+        """
+        got: list[str] = []
+
+        def comes_home() -> bool:
+            got[:] = [self.get(user_path)]
+            return got == [home]
+
+        try:
+            until(comes_home, user_path, 60)
+        except AssertionError:
+            raise AssertionError(f"{user_path} leads to {got}, not to {home}") from None
 
     def states(self) -> dict[str, str]:
         """`up`, `down` or what else HAProxy holds of each server."""

@@ -30,7 +30,7 @@ def row(name: str = "n1", port: int = 9000, http_port: int = 8080, **others: obj
     return Row(**{**fields, **others})  # type: ignore[arg-type]
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 90.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 180.0) -> None:
     """Block until `condition` is true; fails the test when it still is not after `seconds`."""
     end, pause = time.monotonic() + seconds, pauses()
     while not condition():

@@ -47,7 +47,7 @@ class DrainCase(MembershipCase):
     def drain(self, node: NodeServer, *options: str) -> str:
         """Run `imd drain`, which must succeed."""
         config = write_ini(Path(self.mktemp(), "imd.ini"), **self.cluster.ini)
-        code, said = here("drain", config, node.name, *options)
+        code, said = here("drain", config, node.name, "--seconds", "60", *options)
         self.assertEqual(code, 0, said)
         return said
 
@@ -62,7 +62,8 @@ class DrainCase(MembershipCase):
 class CommandTests(DrainCase):
     def test_drain_and_undo(self) -> None:
         """The node is announced, then serves newcomers, then closes, then tells; and it comes back."""
-        other, one = self.start(), self.start({"node": {"drain_seconds": 5}})
+        # The newcomer has so long to come, also on a machine that stands still meanwhile.
+        other, one = self.start(), self.start({"node": {"drain_seconds": 8}})
         with RawClient(one.port).login() as client:
             self.assertEqual(self.drain(one), f"{one.name} is draining\n")
             self.assertEqual(self.states(one), DRAINS)
@@ -97,7 +98,7 @@ class CommandTests(DrainCase):
         one.start()
         self.assertEqual(self.states(one), SERVES)
         RawClient(one.port).login().socket.close()
-        until(lambda: not self.rows()[one.name]["draining"], "it is announced")
+        until(lambda: [row["draining"] for row in self.rows().values()] == [False], "it is announced")
 
     def test_socket_of_systemd(self) -> None:
         """A node takes a drain back on a socket that it has not opened itself. Newcomers wait meanwhile."""
@@ -171,7 +172,8 @@ class NothingLostTests(DrainCase):
         for client in (reader, *writers):
             client.start()
             await asyncio.wait_for(client.connected(), 60)
-        self.assertEqual(places, {one.name: WRITERS})
+        # A connect that took too long is tried again.
+        self.assertEqual(set(places), {one.name}, places)
         reading = asyncio.ensure_future(read())
         leaving = asyncio.get_running_loop().run_in_executor(None, leave, one)
         rounds = itertools.count()
@@ -189,8 +191,8 @@ class NothingLostTests(DrainCase):
         for writer in writers:
             writer.send("the end", to="reader")
         sent = WRITERS * (count + 2)
-        await asyncio.wait_for(asyncio.gather(*(writer.drained() for writer in writers)), 60)
-        await asyncio.wait_for(reading, 60)
+        await asyncio.wait_for(asyncio.gather(*(writer.drained() for writer in writers)), 180)
+        await asyncio.wait_for(reading, 180)
         self.assertGreaterEqual(places[other.name], WRITERS)
         for client in (reader, *writers):
             await client.stop()

@@ -122,7 +122,7 @@ class TrafficTests(unittest.TestCase):
             for safe in ("", "!'()*~", "/+:@,$-._"):
                 path = url(user, safe)
                 self.assertEqual(hint_of(path.partition("?")[2]), user)
-                self.assertEqual(self.proxy.get(path), slots.home(user), path)
+                self.proxy.leads_home(path, slots.home(user) or "")
 
     def test_odd_queries(self) -> None:
         """Both read the same id out of any query: the first `user`, up to what divides parameters."""
@@ -142,15 +142,16 @@ class TrafficTests(unittest.TestCase):
             ):
                 hint = hint_of(query)
                 assert hint is not None
-                self.assertEqual(self.proxy.get(f"/ws?{query}"), slots.home(hint), query)
+                self.proxy.leads_home(f"/ws?{query}", slots.home(hint) or "")
 
     def test_hints_of_no_use(self) -> None:
         """No hint, or one that cannot be read: some node; the same hint always gets the same one."""
         self.start()
         for path in ("/ws", "/ws?user=", "/ws?user=%zz", "/ws?user=%", "/ws?user=%ff%fe"):
             self.assertIn(self.proxy.get(path), self.nodes, path)
-        self.assertEqual({self.proxy.get("/ws") for _ in range(6)}, set(self.nodes))
-        self.assertEqual(len({self.proxy.get("/ws?user=%ff%fe") for _ in range(6)}), 1)
+        # On a busy machine a check may fail, and that server gets nobody until the next ones pass.
+        until(lambda: {self.proxy.get("/ws") for _ in range(6)} == set(self.nodes), "all servers in turn")
+        until(lambda: len({self.proxy.get("/ws?user=%ff%fe") for _ in range(6)}) == 1, "one server")
 
     def test_second_choice(self) -> None:
         """Users of a node that is gone get to their second choice, and to their home when it is back."""
@@ -160,11 +161,11 @@ class TrafficTests(unittest.TestCase):
         self.nodes["n2"].stop()
         until(lambda: self.proxy.states()["n2"] == "down", "HAProxy sees that n2 is down")
         for user in USERS:
-            self.assertEqual(self.proxy.get(url(user)), after.home(user), user)
+            self.proxy.leads_home(url(user), after.home(user) or "")
         self.nodes["n2"].start()
         until(lambda: self.proxy.states()["n2"] == "up", "HAProxy sees that n2 is up")
         for user in USERS:
-            self.assertEqual(self.proxy.get(url(user)), slots.home(user), user)
+            self.proxy.leads_home(url(user), slots.home(user) or "")
 
     def test_not_serving(self) -> None:
         """A node whose /serving says 503 gets nobody, though it would answer."""
@@ -225,5 +226,9 @@ class TrafficTests(unittest.TestCase):
         servers = [node.server() for node in reversed(self.nodes.values())]
         Folder(str(path)).create(f"{HOST}:{other.port}", None, wanted(servers, []))
         other.start()
+
+        def agree(path: str) -> bool:
+            return self.proxy.get(path) == other.get(path)
+
         for user in USERS:
-            self.assertEqual(self.proxy.get(url(user)), other.get(url(user)))
+            until(partial(agree, url(user)), f"one server for {user}")

@@ -44,7 +44,7 @@ class Clients:
         async def stop() -> None:
             await asyncio.gather(*(client.stop() for client in self._all))
 
-        asyncio.run_coroutine_threadsafe(stop(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(stop(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(60)
         self._loop.close()
@@ -116,7 +116,7 @@ class HomecomingTests(HomeCase):
         until(lambda: searching.metric("imd_connections") == 2, "and one is at the node that searches")
         dying.start()
 
-        until(lambda: dying.metric("imd_connections") == 4, "they are back", 90)
+        until(lambda: dying.metric("imd_connections") == 4, "they are back")
         until(lambda: here.metric("imd_moved_total") == 6, "the strays were moved, too")
         until(lambda: here.metric("imd_connections") == 4, "and came back")
         end = time.monotonic() + HOLD_SECONDS

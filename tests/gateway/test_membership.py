@@ -15,6 +15,7 @@ from twisted.trial import unittest
 
 from imd.command import nodes
 from imd.command.output import Output
+from imd.command.table_reader import TableReader
 from imd.gateway.slots import Slots
 from imd.gateway.table import BEAT_SECONDS, LEASE_SECONDS
 from tests.gateway.support import ProxyThread, until
@@ -32,6 +33,8 @@ HOLD_SECONDS = 8.0
 class MembershipCase(unittest.SynchronousTestCase):
     def setUp(self) -> None:
         self.cluster = Cluster("m")
+        # A Redis that does not answer for some seconds is not away.
+        self.patch(TableReader.__init__, "__defaults__", (60.0,))
 
     def start(self, ini: Any = None, *, ready: bool = True, name: str = "") -> NodeServer:
         """One more node of the cluster; without `ready` it need not become so."""
@@ -88,7 +91,7 @@ class TableTests(MembershipCase):
         """Each node is in the table as it is, and away as soon as it stops in order."""
         one = self.start()
         two = self.start({"cluster": {"advertise": "chat.example:443", "advertise_http": "[2001:db8::1]:80"}})
-        until(lambda: not any(row["draining"] for row in self.rows().values()), "both serve")
+        until(lambda: [row["draining"] for row in self.rows().values()] == [False, False], "both serve")
         rows = self.rows()
         self.assertEqual(set(rows), {one.name, two.name})
         self.assertEqual(rows[one.name]["websocket"], f"{HOST}:{one.port}")
@@ -99,7 +102,8 @@ class TableTests(MembershipCase):
         with RawClient(one.port).login():
             until(lambda: self.rows()[one.name]["connections"] == 1, "the client is counted")
         until(lambda: self.table()["stands"], "the table stands")
-        until(lambda: one.metric("imd_home_slots") + two.metric("imd_home_slots") == 1024, "homes")
+        for node in (one, two):
+            until(lambda node=node: node.metric("imd_home_slots") == rows[node.name]["slots"], "homes")
         slots = Slots(rows)
         for node in (one, two):
             self.assertEqual({slots.home(self.new_visitor(node)) for _ in range(8)}, {node.name})
@@ -231,7 +235,8 @@ class ServingTests(MembershipCase):
         for fault in (proxy.cut, proxy.swallow):
             fault()
             until(lambda: self.states(three[0]) == (200, 503, 503), "it sends clients away")
-            self.assertIn("Redis", self.reason(three[0]))
+            # On a busy machine the word of the others may be too old for a moment.
+            until(lambda: "Redis" in self.reason(three[0]), "it says why")
             for node in three[1:]:
                 self.assertEqual(node.http("serving")[0], 200)
             proxy.mend()

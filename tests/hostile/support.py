@@ -27,8 +27,8 @@ PRIVATE_KEYS: dict[str, Any] = {
 ALGORITHMS = {"jwt": "HS256", "rs256": "RS256", "eddsa": "EdDSA"}
 _CLAIMS = {"mode": "jwt", "issuer": ISSUER, "audience": AUDIENCE}
 
-# A bystander answers no pings while nobody reads for it.
-_PATIENT = {"ping_seconds": 3600, "pong_seconds": 3600}
+# A bystander answers no pings while nobody reads for it. Strangers are ended by what is tested, not by time.
+_PATIENT = {"connect_seconds": 600, "ping_seconds": 3600, "pong_seconds": 3600}
 
 KINDS: dict[str, Ini] = {
     "plain": {"limits": {"messages_per_second": 0, "message_bytes": 4096}, "websocket": _PATIENT},
@@ -42,9 +42,10 @@ KINDS: dict[str, Ini] = {
         "websocket": {**_PATIENT, "origins": "https://*.example.com, http://localhost:*"},
     },
     "eddsa": {"auth": {**_CLAIMS, "public_key": "eddsa.pem"}, "websocket": _PATIENT},
-    # The shortest deadlines that a node can have; see `bystander`.
+    # Short deadlines, though a client that is well may need seconds on a busy machine. A client without a
+    # login is pinged, too, and has to be ended for that first. See `bystander`.
     "hasty": {
-        "websocket": {"connect_seconds": 2, "ping_seconds": 1, "pong_seconds": 2},
+        "websocket": {"connect_seconds": 3, "ping_seconds": 1, "pong_seconds": 4},
         "limits": {"messages_per_second": 0},
     },
     "tight": {"limits": {"messages_per_second": 0, "unfinished_bytes": 1 << 20}, "websocket": _PATIENT},

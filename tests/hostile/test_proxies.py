@@ -32,7 +32,8 @@ class ProxyCase(unittest.SynchronousTestCase):
         listen = f"unix:{path}" if path else f"{wrapper}tcp:{port}:interface={HOST}"
         ini = {
             "auth": {"mode": "jwt", "secret": SECRET},
-            "websocket": {"listen": listen, "trusted_proxies": trusted},
+            # Clients that stay answer no pings.
+            "websocket": {"listen": listen, "trusted_proxies": trusted, "pong_seconds": 3600},
             "limits": {"connections_per_address": most, "visitors_per_address": visitors},
         }
         node = NodeServer(Path(self.mktemp()).absolute(), ini, port)

@@ -27,7 +27,7 @@ ALLOWED_BYTES = 24 * MIB
 
 
 class DeadlineTests(HostileCase):
-    """A node with the shortest deadlines: connect 2 s, ping 1 s, pong 2 s; a close frame's answer 3 s."""
+    """A node with short deadlines: connect 3 s, ping 1 s, pong 4 s; a close frame's answer 3 s."""
 
     kind = "hasty"
 
@@ -63,7 +63,7 @@ class DeadlineTests(HostileCase):
             request = handshake() + b"x"
             waiting = [dripping, half_a_connect, pinging_stranger, bad]
             place = 0
-            while waiting and time.monotonic() < begin + 60:
+            while waiting and time.monotonic() < begin + 180:
                 place += 1
                 # A byte of an endless header, an empty fragment or a ping gives no more time.
                 dripping.send(request[place % 100 : place % 100 + 1].replace(b"\r", b"x"))
@@ -84,7 +84,7 @@ class DeadlineTests(HostileCase):
             self.assertEqual(self.said[half_a_connect][-1].brief, 4002)
             self.assertEqual(self.said[bad][-1].brief, 1002)
             # The client that does not read cannot tell, but the node can.
-            end = time.monotonic() + 60
+            end = time.monotonic() + 180
             while self.node.metric("imd_connections") > 0:
                 self.assertLess(time.monotonic(), end, "somebody is still there")
                 time.sleep(0.05)
@@ -161,8 +161,8 @@ class MemoryTests(HostileCase):
         before = resident_bytes(self.node)
         client = self.login()
         client.send(frame(TEXT, b"x", fin=False))
-        self.pour(
-            client, frame(CONTINUATION, b"x" * 8192, fin=False) + frame(CONTINUATION, fin=False) * 100, 20
-        )
+        # All of it, however long a busy node lets it wait. The node ends the connection before the end.
+        more = frame(CONTINUATION, b"x" * 8192, fin=False) + frame(CONTINUATION, fin=False) * 100
+        client.send(*[more] * 20)
         self.assertEqual(client.to_the_end()[-1].brief, 1009)
         self.assert_little(before)

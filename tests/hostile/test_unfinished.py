@@ -110,7 +110,7 @@ class ManyTests(HostileCase):
     kind = "tight"
 
     def settled(self) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while self.node.metric("imd_unfinished_bytes") > 0:
             self.assertLess(time.monotonic(), end)
             time.sleep(0.05)
@@ -129,7 +129,7 @@ class ManyTests(HostileCase):
         return clients
 
     def wait_for(self, count: float) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while self.node.metric("imd_unfinished_closed_total") < count:
             self.assertLess(time.monotonic(), end)
             time.sleep(0.05)

@@ -26,8 +26,8 @@ class ControlRules(Rules):
         after = time.time() * 1000
         self.assertTrue(raw[0].startswith(b'{"type":"pong"'))
         self.assertIsInstance(pong["serverTime"], int)
-        # The node's clock may be that of Redis.
-        self.assertTrue(before - 1_000 < pong["serverTime"] < after + 1_000)
+        # The node's clock is that of Redis, as exactly as its quickest answer so far told it.
+        self.assertTrue(before - 10_000 < pong["serverTime"] < after + 10_000)
 
     async def test_websocket_ping(self) -> None:
         """A WebSocket ping is answered, too, with what it carried."""
@@ -61,7 +61,7 @@ class ControlRules(Rules):
         answered = [frame for frame in clients[0].frames if frame["type"] == "accepted"]
         self.assertEqual(len(answered), 20)
         # twistd ends by the signal that it was stopped with.
-        self.assertIn(await deferToThread(process.wait, 15), (0, -signal.SIGTERM))
+        self.assertIn(await deferToThread(process.wait, 60), (0, -signal.SIGTERM))
 
 
 class HistoryRules(Rules):

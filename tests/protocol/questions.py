@@ -70,10 +70,10 @@ class QuestionRules(Rules):
             return str(found)
 
         # A table of nodes that is new is not acted upon: the first nodes of a cluster need a lease's time.
-        await self.eventually(passed, 60.0)
+        await self.eventually(passed, 120.0)
         sent = await alice.say(bob.connected["userId"], "one more")
         ids[0] = sent["id"]
-        complete = await self.eventually(passed, 60.0)
+        complete = await self.eventually(passed, 120.0)
         page = await self.history(bob, **{"with": alice.connected["userId"]})
         self.assertIn(sent["id"], [message["id"] for message in page["messages"]])
         self.assertGreaterEqual(int(complete[:12], 16), before)

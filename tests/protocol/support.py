@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import reactor
 from twisted.internet.defer import TimeoutError
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from tests.support.group_end import at_group_end
@@ -51,7 +52,11 @@ KINDS: dict[str, Ini] = {
         "auth": {"visitors": "no"},
         "inbox": {"dedup_seconds": 2},
     },
-    "flow": {"limits": {"messages_per_second": 0, "ack_window": 100}},
+    "flow": {
+        "limits": {"messages_per_second": 0, "ack_window": 100},
+        # A reader that stands still answers no pings, for as long as the messages to it take.
+        "websocket": {"ping_seconds": 3600, "pong_seconds": 3600},
+    },
     "jwt": {"auth": {"mode": "jwt", "secret": JWT_SECRET, "leeway_seconds": LEEWAY_SECONDS}},
     # A long grace period: visitors of a test that has ended are not given to the agents of later tests.
     "desk": {"desk": {"grace_seconds": 3600}},
@@ -153,7 +158,15 @@ class Rules(Base):
         return await self.login(None, kind, loginType=None, isVisitor=True, **fields)
 
     async def agent(self, name: str, kind: str = "desk", **fields: Any) -> WsClient:
+        # Cleanups run backwards: this one behind the client's end.
+        self.addCleanup(self.nobody_online, kind)
         return await self.login(name, kind, isCustomerService=True, **fields)
+
+    async def nobody_online(self, kind: str) -> None:
+        """The next test's visitors find no agent of this one: a node that answers has told its stores of
+        clients whose end was seen."""
+        for node in self.nodes(kind):
+            await deferToThread(node.http, "healthz")
 
     async def end(self, client: WsClient) -> None:
         if not client.closed:

@@ -17,7 +17,6 @@ from tests.protocol.visitors import VisitorRules
 from tests.support.group_end import group_cache
 from tests.support.nodes import NodeServer
 from tests.support.servers import wait_until
-from tests.support.ws_client import WAIT_SECONDS
 
 USED = ("plain", "small", "rate", "desk", "grace")
 SLOTS = 1024
@@ -34,7 +33,7 @@ def cluster_nodes() -> dict[str, list[NodeServer]]:
     found = {kind: [cluster(kind).node() for _ in range(2)] for kind in USED}
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(started, [node for nodes in found.values() for node in nodes]))
-    end = time.monotonic() + WAIT_SECONDS + LEASE_SECONDS
+    end = time.monotonic() + 180 + LEASE_SECONDS
     for kind, nodes in found.items():
 
         def have_homes(nodes: list[NodeServer] = nodes) -> bool:

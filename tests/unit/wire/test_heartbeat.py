@@ -101,6 +101,27 @@ class HeartbeatTests(unittest.TestCase):
         self.run_for(50, peer)
         self.assertEqual(len(peer.overdue), count)
 
+    def test_standstill(self) -> None:
+        """A process that stood still has not read the pongs yet. They have as much time again, but once."""
+        good, bad = PeerDouble(self.clock), PeerDouble(self.clock, answers=False)
+        for peer in (good, bad):
+            self.heartbeat.add(peer)
+        while not (good.pinged and bad.pinged):
+            self.clock.advance(0.5)
+        self.clock.advance(30)
+        began = self.clock.seconds()
+        self.assertEqual((good.overdue, bad.overdue), ([], []))
+        self.run_for(15, good, bad)
+        self.assertEqual((good.overdue, len(bad.overdue)), ([], 1))
+        self.assertLessEqual(bad.overdue[0] - began, 11)
+
+    def test_always_late(self) -> None:
+        """A node that is too slow for its ticks ends silent clients all the same."""
+        peer = PeerDouble(self.clock, answers=False)
+        self.heartbeat.add(peer)
+        self.run_for(150, peer, step=5)
+        self.assertEqual(len(peer.overdue), 1)
+
     def test_removed(self) -> None:
         """A removed peer is neither pinged nor overdue, whenever it was removed."""
         peer = PeerDouble(self.clock, answers=False)
