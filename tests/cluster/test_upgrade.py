@@ -36,6 +36,9 @@ class UpgradeTests(Rules, unittest.TestCase):
     def nodes(self, kind: str) -> list[NodeServer]:
         raise AssertionError("each test has its own")
 
+    async def nobody_online(self, kind: str) -> None:
+        """Another test has another cluster."""
+
     async def begin(self, node: NodeServer) -> NodeServer:
         self.addCleanup(deferToThread, node.kill)
         await deferToThread(node.start)
