@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.servers.errors import ServerError
@@ -86,6 +87,11 @@ class RabbitServer(Server):
             'set_permissions(<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)'
         )
         return name
+
+    def delete_vhosts(self, names: Sequence[str]) -> None:
+        """With their queues and connections."""
+        vhosts = ", ".join(f'<<"{name}">>' for name in names)
+        self.evaluate(f'[rabbit_vhost:delete(V, <<"tests">>) || V <- [{vhosts}]]')
 
     def _prepare(self) -> None:
         if not (RABBITMQ_BIN / "rabbitmq-server").exists():

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support.group_end import at_group_end
 from tests.support.servers.mongo import MongoServer
 from tests.support.servers.rabbit import RabbitServer
 from tests.support.servers.redis import RedisServer
@@ -30,6 +31,8 @@ class SharedServers:
         self._servers: dict[str, Server] = {}
         self._redis_numbers = itertools.count(1)
         self._mongo_numbers = itertools.count(1)
+        self._vhosts: list[str] = []
+        """of this group of tests"""
 
     @property
     def redis(self) -> RedisServer:
@@ -49,9 +52,14 @@ class SharedServers:
         return redis.url_of(next(self._redis_numbers) if db is None else db)
 
     def amqp_url(self, vhost: str | None = None) -> str:
-        """An empty virtual host, or the one with this name."""
+        """An empty virtual host, or the one with this name. It goes with the group of tests."""
         rabbit = self.rabbit
-        return rabbit.url_of(rabbit.new_vhost() if vhost is None else vhost)
+        if vhost is None:
+            vhost = rabbit.new_vhost()
+            if not self._vhosts:
+                at_group_end(self._delete_vhosts)
+            self._vhosts.append(vhost)
+        return rabbit.url_of(vhost)
 
     def mongo_url(self, database: str | None = None) -> str:
         """An empty database, or the one with this name."""
@@ -62,6 +70,14 @@ class SharedServers:
         for server in self._servers.values():
             server.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _delete_vhosts(self) -> None:
+        # Sixty of them, with queues that nobody uses, cost a tenth of a processor.
+        names, self._vhosts = self._vhosts, []
+        rabbit = self._servers[RabbitServer.name]
+        assert isinstance(rabbit, RabbitServer)
+        if rabbit.running:
+            rabbit.delete_vhosts(names)
 
     def _started(self, kind: type[ServerType]) -> ServerType:
         server = self._servers.setdefault(kind.name, kind(self.folder / kind.name))

@@ -178,13 +178,15 @@ class SharedServersTests(unittest.TestCase):
         self.assertEqual(other.get_default_database()["things"].count_documents({}), 0)
 
     def test_rabbit(self) -> None:
-        """Each virtual host is new, and open to the user of the URL."""
+        """Each virtual host is new, and open to the user of the URL. It goes with the group of tests."""
         urls = [shared().amqp_url(), shared().amqp_url()]
         self.assertNotEqual(*urls)
         for url in urls:
             vhost = url.rpartition("/")[2]
             permissions = shared().rabbit.rabbitctl("list_permissions", "-p", vhost)
             self.assertIn("guest", permissions)
+        shared()._delete_vhosts()
+        self.assertEqual(shared().rabbit.rabbitctl("list_vhosts", "name").split()[1:], ["/"])
 
 
 class ServicesScriptTests(unittest.TestCase):

@@ -5,7 +5,7 @@ local NEEDED = {
   'INCR k', 'DEL k', 'UNLINK k', 'ZADD k 1 m', 'ZCARD k', 'ZSCORE k m', 'ZREM k m', 'ZRANGEBYSCORE k 0 1',
   'ZREMRANGEBYRANK k 0 1', 'ZREMRANGEBYSCORE k 0 1', 'SADD k m', 'SREM k m', 'SCARD k', 'RPUSH k v', 'LPUSH k v', 'LLEN k',
   'LRANGE k 0 1', 'LTRIM k 0 1', 'HEXISTS k f', 'HSETNX k f v', 'EXISTS k', 'INCRBY k 1', 'PTTL k', 'ZREVRANGEBYSCORE k 1 0',
-  'ZPOPMIN k 1', 'HLEN k', 'HKEYS k', 'PERSIST k'
+  'ZPOPMIN k 1', 'SISMEMBER k m', 'HLEN k', 'HKEYS k', 'PERSIST k'
 }
 
 -- The error for the first command that the user may not run; nil if it may run all.
