@@ -85,8 +85,8 @@ class Suite:
 
     def trial(self, name: str, arguments: Sequence[str]) -> None:
         """One run of the tests."""
-        # Tests wait half of their time. With two more than processors, clusters wait past their deadlines.
-        jobs = len(os.sched_getaffinity(0)) + 1
+        # Tests wait for half of their time.
+        jobs = len(os.sched_getaffinity(0)) + 2
         command = [sys.executable, str(ROOT / "scripts/lib/trial.py"), "-j", str(jobs), *arguments]
         lines: list[str] = []
         with self._timed(name):
