@@ -36,7 +36,7 @@ CONNECT_SECONDS = 10.0
 SETUP_SECONDS = 30.0
 CONGESTED_BYTES = 4 << 20
 FILLING_BYTES = CONGESTED_BYTES // 2
-TYPING_BYTES = 64 << 10
+TYPING_BYTES = 8 << 10
 _retry_seconds = backoff(0.25, 15.0, 1.7)
 
 Setup = Callable[[Link], Awaitable[None]]

@@ -23,7 +23,7 @@ UNSENT = Gauge(
 )
 
 # The system holds no more that is not on its way: what waits longer waits here, where it is seen.
-SYSTEM_UNSENT_BYTES = 128 << 10
+SYSTEM_UNSENT_BYTES = 16 << 10
 RPC_SECONDS = 10.0
 CLOSE_SECONDS = 3.0
 
