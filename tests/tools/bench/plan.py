@@ -38,6 +38,8 @@ class Plan:
     """users that are written to for the first time where routings are compared"""
     presence_nodes: int = 8
     presence_users: int = 20_000
+    presence_here: int = 1_000_000
+    """at most so many of them in the bench's own process"""
     presence_watched: int = 50
     presence_seconds: float = 30.0
     presence_rate: float = 50.0
@@ -79,6 +81,7 @@ TINY = Plan(
     conversations=8,
     presence_nodes=2,
     presence_users=40,
+    presence_here=30,
     presence_watched=5,
     presence_seconds=3.0,
     presence_rate=2.0,

@@ -8,49 +8,21 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from tests.tools.bench.clients import Client, Watch, Wrong
+from tests.tools.bench.clients import Watch, Wrong
 from tests.tools.bench.machine import raise_open_files
 from tests.tools.bench.plan import Plan, Say
+from tests.tools.bench.presence_rest import Rest, Watcher, each, named
 from tests.tools.bench.report import Row, value_at_most
 from tests.tools.bench.rig import PinnedNode, Rig
 
-AT_ONCE = 40
-WATCH_SECONDS = 120
 # Longer than the pauses between two changes of a user that are shown.
 AWAY_SECONDS = 8.0
 SETTLE_SECONDS = 6.0
 OTHER_FILES = 1500
 # Kinds of messages that go to all nodes.
 TO_ALL = ("search", "replaced", "back")
-
-
-class Watcher(Client):
-    """Watches some users, and counts those that it is told of."""
-
-    read_bytes = 1024
-
-    def __init__(self, watch: Watch, user: str, others: list[str]) -> None:
-        super().__init__(watch, user)
-        self.others = others
-        self.told = 0
-        """users in frames that no question asked for"""
-        self.is_watching = False
-
-    async def look(self) -> None:
-        """Watch them, and wait until all of them are known. Raises Wrong."""
-        self.send({"type": "watch", "ref": "w", "users": self.others})
-        await self.watch.until(lambda: self.is_watching, WATCH_SECONDS, lambda: f"{self.user} watches")
-
-    def arrived(self, payload: bytes) -> None:
-        if payload.startswith(b'{"type":"presence"'):
-            if b'"ref":"w"' in payload:
-                self.is_watching = True
-            else:
-                self.told += payload.count(b'"userId"')
-        else:
-            super().arrived(payload)
 
 
 @dataclass
@@ -75,11 +47,17 @@ class Crowd:
         self._rig, self._nodes, self._plan = rig, nodes, plan
         self.watch = Watch()
         self._random = random.Random(1)
-        names = [f"u{number:05d}" for number in range(plan.presence_users)]
+        names = named(plan.presence_users)
+        self.count = len(names)
+        # Each needs an open file of this process. The rest is in another, and stays.
+        files = raise_open_files(plan.presence_users + OTHER_FILES) - OTHER_FILES
+        here = min(len(names), plan.presence_here, files)
         self.users = [
             Watcher(self.watch, name, self._random.sample(names, min(plan.presence_watched, len(names))))
-            for name in names
+            for name in names[:here]
         ]
+        urls = [node.url for node in nodes]
+        self._rest = Rest(here, len(names), plan.presence_watched, urls) if here < len(names) else None
         self._told_before = 0
         self._strangers = (Watcher(self.watch, f"s{number}", []) for number in itertools.count())
 
@@ -88,31 +66,28 @@ class Crowd:
         return next(self._strangers)
 
     async def log_in(self) -> None:
-        await self._each(lambda user: self.enter(user))
+        await each(self.users, self.enter)
+        if self._rest is not None:
+            await self._rest.log_in()
 
     async def look(self) -> None:
         """All of them watch."""
-        await self._each(lambda user: user.look())
-
-    async def _each(self, work: Callable[[Watcher], Awaitable[None]]) -> None:
-        waiting = iter(self.users)
-
-        async def one_after_the_other() -> None:
-            for user in waiting:
-                await work(user)
-
-        await asyncio.gather(*[one_after_the_other() for _ in range(AT_ONCE)])
+        await each(self.users, lambda user: user.look())
+        if self._rest is not None:
+            await self._rest.ask("look")
 
     async def enter(self, user: Watcher) -> None:
         await user.open(self._random.choice(self._nodes).url)
 
-    @property
-    def told(self) -> int:
-        return self._told_before + sum(user.told for user in self.users)
+    async def told(self) -> int:
+        """Of how many users all have been told."""
+        rest = 0 if self._rest is None else await self._rest.ask("told")
+        return self._told_before + sum(user.told for user in self.users) + rest
 
     async def spend(self, seconds: float, work: Callable[[], Awaitable[int]] | None = None) -> Spent:
         """Let some time pass, or do a work that gives how many came and went; what that took."""
-        cpu, received, to_all, told = self._rig.cpu(), self._received(), self._to_all(), self.told
+        told = await self.told()
+        cpu, received, to_all = self._rig.cpu(), self._received(), self._to_all()
         began = time.perf_counter()
         changes = 0
         if work is None:
@@ -126,7 +101,7 @@ class Crowd:
             {name: after[name] - cpu.get(name, 0.0) for name in after},
             self._received() - received,
             self._to_all() - to_all,
-            self.told - told,
+            await self.told() - told,
             changes,
         )
 
@@ -182,9 +157,11 @@ class Crowd:
         if user.others:
             await user.look()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for user in self.users:
             user.close()
+        if self._rest is not None:
+            await self._rest.end()
 
     def _received(self) -> float:
         return sum(node.metric("imd_bus_received_total") for node in self._nodes)
@@ -196,10 +173,7 @@ class Crowd:
 
 async def presence(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     """One turn: a crowd takes a while to log in. The reference: the same without anybody who watches."""
-    count, watched = plan.presence_nodes, plan.presence_watched
-    # Each needs an open file of this process.
-    users = min(plan.presence_users, raise_open_files(plan.presence_users + OTHER_FILES) - OTHER_FILES)
-    plan = replace(plan, presence_users=users)
+    count, watched, users = plan.presence_nodes, plan.presence_watched, plan.presence_users
     title = f"{count} nodes, {users:,} users who watch {watched} each"
     each = f"{title}, a coming or going"
     nodes = rig.cluster(count)
@@ -216,9 +190,9 @@ async def presence(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         for name, spent in (("nobody watches", bare), ("strangers", unwatched), ("idle", idle)):
             say(f"{name}: {_shown(spent)}")
         say(f"comings and goings: {_shown(changing)}")
-        crowd.close()
-        await asyncio.sleep(1)
     finally:
+        await crowd.close()
+        await asyncio.sleep(1)
         rig.stop_nodes()
     if not changing.told:
         raise Wrong("nobody was told of a coming or going")
@@ -250,7 +224,7 @@ async def presence(rig: Rig, plan: Plan, say: Say) -> list[Row]:
 
 async def _looked(crowd: Crowd) -> int:
     await crowd.look()
-    return len(crowd.users)
+    return crowd.count
 
 
 def _beyond(spent: Spent, idle: Spent, process: str) -> float:
