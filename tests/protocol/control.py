@@ -26,8 +26,8 @@ class ControlRules(Rules):
         after = time.time() * 1000
         self.assertTrue(raw[0].startswith(b'{"type":"pong"'))
         self.assertIsInstance(pong["serverTime"], int)
-        # The node's clock is that of Redis, as exactly as its quickest answer so far told it.
-        self.assertTrue(before - 10_000 < pong["serverTime"] < after + 10_000)
+        # The node's clock may be that of Redis.
+        self.assertTrue(before - 1_000 < pong["serverTime"] < after + 1_000)
 
     async def test_websocket_ping(self) -> None:
         """A WebSocket ping is answered, too, with what it carried."""

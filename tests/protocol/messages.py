@@ -27,8 +27,8 @@ class MessageRules(Rules):
         self.assertEqual(set(accepted), {"type", "clientMsgId", "id", "sendTime"})
         self.assertEqual(accepted["clientMsgId"], "c-1")
         self.assertIsInstance(accepted["sendTime"], int)
-        # The node's clock is that of Redis, as exactly as its quickest answer so far told it.
-        self.assertTrue(before - 10_000 < accepted["sendTime"] < after + 10_000)
+        # The node's clock may be that of Redis.
+        self.assertTrue(before - 1_000 < accepted["sendTime"] < after + 1_000)
         self.assertEqual(
             message,
             {
