@@ -41,7 +41,6 @@ def ask_control(path: Path | str, method: str, where: str = "/trace", **form: ob
 class NodeServer(Server):
     """One node. `ini` maps sections to keys and values; ports are chosen here."""
 
-    start_seconds = 180.0
     own_program = ""
     """a module that a node may be run by in place of twistd; it has `run`, and a template may import it"""
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from tests.tools.bench.clients import Watch, Wrong
 from tests.tools.bench.machine import raise_open_files
 from tests.tools.bench.plan import Plan, Say
-from tests.tools.bench.presence_rest import Rest, Watcher, each, named
+from tests.tools.bench.presence_rest import Rest
 from tests.tools.bench.report import Row, value_at_most
 from tests.tools.bench.rig import PinnedNode, Rig
+from tests.tools.bench.watchers import Watcher, each, named
 
 # Longer than the pauses between two changes of a user that are shown.
 AWAY_SECONDS = 8.0
@@ -48,7 +49,6 @@ class Crowd:
         self.watch = Watch()
         self._random = random.Random(1)
         names = named(plan.presence_users)
-        self.count = len(names)
         # Each needs an open file of this process. The rest is in another, and stays.
         files = raise_open_files(plan.presence_users + OTHER_FILES) - OTHER_FILES
         here = min(len(names), plan.presence_here, files)
@@ -70,11 +70,12 @@ class Crowd:
         if self._rest is not None:
             await self._rest.log_in()
 
-    async def look(self) -> None:
-        """All of them watch."""
+    async def look(self) -> int:
+        """All of them watch. Gives how many."""
         await each(self.users, lambda user: user.look())
         if self._rest is not None:
             await self._rest.ask("look")
+        return self._plan.presence_users
 
     async def enter(self, user: Watcher) -> None:
         await user.open(self._random.choice(self._nodes).url)
@@ -183,7 +184,7 @@ async def presence(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         say(f"{users:,} users are logged in")
         bare = await crowd.spend(plan.presence_seconds)
         unwatched = await crowd.spend(0, lambda: crowd.come_and_go(plan.presence_seconds, known=False))
-        looking = await crowd.spend(0, lambda: _looked(crowd))
+        looking = await crowd.spend(0, crowd.look)
         say(f"all watch: {_shown(looking)}")
         idle = await crowd.spend(2 * plan.presence_seconds)
         changing = await crowd.spend(0, lambda: crowd.come_and_go(plan.presence_seconds, known=True))
@@ -220,11 +221,6 @@ async def presence(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         if row.reference:
             row.notes = ["the reference: users whom nobody watches, and who watch nobody"]
     return rows
-
-
-async def _looked(crowd: Crowd) -> int:
-    await crowd.look()
-    return crowd.count
 
 
 def _beyond(spent: Spent, idle: Spent, process: str) -> float:

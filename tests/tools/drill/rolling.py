@@ -31,7 +31,6 @@ NODES = 3
 DRAIN_SECONDS = 2
 CALM_SECONDS = 5.0
 CONNECT_SECONDS = 120.0
-READY_SECONDS = 180.0
 SETTLE_SECONDS = 120.0
 # Messages that a broken build has lost never come. Clients come back, and have their answers.
 BROKEN_SECONDS = 3.0
@@ -161,7 +160,7 @@ class Rolling:
         stopped = time.monotonic()
         await asyncio.to_thread(node.start)
         ready = time.monotonic()
-        await asyncio.to_thread(self.cluster.gateways[0].until_leads_to, self.cluster.names, READY_SECONDS)
+        await asyncio.to_thread(self.cluster.gateways[0].until_leads_to, self.cluster.names)
         return [round(stopped - began, 1), round(ready - stopped, 1)]
 
     async def _until_no_node_is_empty(self, most: float) -> None:
