@@ -277,9 +277,13 @@ class _Check:
     def _received(self, user: str, device: str, connections: list[Connection]) -> set[str]:
         """Judge each message that the device got; one that came again counts where it came first."""
         ids: dict[str, str] = {}
-        latest_first: dict[Device, tuple[int, str]] = {}
+        # For each sender's device and epoch of the inbox; two primaries keep two inboxes for a moment.
+        latest_first: dict[tuple[Device, str], tuple[int, str]] = {}
         for connection in connections:
+            epoch = connection.epoch
             for event in connection.events:
+                if type(event) is Reset:
+                    epoch = event.epoch
                 if type(event) is not Got:
                     continue
                 message = self.history.messages.get(event.key)
@@ -297,7 +301,7 @@ class _Check:
                         self._note("twice", f"{user}/{device}: {event.key} as {event.message_id}, too")
                     continue
                 ids[event.key] = event.message_id
-                self._in_order(user, device, message, latest_first)
+                self._in_order(user, device, epoch, message, latest_first)
         return set(ids)
 
     def _strange(self, user: str, message: Message | None) -> str:
@@ -311,13 +315,18 @@ class _Check:
         return "stale" if any(user in state.members for state in states) else "stranger"
 
     def _in_order(
-        self, user: str, device: str, message: Message, latest_first: dict[Device, tuple[int, str]]
+        self,
+        user: str,
+        device: str,
+        epoch: str,
+        message: Message,
+        latest_first: dict[tuple[Device, str], tuple[int, str]],
     ) -> None:
-        """A message that was accepted before another was first sent comes before it.
+        """A message that was accepted before another was first sent comes before it, in each inbox.
 
         A message that was sent again may stand anywhere between its first sending and its acceptance.
         """
-        sender = (message.sender, message.device)
+        sender = ((message.sender, message.device), epoch)
         before = latest_first.get(sender, (-1, ""))
         accepted = self.accepted_at.get(message.key)
         if accepted is not None and accepted[0] < before[0]:

@@ -146,11 +146,15 @@ class Model:
         return max((v for v, key in keys.items() if self.accepted_at.get(key, FOREVER) < at), default=0)
 
     def possible(self, room: str, begin: float, end: float) -> list[State]:
-        """The states that the room may have been in between two times."""
+        """The states that the room may have been in between two times.
+
+        While two primaries take writes, one of them knows the room as it was when the other took over.
+        """
         story = self.rooms.get(room)
         if story is None:
             return [NOTHING]
-        least = self.settled(room, begin)
+        took_over = [first for first, last in self.history.splits if first <= end and last >= begin]
+        least = self.settled(room, min([begin, *took_over]))
         begun = (v for v, key in story.keys.items() if self.first_sent.get(key, FOREVER) <= end)
         most = max(begun, default=0)
         return [story.at(version) for version in range(least, max(least, most) + 1)]

@@ -136,6 +136,33 @@ class CheckerTests(unittest.TestCase):
         story.history.read["bob"] = ["id-a", "id-b"]
         self.assert_found()
 
+    def test_order_in_each_inbox(self) -> None:
+        """Redis fell back to an older primary: its inbox still holds what was accepted before the fall."""
+        story = self.story
+        for key in ("a", "b"):
+            story.send(key)
+            story.accept(key)
+            story.archive(key)
+        story.lose()
+        story.history.read["bob"] = ["id-a", "id-b"]
+        for device in (story.bob, story.tablet):
+            story.get(device, 1, "b")
+            device.events.append(Reset(story.step(), "f", 0))
+            story.get(device, 1, "a")
+        self.assert_found()
+        story.send("c")
+        story.accept("c")
+        story.archive("c")
+        story.history.read["bob"].append("id-c")
+        story.send("d")
+        story.accept("d")
+        story.archive("d")
+        story.history.read["bob"].append("id-d")
+        for device in (story.bob, story.tablet):
+            story.get(device, 2, "d")
+            story.get(device, 3, "c")
+        self.assert_found("order")
+
     # what a device gets
 
     def test_hole(self) -> None:

@@ -252,6 +252,18 @@ class EventTests(unittest.TestCase):
         story.show(message, text="text of b", edited=edit)
         self.assert_found("stale")
 
+    def test_told_by_an_old_primary(self) -> None:
+        """The primary that others have left tells mary, who is gone, of an edit."""
+        story = self.story
+        message = story.say("a", "mike", ["olga", "mary"])
+        split = story.step()
+        self.removed()
+        edit = story.modify("b", "mike", "edit", message, ["olga", "mary"])
+        story.show(message, text="text of b", edited=edit)
+        self.assert_found("stale")
+        story.history.splits.append((split, story.now))
+        self.assert_found()
+
     def test_newcomer(self) -> None:
         """nina comes after a message, and is told of its edit."""
         story = self.story
@@ -295,6 +307,22 @@ class EventTests(unittest.TestCase):
         """A member's message is refused as a stranger's."""
         self.story.send("a", "mary", "message", room=R)
         self.story.answer("a", "mary", code="not_found")
+        self.assert_found("refused")
+
+    def test_refused_by_an_old_primary(self) -> None:
+        """mary was away for a while; a primary that others have left still knows the room without her."""
+        story = self.story
+        members = dict(story.rooms.members)
+        self.removed()
+        split = story.step()
+        story.change("y", "olga", members, action="add", users=["mary"], to=["mary", "mike"])
+        story.send("a", "mary", "message", room=R)
+        story.answer("a", "mary", code="not_found")
+        self.assert_found("refused")
+        story.history.splits.append((split, story.step()))
+        self.assert_found()
+        story.send("b", "mary", "message", room=R)
+        story.answer("b", "mary", code="not_found")
         self.assert_found("refused")
 
     def test_shown(self) -> None:
