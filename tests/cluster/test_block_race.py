@@ -16,8 +16,8 @@ from twisted.internet.defer import DeferredList, ensureDeferred
 from twisted.internet.task import deferLater
 
 import imd.store.blocks as cluster
-from imd.contracts.inbox import NotAllowed, Outcome, Placed, PlacedPartly
-from imd.protocol.errors import Refused
+from imd.contracts.inbox import Late, NotAllowed, Outcome, Placed, PlacedPartly
+from imd.protocol.errors import Refused, Unavailable
 from imd.store.blocks import ClusterBlocks
 from imd.store.redis.blocks import BlockCopies
 from tests.cluster.races import Races, Stores
@@ -48,6 +48,8 @@ class Node(Stores, Writing):
         async def attempt() -> Outcome:
             message = self.message(sender, "" if group else to, msg, group=list(group) or None)
             (outcome,) = await self.inbox.accept([submission_of(message)])
+            if isinstance(outcome, Late):
+                raise Unavailable("not placed in time")
             return outcome
 
         outcome: Outcome = await again(attempt)

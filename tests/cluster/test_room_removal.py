@@ -16,7 +16,7 @@ from twisted.internet.defer import DeferredList, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from imd.contracts.inbox import NoRoom, NotMember, Placed, RoomAim, Submission
+from imd.contracts.inbox import Late, NoRoom, NotMember, Placed, RoomAim, Submission
 from imd.contracts.rooms import Changed, RoomOptions
 from imd.protocol.errors import Unavailable
 from imd.protocol.events import MESSAGE, RoomMessage, split_at_version
@@ -46,27 +46,29 @@ class Node(Stores):
         return await again(lambda: self.rooms.change(asked, self.ids.next))
 
     async def write(self, room: str, sender: str, msg: str) -> Any:
-        """Send a message as a client does: once more after `unavailable`."""
-        message_id, now = self.ids.next()
-        message = RoomMessage(id=message_id, user_id=sender, room=room, msg=msg, send_time=now)
-        head, tail = split_at_version(message)
-        aim = RoomAim(room, head, tail)
-        submission = Submission(
-            sender, "phone", None, "-", message_id, now, (), head + tail, kind=MESSAGE, room=aim
-        )
+        """Send a message as a client does: once more after `unavailable`, and a node gives it another id."""
         while True:
             try:
                 if not self.rooms.is_warm(room):
                     await self.rooms.warm(room)
-                (outcome,) = await self.inbox.accept([submission])
+                (outcome,) = await self.inbox.accept([self.submission(room, sender, msg)])
             except Unavailable:
                 await deferLater(reactor, 0.02)
                 continue
             if isinstance(outcome, NoRoom):
                 self.rooms.heard(room, 0)
                 await deferLater(reactor, 0.005)
-                continue
-            return outcome
+            elif not isinstance(outcome, Late):
+                return outcome
+
+    def submission(self, room: str, sender: str, msg: str) -> Submission:
+        message_id, now = self.ids.next()
+        message = RoomMessage(id=message_id, user_id=sender, room=room, msg=msg, send_time=now)
+        head, tail = split_at_version(message)
+        aim = RoomAim(room, head, tail)
+        return Submission(
+            sender, "phone", None, "-", message_id, now, (), head + tail, kind=MESSAGE, room=aim
+        )
 
     async def inbox_of(self, user: str) -> list[Any]:
         """Texts of messages, and actions of events, in the user's inbox."""
