@@ -16,7 +16,7 @@ from tests.tools.bench.plan import Plan, Say
 from tests.tools.bench.presence_rest import Rest
 from tests.tools.bench.report import Row, value_at_most
 from tests.tools.bench.rig import PinnedNode, Rig
-from tests.tools.bench.watchers import Watcher, each, named
+from tests.tools.bench.watchers import Watcher, each, named, watching
 
 # Longer than the pauses between two changes of a user that are shown.
 AWAY_SECONDS = 8.0
@@ -52,10 +52,7 @@ class Crowd:
         # Each needs an open file of this process. The rest is in another, and stays.
         files = raise_open_files(plan.presence_users + OTHER_FILES) - OTHER_FILES
         here = min(len(names), plan.presence_here, files)
-        self.users = [
-            Watcher(self.watch, name, self._random.sample(names, min(plan.presence_watched, len(names))))
-            for name in names[:here]
-        ]
+        self.users = watching(self.watch, names[:here], names, plan.presence_watched, self._random)
         urls = [node.url for node in nodes]
         self._rest = Rest(here, len(names), plan.presence_watched, urls) if here < len(names) else None
         self._told_before = 0
@@ -176,7 +173,7 @@ async def presence(rig: Rig, plan: Plan, say: Say) -> list[Row]:
     """One turn: a crowd takes a while to log in. The reference: the same without anybody who watches."""
     count, watched, users = plan.presence_nodes, plan.presence_watched, plan.presence_users
     title = f"{count} nodes, {users:,} users who watch {watched} each"
-    each = f"{title}, a coming or going"
+    change = f"{title}, a coming or going"
     nodes = rig.cluster(count)
     crowd = Crowd(rig, nodes, plan)
     try:
@@ -197,11 +194,11 @@ async def presence(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         rig.stop_nodes()
     if not changing.told:
         raise Wrong("nobody was told of a coming or going")
-    told = Row("presence-told", f"{each}: who are told", "users", [changing.told / changing.changes])
+    told = Row("presence-told", f"{change}: who are told", "users", [changing.told / changing.changes])
     rows = [
         told,
-        Row("presence-amqp", f"{each}: AMQP messages to nodes", ""),
-        Row("presence-to-all", f"{each}: messages to all nodes", "", goal=value_at_most(0)),
+        Row("presence-amqp", f"{change}: AMQP messages to nodes", ""),
+        Row("presence-to-all", f"{change}: messages to all nodes", "", goal=value_at_most(0)),
         Row("presence-idle-amqp", f"{title}, nobody comes or goes: AMQP messages to nodes", "messages/s"),
     ]
     rows[1].values.append(changing.received / changing.changes)
@@ -213,7 +210,7 @@ async def presence(rig: Rig, plan: Plan, say: Say) -> list[Row]:
         rate = Row(f"presence-idle-{process}", f"{title}, nobody comes or goes: CPU of {name}", "ms/s")
         rate.values.append(1000 * idle.cpu[process] / idle.seconds)
         rate.reference.append(1000 * bare.cpu[process] / bare.seconds)
-        micros = Row(f"presence-{process}", f"{each}: CPU of {name} beyond idle", "µs")
+        micros = Row(f"presence-{process}", f"{change}: CPU of {name} beyond idle", "µs")
         micros.values.append(_beyond(changing, idle, process))
         micros.reference.append(_beyond(unwatched, bare, process))
         rows += [rate, micros]

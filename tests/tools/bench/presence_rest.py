@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from tests.tools.bench.clients import Watch
 from tests.tools.bench.machine import raise_open_files
-from tests.tools.bench.watchers import Watcher, each, named
+from tests.tools.bench.watchers import each, named, watching
 
 ANSWER_SECONDS = 900
 
@@ -60,7 +60,7 @@ async def main(words: Sequence[str]) -> None:
     urls = words[3:]
     raise_open_files(count - first + 100)
     names, chance, watch = named(count), random.Random(2), Watch()
-    users = [Watcher(watch, name, chance.sample(names, min(watched, len(names)))) for name in names[first:]]
+    users = watching(watch, names[first:], names, watched, chance)
     await each(users, lambda user: user.open(chance.choice(urls)))
     print(len(users), flush=True)
     while word := (await asyncio.to_thread(sys.stdin.readline)).strip():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from tests.tools.bench.clients import Client, Watch
 
@@ -36,6 +37,13 @@ class Watcher(Client):
                 self.told += payload.count(b'"userId"')
         else:
             super().arrived(payload)
+
+
+def watching(
+    watch: Watch, names: Sequence[str], of: Sequence[str], watched: int, chance: random.Random
+) -> list[Watcher]:
+    """Users with these names, each of whom watches so many of all at random."""
+    return [Watcher(watch, name, chance.sample(of, min(watched, len(of)))) for name in names]
 
 
 def named(count: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tests.tools.drill.event_checker import EventCheck, is_final
@@ -216,15 +217,11 @@ class _Check:
         """A number of an inbox's epoch stands for one message, on all devices of its user."""
         numbers: dict[tuple[str, str, int], str] = {}
         for connection in self.history.connections:
-            epoch = connection.epoch
-            for event in connection.events:
-                if type(event) is Reset:
-                    epoch = event.epoch
-                elif type(event) is Got:
-                    known = numbers.setdefault((connection.user, epoch, event.seq), event.message_id)
-                    if known != event.message_id:
-                        what = f"{event.seq} in {epoch} is {event.message_id} and {known}"
-                        self._note("number reused", f"{_name(connection)}: {what}")
+            for epoch, event in _by_epoch(connection):
+                known = numbers.setdefault((connection.user, epoch, event.seq), event.message_id)
+                if known != event.message_id:
+                    what = f"{event.seq} in {epoch} is {event.message_id} and {known}"
+                    self._note("number reused", f"{_name(connection)}: {what}")
 
     def _deliveries(self) -> None:
         owed = self.model.owed({*self.accepted_at, *self.model.made()})
@@ -277,15 +274,10 @@ class _Check:
     def _received(self, user: str, device: str, connections: list[Connection]) -> set[str]:
         """Judge each message that the device got; one that came again counts where it came first."""
         ids: dict[str, str] = {}
-        # For each sender's device and epoch of the inbox; two primaries keep two inboxes for a moment.
-        latest_first: dict[tuple[Device, str], tuple[int, str]] = {}
+        # Two primaries keep two inboxes for a moment.
+        latest_first: dict[str, dict[Device, tuple[int, str]]] = defaultdict(dict)
         for connection in connections:
-            epoch = connection.epoch
-            for event in connection.events:
-                if type(event) is Reset:
-                    epoch = event.epoch
-                if type(event) is not Got:
-                    continue
+            for epoch, event in _by_epoch(connection):
                 message = self.history.messages.get(event.key)
                 if message is None or user not in self.model.may_get(event.key):
                     kind = self._strange(user, message)
@@ -301,7 +293,7 @@ class _Check:
                         self._note("twice", f"{user}/{device}: {event.key} as {event.message_id}, too")
                     continue
                 ids[event.key] = event.message_id
-                self._in_order(user, device, epoch, message, latest_first)
+                self._in_order(user, device, message, latest_first[epoch])
         return set(ids)
 
     def _strange(self, user: str, message: Message | None) -> str:
@@ -315,18 +307,13 @@ class _Check:
         return "stale" if any(user in state.members for state in states) else "stranger"
 
     def _in_order(
-        self,
-        user: str,
-        device: str,
-        epoch: str,
-        message: Message,
-        latest_first: dict[tuple[Device, str], tuple[int, str]],
+        self, user: str, device: str, message: Message, latest_first: dict[Device, tuple[int, str]]
     ) -> None:
         """A message that was accepted before another was first sent comes before it, in each inbox.
 
         A message that was sent again may stand anywhere between its first sending and its acceptance.
         """
-        sender = ((message.sender, message.device), epoch)
+        sender = (message.sender, message.device)
         before = latest_first.get(sender, (-1, ""))
         accepted = self.accepted_at.get(message.key)
         if accepted is not None and accepted[0] < before[0]:
@@ -392,6 +379,16 @@ class _Check:
             missing = involved[user] - set(read) - self.waited_ids
             if missing:
                 self._note("history", f"{user}: {len(missing)} are missing, as {min(missing)}")
+
+
+def _by_epoch(connection: Connection) -> Iterator[tuple[str, Got]]:
+    """Each message that came, and the epoch of the inbox that it came from."""
+    epoch = connection.epoch
+    for event in connection.events:
+        if type(event) is Reset:
+            epoch = event.epoch
+        elif type(event) is Got:
+            yield epoch, event
 
 
 def _name(connection: Connection) -> str:

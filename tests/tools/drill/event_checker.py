@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from tests.tools.drill.history import UNCHANGED, Answer, Connection, Frame, Got, History, Message, Reset, Send
+from tests.tools.drill.history import (
+    UNCHANGED,
+    Answer,
+    Connection,
+    Frame,
+    Got,
+    History,
+    Message,
+    Reset,
+    Send,
+    overlapping,
+)
 from tests.tools.drill.model import FOREVER, Model, Shown, shown
 from tests.tools.drill.views import as_read, check_views
 
@@ -35,10 +46,10 @@ class EventCheck:
 
     def _split(self, begin: float, end: float) -> bool:
         """Two primaries of Redis took writes in between: rooms promise nothing then."""
-        return any(first <= end and last >= begin for first, last in self.history.splits)
+        return bool(overlapping(self.history.splits, begin, end))
 
     def _lost_between(self, begin: float, end: float) -> bool:
-        return any(first <= end and last >= begin for first, last in self.history.losses)
+        return bool(overlapping(self.history.losses, begin, end))
 
     # rooms as messages were placed in them
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,6 +19,14 @@ def extras_of(frame: Frame) -> str:
 
 
 # Times are seconds on one monotonic clock.
+
+Span = tuple[float, float]
+"""first and last moment"""
+
+
+def overlapping(spans: Iterable[Span], begin: float, end: float) -> list[Span]:
+    """Those that share a moment with the time between two others."""
+    return [(first, last) for first, last in spans if first <= end and last >= begin]
 
 
 class Send(NamedTuple):
@@ -263,9 +271,9 @@ class History:
 
     messages: dict[str, Message] = field(default_factory=dict)
     connections: list[Connection] = field(default_factory=list)
-    losses: list[tuple[float, float]] = field(default_factory=list)
-    """when Redis lost data, first and last moment"""
-    splits: list[tuple[float, float]] = field(default_factory=list)
+    losses: list[Span] = field(default_factory=list)
+    """when Redis lost data"""
+    splits: list[Span] = field(default_factory=list)
     """when two primaries of Redis took writes"""
     synced: frozenset[str] = frozenset()
     """users whose devices all get what the others send"""

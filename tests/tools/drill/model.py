@@ -12,7 +12,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.tools.drill.history import Answer, EventDocument, Got, History, Message, Send, extras_of
+from tests.tools.drill.history import (
+    Answer,
+    EventDocument,
+    Got,
+    History,
+    Message,
+    Send,
+    extras_of,
+    overlapping,
+)
 
 Users = frozenset[str]
 NOBODY: Users = frozenset()
@@ -153,7 +162,7 @@ class Model:
         story = self.rooms.get(room)
         if story is None:
             return [NOTHING]
-        took_over = [first for first, last in self.history.splits if first <= end and last >= begin]
+        took_over = [first for first, _ in overlapping(self.history.splits, begin, end)]
         least = self.settled(room, min([begin, *took_over]))
         begun = (v for v, key in story.keys.items() if self.first_sent.get(key, FOREVER) <= end)
         most = max(begun, default=0)

@@ -60,14 +60,19 @@ class Story:
         at = self.step()
         self.history.losses.append((at, at))
 
+    def stay(self, *keys: str) -> None:
+        """Messages that are accepted and archived, which nobody has got yet."""
+        for key in keys:
+            self.send(key)
+            self.accept(key)
+            self.archive(key)
+
     def good(self, *keys: str) -> None:
         """Messages as they should be."""
         for number, key in enumerate(keys, 1):
-            self.send(key)
-            self.accept(key)
+            self.stay(key)
             self.get(self.bob, number, key)
             self.get(self.tablet, number, key)
-            self.archive(key)
 
 
 class CheckerTests(unittest.TestCase):
@@ -127,9 +132,7 @@ class CheckerTests(unittest.TestCase):
         """Messages that Redis lost may be missing on devices that were told, if history has them."""
         story = self.story
         story.good("a")
-        story.send("b")
-        story.accept("b")
-        story.archive("b")
+        story.stay("b")
         story.lose()
         for device in (story.bob, story.tablet):
             device.events.append(Reset(story.step(), "f", 0))
@@ -139,10 +142,7 @@ class CheckerTests(unittest.TestCase):
     def test_order_in_each_inbox(self) -> None:
         """Redis fell back to an older primary: its inbox still holds what was accepted before the fall."""
         story = self.story
-        for key in ("a", "b"):
-            story.send(key)
-            story.accept(key)
-            story.archive(key)
+        story.stay("a", "b")
         story.lose()
         story.history.read["bob"] = ["id-a", "id-b"]
         for device in (story.bob, story.tablet):
@@ -150,14 +150,8 @@ class CheckerTests(unittest.TestCase):
             device.events.append(Reset(story.step(), "f", 0))
             story.get(device, 1, "a")
         self.assert_found()
-        story.send("c")
-        story.accept("c")
-        story.archive("c")
-        story.history.read["bob"].append("id-c")
-        story.send("d")
-        story.accept("d")
-        story.archive("d")
-        story.history.read["bob"].append("id-d")
+        story.stay("c", "d")
+        story.history.read["bob"] += ["id-c", "id-d"]
         for device in (story.bob, story.tablet):
             story.get(device, 2, "d")
             story.get(device, 3, "c")
@@ -216,9 +210,7 @@ class CheckerTests(unittest.TestCase):
         story = self.story
         story.connect("bob", "phone", asked=("e", 0))
         story.connect("bob", "tablet", asked=("e", 0))
-        story.send("b")
-        story.accept("b")
-        story.archive("b")
+        story.stay("b")
         story.lose()
         story.history.read["bob"] = ["id-b"]
         self.assert_found("lost")
@@ -237,9 +229,7 @@ class CheckerTests(unittest.TestCase):
 
     def test_lost_and_told_but_not_in_history(self) -> None:
         story = self.story
-        story.send("b")
-        story.accept("b")
-        story.archive("b")
+        story.stay("b")
         story.lose()
         for device in (story.bob, story.tablet):
             device.events.append(Reset(story.step(), "f", 0))
@@ -294,10 +284,7 @@ class CheckerTests(unittest.TestCase):
 
     def test_order(self) -> None:
         story = self.story
-        for key in ("a", "b"):
-            story.send(key)
-            story.accept(key)
-            story.archive(key)
+        story.stay("a", "b")
         story.get(story.bob, 1, "b")
         story.get(story.bob, 2, "a")
         story.get(story.tablet, 1, "b")
