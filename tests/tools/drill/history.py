@@ -25,7 +25,7 @@ Span = tuple[float, float]
 
 
 def overlapping(spans: Iterable[Span], begin: float, end: float) -> list[Span]:
-    """Those that share a moment with the time between two others."""
+    """All spans that share a moment with the time from begin to end."""
     return [(first, last) for first, last in spans if first <= end and last >= begin]
 
 
