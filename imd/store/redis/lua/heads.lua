@@ -1,6 +1,7 @@
 -- An inbox's head: its epoch and its last number, of one run of Redis.
 
 local today = math.floor(now_s / 86400)
+local today_text = format('%d', today)
 local drawn = 0
 
 -- A visitor is a newcomer until it has written or got a message. A newcomer's keys, its token among them, expire after
@@ -51,8 +52,6 @@ function expiry.postpone(user)
   end
 end
 
-local HEAD_FIELDS = {'epoch', 'seq', 'n', 'day', FIRST_LEVEL and 'run' or nil}
-
 -- Nodes of 0.1 know no number of a run, and note the run id of Redis' process in its place. Beside them each head has
 -- both, and one that names a process of this run is good: otherwise an inbox would get a new epoch from each version in
 -- turn.
@@ -69,9 +68,15 @@ end
 -- unwritten.
 -- A head of another run gets a new epoch: that run may have given out numbers that this one has forgotten.
 -- `later`: do not create a missing head; the message that is put into the inbox creates it.
-local function head(user, later)
-  local at = key(user, 'head')
-  local h = redis.call('HMGET', at, unpack(HEAD_FIELDS))
+-- `at`: the head's key, if it is known.
+local function head(user, later, at)
+  at = at or key(user, 'head')
+  local h
+  if FIRST_LEVEL then
+    h = redis.call('HMGET', at, 'epoch', 'seq', 'n', 'day', 'run')
+  else
+    h = redis.call('HMGET', at, 'epoch', 'seq', 'n', 'day')
+  end
   local epoch, seq = h[1], tonumber(h[2] or '0')
   if not seq then error('not a number: seq of ' .. at, 0) end
   local same = h[3] == run_text
@@ -84,6 +89,5 @@ local function head(user, later)
     if FIRST_LEVEL then redis.call('HSET', at, 'run', run_id) end
     redis.call('EXPIRE', at, is_newcomer(user) and newcomer_s or keep_s + expiry.head_spare_s)
   end
-  local day = tonumber(h[4] or '0')
-  return epoch, seq, day ~= today and day
+  return epoch, seq, h[4] ~= today_text and tonumber(h[4] or '0')
 end

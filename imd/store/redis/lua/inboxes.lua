@@ -30,8 +30,8 @@ local function drop_up_to(user, last)
 end
 
 -- Remove so many of the oldest messages, shared ones or not. Returns how many that were.
-local function drop_oldest(user, count)
-  local dropped = redis.call('ZPOPMIN', key(user, 'inbox'), count)
+local function drop_oldest(inbox, count)
+  local dropped = redis.call('ZPOPMIN', inbox.at, count)
   for i = 1, #dropped, 2 do release_one(dropped[i]) end
   return #dropped / 2
 end
@@ -58,9 +58,10 @@ end
 -- An inbox to be written to. Everything that a delivery depends on is read here: a user whose keys are broken
 -- fails before anything is written.
 local function open_inbox(user)
-  local epoch, seq, stale, new = head(user, true)
+  local at, head_at = key(user, 'inbox'), key(user, 'head')
+  local epoch, seq, stale, new = head(user, true, head_at)
   return {
-    user = user, epoch = epoch, seq = seq, stale = stale, size = redis.call('ZCARD', key(user, 'inbox')),
+    user = user, at = at, head_at = head_at, epoch = epoch, seq = seq, stale = stale, size = redis.call('ZCARD', at),
     channels = live_channels(user), added = {0, 0}, count = 0, shared = false, n = 0, new = new
   }
 end
@@ -89,19 +90,19 @@ end
 local function turn_in_time(inbox)
   local due = TURNS_FROM + math.floor(inbox.n / 2) % TURNS_WITHIN
   if inbox.size < due and inbox.size + inbox.count >= due then
-    redis.call('ZADD', key(inbox.user, 'inbox'), '0', LONG_MEMBER)
-    redis.call('ZREM', key(inbox.user, 'inbox'), LONG_MEMBER)
+    redis.call('ZADD', inbox.at, '0', LONG_MEMBER)
+    redis.call('ZREM', inbox.at, LONG_MEMBER)
   end
 end
 
 -- Write the additions to an open inbox. Returns how many of the oldest messages left because it was full.
 local function write(inbox)
-  local user, added, last, head_at = inbox.user, inbox.added, 2 * inbox.count, key(inbox.user, 'head')
+  local added, last, at, head_at, shared = inbox.added, 2 * inbox.count, inbox.at, inbox.head_at, inbox.shared
   if last == 2 then
-    redis.call('ZADD', key(user, 'inbox'), added[1], added[2])
+    redis.call('ZADD', at, added[1], added[2])
   else
     for i = 1, last, PASSED do
-      redis.call('ZADD', key(user, 'inbox'), unpack(added, i, math.min(i + PASSED - 1, last)))
+      redis.call('ZADD', at, unpack(added, i, math.min(i + PASSED - 1, last)))
     end
   end
   if inbox.new then
@@ -111,21 +112,21 @@ local function write(inbox)
       redis.call('HSET', head_at, 'epoch', inbox.epoch, 'n', run_text, 'unopened', '1')
     end
   end
-  if inbox.shared then
-    local seq = format('%d', inbox.seq)
-    redis.call('HSET', head_at, 'seq', seq, 'shared', inbox.shared == inbox.seq and seq or format('%d', inbox.shared))
+  local seq, before = added[last - 1], inbox.size
+  if shared then
+    redis.call('HSET', head_at, 'seq', seq, 'shared', shared == inbox.seq and seq or format('%d', shared))
+    if before < TURNS_FROM + TURNS_WITHIN then turn_in_time(inbox) end
   else
-    redis.call('HSET', head_at, 'seq', format('%d', inbox.seq))
+    redis.call('HSET', head_at, 'seq', seq)
   end
-  expiry.see_to(inbox)
-  if inbox.shared then turn_in_time(inbox) end
-  local size, most = inbox.size + inbox.count, max_messages
+  if inbox.stale or before == 0 then expiry.see_to(inbox) end
+  local size, most = before + inbox.count, max_messages
   if size <= unopened_messages then return 0 end
   if inbox.new or redis.call('HEXISTS', head_at, 'unopened') == 1 then most = unopened_messages end
   local over = size - most
   if over <= 0 then return 0 end
   -- Many inboxes get a shared message, and most of those of members who are away for long are full.
-  if inbox.shared and over <= DROPPED_AT_ONCE then return drop_oldest(user, over) end
+  if shared and over <= DROPPED_AT_ONCE then return drop_oldest(inbox, over) end
   -- An inbox has no holes, so the numbers tell how many messages are left.
-  return drop_up_to(user, inbox.seq - most)
+  return drop_up_to(inbox.user, inbox.seq - most)
 end
