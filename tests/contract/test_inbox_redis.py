@@ -417,6 +417,27 @@ class RedisFaultTests(RedisHarness):
             scores = (await self.redis.command("ZRANGE", key, 0, -1, "WITHSCORES"))[1::2]
             self.assertEqual([int(score) for score in scores], list(range(1, 131)))
 
+    async def test_full_inboxes_make_room_one_after_another(self) -> None:
+        """For several messages at once, not all in the same call, and none holds more than it may."""
+        inbox = await self.make(max_messages=1000, unopened_messages=1000)
+        users = [f"u{i}" for i in range(14)]
+        for _ in range(5):
+            await inbox.accept([submission("a", users) for _ in range(198)])
+        before = [990] * 14
+        made_room = []
+        for _ in range(40):
+            await inbox.accept([submission("a", users)])
+            sizes = [await self.redis.command("ZCARD", f"imd:{{{user}}}:inbox") for user in users]
+            made_room.append(sum(size <= old for size, old in zip(sizes, before, strict=True)))
+            self.assertLessEqual(max(sizes), 1000)
+            self.assertGreaterEqual(min(sizes), 991)
+            before = sizes
+        self.assertEqual(made_room[:3], [0, 0, 0])
+        self.assertLessEqual(max(made_room[10:]), 5)
+        self.assertEqual(sum(made_room[10:24]), 28)
+        oldest = (await self.redis.command("ZRANGE", "imd:{u0}:inbox", 0, 0, "WITHSCORES"))[1]
+        self.assertEqual(int(oldest), 1030 - before[0] + 1)
+
     async def test_expiry_of_many_is_put_off_over_several_calls(self) -> None:
         """The first message of a day lets no inbox expire early, and does not all of the work in one call."""
         inbox = await self.make()

@@ -40,19 +40,25 @@ all_known, known, turn = pcall(recall_all, names)
 local inboxes, touched, changed, inboxes_of_list = {}, {}, {}, {}
 
 local function inbox_of(user)
-  local inbox = touched[user]
-  if not inbox then
-    inbox = open_inbox(user)
-    inbox.n = #inboxes + 1
-    inboxes[inbox.n], inboxes[inbox.n + 1] = inbox.epoch, inbox.channels
-    touched[user] = inbox
-    any_new = any_new or inbox.new
-  end
+  local inbox = open_inbox(user)
+  touched[user] = inbox
+  any_new = any_new or inbox.new
   return inbox
 end
 
 local function opened(user)
   return touched[user] or inbox_of(user)
+end
+
+-- The inbox's name in the reply, which has no others.
+local function named(inbox)
+  local n = inbox.n
+  if not n then
+    n = #inboxes + 1
+    inboxes[n], inboxes[n + 1] = inbox.epoch, inbox.channels
+    inbox.n = n
+  end
+  return n
 end
 
 local function will_change(inbox)
@@ -61,7 +67,7 @@ end
 
 -- Called before the desk, which reads and writes inboxes itself: nothing read before is valid afterwards.
 local function write_all()
-  for _, inbox in ipairs(changed) do overflown = overflown + write(inbox) end
+  for place, inbox in ipairs(changed) do overflown = overflown + write(inbox, place) end
   touched, changed, inboxes_of_list, room_inboxes = {}, {}, {}, {}
 end
 
@@ -101,7 +107,7 @@ end
 -- Put a member into a sender's own inbox, which was opened before. Returns the outcome, which holds the other one.
 local function add_own(inbox, member, shared, outcome)
   will_change(inbox)
-  return {10, inbox.n, add_all(inbox, {member}, shared), outcome}
+  return {10, named(inbox), add_all(inbox, {member}, shared), outcome}
 end
 
 -- Nearly every message has one recipient. Returns inbox and number, or an outcome. Never raises.
@@ -136,8 +142,8 @@ local function place_for_one(name, record, user, body, own, blocked)
     changed[#changed + 1] = inbox
   end
   if name ~= '' then remember(name, record) end
-  if own_inbox then return add_own(own_inbox, body, false, {0, inbox.n, add(inbox, body)}) end
-  return inbox.n, add(inbox, body)
+  if own_inbox then return add_own(own_inbox, body, false, {0, named(inbox), add(inbox, body)}) end
+  return named(inbox), add(inbox, body)
 end
 
 -- A message to a visitor. From its agent it counts as the answer.
@@ -246,7 +252,7 @@ do
     for n = 1, #users do
       local inbox = list[n]
       will_change(inbox)
-      if width == 2 then outcome[at + 1] = inbox.n end
+      if width == 2 then outcome[at + 1] = named(inbox) end
       outcome[at + width] = add_all(inbox, members, shared)
       at = at + width
     end
@@ -305,7 +311,7 @@ do
     local outcome = {0}
     for _, inbox in ipairs(getting) do
       will_change(inbox)
-      outcome[#outcome + 1] = inbox.n
+      outcome[#outcome + 1] = named(inbox)
       outcome[#outcome + 1] = add_all(inbox, {member}, shared)
     end
     outcome = {16, places, outcome}
@@ -370,7 +376,7 @@ do
       local ok, outcome = pcall(place_for_visitor, names[i], records[i], to, bodies[i], own)
       put_outcome(i, ok and outcome or failed(outcome))
     elseif type(to) == 'table' and to[1] == '#' then
-      local ok, outcome = pcall(place_in_room, names[i], records[i], to, bodies[i], own, opened, will_change)
+      local ok, outcome = pcall(place_in_room, names[i], records[i], to, bodies[i], own, opened, will_change, named)
       put_outcome(i, ok and outcome or failed(outcome))
     else
       last = place_in_lists(i, put_outcome)

@@ -2,11 +2,6 @@
 
 local DROPPED_AT_ONCE = 256
 
--- Redis turns a sorted set with a long member, or with more than 128, into a skip list, all members at once. Inboxes that
--- get the same messages would all turn in one call. Therefore each turns earlier, at its own size.
-local LONG_MEMBER = string.rep('-', 65)
-local TURNS_FROM, TURNS_WITHIN = 64, 64
-
 -- So many inboxes that get a message to many have their expiry put off in a call. The rest is left to later messages.
 expiry.at_once, expiry.put_off = 100, 0
 
@@ -27,13 +22,6 @@ local function drop_up_to(user, last)
     redis.call('HDEL', key(user, 'head'), 'shared')
   end
   return dropped + redis.call('ZREMRANGEBYSCORE', inbox, '-inf', last)
-end
-
--- Remove so many of the oldest messages, shared ones or not. Returns how many that were.
-local function drop_oldest(inbox, count)
-  local dropped = redis.call('ZPOPMIN', inbox.at, count)
-  for i = 1, #dropped, 2 do release_one(dropped[i]) end
-  return #dropped / 2
 end
 
 -- Call after messages were put into an inbox. An empty one had no key, so no expiry.
@@ -60,10 +48,12 @@ end
 local function open_inbox(user)
   local at, head_at = key(user, 'inbox'), key(user, 'head')
   local epoch, seq, stale, new = head(user, true, head_at)
-  return {
+  local inbox = {
     user = user, at = at, head_at = head_at, epoch = epoch, seq = seq, stale = stale, size = redis.call('ZCARD', at),
-    channels = live_channels(user), added = {0, 0}, count = 0, shared = false, n = 0, new = new
+    channels = live_channels(user), added = {0, 0}, count = 0
   }
+  if new then inbox.new = true end
+  return inbox
 end
 
 -- Give a message the next number in an open inbox.
@@ -86,47 +76,73 @@ local function add_all(inbox, members, shared)
   return seq + 1
 end
 
--- Call after shared messages were put into an inbox.
-local function turn_in_time(inbox)
-  local due = TURNS_FROM + math.floor(inbox.n / 2) % TURNS_WITHIN
-  if inbox.size < due and inbox.size + inbox.count >= due then
-    redis.call('ZADD', inbox.at, '0', LONG_MEMBER)
-    redis.call('ZREM', inbox.at, LONG_MEMBER)
-  end
-end
+local write
+do
+  -- Redis turns a sorted set with a long member, or with more than 128, into a skip list, all members at once. Inboxes that
+  -- get the same messages would all turn in one call. Therefore each turns earlier, at its own size.
+  local LONG_MEMBER = string.rep('-', 65)
+  local TURNS_FROM, TURNS_WITHIN = 64, 64
 
--- Write the additions to an open inbox. Returns how many of the oldest messages left because it was full.
-local function write(inbox)
-  local added, last, at, head_at, shared = inbox.added, 2 * inbox.count, inbox.at, inbox.head_at, inbox.shared
-  if last == 2 then
-    redis.call('ZADD', at, added[1], added[2])
-  else
-    for i = 1, last, PASSED do
-      redis.call('ZADD', at, unpack(added, i, math.min(i + PASSED - 1, last)))
+  -- Call after shared messages were put into an inbox. `place`: its place among those of the call.
+  local function turn_in_time(inbox, place)
+    local due = TURNS_FROM + place % TURNS_WITHIN
+    if inbox.size < due and inbox.size + inbox.count >= due then
+      redis.call('ZADD', inbox.at, '0', LONG_MEMBER)
+      redis.call('ZREM', inbox.at, LONG_MEMBER)
     end
   end
-  if inbox.new then
-    if FIRST_LEVEL then
-      redis.call('HSET', head_at, 'epoch', inbox.epoch, 'n', run_text, 'run', run_id)
+
+  -- In a big room the inboxes of all who are away get full. So each makes room for a few messages at once, and at numbers of
+  -- its own; until then it has this much to spare. A small inbox has nothing to spare, and makes room for one at a time.
+  local SPARE = math.max(1, math.min(64, math.floor(unopened_messages / 128))) - 1
+
+  -- Remove so many of the oldest messages, shared ones or not. Returns how many that were.
+  local function drop_oldest(inbox, count)
+    local dropped = redis.call('ZPOPMIN', inbox.at, count)
+    for i = 1, #dropped, 2 do release_one(dropped[i]) end
+    return #dropped / 2
+  end
+
+  -- Call after messages were put into an inbox that may be full. Returns how many of the oldest left it.
+  local function make_room(inbox)
+    if (inbox.seq + string.byte(inbox.user, -1)) % (SPARE + 1) >= inbox.count then return 0 end
+    local most = max_messages
+    if inbox.new or redis.call('HEXISTS', inbox.head_at, 'unopened') == 1 then most = unopened_messages end
+    local left = most - SPARE
+    local over = inbox.size + inbox.count - left
+    if over <= 0 then return 0 end
+    -- Many inboxes get a shared message, and most of those of members who are away for long are full.
+    if inbox.shared and over <= DROPPED_AT_ONCE then return drop_oldest(inbox, over) end
+    -- An inbox has no holes, so the numbers tell how many messages are left.
+    return drop_up_to(inbox.user, inbox.seq - left)
+  end
+
+  -- Write the additions to an open inbox. `place`: its place among those of the call; any, if none of its messages is shared.
+  -- Returns how many of the oldest messages left because it was full.
+  function write(inbox, place)
+    local added, last, at, head_at, shared = inbox.added, 2 * inbox.count, inbox.at, inbox.head_at, inbox.shared
+    if last == 2 then
+      redis.call('ZADD', at, added[1], added[2])
     else
-      redis.call('HSET', head_at, 'epoch', inbox.epoch, 'n', run_text, 'unopened', '1')
+      for i = 1, last, PASSED do
+        redis.call('ZADD', at, unpack(added, i, math.min(i + PASSED - 1, last)))
+      end
     end
+    if inbox.new then
+      if FIRST_LEVEL then
+        redis.call('HSET', head_at, 'epoch', inbox.epoch, 'n', run_text, 'run', run_id)
+      else
+        redis.call('HSET', head_at, 'epoch', inbox.epoch, 'n', run_text, 'unopened', '1')
+      end
+    end
+    local seq, before = added[last - 1], inbox.size
+    if shared then
+      redis.call('HSET', head_at, 'seq', seq, 'shared', shared == inbox.seq and seq or format('%d', shared))
+      if before < TURNS_FROM + TURNS_WITHIN then turn_in_time(inbox, place) end
+    else
+      redis.call('HSET', head_at, 'seq', seq)
+    end
+    if inbox.stale or before == 0 then expiry.see_to(inbox) end
+    return before + inbox.count <= unopened_messages - SPARE and 0 or make_room(inbox)
   end
-  local seq, before = added[last - 1], inbox.size
-  if shared then
-    redis.call('HSET', head_at, 'seq', seq, 'shared', shared == inbox.seq and seq or format('%d', shared))
-    if before < TURNS_FROM + TURNS_WITHIN then turn_in_time(inbox) end
-  else
-    redis.call('HSET', head_at, 'seq', seq)
-  end
-  if inbox.stale or before == 0 then expiry.see_to(inbox) end
-  local size, most = before + inbox.count, max_messages
-  if size <= unopened_messages then return 0 end
-  if inbox.new or redis.call('HEXISTS', head_at, 'unopened') == 1 then most = unopened_messages end
-  local over = size - most
-  if over <= 0 then return 0 end
-  -- Many inboxes get a shared message, and most of those of members who are away for long are full.
-  if shared and over <= DROPPED_AT_ONCE then return drop_oldest(inbox, over) end
-  -- An inbox has no holes, so the numbers tell how many messages are left.
-  return drop_up_to(inbox.user, inbox.seq - most)
 end

@@ -29,10 +29,7 @@ local function put(user, member, shared, entry, body)
     if not ok then return end
     inboxes[user] = inbox
   end
-  if inbox.count == 0 then
-    changed[#changed + 1] = inbox
-    inbox.n = 2 * #changed
-  end
+  if inbox.count == 0 then changed[#changed + 1] = inbox end
   count = count + 1
   local seq = shared and add_all(inbox, {member}, true) or add(inbox, member)
   if inbox.channels ~= '' then
@@ -82,6 +79,6 @@ if not more and (copy[1] ~= run_text or version > tonumber(copy[2] or '0')) then
 end
 redis.call('HSET', at, 'placed', format('%.0f', placed_up_to))
 redis.call('EXPIRE', at, COPY_S)
-for _, inbox in ipairs(changed) do overflown = overflown + write(inbox) end
+for place, inbox in ipairs(changed) do overflown = overflown + write(inbox, place) end
 write_remembered()
 return reply(placed, more and 1 or 0, overflown, deliveries)

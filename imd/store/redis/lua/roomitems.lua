@@ -38,11 +38,28 @@ local function inboxes_of_room(room, copy, opened)
   return list
 end
 
+-- The places of the members who get a message, in `list`; the sender's is the last one, if it gets a copy. An event about
+-- a message from version `of_version` does not go to those who came later, unless the room shows them its history.
+local function members_who_get(copy, list, own, of_version, copied)
+  local getting, count, everybody = {}, 0, of_version < 0 or copy.history == 'a'
+  for n = 1, #list do
+    if list[n] and n ~= own and (everybody or copy.joined[n] <= of_version) then
+      count = count + 1
+      getting[count] = n
+    end
+  end
+  if copied and list[own] then
+    count = count + 1
+    getting[count] = own
+  end
+  return getting, count
+end
+
 -- `to`: {'#', room, sender, of_version or -1, rules, split}. The room's version goes into the body behind its first `split`
 -- bytes, unless these are all of it.
 -- `copied`: the sender's own inbox gets a copy. Returns {14, version, members, user, inbox, seq, user, inbox, seq...}, of
 -- members with channels, the sender last; or why it is not placed.
-local function place_in_room(name, record, to, body, copied, opened, will_change)
+local function place_in_room(name, record, to, body, copied, opened, will_change, named)
   local before = name ~= '' and sent_before(name, record)
   if before then return before end
   local room, sender, of_version, split = to[2], to[3], to[4], to[6]
@@ -54,18 +71,8 @@ local function place_in_room(name, record, to, body, copied, opened, will_change
   if refused then return refused end
 
   local to_nobody = string.find(to[5], 'n', 1, true)
-  local list, getting, count = to_nobody and {} or inboxes_of_room(room, copy, opened), {}, 0
-  local everybody = of_version < 0 or copy.history == 'a'
-  for n = 1, #list do
-    if list[n] and n ~= own and (everybody or copy.joined[n] <= of_version) then
-      count = count + 1
-      getting[count] = n
-    end
-  end
-  if copied and list[own] then
-    count = count + 1
-    getting[count] = own
-  end
+  local list = to_nobody and {} or inboxes_of_room(room, copy, opened)
+  local getting, count = members_who_get(copy, list, own, of_version, copied)
   local member, shared = body, count >= SHARED_IN_ROOM_FROM
   if split < #body then
     member = string.sub(body, 1, split) .. format('%.0f', copy.version) .. string.sub(body, split + 1)
@@ -74,14 +81,14 @@ local function place_in_room(name, record, to, body, copied, opened, will_change
   if name ~= '' then
     remember(name, format('%s %s %.0f', record, string.match(record, '^%S+ (%S+)'), copy.version))
   end
-  local outcome, at, members = {14, copy.version, #copy.users}, 3, {member}
+  local outcome, at = {14, copy.version, #copy.users}, 3
   for i = 1, count do
-    local n = getting[i]
-    local inbox = list[n]
+    local inbox = list[getting[i]]
     will_change(inbox)
-    local seq = shared and add_all(inbox, members, true) or add(inbox, member)
+    local seq = add(inbox, member)
+    if shared then inbox.shared = seq end
     if inbox.channels ~= '' then
-      outcome[at + 1], outcome[at + 2], outcome[at + 3] = copy.users[n], inbox.n, seq
+      outcome[at + 1], outcome[at + 2], outcome[at + 3] = copy.users[getting[i]], named(inbox), seq
       at = at + 3
     end
   end
