@@ -11,7 +11,8 @@
 --   senders: 'user:device:', each once;
 --   sender_of: the place of the message's sender in `senders`; 0: its own inbox gets no copy.
 -- Reply: {now_ms, run, inboxes, placed, others, overflown, opened}.
---   inboxes: flat: epoch, channels (a text), epoch, channels... An inbox is named by the place of its epoch.
+--   inboxes: flat: epoch, channels (a text), epoch, channels... An inbox is named by the place of its epoch; those that the
+--     rest of the reply does not name are left out.
 --   placed: two numbers a message: its inbox and its number there; 0, 0 stands for the next element of `others`.
 --   others: {0, inbox, seq, inbox, seq...}
 --     | {1, id, time, agent or '', room version or 0, who was left out}: a resend
@@ -50,7 +51,7 @@ local function opened(user)
   return touched[user] or inbox_of(user)
 end
 
--- The inbox's name in the reply, which has no others.
+-- The inbox's name. The reply has only the inboxes that it names.
 local function named(inbox)
   local n = inbox.n
   if not n then
@@ -67,7 +68,7 @@ end
 
 -- Called before the desk, which reads and writes inboxes itself: nothing read before is valid afterwards.
 local function write_all()
-  for place, inbox in ipairs(changed) do overflown = overflown + write(inbox, place) end
+  for _, inbox in ipairs(changed) do overflown = overflown + write(inbox) end
   touched, changed, inboxes_of_list, room_inboxes = {}, {}, {}, {}
 end
 
@@ -244,9 +245,10 @@ do
       outcomes[i] = outcome
     end
     if not leader then return outcomes end
-    local outcome, width = {6, list.named}, 1
-    if not list.named then
-      list.named, outcome, width = leader, {0}, 2
+    -- `list.first`: the place of the message whose outcome names its inboxes.
+    local outcome, width = {6, list.first}, 1
+    if not list.first then
+      list.first, outcome, width = leader, {0}, 2
     end
     local at = #outcome
     for n = 1, #users do

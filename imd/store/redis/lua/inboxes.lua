@@ -78,23 +78,31 @@ end
 
 local write
 do
-  -- Redis turns a sorted set with a long member, or with more than 128, into a skip list, all members at once. Inboxes that
-  -- get the same messages would all turn in one call. Therefore each turns earlier, at its own size.
-  local LONG_MEMBER = string.rep('-', 65)
-  local TURNS_FROM, TURNS_WITHIN = 64, 64
+  -- Inboxes that get the same messages would need the same work in the same call. So each has its own share of it: a number
+  -- out of its epoch, which is random or one of a row.
+  local function share_of(inbox)
+    return tonumber(string.sub(inbox.epoch, -3), 16) or 0
+  end
 
-  -- Call after shared messages were put into an inbox. `place`: its place among those of the call.
-  local function turn_in_time(inbox, place)
-    local due = TURNS_FROM + place % TURNS_WITHIN
+  -- Redis turns a sorted set with a long member, or with more than 128, into a skip list, all members at once. Therefore
+  -- each inbox turns earlier, at its own size.
+  local LONG_MEMBER = string.rep('-', 65)
+  local TURNS_FROM, TURNS_WITHIN = 64, 61
+
+  -- Call after shared messages were put into an inbox.
+  local function turn_in_time(inbox)
+    local due = TURNS_FROM + share_of(inbox) % TURNS_WITHIN
     if inbox.size < due and inbox.size + inbox.count >= due then
       redis.call('ZADD', inbox.at, '0', LONG_MEMBER)
       redis.call('ZREM', inbox.at, LONG_MEMBER)
     end
   end
 
-  -- In a big room the inboxes of all who are away get full. So each makes room for a few messages at once, and at numbers of
-  -- its own; until then it has this much to spare. A small inbox has nothing to spare, and makes room for one at a time.
-  local SPARE = math.max(1, math.min(64, math.floor(unopened_messages / 128))) - 1
+  -- In a big room the inboxes of all who are away get full. Each makes room for so many messages at once, at every so many-th
+  -- number; it has them to spare until then. An inbox that may hold fewer than 256 makes room for one at a time.
+  local AT_ONCE = math.max(1, math.min(64, math.floor(unopened_messages / 128)))
+  -- The most that an unopened inbox may be over its limit, if that was not lowered.
+  local MOST_OVER = 64
 
   -- Remove so many of the oldest messages, shared ones or not. Returns how many that were.
   local function drop_oldest(inbox, count)
@@ -105,21 +113,24 @@ do
 
   -- Call after messages were put into an inbox that may be full. Returns how many of the oldest left it.
   local function make_room(inbox)
-    if (inbox.seq + string.byte(inbox.user, -1)) % (SPARE + 1) >= inbox.count then return 0 end
+    local size = inbox.size + inbox.count
+    local is_turn = (inbox.seq + share_of(inbox)) % AT_ONCE < inbox.count
+    -- Whether it is unopened costs a command.
+    if not is_turn and size <= max_messages and
+      (size <= unopened_messages or size > unopened_messages + MOST_OVER) then return 0 end
     local most = max_messages
     if inbox.new or redis.call('HEXISTS', inbox.head_at, 'unopened') == 1 then most = unopened_messages end
-    local left = most - SPARE
-    local over = inbox.size + inbox.count - left
+    if is_turn then most = most - AT_ONCE + 1 end
+    local over = size - most
     if over <= 0 then return 0 end
     -- Many inboxes get a shared message, and most of those of members who are away for long are full.
     if inbox.shared and over <= DROPPED_AT_ONCE then return drop_oldest(inbox, over) end
     -- An inbox has no holes, so the numbers tell how many messages are left.
-    return drop_up_to(inbox.user, inbox.seq - left)
+    return drop_up_to(inbox.user, inbox.seq - most)
   end
 
-  -- Write the additions to an open inbox. `place`: its place among those of the call; any, if none of its messages is shared.
-  -- Returns how many of the oldest messages left because it was full.
-  function write(inbox, place)
+  -- Write the additions to an open inbox. Returns how many of the oldest messages left because it was full.
+  function write(inbox)
     local added, last, at, head_at, shared = inbox.added, 2 * inbox.count, inbox.at, inbox.head_at, inbox.shared
     if last == 2 then
       redis.call('ZADD', at, added[1], added[2])
@@ -138,11 +149,11 @@ do
     local seq, before = added[last - 1], inbox.size
     if shared then
       redis.call('HSET', head_at, 'seq', seq, 'shared', shared == inbox.seq and seq or format('%d', shared))
-      if before < TURNS_FROM + TURNS_WITHIN then turn_in_time(inbox, place) end
+      if before < TURNS_FROM + TURNS_WITHIN then turn_in_time(inbox) end
     else
       redis.call('HSET', head_at, 'seq', seq)
     end
     if inbox.stale or before == 0 then expiry.see_to(inbox) end
-    return before + inbox.count <= unopened_messages - SPARE and 0 or make_room(inbox)
+    return before + inbox.count <= unopened_messages - AT_ONCE + 1 and 0 or make_room(inbox)
   end
 end

@@ -79,6 +79,6 @@ if not more and (copy[1] ~= run_text or version > tonumber(copy[2] or '0')) then
 end
 redis.call('HSET', at, 'placed', format('%.0f', placed_up_to))
 redis.call('EXPIRE', at, COPY_S)
-for place, inbox in ipairs(changed) do overflown = overflown + write(inbox, place) end
+for _, inbox in ipairs(changed) do overflown = overflown + write(inbox) end
 write_remembered()
 return reply(placed, more and 1 or 0, overflown, deliveries)

@@ -147,7 +147,7 @@ local function give(visitor, agent, bodies, deliveries)
     end
   end
   if inbox.count == 0 then return 0 end
-  return write(inbox, 1)
+  return write(inbox)
 end
 
 -- Append to `taken` the bodies that this call may still move. Returns false if some are left.
