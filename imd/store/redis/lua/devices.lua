@@ -10,8 +10,8 @@ end
 -- The ids of a user's live channels in one text. Nearly every user has one or none.
 local function live_channels(user)
   local live = ''
-  local all = redis.call('HGETALL', key(user, 'channels'))
-  for i = 2, #all, 2 do
+  local all = redis.call('HVALS', key(user, 'channels'))
+  for i = 1, #all do
     local channel, ends = split_channel(all[i])
     if ends > now_s then live = live == '' and channel or live .. ' ' .. channel end
   end
