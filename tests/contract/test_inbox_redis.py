@@ -443,7 +443,7 @@ class RedisFaultTests(RedisHarness):
         self.assertEqual(int(oldest), 1020 - before[0] + 1)
 
     async def test_no_inbox_holds_more_than_it_may(self) -> None:
-        """Whatever it held before, in batches of any size, from many or from one, opened or not."""
+        """The limit holds from any state before, in batches of any size, opened or not."""
         chance = random.Random(2)
         users = [f"u{i}" for i in range(12)]
         full = await self.make(max_messages=1000, unopened_messages=1000)
