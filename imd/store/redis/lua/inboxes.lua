@@ -98,9 +98,11 @@ do
     end
   end
 
-  -- In a big room the inboxes of all who are away get full. Each makes room for so many messages at once, at every so many-th
-  -- number; it has them to spare until then. An inbox that may hold fewer than 256 makes room for one at a time.
-  local AT_ONCE = math.max(1, math.min(64, math.floor(unopened_messages / 128)))
+  -- In a big room the inboxes of all who never came get full. Each makes room for so many messages at once, at every so
+  -- many-th number; it has them to spare until then. An inbox that may hold fewer than 256, or that was opened, makes room for
+  -- one at a time: the devices of an opened one have a right to the newest `max_messages`.
+  local AT_ONCE = 1
+  if unopened_messages < max_messages then AT_ONCE = math.max(1, math.min(64, math.floor(unopened_messages / 128))) end
   -- The most that an unopened inbox may be over its limit, if that was not lowered.
   local MOST_OVER = 64
 
@@ -119,8 +121,9 @@ do
     if not is_turn and size <= max_messages and
       (size <= unopened_messages or size > unopened_messages + MOST_OVER) then return 0 end
     local most = max_messages
-    if inbox.new or redis.call('HEXISTS', inbox.head_at, 'unopened') == 1 then most = unopened_messages end
-    if is_turn then most = most - AT_ONCE + 1 end
+    if inbox.new or redis.call('HEXISTS', inbox.head_at, 'unopened') == 1 then
+      most = is_turn and unopened_messages - AT_ONCE + 1 or unopened_messages
+    end
     local over = size - most
     if over <= 0 then return 0 end
     -- Many inboxes get a shared message, and most of those of members who are away for long are full.
