@@ -30,7 +30,7 @@ class InboxOptions:
     max_messages: int = 10000
     """in one inbox; past it the oldest are removed"""
     unopened_messages: int = 1000
-    """the same for an inbox that no device has ever opened; no more than `max_messages`"""
+    """the same for an inbox that no device has ever opened, about; no more than `max_messages`"""
     new_ids: int = 1000
     """inboxes that no device has ever opened, begun by one sender in an hour; 0: no limit"""
     dedup_seconds: float = 3600

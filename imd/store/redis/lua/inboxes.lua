@@ -99,12 +99,8 @@ do
   end
 
   -- In a big room the inboxes of all who never came get full. Each makes room for so many messages at once, at every so
-  -- many-th number; it has them to spare until then. An inbox that may hold fewer than 256, or that was opened, makes room for
-  -- one at a time: the devices of an opened one have a right to the newest `max_messages`.
-  local AT_ONCE = 1
-  if unopened_messages < max_messages then AT_ONCE = math.max(1, math.min(64, math.floor(unopened_messages / 128))) end
-  -- The most that an unopened inbox may be over its limit, if that was not lowered.
-  local MOST_OVER = 64
+  -- many-th number, and has them to spare until then. An odd number: all epochs that were drawn alone end with a 1.
+  local AT_ONCE = math.min(63, 2 * math.floor(unopened_messages / 256) + 1)
 
   -- Remove so many of the oldest messages, shared ones or not. Returns how many that were.
   local function drop_oldest(inbox, count)
@@ -117,13 +113,9 @@ do
   local function make_room(inbox)
     local size = inbox.size + inbox.count
     local is_turn = (inbox.seq + share_of(inbox)) % AT_ONCE < inbox.count
-    -- Whether it is unopened costs a command.
-    if not is_turn and size <= max_messages and
-      (size <= unopened_messages or size > unopened_messages + MOST_OVER) then return 0 end
+    if not is_turn and size <= max_messages then return 0 end
     local most = max_messages
-    if inbox.new or redis.call('HEXISTS', inbox.head_at, 'unopened') == 1 then
-      most = is_turn and unopened_messages - AT_ONCE + 1 or unopened_messages
-    end
+    if inbox.new or redis.call('HEXISTS', inbox.head_at, 'unopened') == 1 then most = unopened_messages end
     local over = size - most
     if over <= 0 then return 0 end
     -- Many inboxes get a shared message, and most of those of members who are away for long are full.
@@ -157,6 +149,6 @@ do
       redis.call('HSET', head_at, 'seq', seq)
     end
     if inbox.stale or before == 0 then expiry.see_to(inbox) end
-    return before + inbox.count <= unopened_messages - AT_ONCE + 1 and 0 or make_room(inbox)
+    return before + inbox.count <= unopened_messages and 0 or make_room(inbox)
   end
 end
