@@ -111,3 +111,10 @@ def address(change: Change, target: Target, actor: Actor) -> list[str]:
         change.group = list(target.group or ()) if own else others
         return [user for user in dict.fromkeys(change.group) if user not in scope.without]
     return [change.to]
+
+
+def is_of_list(target: Target) -> bool:
+    """True for a message to several. A list of one other user is the pair's."""
+    scope = target.scope
+    is_list = not scope.room and not scope.visitor and not target.to
+    return is_list and len({*scope.participants, *scope.without}) > 2

@@ -9,7 +9,7 @@ from prometheus_client import Counter
 
 from imd.chat.batch import Answer, Entry
 from imd.chat.change_form import Change, not_found
-from imd.chat.change_rights import Actor, address, judge
+from imd.chat.change_rights import Actor, address, is_of_list, judge
 from imd.chat.compose import EVERYBODY
 from imd.chat.history import Historian
 from imd.chat.rate import list_cost, room_cost
@@ -95,6 +95,7 @@ class Changes:
         if room and not self._rooms.is_warm(room):
             await self._rooms.warm(room)
         submission = self._submission(change, author.device, recipients, origin)
+        submission.of_list = is_of_list(target)
         if target.scope.without:
             submission.archived = left_out(target.scope.without)
         return self._to_room(submission, change, target, is_quiet) if room else submission

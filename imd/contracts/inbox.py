@@ -82,7 +82,7 @@ class Submission(msgspec.Struct, gc=False):
     message_id: str
     send_time: int
     recipients: Sequence[str]
-    """each once; empty for a visitor's message, as the desk finds its recipient"""
+    """each once; empty for a visitor's message, as the desk finds its recipient, and see `of_list`"""
     body: bytes
     """the message's JSON, as inboxes and the archive keep it"""
     visitor_to: str = ""
@@ -95,6 +95,8 @@ class Submission(msgspec.Struct, gc=False):
     """instead of recipients; `body` then is the one of no version yet"""
     mirror: bool = True
     """the sender's own inbox gets it, too, if another device of the sender has `sync`"""
+    of_list: bool = False
+    """it is an event about a message to several: blocks leave recipients out, even if one or none is left"""
     archived: bytes = b""
     """members of a JSON object, such as `"a":1,"b":2`, which the archive gets behind the body's own"""
 

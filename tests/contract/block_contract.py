@@ -49,10 +49,12 @@ class BlockHarness(RoomHarness):
     async def ids_in(self, user: str) -> list[str]:
         return ids_of(await self.read(user, 0, 1000))
 
-    def event(self, kind: type, user: str, of: str, recipients: Sequence[str], **more: Any) -> Submission:
+    def event(
+        self, kind: type, user: str, of: str, recipients: Sequence[str], *, of_list: bool = False, **more: Any
+    ) -> Submission:
         """An event about a message to these users."""
         event_id, now = self.ids.next()
-        group = None if len(recipients) == 1 else list(recipients)
+        group = None if len(recipients) == 1 and not of_list else list(recipients)
         event = kind(
             id=event_id,
             of=of,
@@ -65,7 +67,9 @@ class BlockHarness(RoomHarness):
         )
         name = kind.__name__.lower()
         body = encode_event(event)
-        return Submission(user, "phone", None, "-", event_id, now, recipients, body, kind=name)
+        submission = Submission(user, "phone", None, "-", event_id, now, recipients, body, kind=name)
+        submission.of_list = of_list
+        return submission
 
     async def put(self, *submissions: Submission) -> list[Outcome]:
         return await self.inbox.accept(submissions)
@@ -291,6 +295,30 @@ class BlockContract(BlockHarness):
         self.assertEqual(outcomes[0].without, ("alice",))
         self.assertEqual(await self.ids_in("alice"), [message.id, recall.message_id])
         self.assertEqual(await self.ids_in("bob"), [message.id, edit.message_id, recall.message_id])
+
+    async def test_events_of_lists_with_few_left(self) -> None:
+        """Blocks leave out the last recipient, too; an event that nobody gets is no visitor's."""
+        await self.begin_blocks()
+        await self.connect("eve", "tablet", sync=True)
+        await self.block("alice", "eve")
+        message = self.message("eve", group=["alice", "bob"])
+        await self.send(message)
+        await self.block("bob", "eve")
+        # The node knows that alice was left out of the message, and does not name her again.
+        edits = [self.event(Edit, "eve", message.id, ["bob"], of_list=True, msg="new") for _ in range(2)]
+        recall = self.event(Recall, "eve", message.id, ["bob"], of_list=True)
+        left = [self.event(React, "eve", message.id, [], of_list=True, reaction="👍") for _ in range(2)]
+        last = self.event(Recall, "eve", message.id, [], of_list=True)
+        events = [*edits, recall, *left, last]
+        outcomes = await self.put(*events)
+        kinds = [PlacedPartly, PlacedPartly, Placed, Placed, Placed, Placed]
+        self.assertEqual([type(one) for one in outcomes], kinds)
+        self.assertEqual([one.without for one in outcomes[:2]], [("bob",)] * 2)
+        told = [[d.user for d in one.deliveries] for one in outcomes]
+        self.assertEqual(told, [["eve"], ["eve"], ["bob", "eve"], ["eve"], ["eve"], ["eve"]])
+        self.assertEqual([one.agent for one in outcomes], [""] * 6)
+        self.assertEqual(await self.ids_in("bob"), [message.id, recall.message_id])
+        self.assertEqual(await self.ids_in("eve"), [message.id, *(one.message_id for one in events)])
 
     # what is not affected
 

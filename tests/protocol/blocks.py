@@ -92,6 +92,46 @@ class BlockRules(Rules):
         )
         self.assertEqual(refused["code"], "not_found")
 
+    async def test_list_that_blocks_leave_empty(self) -> None:
+        """Its author still edits and recalls it, alone; with one left, that one is left out as well."""
+        names = [self.name(name) for name in ("alice", "bob", "eve")]
+        alice, bob, eve = [await self.login(name, features=["events"]) for name in names]
+        await self.block(alice, names[2])
+        first = await self.write(eve, "accepted", group=names[:2])
+        self.assertEqual((await bob.take("message"))["id"], first["id"])
+        await self.block(bob, names[2])
+        second = await self.write(eve, "accepted", group=names[:2])
+        await self.until_archived(eve, second["id"])
+        for message in (first, second):
+            await self.write(eve, "accepted", type="edit", id=message["id"], msg="anew")
+            await self.write(eve, "accepted", type="react", id=message["id"], reaction="👍")
+        react = {"type": "react", "id": first["id"], "reaction": "👍"}
+        self.assertIn("id", await self.write(bob, "accepted", **react))
+        await self.write(eve, "accepted", type="recall", id=second["id"])
+        last = await self.write(eve, "accepted", type="recall", id=first["id"])
+        recall = await bob.take("message")
+        self.assertEqual((recall["kind"], recall["of"]), ("recall", first["id"]))
+        await self.until_changed(eve, {"group": names[:2]}, last["id"])
+        page = await self.answer(eve, {"type": "history", "ref": "h-1", "group": names[:2]}, "history")
+        self.assertEqual([one["id"] for one in page["messages"]], [first["id"], second["id"]])
+        self.assertEqual([one["msg"] for one in page["messages"]], ["", ""])
+        asked = {"type": "changes", "ref": "x-1", "group": [names[0], names[2]]}
+        kinds = [one["kind"] for one in (await self.answer(bob, asked, "changes"))["events"]]
+        self.assertEqual(kinds, ["react", "recall"])
+        for client in (alice, bob, eve):
+            await client.quiet()
+            self.assertEqual(list(client.frames), [])
+
+    async def until_changed(self, client: WsClient, selector: dict[str, Any], event_id: str) -> None:
+        """Wait until the archive has the event."""
+
+        async def there() -> bool:
+            frame = {"type": "changes", "ref": "x-2", **selector}
+            events = (await self.answer(client, frame, "changes"))["events"]
+            return event_id in [one["id"] for one in events]
+
+        await self.eventually(there)
+
     async def test_bad_blocks(self) -> None:
         """Nobody blocks oneself, a visitor, or an id that cannot be; visitors block nobody."""
         name = self.name("alice")

@@ -146,12 +146,13 @@ class Placing:
         agent: User | None = None
         deliveries: list[Delivery] = []
         recipients = submission.recipients
+        for_desk = not recipients and not submission.of_list
         without = self._left_out(sender, submission) if sender.blocked else ()
         if without:
-            if len(recipients) == 1:
+            if len(recipients) == 1 and not submission.of_list:
                 return NotAllowed(BETWEEN_THE_TWO)
             recipients = [name for name in recipients if name not in without]
-        if not submission.recipients:
+        if for_desk:
             found = self._agent_for(sender, submission, now)
             if isinstance(found, NotAllowed | Failed):
                 return found
@@ -174,7 +175,7 @@ class Placing:
             self._inboxes.put((sender.name,), users, number, submission.body, now, deliveries)
         if agent is not None:
             state.owe(sender, number, len(submission.body))
-        elif not submission.recipients:
+        elif for_desk:
             self._desk.wait(sender, number, len(submission.body))
 
         people = dict.fromkeys([*(users[name].uid for name in recipients), sender.uid])
@@ -264,5 +265,6 @@ class Placing:
             return Conflict()
         state = self._state
         state.sent += (state.new_use(), *key, use.checksum, use.number, now)
-        agent = "" if submission.recipients else self._desk.present_agent(sender, now) or ""
+        for_desk = not submission.recipients and not submission.of_list
+        agent = self._desk.present_agent(sender, now) or "" if for_desk else ""
         return Duplicate(use.message_id, use.send_time, agent, use.version, use.without)

@@ -4,7 +4,7 @@
 -- Items: six arrays. All but `senders` have an element for each message:
 --   names: the name that its clientMsgId is remembered under, or '';
 --   records: the text that is remembered, "id time checksum";
---   recipients: the recipient | {recipients} | the place of an earlier message with the same list
+--   recipients: the recipient | {recipients}, of an event maybe one or none | the place of an earlier message with the same list
 --     | {'', visitor, its `to` or ''} for a message from a visitor | {'<', visitor, sender} for one to a visitor
 --     | {'#', room, sender, ...} for one to a room, as in roomitems.lua;
 --   bodies;
