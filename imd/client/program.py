@@ -8,7 +8,7 @@ from typing import Any
 from imd.client import events
 from imd.client.conversing import Conversing
 from imd.client.core import Core
-from imd.client.numbered import Message
+from imd.client.numbered import Message, RoomEvent
 from imd.client.outgoing import Outgoing, extras
 from imd.client.requests import selector
 from imd.client.rooms import Rooms
@@ -132,8 +132,11 @@ class Program(Conversing):
         conversation = selector(with_, group, room, everything)
         return self._ask("history", limit=limit, **conversation, before=before, after=after, around=around)
 
-    def fetch(self, ids: Iterable[str]) -> Awaitable[list[Message]]:
-        """The messages with these ids, at most 50, that one may read. Raises as `history`."""
+    def fetch(self, ids: Iterable[str]) -> Awaitable[list[Message | RoomEvent]]:
+        """The messages and changes of rooms with these ids, at most 50, that one may read.
+
+        Raises as `history`.
+        """
         return self._ask("messages", ids=list(ids))
 
     def changes(

@@ -6,7 +6,7 @@ A few are asked at a time, again on each connection, until a deadline.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -155,11 +155,9 @@ def result_of(frame: Mapping[str, Any]) -> Result:
     """The answer as programs see it."""
     match frame["type"]:
         case "history":
-            entries = [entry for each in frame["messages"] if (entry := entry_of(each)) is not None]
-            shown = [entry for entry in entries if isinstance(entry, Message | RoomEvent)]
-            return Page(shown, bool(frame["more"]), bool(frame.get("moreAfter")))
+            return Page(_shown(frame["messages"]), bool(frame["more"]), bool(frame.get("moreAfter")))
         case "messages":
-            return [Message.of(each) for each in frame["messages"]]
+            return _shown(frame["messages"])
         case "changes":
             found = [entry for each in frame["events"] if (entry := entry_of(each)) is not None]
             events = [entry for entry in found if isinstance(entry, Change | RoomEvent)]
@@ -175,6 +173,11 @@ def result_of(frame: Mapping[str, Any]) -> Result:
         case _:
             users = [Member(each["userId"], each["role"]) for each in frame["users"]]
             return MemberPage(frame["room"], frame["version"], users, bool(frame["more"]))
+
+
+def _shown(frames: Iterable[Mapping[str, Any]]) -> list[Message | RoomEvent]:
+    """The entries that a history shows; others are left out."""
+    return [entry for each in frames if isinstance(entry := entry_of(each), Message | RoomEvent)]
 
 
 def listed(frame: Mapping[str, Any]) -> ListedConversation:

@@ -402,8 +402,8 @@ export class Client extends EventTarget {
   history(
     what: Selector & { before?: string; after?: string; around?: string; limit?: number },
   ): Promise<{ messages: (Message | RoomEvent)[]; more: boolean; moreAfter?: boolean; rooms?: false }>;
-  /** The messages with these ids, at most 50, that one may read. */
-  messages(ids: string[]): Promise<Message[]>;
+  /** The messages, and changes of rooms, with these ids, at most 50, that one may read. */
+  messages(ids: string[]): Promise<(Message | RoomEvent)[]>;
   /** Events but no messages, oldest first. Everything up to `complete` is archived. */
   changes(
     what: Selector & { after?: string; limit?: number },
