@@ -318,7 +318,7 @@ class Player:
         if "as" in step:
             self.names[step["as"]] = result
         if "gives" in step:
-            self.match(step["gives"], result)
+            self.match(step["gives"], as_frame(result))
 
     def call(self, name: str, args: dict[str, Any]) -> Any:
         shell = self.pipe.program
