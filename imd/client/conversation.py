@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from imd.client.numbered import Message
+from imd.client.sound import size_of
 
 FIELDS = ("read", "peerRead", "muted", "pinned", "hidden", "cleared", "marked")
 """of a conversation in frames, besides its selector"""
@@ -83,7 +84,7 @@ def named(with_: str, group: Iterable[str], room: str, me: str) -> Conversation:
 def chosen(
     with_: str | None, group: Sequence[str] | None, room: str | None, me: str, visitor: bool
 ) -> Conversation:
-    """The conversation that a program names. Raises ValueError unless exactly one is given.
+    """The conversation that a program names. Raises ValueError unless exactly one is given, and readable.
 
     A visitor has one, and names none.
     """
@@ -91,6 +92,7 @@ def chosen(
         return Conversation()
     if [bool(with_), bool(group), bool(room)].count(True) != 1:
         raise ValueError("one of with_, group and room is expected")
+    size_of({"with_": with_, "group": list(group or ()), "room": room}, {})
     return named(with_ or "", group or (), room or "", me)
 
 

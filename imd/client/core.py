@@ -309,6 +309,8 @@ class Core:
             if self._tokens.not_renewed():
                 # Nothing else is unanswered: most likely this answers the newer token. The old one stands.
                 self._plan_token(max(retry_seconds, AGAIN_SECONDS))
+            elif refusal.code == BAD_FRAME and "ref" not in frame:
+                self._sending.not_read(refusal)
             self._agenda.emit(refusal)
 
     def _on_token(self, frame: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from imd.client.events import FrameRefused, Presence, Signal, Typing
 from imd.client.link import Link
 from imd.client.outgoing import Refusal
 from imd.client.reconnect import Backoff
+from imd.client.sound import size_of
 
 MOST_WATCHED = 200
 ANSWER_SECONDS = 30.0
@@ -46,6 +47,7 @@ class Watching:
             raise ValueError(f"at most {MOST_WATCHED} users can be watched")
         if not all(wanted):
             raise ValueError("ids of users are expected")
+        size_of({"users": wanted}, {})
         self._wanted = wanted
         self.present = {user: online for user, online in self.present.items() if user in wanted}
         self.flush()
@@ -177,13 +179,17 @@ class Signals:
         """the last frames, by ref: only an error answers one"""
 
     def send(self, about: Conversation, name: str, data: Mapping[str, Any] | None) -> bool:
-        """False while the client is not connected: then nothing is sent."""
-        if not may_hint(self._link):
-            return False
+        """False while the client is not connected: then nothing is sent.
+
+        Raises ValueError for a name or `data` that no node would take.
+        """
         ref = uuid.uuid4().hex[:12]
         frame = {"type": "signal", "ref": ref} | about.selector | {"name": name}
         if data is not None:
             frame["data"] = dict(data)
+        size_of(frame, self._link.limits)
+        if not may_hint(self._link):
+            return False
         self._sent[ref] = frame
         if len(self._sent) > MOST_KEPT:
             del self._sent[next(iter(self._sent))]

@@ -99,15 +99,6 @@ class Outgoing:
             frame["contentType"] = self.content_type
         return frame | self.fields
 
-    def check(self) -> None:
-        """Raises ValueError for text that cannot be sent, and for `data` that is no JSON."""
-        try:
-            json.dumps(self.frame(), ensure_ascii=False, allow_nan=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("a lone surrogate cannot be sent") from None
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-
 
 def extras(
     reply_to: str | None = None,

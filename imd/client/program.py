@@ -41,7 +41,8 @@ class Program(Conversing):
         """Queue a message, to be sent until the node has accepted it or refused it for good.
 
         `reply_to`: the id of a message. `mentions`: user ids, or "@all". `data`: the program's own, as JSON.
-        Raises OutboxFull, ValueError for a message that no node would take, and Refused (`unsupported`) for
+        Raises OutboxFull, ValueError for a message that no node would take, which includes lone surrogates
+        and `data` of more than 4,096 bytes or 32 levels, and Refused (`unsupported`) for
         a room or one of the last three in a cluster that does not know them.
         """
         fields = extras(reply_to, mentions, data)
@@ -125,7 +126,7 @@ class Program(Conversing):
         """A page of a conversation: the newest messages, or those before, after or around a message id.
 
         Raises Refused, Unanswered or Ended; ValueError unless exactly one conversation is named, and at most
-        one place in it.
+        one place in it, and for a lone surrogate.
         """
         if [before, after, around].count(None) < 2:
             raise ValueError("one of before, after and around is expected")

@@ -29,6 +29,7 @@ from imd.client.link import Link
 from imd.client.numbered import Change, Member, Message, RoomEvent, entry_of
 from imd.client.outgoing import NO_EVENTS, Refusal
 from imd.client.reconnect import Backoff
+from imd.client.sound import size_of
 
 MAX_IN_FLIGHT = 4
 """requests without an answer; a node refuses more"""
@@ -48,9 +49,14 @@ class _Request:
 
 
 def question(kind: str, **fields: Any) -> dict[str, Any]:
-    """A frame with a ref of its own; fields that are None are left out."""
+    """A frame with a ref of its own; fields that are None are left out.
+
+    Raises ValueError for a lone surrogate.
+    """
     frame = {"type": kind, "ref": uuid.uuid4().hex[:12]}
-    return frame | {name: value for name, value in fields.items() if value is not None}
+    frame |= {name: value for name, value in fields.items() if value is not None}
+    size_of(frame, {})
+    return frame
 
 
 def selector(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +13,8 @@ from imd.client.options import Options
 from imd.client.outbox import Outbox
 from imd.client.outgoing import NO_EVENTS, Outgoing, Refusal
 from imd.client.reconnect import Backoff
-from imd.protocol.errors import RATE_LIMITED, TOO_LARGE, UNAVAILABLE
+from imd.client.sound import size_of
+from imd.protocol.errors import INVALID_MESSAGE, RATE_LIMITED, TOO_LARGE, UNAVAILABLE
 
 EXPIRED = "expired"
 """the client's own code: nobody knows any more whether the message was accepted"""
@@ -27,6 +27,8 @@ LEAST_PAUSE_SECONDS = 0.05
 LONGEST_HOLD_SECONDS = 15.0
 LONG_PAUSE_SECONDS = 10.0
 """a longer pause of a `rate_limited` is about its recipients (`[limits] new_ids`), not about the pace"""
+UNREAD_SECONDS = 40.0
+"""before an entry is given up that the node may not have been able to read; a silent node is noticed first"""
 
 
 class Sending:
@@ -49,6 +51,10 @@ class Sending:
         self._wall = wall
         self._paused = False
         """nothing is sent until the timer `send`"""
+        self._unread: set[str] = set()
+        """entries, by clientMsgId, that the node may not have been able to read"""
+        self._unread_frames = 0
+        """frames that it could not read, without saying which"""
 
     # ---- from the program
 
@@ -64,10 +70,10 @@ class Sending:
             raise ValueError("a room, or users, are expected")
         if not (outgoing.kind or outgoing.to or outgoing.group or outgoing.room or self._options.visitor):
             raise ValueError("a recipient is expected")
-        outgoing.check()
+        outgoing.client_msg_id = outgoing.client_msg_id or uuid.uuid4().hex
+        size_of(outgoing.frame(), self._link.limits)
         if outgoing.needs_events and not self._link.knows_events:
             raise Refused(NO_EVENTS)
-        outgoing.client_msg_id = outgoing.client_msg_id or uuid.uuid4().hex
         outgoing.queued_at = int(self._wall() * 1000)
         outgoing = self.outbox.add(outgoing)
         self.flush()
@@ -82,6 +88,7 @@ class Sending:
 
     def accepted(self, frame: Mapping[str, Any]) -> Outgoing | None:
         """Gives the entry that was accepted; None if it is not here."""
+        self._answered(frame.get("clientMsgId") or "")
         outgoing = self.outbox.accepted(frame.get("clientMsgId") or "")
         self._backoff.reset()
         if outgoing is not None:
@@ -98,12 +105,14 @@ class Sending:
     def recalled(self, message_id: str) -> None:
         """A message was recalled: its text, and texts for it, leave the outbox."""
         for outgoing in self.outbox.recalled(message_id):
+            self._answered(outgoing.client_msg_id)
             if outgoing.state != "failed":
                 outgoing.state, outgoing.error = "failed", RECALLED
                 self._agenda.emit(Failed(outgoing, RECALLED))
 
     def refused(self, client_msg_id: str, refusal: Refusal, temporary: bool, retry_seconds: float) -> None:
         """`retry_seconds`: the pause that the node asks for."""
+        self._answered(client_msg_id)
         outgoing = self.outbox.refused(client_msg_id, refusal, temporary)
         if outgoing is None:
             return
@@ -127,9 +136,22 @@ class Sending:
         self._paused = True
         self._agenda.later("send", max(retry_seconds, pause), self._resume)
 
+    def not_read(self, refusal: Refusal) -> None:
+        """The node could not read a frame, and does not say which.
+
+        The other frames get their answers. So an entry that has none a while later is given up, unless more
+        entries than unreadable frames are left.
+        """
+        self._unread |= {each.client_msg_id for each in self.outbox.all if each.state == "sent"}
+        if self._unread:
+            self._unread_frames += 1
+            self._agenda.later("unread", UNREAD_SECONDS, lambda: self._give_up(refusal))
+
     def lost(self) -> None:
         """The connection is gone: every message without an answer is sent again on the next one."""
         self._paused = False
+        self._unread.clear()
+        self._unread_frames = 0
         self.outbox.lost()
 
     def refuse_all(self, owner: str) -> None:
@@ -153,7 +175,12 @@ class Sending:
                 self._fail(outgoing, Refusal(EXPIRED, "sent, but not answered for too long"))
                 continue
             frame = outgoing.frame()
-            size = len(json.dumps(frame, ensure_ascii=False).encode())
+            try:
+                size = size_of(frame, self._link.limits)
+            except ValueError as error:
+                # An older version has stored it: the node could not read it, at each resend.
+                self._fail(outgoing, Refusal(INVALID_MESSAGE, str(error)))
+                continue
             if size > 6 * self._link.limits.get("messageBytes", 65536) + 65536:
                 # The node would close the connection, at each resend.
                 self._fail(outgoing, Refusal(TOO_LARGE, f"a frame of {size} bytes"))
@@ -165,6 +192,19 @@ class Sending:
             self._agenda.later("release", release - now, self.flush)
 
     # ---- from within
+
+    def _answered(self, client_msg_id: str) -> None:
+        self._unread.discard(client_msg_id)
+        if not self._unread:
+            self._unread_frames = 0
+            self._agenda.cancel("unread")
+
+    def _give_up(self, refusal: Refusal) -> None:
+        if len(self._unread) > self._unread_frames:
+            self._agenda.later("unread", UNREAD_SECONDS, lambda: self._give_up(refusal))
+            return
+        for client_msg_id in list(self._unread):
+            self.refused(client_msg_id, refusal, temporary=False, retry_seconds=0.0)
 
     def _resume(self) -> None:
         self._paused = False

@@ -226,6 +226,15 @@ export class Player {
     await this.begin();
   }
 
+  /** An entry that an older version has stored; a `reload` finds it. */
+  async do_older(entry) {
+    const numbers = (this.storage.getItem("imd:ualice:d:new") ?? "").split(",").filter(Boolean);
+    const n = 50 + numbers.length;
+    this.storage.setItem("imd:ualice:d:new", [...numbers, n].join(","));
+    const kept = { queuedAt: TIME_MS, state: "waiting", ...entry };
+    this.storage.setItem(`imd:ualice:d:new${n}`, JSON.stringify({ entry: kept, since: null }));
+  }
+
   async do_start() {
     this.client.start();
   }

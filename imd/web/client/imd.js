@@ -13,6 +13,7 @@ const PONG_MS = 10 * SECOND;
 const OFFLINE_PONG_MS = 2 * SECOND; // when the browser says `offline`: a node on this machine still answers
 const LONG_PAUSE_MS = 10 * SECOND; // a longer one of `rate_limited` is about the recipients, not about the pace
 const ANSWER_MS = 60 * SECOND; // for the answer to a message, on a connection that is alive
+const UNREAD_MS = 40 * SECOND; // before an entry is given up that the node may not have been able to read; a silent node is noticed sooner
 const HISTORY_MS = 20 * SECOND;
 const ACK_MS = 200;
 const STEADY_MS = 5 * SECOND; // a connection that lasted so long resets the backoff
@@ -32,6 +33,8 @@ const KINDS = ["edit", "recall", "react", "room"]; // events besides messages
 const QUESTIONS = ["history", "messages", "changes", "rooms", "members", "conversations", "block", "blocked"];
 const BLOCK = 64; // ids of handled messages in one block
 const BLOCKS = 64; // full blocks in the storage
+const MAX_DATA_BYTES = 4096; // of `data`, as long as no node has told its limit
+const MAX_DATA_DEPTH = 32;
 
 const NO_EVENTS = "this cluster takes messages only";
 const UNSURE = "the connection ended before the answer; it may have been delivered";
@@ -72,7 +75,8 @@ function parsed(text) {
 /** Milliseconds since 1970, from the id of a message or event. */
 const timeOfId = (id) => parseInt(`${id}`.slice(0, 12), 16) || 0;
 
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+const isNested = (value) => typeof value === "object" && value !== null;
+const isObject = (value) => isNested(value) && !Array.isArray(value);
 
 /** For `sort`: by code points, as the node sorts names. Without it a sort goes by UTF-16, where "😀" comes before "Ａ". */
 function byCodePoints(one, other) {
@@ -457,7 +461,7 @@ class Slot {
   #remember(entry, n, since) {
     // `since`: the first sending that was not refused unseen, by the node's clock; null: it is in no inbox.
     // `placed`: its id, if the inbox had a copy of it before the answer.
-    const item = { entry, n, since, placed: null, sends: since === null ? 0 : 2, inFlight: false, sentAt: 0, heldUntil: 0, holds: 0, bytes: 0 };
+    const item = { entry, n, since, placed: null, sends: since === null ? 0 : 2, inFlight: false, sentAt: 0, heldUntil: 0, holds: 0, bytes: 0, wrong: null };
     item.order = orderOf(entry);
     item.place = needsEvents(entry) ? "new" : "out";
     this.items.set(entry.clientMsgId, item);
@@ -508,27 +512,64 @@ class Pace {
 const no = (reason) => {
   throw new ImdError("invalid_message", reason);
 };
-const isText = (value) => typeof value === "string" && value !== "" && !/\p{Surrogate}/u.test(value);
+const isBroken = (text) => /\p{Surrogate}/u.test(text);
+const isText = (value) => typeof value === "string" && value !== "" && !isBroken(value);
 /** Users as frames have them, from one or several ids or objects. */
 const members = (users) => [users].flat().map((user) => (isObject(user) ? user : { userId: user }));
 const isName = (name, value) => isText(value) || no(`${name}: a name`);
 
+const hasBroken = (value) => (isNested(value) ? Object.entries(value).flat().some(hasBroken) : typeof value === "string" && isBroken(value));
+
+/** Throws `invalid_message` for a lone surrogate, which no node could read. */
+function checkTexts(fields) {
+  for (const [name, value] of Object.entries(fields)) if (hasBroken(value)) no(`${name}: a lone surrogate cannot be sent`);
+}
+
+/** A copy of the app's own object, as others get it. Throws `invalid_message` for one that no node would take. */
+function dataOf(data, mostBytes = MAX_DATA_BYTES) {
+  let text;
+  try {
+    text = JSON.stringify(data);
+  } catch (error) {
+    no(`data: ${error.message}`);
+  }
+  if (!text?.startsWith("{")) no("data: an object");
+  if (bytesOf(text) > mostBytes) no(`data: at most ${mostBytes} bytes`);
+  const copy = JSON.parse(text);
+  let level = [copy];
+  for (let i = 0; i < MAX_DATA_DEPTH; i++) level = level.filter(isNested).flatMap(Object.values);
+  if (level.some(isNested)) no(`data: at most ${MAX_DATA_DEPTH} levels`);
+  checkTexts({ data: copy });
+  return copy;
+}
+
+/** The reason why no node would take an entry that is stored already; null if there is none. */
+function wrongIn(entry, dataBytes) {
+  try {
+    const { data, ...fields } = frameOf(entry);
+    checkTexts(fields);
+    if (data != null) dataOf(data, dataBytes);
+    return null;
+  } catch (error) {
+    return error.reason ?? error.message;
+  }
+}
+
 /** Fields of a message or an edit. Throws `invalid_message` for a wrong one, so that the app sees its mistake. */
-function content({ msg, contentType, mentions, data }) {
+function content({ msg, contentType, mentions, data }, dataBytes) {
   if (!isText(msg)) no("msg: a text that is not empty, without lone surrogates");
   if (contentType != null && !(contentType === "" || isText(contentType))) no("contentType: a text");
   if (mentions != null && !(Array.isArray(mentions) && mentions.every(isText))) no("mentions: a list of names");
-  if (data != null && !isObject(data)) no("data: an object");
   const fields = { msg };
   if (contentType != null) fields.contentType = contentType;
   if (mentions?.length) fields.mentions = [...mentions];
-  if (data != null) fields.data = data;
+  if (data != null) fields.data = dataOf(data, dataBytes);
   return fields;
 }
 
 /** The fields of a message to send. */
-function checked({ to, group, room, replyTo, ...rest }) {
-  const fields = content(rest);
+function checked({ to, group, room, replyTo, ...rest }, dataBytes) {
+  const fields = content(rest, dataBytes);
   if (to != null) isName("to", to);
   if (room != null) isName("room", room);
   if (group != null && !(Array.isArray(group) && group.length && group.every(isText))) no("group: a list of names");
@@ -963,6 +1004,7 @@ class States {
   set(name, fields) {
     for (const key of ["hidden", "cleared"]) if (fields[key] && !isMessageId(fields[key])) no(`${key}: the id of a message`);
     if (Object.keys(fields).length === 0) no("nothing to set");
+    checkTexts(fields);
     const shown = this.shown(name);
     Object.assign(this.#wish(keyOf(name), name).fields, fields);
     this.#keep();
@@ -1291,10 +1333,10 @@ class Signals {
 
   send(name, { name: called, data }) {
     if (!isText(called) || [...called].length > 64) no("name: 1 to 64 characters");
-    if (data != null && !isObject(data)) no("data: an object");
+    const copy = data == null ? data : dataOf(data, this.#link.dataBytes);
     if (!this.#link.isOpen || !this.#link.has("state")) return false;
     const frame = { type: "signal", ref: this.#link.ref(), ...nameOnly(name), name: called };
-    if (data != null) frame.data = data;
+    if (copy != null) frame.data = copy;
     this.#sent.set(frame.ref, frame);
     if (this.#sent.size > MOST_KEPT) this.#sent.delete(this.#sent.keys().next().value);
     this.#link.wait(1);
@@ -1547,6 +1589,8 @@ export class Client extends EventTarget {
   #inFlight = 0;
   #pausedUntil = 0;
   #pauses = 0;
+  #unread = new Set(); // entries that the node may not have been able to read
+  #unreadFrames = 0; // frames that it could not read, without saying which
   #requests = new Map(); // ref → request
   #refs = 0;
   #courier = null;
@@ -1645,11 +1689,11 @@ export class Client extends EventTarget {
   }
 
   send(what) {
-    return this.#post(checked(what));
+    return this.#post(checked(what, this.#dataBytes));
   }
 
   edit(message, what) {
-    return this.#post({ kind: "edit", of: idOf(message), ...content(what) });
+    return this.#post({ kind: "edit", of: idOf(message), ...content(what, this.#dataBytes) });
   }
 
   recall(message) {
@@ -1688,6 +1732,11 @@ export class Client extends EventTarget {
   /** False if the cluster is known not to take edits, rooms and so on. */
   get #knowsEvents() {
     return this.#features === null || this.#features.includes("events") || this.#limits?.dataBytes !== undefined;
+  }
+
+  /** undefined: no node has told it yet. */
+  get #dataBytes() {
+    return this.#limits?.dataBytes;
   }
 
   get #hasEvents() {
@@ -1824,6 +1873,9 @@ export class Client extends EventTarget {
       get knowsEvents() {
         return client.#knowsEvents;
       },
+      get dataBytes() {
+        return client.#dataBytes;
+      },
     };
   }
 
@@ -1865,9 +1917,10 @@ export class Client extends EventTarget {
   #room(action, room, { name, users, posting, history, joining, data, version } = {}) {
     if (action === "create") isName("name", name);
     else isName("room", room);
-    if (data != null && !isObject(data)) no("data: an object");
     const what = { kind: "room", action, room };
     for (const [key, value] of Object.entries({ name, users, posting, history, joining, data, version })) if (value != null) what[key] = value;
+    if (data != null) what.data = dataOf(data, this.#dataBytes);
+    checkTexts(what);
     return this.#post(what);
   }
 
@@ -1875,6 +1928,7 @@ export class Client extends EventTarget {
   #ask(type, what, once = false) {
     return new Promise((resolve, reject) => {
       if (!this.#running) return reject(new ImdError("stopped", "the client is not started"));
+      checkTexts(what ?? {});
       if (this.#requests.size >= MAX_REQUESTS_WAITING) return reject(new ImdError("busy", "too many requests"));
       const ref = `q${++this.#refs}`;
       const timer = `request ${ref}`;
@@ -2108,6 +2162,8 @@ export class Client extends EventTarget {
     this.#asNewVisitor = false;
     this.#leavingMs = null;
     this.#inFlight = 0;
+    this.#unread.clear();
+    this.#unreadFrames = 0;
     this.#pausedUntil = 0;
     this.#limits = frame.limits ?? null;
     this.#features = Array.isArray(frame.features) ? frame.features : [];
@@ -2241,7 +2297,7 @@ export class Client extends EventTarget {
     this.#save();
     this.#ws = this.#connected = this.#offered = null;
     this.#reading = null;
-    for (const name of ["connect", "hurry", "ping", "pong", "ack", "save", "token", "pump", "release", "answer", "ask", "courier", "catch up", "state", "watch", "typing"]) {
+    for (const name of ["connect", "hurry", "ping", "pong", "ack", "save", "token", "pump", "release", "answer", "unread", "ask", "courier", "catch up", "state", "watch", "typing"]) {
       this.#timers.cancel(name);
     }
     this.#states.save();
@@ -2499,9 +2555,30 @@ export class Client extends EventTarget {
         // Nothing else is unanswered: most likely this answers the newer token. The old one stands.
         this.#offered = null;
         this.#planToken(Math.max(TOKEN_AGAIN_MS, retryMs));
-      }
+      } else if (code === "bad_frame" && clientMsgId == null && ref == null) this.#notRead(code, reason);
       this.#error(code, reason);
     }
+  }
+
+  /**
+   * The node could not read a frame, and does not say which. The other frames get their answers. So an entry that has none a while
+   * later is given up, unless more entries than unreadable frames are left.
+   */
+  #notRead(code, reason) {
+    for (const item of this.#slot.items.values()) if (item.inFlight) this.#unread.add(item);
+    if (!this.#unread.size) return;
+    this.#unreadFrames++;
+    this.#planGivingUp(code, reason);
+  }
+
+  #planGivingUp(code, reason) {
+    this.#timers.set("unread", UNREAD_MS, () => {
+      if (this.#unread.size > this.#unreadFrames) return this.#planGivingUp(code, reason);
+      for (const item of [...this.#unread]) {
+        this.#answered(item);
+        this.#fail(item, code, reason);
+      }
+    });
   }
 
   #retryMs({ retryAfterMs }) {
@@ -2599,11 +2676,14 @@ export class Client extends EventTarget {
     const { entry, since } = item;
     const { messageBytes = Infinity, groupMembers = Infinity } = this.#limits ?? {};
     const oldest = this.#serverNow() - this.#options.dedupSeconds * 0.9 * SECOND;
-    item.bytes ||= bytesOf(JSON.stringify(entry));
+    if (!item.bytes) Object.assign(item, { bytes: bytesOf(JSON.stringify(entry)), wrong: wrongIn(entry, this.#dataBytes) });
     // A frame that is too large would end the connection, at each resend.
     const { msg = "" } = entry;
     if (item.place === "new" && !this.#knowsEvents) {
       this.#fail(item, "unsupported", NO_EVENTS);
+    } else if (item.wrong) {
+      // An older version has stored it: the node could not read it, at each resend.
+      this.#fail(item, "invalid_message", item.wrong);
     } else if (msg.length > messageBytes || bytesOf(msg) > messageBytes || item.bytes > 6 * messageBytes + 60_000) {
       this.#fail(item, "too_large", `more than ${messageBytes} bytes`);
     } else if (entry.group?.length > groupMembers && entry.to === undefined) {
@@ -2642,6 +2722,10 @@ export class Client extends EventTarget {
   #answered(item) {
     item.inFlight = false;
     this.#inFlight--;
+    this.#unread.delete(item);
+    if (this.#unread.size) return;
+    this.#unreadFrames = 0;
+    this.#timers.cancel("unread");
   }
 
   #onAccepted({ clientMsgId, id, sendTime, changed = true, room, version }) {

@@ -21,6 +21,7 @@ from imd.client import (
     Leaving,
     Member,
     Message,
+    Outgoing,
     Presence,
     Reaction,
     Recall,
@@ -294,6 +295,13 @@ class Player:
 
     def do_reload(self, _: Any, step: dict[str, Any]) -> None:
         self.begin()
+
+    def do_older(self, entry: dict[str, Any], step: dict[str, Any]) -> None:
+        """An entry that an older version has stored; a `reload` finds it."""
+        given = dict(entry)
+        named = {"client_msg_id": given.pop("clientMsgId"), "msg": given.pop("msg"), "to": given.pop("to")}
+        assert self.store is not None
+        self.store.put_outgoing(Outgoing(**named, queued_at=TIME_MS, fields=given))
 
     def do_start(self, _: Any, step: dict[str, Any]) -> None:
         self.pipe.core.start()

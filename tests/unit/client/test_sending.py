@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.trial import unittest
 
 from imd.client import SqliteStore, events
@@ -20,6 +22,54 @@ class OutboxTests(unittest.TestCase):
         pipe.program.send("x" * 75_000, to="bob")
         self.assertEqual(pipe.take(), [])
         self.assertEqual(pipe.events(events.Failed)[0].refusal.code, "too_large")
+
+    def test_unreadable(self) -> None:
+        """The error at the call names the field, and nothing enters the outbox."""
+        pipe = Pipe()
+        program = pipe.program
+        pipe.open()
+        pipe.take()
+        nested: dict[str, object] = {}
+        for _ in range(5000):
+            nested = {"a": nested}
+        circle: dict[str, object] = {}
+        circle["a"] = circle
+        cases: list[tuple[str, Callable[[], object]]] = [
+            ("msg", lambda: program.send("x\ud83d", to="bob")),
+            ("to", lambda: program.send("x", to="\ud800")),
+            ("group", lambda: program.send("x", group=["bob", "\ud800"])),
+            ("mentions", lambda: program.send("x", to="bob", mentions=["\ud800"])),
+            ("clientMsgId", lambda: program.send("x", to="bob", client_msg_id="\ud800")),
+            ("clientMsgId", lambda: program.send("x", to="bob", client_msg_id="c" * 65)),
+            ("data", lambda: program.send("x", to="bob", data={"a": "\ud800"})),
+            ("data", lambda: program.send("x", to="bob", data={"a": float("nan")})),
+            ("data", lambda: program.send("x", to="bob", data={"a": object()})),
+            ("data", lambda: program.send("x", to="bob", data=nested)),
+            ("data", lambda: program.send("x", to="bob", data=circle)),
+            ("data", lambda: program.rooms.set("r-1", data=[1])),  # type: ignore[arg-type]
+            ("reaction", lambda: program.react("m1", "\ud83d")),
+            ("name", lambda: program.rooms.create("\ud800")),
+            ("users", lambda: program.rooms.add("r-1", ["\ud800"])),
+            ("with", lambda: program.history("\ud800")),
+            ("ids", lambda: program.fetch(["\ud800"])),
+            ("userId", lambda: program.block("\ud800")),
+            ("room", lambda: program.typing(room="\ud800")),
+        ]
+        for name, call in cases:
+            self.assertIn(f"{name}: ", str(self.assertRaises(ValueError, call)))
+        self.assertEqual((pipe.take(), program.outbox), ([], ()))
+        program.send("x", to="bob", client_msg_id="c" * 64)
+        self.assertEqual(len(pipe.take()), 1)
+
+    def test_told_limit(self) -> None:
+        """The node's limit of `data` counts as soon as it is known; an entry from before fails by it."""
+        pipe = Pipe()
+        self.assertRaises(ValueError, pipe.program.send, "x", to="bob", data={"a": "x" * 5000})
+        early = pipe.program.send("x", to="bob", data={"a": "x" * 200})
+        limits = {"messageBytes": 1000, "dataBytes": 100}
+        pipe.open(limits=limits, features=["events"])
+        self.assertEqual((early.state, early.error and early.error.code), ("failed", "invalid_message"))
+        self.assertRaises(ValueError, pipe.program.send, "x", to="bob", data={"a": "x" * 200})
 
     def test_reply(self) -> None:
         """A reply goes to the sender or the group; its clientMsgId derives from an unhandled message."""
