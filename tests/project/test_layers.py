@@ -43,6 +43,7 @@ HOMES = {
     "pymongo": ("imd.store.mongo",),
     "bson": ("imd.store.mongo",),
     "websockets": ("imd.client.asyncio",),
+    "regex": ("imd.protocol.grapheme",),
 }
 # Parts of `store/` that join others, and those that they know beside the shared ones.
 JOINED_STORES = {
