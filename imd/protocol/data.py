@@ -13,6 +13,9 @@ MAX_DATA_BYTES = 4096
 MAX_DATA_DEPTH = 32
 
 _strings = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# A string that does not end goes to the end of the text: each character is looked at once.
+_tokens = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
+_MAX_TOKENS = 10_000
 _escapes = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 
 
@@ -35,6 +38,33 @@ def read_data(data: msgspec.Raw) -> msgspec.Raw:
         raise Refused(BAD_FRAME, "data: a lone surrogate")
     # A copy: the other one is a part of the whole frame, and would keep it.
     return msgspec.Raw(text)
+
+
+def without_depths(text: str) -> str:
+    """An object's JSON, with the objects and arrays in it emptied; of a value for which MAX_DATA_DEPTH is too
+    little, one member is left.
+
+    It makes JSON readable that is too deep for every decoder. Raises ValueError if that would take long.
+    """
+    pieces: list[str] = []
+    depth = deepest = start = 0
+    for number, token in enumerate(_tokens.finditer(text)):
+        if number == _MAX_TOKENS:
+            raise ValueError("too many values")
+        place, end = token.span()
+        if text[place] in "{[":
+            depth += 1
+            if depth == 2:
+                pieces.append(text[start:end])
+                start, deepest = len(text), 1
+            deepest = max(deepest, depth - 1)
+        elif text[place] in "}]":
+            if depth == 2:
+                start = place
+                if deepest > MAX_DATA_DEPTH:
+                    pieces.append('"":0' if text[place] == "}" else "0")
+            depth -= 1
+    return "".join(pieces) + text[start:]
 
 
 def _depth(text: bytes) -> int:

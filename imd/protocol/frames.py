@@ -6,12 +6,14 @@ one text frame as bytes; its first key is always `type`, or `seq`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
 
-from imd.protocol.errors import BAD_FRAME, INVALID_MESSAGE, UNKNOWN_TYPE, Refused
+from imd.protocol.data import MAX_DATA_DEPTH, without_depths
+from imd.protocol.errors import BAD_FRAME, INVALID_MESSAGE, TOO_LARGE, UNKNOWN_TYPE, Refused
 from imd.protocol.message import MAX_CLIENT_MSG_ID_CHARS, NO_DATA
 from imd.protocol.requests import (
     ChangesFrame,
@@ -163,6 +165,7 @@ class BadFrame(Refused):
 
 # msgspec raises these for bytes that are no JSON, no UTF-8, or nested too deeply.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 Decode = Callable[[bytes], Any]
@@ -177,13 +180,19 @@ class Reader:
         self._decoders: dict[str, Decode] = {
             name: msgspec.json.Decoder(frame).decode for name, frame in types.items()
         }
+        self._with_data = {
+            name
+            for name, frame in ((None, message), *types.items())
+            if any(field.name == "data" for field in msgspec.structs.fields(frame))
+        }
+        """types, of which None is a message's"""
 
     def decode(self, payload: bytes) -> ClientFrame:
         """Return the frame that `payload` holds.
 
         Raises BadFrame with one of these codes. `bad_frame`: it is not JSON, is no object, or has a field of
         the wrong type. `unknown_type`: the protocol has no such type. `invalid_message`: the clientMsgId has
-        a length that is not allowed.
+        a length that is not allowed. `too_large`: its `data` is so deep that it cannot be read.
         """
         try:
             # msgspec does not check the UTF-8 of fields that it skips.
@@ -193,14 +202,16 @@ class Reader:
         except msgspec.ValidationError as error:
             return self._decode_typed(payload, error)
         except _UNREADABLE as error:
-            raise BadFrame(BAD_FRAME, f"not JSON: {error}") from None
+            raise self._unreadable(payload, error) from None
         if frame.type is not None:
             return self._decode_typed(payload, None)
         if frame.is_connect:
             return _decode_as(self._decode_connect, payload)
         client_msg_id = frame.client_msg_id
         if client_msg_id is not None and not 1 <= len(client_msg_id) <= MAX_CLIENT_MSG_ID_CHARS:
-            raise _bad_client_msg_id(client_msg_id)
+            if client_msg_id:
+                raise _bad_client_msg_id(client_msg_id)
+            frame.client_msg_id = None
         return frame
 
     def _decode_typed(self, payload: bytes, message_error: msgspec.ValidationError | None) -> ClientFrame:
@@ -208,7 +219,7 @@ class Reader:
         try:
             head = _decode_type(payload)
         except _UNREADABLE as error:
-            raise BadFrame(BAD_FRAME, str(error)) from None
+            raise self._unreadable(payload, error) from None
         client_msg_id = head.client_msg_id if isinstance(head.client_msg_id, str) else None
         shown = _shown(client_msg_id) if client_msg_id is not None else None
         ref = head.ref if isinstance(head.ref, str) else None
@@ -219,13 +230,46 @@ class Reader:
             raise BadFrame(UNKNOWN_TYPE, f"no frame has the type {head.type[:40]!r}", shown, ref)
         frame = _decode_as(decoder, payload, shown, ref)
         if client_msg_id is not None and client_msg_id != shown and hasattr(frame, "client_msg_id"):
-            raise _bad_client_msg_id(client_msg_id)
+            raise _bad_client_msg_id(client_msg_id, ref)
         return frame
 
+    def _unreadable(self, payload: bytes, error: Exception) -> BadFrame:
+        """The error for a frame that msgspec cannot read. It names the frame if there is another way."""
+        frame = _read_leniently(payload)
+        client_msg_id, ref, kind = (_text(frame.get(name)) for name in ("clientMsgId", "ref", "type"))
+        shown = _shown(client_msg_id) if client_msg_id is not None else None
+        data = frame.get("data")
+        if isinstance(error, RecursionError) and isinstance(data, dict) and data and kind in self._with_data:
+            return BadFrame(TOO_LARGE, f"data: at most {MAX_DATA_DEPTH} levels", shown, ref)
+        return BadFrame(BAD_FRAME, f"not JSON, or a lone surrogate: {error}", shown, ref)
 
-def _bad_client_msg_id(client_msg_id: str) -> BadFrame:
-    why = f"clientMsgId: 1 to {MAX_CLIENT_MSG_ID_CHARS} characters are expected"
-    return BadFrame(INVALID_MESSAGE, why, _shown(client_msg_id))
+
+def _read_leniently(payload: bytes) -> dict[str, Any]:
+    """The members of a frame that may be too deep, or have lone surrogates, as `without_depths` leaves them.
+    There are none if it is no JSON all the same.
+    """
+    try:
+        frame = json.loads(without_depths(payload.decode()))
+    except (ValueError, RecursionError):
+        return {}
+    return frame if isinstance(frame, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    """A string that an answer can repeat."""
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value
+
+
+def _bad_client_msg_id(client_msg_id: str, ref: str | None = None) -> BadFrame:
+    most = f"at most {MAX_CLIENT_MSG_ID_CHARS} characters are expected"
+    why = most if client_msg_id else "must not be empty"
+    return BadFrame(INVALID_MESSAGE, f"clientMsgId: {why}", _shown(client_msg_id), ref)
 
 
 def _shown(client_msg_id: str) -> str | None:
@@ -237,9 +281,20 @@ def _decode_as(
     decoder: Decode, payload: bytes, client_msg_id: str | None = None, ref: str | None = None
 ) -> ClientFrame:
     try:
-        return decoder(payload)
+        try:
+            return decoder(payload)
+        except msgspec.ValidationError:
+            if b"null" not in payload:
+                raise
+            return decoder(_without_nulls(payload))
     except _UNREADABLE as error:
         raise BadFrame(BAD_FRAME, str(error), client_msg_id, ref) from None
+
+
+def _without_nulls(payload: bytes) -> bytes:
+    """The frame without its members that are null, as these count as left out."""
+    members = _decode_members(payload)
+    return encode({name: value for name, value in members.items() if bytes(value) != b"null"})
 
 
 class FirstReader(Reader):

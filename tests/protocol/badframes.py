@@ -127,6 +127,11 @@ class BadFrameRules(Rules):
         ):
             error = await self.refusal(client, frame)
             self.assertEqual(error["clientMsgId"], "c-9", frame)
+        deep = b"[" * 1200 + b"]" * 1200
+        for data, code in ((b'{"x":"\\ud800"}', "bad_frame"), (b'{"x":%b}' % deep, "too_large")):
+            client.send_raw(b'{"clientMsgId":"c-9","to":"bob","msg":"hi","data":%b,"ref":"r-9"}' % data)
+            error = await client.expect("error")
+            self.assertEqual((error["code"], error["clientMsgId"], error["ref"]), (code, "c-9", "r-9"))
 
     async def test_history_error_names_its_request(self) -> None:
         """A refused history request is answered under its ref."""

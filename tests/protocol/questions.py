@@ -135,6 +135,21 @@ class QuestionRules(Rules):
             refused = await self.refusal(client, {**frame, "ref": "q"})
             self.assertEqual((refused["code"], refused["ref"]), (code, "q"), str(frame))
 
+    async def test_no_limit(self) -> None:
+        """A limit of null counts as left out."""
+        alice = self.name("alice")
+        client = await self.login(alice)
+        room = await self.room_made(client)
+        for kind, frame in (
+            ("history", {"all": True}),
+            ("changes", {"all": True}),
+            ("rooms", {}),
+            ("members", {"room": room}),
+            ("conversations", {}),
+        ):
+            client.send({"type": kind, "ref": "q", "limit": None, **frame})
+            self.assertEqual((await client.take(kind))["ref"], "q")
+
     async def test_visitor_asks(self) -> None:
         """A visitor's selector is ignored: it gets its own conversation."""
         agent = await self.agent(self.name("agent"))

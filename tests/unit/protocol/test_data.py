@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial import unittest
 
-from imd.protocol.data import MAX_DATA_BYTES, MAX_DATA_DEPTH, read_data
+from imd.protocol.data import MAX_DATA_BYTES, MAX_DATA_DEPTH, read_data, without_depths
 from imd.protocol.errors import BAD_FRAME, TOO_LARGE, Refused
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
@@ -90,3 +90,25 @@ class DataTests(unittest.TestCase):
             self.assert_refused(BAD_FRAME, f'{{"{half}x":1}}')
         for text in ('{"a":"\\\\ud83d"}', '{"a":"\\uD83D\\uDE00"}'):
             self.assertEqual(self.read(text), text.encode())
+
+
+class WithoutDepthsTests(unittest.TestCase):
+    @given(st.dictionaries(TEXT, VALUES, max_size=5), st.booleans())
+    def test_any_object(self, value: dict[str, object], ascii_only: bool) -> None:
+        """Plain values stay as they are; objects and arrays are empty."""
+        found = json.loads(without_depths(json.dumps(value, ensure_ascii=ascii_only)))
+        empty = {name: type(one)() if isinstance(one, list | dict) else one for name, one in value.items()}
+        self.assertEqual(found, empty)
+
+    def test_marked(self) -> None:
+        """A value with more levels than data may have is not empty."""
+        most = MAX_DATA_DEPTH
+        text = f'{{"a":{nested(most)},"b":{nested(most + 1)},"c":{nested(most + 1, "[", "]")},"d":[[]]}}'
+        found = {name: bool(value) for name, value in json.loads(without_depths(text)).items()}
+        self.assertEqual(found, {"a": False, "b": True, "c": True, "d": False})
+
+    def test_bounded(self) -> None:
+        """Too much of it is given up; strings that do not end are passed over at once."""
+        self.assertRaises(ValueError, without_depths, '{"a":' + "[" * 100_000)
+        text = '{"a":"' + '\\"' * 100_000
+        self.assertEqual(without_depths(text), text)

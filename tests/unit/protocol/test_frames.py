@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from twisted.trial import unittest
 
 from imd.protocol import frames
-from imd.protocol.errors import BAD_FRAME, ERROR_CODES, INVALID_MESSAGE, RATE_LIMITED, UNKNOWN_TYPE, Refused
+from imd.protocol.errors import (
+    BAD_FRAME,
+    ERROR_CODES,
+    INVALID_MESSAGE,
+    RATE_LIMITED,
+    TOO_LARGE,
+    UNKNOWN_TYPE,
+    Refused,
+)
 from imd.protocol.frames import BadFrame, MessageFrame
 from imd.protocol.message import IMessage, encode_message
 from imd.protocol.questions import check_history
@@ -86,7 +94,7 @@ class AnyBytesTests(unittest.TestCase):
             frame = frames.decode(payload)
         except BadFrame as bad:
             self.assertIn(bad.code, (BAD_FRAME, UNKNOWN_TYPE, INVALID_MESSAGE))
-            answer = json.loads(frames.error(bad, bad.client_msg_id))
+            answer = json.loads(frames.error(bad, bad.client_msg_id, bad.ref))
             self.assertEqual((answer["type"], answer["temporary"]), ("error", False))
         else:
             self.assertIsInstance(frame, frames.ClientFrame)
@@ -156,9 +164,11 @@ class AnyBytesTests(unittest.TestCase):
 
 
 class DecodeTests(unittest.TestCase):
-    def assert_bad(self, code: str, payload: bytes, client_msg_id: str | None = None) -> None:
+    def assert_bad(
+        self, code: str, payload: bytes, client_msg_id: str | None = None, ref: str | None = None
+    ) -> None:
         bad = self.assertRaises(BadFrame, frames.decode, payload)
-        self.assertEqual((bad.code, bad.client_msg_id), (code, client_msg_id), payload)
+        self.assertEqual((bad.code, bad.client_msg_id, bad.ref), (code, client_msg_id, ref), payload[:200])
 
     def test_each_kind(self) -> None:
         """Each frame of the protocol is recognised."""
@@ -180,6 +190,13 @@ class DecodeTests(unittest.TestCase):
         payload = b'{"type":null,"isConnect":false,"clientMsgId":null,"msg":"x","to":"b","x":{"y":[1]}}'
         frame = frames.decode(payload)
         self.assertEqual(frame, MessageFrame(to="b", msg="x", is_connect=False))
+        for name, limit in (("history", 50), ("changes", 200), ("rooms", 50), ("members", 200),
+                            ("conversations", 30)):  # fmt: skip
+            for decode in (frames.decode, frames.decode_at_level_1)[: 2 if name == "history" else 1]:
+                asked: Any = decode(b'{"type":"%b","ref":"q","before":null,"limit":null}' % name.encode())
+                self.assertEqual((asked.ref, asked.limit), ("q", limit))
+        self.assert_bad(BAD_FRAME, b'{"type":"history","with":5,"limit":null}')
+        self.assert_bad(BAD_FRAME, b'{"type":"ack","seq":null}')
 
     def test_not_an_object(self) -> None:
         """A payload that is not JSON, or JSON but no object, is a bad frame."""
@@ -213,7 +230,52 @@ class DecodeTests(unittest.TestCase):
         frame = frames.decode(json.dumps({"clientMsgId": good}).encode())
         self.assertEqual(frame, MessageFrame(client_msg_id=good))
         self.assert_bad(INVALID_MESSAGE, b'{"clientMsgId":"%b"}' % (b"x" * 65), "x" * 64)
-        self.assert_bad(INVALID_MESSAGE, b'{"clientMsgId":""}')
+        self.assert_bad(
+            INVALID_MESSAGE, b'{"type":"recall","ref":"q","clientMsgId":"%b"}' % (b"x" * 65), "x" * 64, "q"
+        )
+
+    def test_empty_client_msg_id(self) -> None:
+        """That of a message counts as left out; an event needs one."""
+        for decode in (frames.decode, frames.decode_at_level_1):
+            self.assertEqual(decode(b'{"clientMsgId":"","msg":"x"}'), MessageFrame(msg="x"))
+        self.assert_bad(INVALID_MESSAGE, b'{"type":"recall","clientMsgId":"","ref":"q"}', None, "q")
+
+    def test_lone_surrogates_leave_names(self) -> None:
+        """The clientMsgId and the ref are read if a lone surrogate is elsewhere."""
+        lone = b'"data":{"x":["\\ud800"]}'
+        long = b"\\ud83d\\ude00" * 65
+        for payload, client_msg_id, ref in (
+            (b'{"clientMsgId":"c-1","to":"bob","msg":"hi",%b}' % lone, "c-1", None),
+            (b'{%b,"clientMsgId":"c-1","ref":"q"}' % lone, "c-1", "q"),
+            (b'{"type":"edit","clientMsgId":"c-1","msg":5,%b}' % lone, "c-1", None),
+            (b'{"type":"nobody knows","ref":"q",%b}' % lone, None, "q"),
+            (b'{"clientMsgId":"c-1","msg":"\\udfff"}', "c-1", None),
+            (b'{"clientMsgId":"c-1","clientMsgId":"c-2",%b}' % lone, "c-2", None),
+            (b'{"clientMsgId":"\\ud800","ref":"q"}', None, "q"),
+            (b'{"clientMsgId":5,"ref":["q"],%b}' % lone, None, None),
+            (b'{"clientMsgId":"","ref":"q",%b}' % lone, None, "q"),
+            (b'{"clientMsgId":"%b",%b}' % (long, lone), "😀" * 64, None),
+            (b'{"other":{"clientMsgId":"c-1"},%b}' % lone, None, None),
+            (b'[{"clientMsgId":"c-1"},"\\ud800"]', None, None),
+        ):
+            self.assert_bad(BAD_FRAME, payload, client_msg_id, ref)
+
+    def test_deep_data(self) -> None:
+        """Data is too large at any depth; anything else that is too deep is a bad frame, with its names."""
+        for levels in (1_200, 3_000):
+            lists, objects = b"[" * levels + b"]" * levels, b'{"a":' * levels + b"1" + b"}" * levels
+            for data in (b'{"a":%b,"b":"]"}' % lists, objects):
+                for kind in (b"", b'"type":"edit",', b'"type":"signal",'):
+                    payload = b'{"data":%b,%b"clientMsgId":"c-1","ref":"q"}' % (data, kind)
+                    self.assert_bad(TOO_LARGE, payload, "c-1", "q")
+            for payload in (
+                b'{"clientMsgId":"c-1","data":%b,"ref":"q"}' % lists,
+                b'{"clientMsgId":"c-1","data":{"a":[[]]},"other":%b,"ref":"q"}' % lists,
+                b'{"type":"history","clientMsgId":"c-1","data":{"a":%b},"ref":"q"}' % lists,
+            ):
+                self.assert_bad(BAD_FRAME, payload, "c-1", "q")
+            self.assert_bad(BAD_FRAME, b'{"clientMsgId":"c-1","data":%b' % objects)
+            self.assert_bad(BAD_FRAME, b'{"clientMsgId":"c-1","data":%b' % objects[:-1])
 
 
 class EncodeTests(unittest.TestCase):
