@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from imd.chat.batch import Entry, Refusal
+from imd.chat.batch import Answer, Entry, Refusal
 from imd.chat.features import chosen_features
 from imd.chat.handlers import HANDLERS
 from imd.chat.login import Login, connected
@@ -261,29 +261,32 @@ class Connection:
         self.services.acceptor.submit(entry)
 
     def refuse(self, client_msg_id: str | None, refused: Refused, ref: str | None = None) -> None:
-        """Answer with an error, after the answers that earlier messages still wait for."""
-        if self._pending and ref is None:
+        """Answer with an error, after the answers that earlier messages wait for; a question's at once."""
+        if not self._pending or (client_msg_id is None and ref is not None):
+            self.send_error(refused, client_msg_id, ref)
+        elif ref is None:
             self.submit(Refusal(self, client_msg_id, refused))
         else:
-            self.send_error(refused, client_msg_id, ref)
+            ERRORS.labels(refused.code).inc()
+            self.submit(Answer(self, client_msg_id, frames.error(refused, client_msg_id, ref)))
 
     # frames
 
     def _dispatch(self, frame: Any) -> None:
         name, handle = self._HANDLERS[type(frame)]
         FRAMES.labels(name).n += 1
-        client_msg_id = getattr(frame, "client_msg_id", None)
+        client_msg_id, ref = getattr(frame, "client_msg_id", None), getattr(frame, "ref", None)
         if self._state == _NEW and type(frame) is not frames.ConnectFrame:
-            self.send_error(Refused(FORBIDDEN, "the connect signal comes first"), client_msg_id)
+            self.send_error(Refused(FORBIDDEN, "the connect signal comes first"), client_msg_id, ref)
             self._close_if(self._patience.stranger_erred())
             return
         try:
             handle(self, frame)
         except Refused as refused:
             if client_msg_id is not None:
-                self.refuse(client_msg_id, refused)
+                self.refuse(client_msg_id, refused, ref)
             else:
-                self.send_error(refused, ref=getattr(frame, "ref", None))
+                self.send_error(refused, ref=ref)
             if self._state == _NEW:
                 self._close_if(self._patience.stranger_erred())
             elif cost := cost_of(refused):

@@ -48,6 +48,29 @@ class MessageTests(ConnectionTestCase):
         ]
         self.assertEqual(client.brief(), expected)
 
+    def test_order_with_a_ref(self) -> None:
+        """So does one of a frame that has a ref as well; a question's error need not wait."""
+        client = self.connected()
+        client.send(clientMsgId="1", to="bob", msg="hi")
+        client.send(clientMsgId="2", ref="r-2", to="bob", msg=5)
+        client.send(ref="r-3", type="gossip")
+        [error] = client.take()
+        self.assertEqual((error["code"], error["ref"]), ("unknown_type", "r-3"))
+        self.settle()
+        accepted, error = client.take()
+        self.assertEqual((accepted["type"], accepted["clientMsgId"]), ("accepted", "1"))
+        self.assertEqual((error["code"], error["clientMsgId"], error["ref"]), ("bad_frame", "2", "r-2"))
+
+    def test_before_the_connect_signal(self) -> None:
+        """The error names the frame."""
+        client = Client(self.services)
+        for frame in ({"type": "history", "ref": "r-1"}, {"type": "recall", "clientMsgId": "c-1"}):
+            client.send(**frame)
+            [error] = client.take()
+            names = {name: value for name, value in frame.items() if name != "type"}
+            self.assertEqual(error["code"], "forbidden")
+            self.assertEqual({name: error[name] for name in ("clientMsgId", "ref") if name in error}, names)
+
     def test_refused_at_once(self) -> None:
         """With nothing waiting an error is told at once."""
         client = self.connected()
