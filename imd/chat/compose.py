@@ -19,21 +19,17 @@ EVERYBODY = ["@all"]
 def check(frame: MessageFrame, author: Author, limits: Limits) -> None:
     """Refuse what can never become a message, however often it comes.
 
-    Raises Refused: `forbidden` for another's userId or a recipient that a visitor may not have,
-    `too_large` past a limit, `invalid_message` for what fails the seed's rules.
+    Raises Refused: `too_large` past a limit, `invalid_message` for what fails the seed's rules; in good form,
+    `forbidden` for another's userId or a recipient that a visitor may not have.
     """
-    if frame.user_id is not None and frame.user_id != author.user:
-        raise Refused(FORBIDDEN, "userId: only one's own")
     to = frame.to or ""
     msg = frame.msg or ""
     if to:
         check_id("to", to)
     elif frame.group:
         _check_group(frame.group, limits.group_members)
-    if frame.room:
-        _check_room(frame, author)
-    if author.is_visitor and frame.group:
-        raise Refused(FORBIDDEN, "group: a visitor writes to the desk and its agent only")
+    if frame.room and (to or frame.group):
+        raise Refused(INVALID_MESSAGE, "room: neither to nor group stands beside it")
     if not (msg and (to or frame.group or frame.room or author.is_visitor)):
         missing = "to, group or room" if msg else "msg"
         raise Refused(INVALID_MESSAGE, f"{missing}: must not be empty")
@@ -45,6 +41,11 @@ def check(frame: MessageFrame, author: Author, limits: Limits) -> None:
         raise Refused(INVALID_MESSAGE, f"contentType: at most {MAX_CONTENT_TYPE_CHARS} characters")
     if frame.reply_to is not None or frame.mentions is not None or frame.data is not NO_DATA:
         check_more(frame)
+    if frame.user_id and frame.user_id != author.user:
+        raise Refused(FORBIDDEN, "userId: only one's own")
+    if author.is_visitor and (frame.group or frame.room):
+        name = "group" if frame.group else "room"
+        raise Refused(FORBIDDEN, f"{name}: a visitor writes to the desk and its agent only")
 
 
 def check_more(frame: MessageFrame) -> None:
@@ -59,9 +60,9 @@ def check_more(frame: MessageFrame) -> None:
         raise Refused(INVALID_MESSAGE, "replyTo: a message's id is expected")
     if frame.mentions:
         check_mentions(frame.mentions)
-        if frame.mentions == EVERYBODY and not frame.room:
-            raise Refused(FORBIDDEN, f"mentions: {EVERYBODY[0]} is for rooms only")
     frame.data = read_data(frame.data)
+    if frame.mentions == EVERYBODY and not frame.room:
+        raise Refused(FORBIDDEN, f"mentions: {EVERYBODY[0]} is for rooms only")
 
 
 def check_mentions(mentions: list[str]) -> None:
@@ -89,7 +90,7 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
         to,
         group,
         frame.msg or "",
-        frame.content_type,
+        frame.content_type or None,
         frame.reply_to,
         frame.mentions,
         frame.data,
@@ -108,13 +109,6 @@ def compose(frame: MessageFrame, author: Author, ids: MessageIds) -> Submission:
         encode_message(message),
         to if author.is_visitor else "",
     )
-
-
-def _check_room(frame: MessageFrame, author: Author) -> None:
-    if frame.to or frame.group:
-        raise Refused(INVALID_MESSAGE, "room: neither to nor group stands beside it")
-    if author.is_visitor:
-        raise Refused(FORBIDDEN, "room: a visitor writes to the desk and its agent only")
 
 
 def _check_group(group: list[str], group_members: int) -> None:

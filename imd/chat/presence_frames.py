@@ -54,10 +54,10 @@ def say_blocks_changed(services: Services, users: Sequence[str]) -> None:
 def _read(peer: Peer, frame: WatchFrame) -> list[str]:
     """The users, each once. Raises Refused."""
     users = frame.users or []
-    if peer.author.is_visitor:
-        raise Refused(FORBIDDEN, "a visitor watches nobody")
     if len(users) > MAX_USERS:
         raise Refused(TOO_LARGE, f"users: at most {MAX_USERS}")
     for user in users:
         check_id("users", user)
+    if peer.author.is_visitor:
+        raise Refused(FORBIDDEN, "a visitor watches nobody")
     return list(dict.fromkeys(users))

@@ -63,7 +63,7 @@ def compose_in_room(frame: MessageFrame, author: Author, ids: MessageIds, member
         from_user_type=author.type_name,
         room=room,
         msg=frame.msg or "",
-        content_type=frame.content_type,
+        content_type=frame.content_type or None,
         reply_to=frame.reply_to or None,
         mentions=frame.mentions or None,
         data=frame.data,

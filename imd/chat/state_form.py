@@ -20,7 +20,7 @@ from imd.protocol.state_frames import MarkIn, ReadFrame, SettingsFrame
 MAX_MARKS = 200
 AHEAD_MS = 60_000
 """how far in the future a mark may lie"""
-_OF_CONVERSATIONS = ("muted", "pinned", "cleared", "marked")
+_OF_CONVERSATIONS = ("muted", "pinned", "marked")
 
 
 class Named(NamedTuple):
@@ -54,8 +54,9 @@ def read_setting(
     """The conversation, or None for the user's own settings; and the values to set."""
     hidden = None if frame.hidden is msgspec.UNSET else frame.hidden or ""
     given = any(getattr(frame, name) is not None for name in _OF_CONVERSATIONS)
-    given = (given and frame.cleared != "") or hidden is not None
-    if not has_selector(frame):
+    given = given or bool(frame.cleared) or hidden is not None
+    # A visitor names no conversation.
+    if not has_selector(frame) and not (author.is_visitor and given):
         if given:
             raise Refused(INVALID_MESSAGE, "a selector is expected: with, group or room")
         if frame.receipts is None:

@@ -33,11 +33,11 @@ def set_marks(peer: Peer, frame: ReadFrame) -> None:
 
 
 def set_settings(peer: Peer, frame: SettingsFrame) -> None:
-    if peer.author.is_visitor:
-        raise Refused(FORBIDDEN, "visitors have no settings")
     now_ms = peer.services.clock.now_ms()
     group_members = peer.services.settings.limits.group_members
     target, setting = read_setting(frame, peer.author, group_members, now_ms)
+    if peer.author.is_visitor:
+        raise Refused(FORBIDDEN, "visitors have no settings")
     _ask(peer, frame.ref, "settings", 1, lambda: _set(peer, target, setting, frame.ref))
 
 

@@ -67,6 +67,17 @@ class MessageRules(Rules):
         self.assertEqual(message["contentType"], "text/markdown")
         self.assertNotIn("mood", message)
 
+    async def test_empty_fields(self) -> None:
+        """Empty counts as left out, and is not passed on."""
+        bob = await self.login(self.name("bob"))
+        sender = await self.login(self.name("alice"))
+        empty = {"clientMsgId": "", "userId": "", "contentType": "", "replyTo": ""}
+        accepted = await sender.say(bob.connected["userId"], "hi", **empty)
+        message = await bob.take("message")
+        self.assertNotIn("clientMsgId", accepted)
+        self.assertEqual(message["userId"], sender.connected["userId"])
+        self.assertEqual(set(message) & (set(empty) - {"userId"}), set())
+
     async def test_server_sets_what_is_the_servers(self) -> None:
         """id, sendTime, seq, fromUserType and isVisitor cannot be forged."""
         bob = await self.login(self.name("bob"))

@@ -72,7 +72,8 @@ class ComposeTests(unittest.TestCase):
     def test_one_own_user_id(self) -> None:
         """userId is the connection's; naming oneself is fine, anybody else is forbidden."""
         self.compose(to="bob", msg="hi", user_id="alice")
-        for other in ("bob", "", "Alice"):
+        self.compose(to="bob", msg="hi", user_id="")
+        for other in ("bob", "Alice"):
             self.assert_refused(FORBIDDEN, to="bob", msg="hi", user_id=other)
 
     def test_the_seeds_rules(self) -> None:
@@ -81,6 +82,25 @@ class ComposeTests(unittest.TestCase):
                        {"msg": "hi", "group": []}, {"msg": "hi", "group": [], "to": ""}):  # fmt: skip
             self.assert_refused(INVALID_MESSAGE, **fields)
         self.assert_refused(INVALID_MESSAGE, VISITOR, to="agent")
+
+    def test_form_comes_first(self) -> None:
+        """A frame that is wrong in form is not forbidden yet."""
+        other: dict[str, Any] = {"to": "bob", "msg": "hi", "user_id": "bob"}
+        long = msgspec.Raw(b'{"a":"' + b"x" * 4096 + b'"}')
+        for code, author, fields in (
+            (FORBIDDEN, ALICE, other),
+            (INVALID_MESSAGE, ALICE, {**other, "msg": ""}),
+            (TOO_LARGE, ALICE, {**other, "msg": "x" * 11}),
+            (INVALID_MESSAGE, ALICE, {**other, "content_type": "x" * 129}),
+            (BAD_FRAME, ALICE, {**other, "data": msgspec.Raw(b"[]")}),
+            (TOO_LARGE, ALICE, {"to": "bob", "msg": "hi", "mentions": ["@all"], "data": long}),
+            (FORBIDDEN, VISITOR, {"msg": "hi", "room": "r-1"}),
+            (INVALID_MESSAGE, VISITOR, {"msg": "", "room": "r-1"}),
+            (TOO_LARGE, VISITOR, {"msg": "x" * 11, "group": ["bob"]}),
+            (INVALID_MESSAGE, VISITOR, {"msg": "hi", "group": ["bob"], "reply_to": "c-1"}),
+            (INVALID_MESSAGE, VISITOR, {"msg": "hi", "group": ["bob"], "room": "r-1"}),
+        ):
+            self.assert_refused(code, author, **fields)
 
     def test_ids(self) -> None:
         """Recipients must be ids that a user can have."""
@@ -131,7 +151,13 @@ class ComposeTests(unittest.TestCase):
         """Null and empty count as left out."""
         plain = self.compose(to="bob", msg="hi", client_msg_id="c-1")
         empty = self.compose(
-            to="bob", msg="hi", client_msg_id="c-1", reply_to="", mentions=[], data=msgspec.Raw(b"null")
+            to="bob",
+            msg="hi",
+            client_msg_id="c-1",
+            content_type="",
+            reply_to="",
+            mentions=[],
+            data=msgspec.Raw(b"null"),
         )
         self.assertEqual(empty.checksum, plain.checksum)
         self.assertEqual(set(msgspec.json.decode(empty.body)), set(msgspec.json.decode(plain.body)))

@@ -129,6 +129,8 @@ class WatchTests(PresenceTestCase):
         visitor = self.connected(None, isVisitor=True, loginType=None)  # type: ignore[arg-type]
         visitor.send(type="watch", users=["bob"])
         self.assert_error(visitor, "forbidden")
+        visitor.send(type="watch", users=["bob"] * 201)
+        self.assert_error(visitor, "too_large")
 
     def test_blocks(self) -> None:
         """A user with a block in either direction looks offline, within a minute or when it is said."""

@@ -188,7 +188,15 @@ class ReadTests(StateTestCase):
             self.inbox.settle()
             self.assertEqual(self.states.answer(Changes("x", 1, 1))[2][0].peer, peer)
         visitor.take()
-        self.assertEqual(self.code(visitor, type="settings", with_="x", muted=True), FORBIDDEN)
+        for code, frame in (
+            (FORBIDDEN, {"with_": "x", "muted": True}),
+            (FORBIDDEN, {"muted": True}),
+            (FORBIDDEN, {"receipts": False}),
+            (INVALID_MESSAGE, {}),
+            (INVALID_MESSAGE, {"muted": -1}),
+            (INVALID_MESSAGE, {"hidden": "x"}),
+        ):
+            self.assertEqual(self.code(visitor, type="settings", **frame), code, frame)
 
     def visitor(self) -> Client:
         client = Client(self.services)
@@ -242,6 +250,8 @@ class SettingsTests(StateTestCase):
             ({"hidden": ID, "muted": None}, {"hidden": ID}),
             ({"cleared": ID}, {"cleared": ID}),
             ({"marked": True}, {"marked": True}),
+            ({"muted": True, "cleared": ""}, {"muted": True}),
+            ({"pinned": True, "cleared": None}, {"pinned": True}),
         ):
             alice.send(type="settings", with_="bob", **frame)
             setting = self.states.answer(Changes("alice", 1, 1))[3]
