@@ -46,7 +46,7 @@ class Door:
         `address` is the one that new visitors are counted by; empty: they are not counted. Raises Refused if
         the frame is wrong, Closing (4001) if the token is, Closing (4100) for a new visitor too many.
         """
-        device = "default" if frame.device is None else frame.device
+        device = frame.device or "default"
         check_id("device", device)
         if frame.attempt is not None and abs(frame.attempt) > MAX_NUMBER:
             raise Refused(INVALID_MESSAGE, "attempt: a smaller number is expected")
@@ -63,9 +63,9 @@ class Door:
         """Admit the visitor that the token names, or a new one with a new name and token."""
         if not self._auth.visitors:
             raise Closing(CLOSE_UNAUTHORIZED, "visitors are not admitted")
-        token = frame.token if frame.visitor_token is None else frame.visitor_token
-        known = token is not None
-        if token is None:
+        token = frame.visitor_token or frame.token
+        known = bool(token)
+        if not token:
             user_id, token, token_hash = self._newcomers.welcome(address)
         else:
             user_id, token_hash = read_visitor_token(token)
@@ -81,12 +81,12 @@ class Door:
 def _has_jwt(frame: frames.ConnectFrame, bearer: str | None, auth: Auth) -> bool:
     """True if the client sent a token that is not a visitor's, in a mode that reads such tokens."""
     token = frame.token or bearer
-    return bool(
-        auth.mode == "jwt" and frame.visitor_token is None and token and not token.startswith("visitor-")
-    )
+    return bool(auth.mode == "jwt" and not frame.visitor_token and token and not token.startswith("visitor-"))
 
 
 def _identify(frame: frames.ConnectFrame, bearer: str | None, authenticator: Authenticator) -> Identity:
+    # Empty counts as left out.
+    frame.user_id = frame.user_id or None
     try:
         return authenticator.identify(frame, bearer)
     except Refused as refused:

@@ -22,7 +22,7 @@ class VisitorRules(Rules):
         self.assertTrue(frame["userId"].startswith("visitor-"))
         self.assertEqual(frame["fromUserType"], "VISITOR_TYPE")
         self.assertIsInstance(frame["visitorToken"], str)
-        other = await self.visitor()
+        other = await self.visitor(visitorToken="")
         self.assertNotEqual(other.connected["userId"], frame["userId"])
         self.assertNotEqual(other.connected["visitorToken"], frame["visitorToken"])
 

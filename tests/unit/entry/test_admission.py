@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jwt
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -48,10 +49,24 @@ class AdmitTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """A frame without a role, or with a bad device or attempt, is refused."""
-        for fields in ({}, {"login_type": "nobody"}, {"login_type": "USER_TYPE", "device": ""},
+        for fields in ({}, {"login_type": "nobody"}, {"login_type": "USER_TYPE", "device": "\n"},
                        {"login_type": "USER_TYPE", "attempt": 1 << 60}):  # fmt: skip
             refused = self.assertRaises(Refused, admitted, user_id="alice", **fields)
             self.assertEqual(refused.code, INVALID_MESSAGE, fields)
+
+    def test_empty(self) -> None:
+        """Empty counts as left out: a device, a visitor's token, and the name of a user with a token."""
+        self.assertEqual(admitted(user_id="alice", login_type="user", device="").author.device, "default")
+        for tokens in ({"visitor_token": ""}, {"token": ""}, {"visitor_token": "", "token": ""}):
+            new = admitted(is_visitor=True, **tokens)
+            self.assertEqual((new.known_visitor, bool(new.visitor_token)), (False, True), tokens)
+        again = admitted(is_visitor=True, visitor_token="", token=new.visitor_token)
+        self.assertEqual((again.author.user, again.known_visitor), (new.author.user, True))
+        auth = Auth(mode="jwt", secret="a secret of more than 32 bytes, for tests")
+        claims = {"sub": "alice", "loginType": "USER_TYPE", "exp": 60}
+        token = jwt.encode(claims, auth.secret, algorithm="HS256")
+        for fields in ({}, {"is_visitor": True, "visitor_token": ""}):
+            self.assertEqual(admitted(auth, user_id="", token=token, **fields).author.user, "alice")
 
     def test_new_visitor(self) -> None:
         """A new visitor gets a name and a token, which admits it again."""
