@@ -85,8 +85,6 @@ def _has_jwt(frame: frames.ConnectFrame, bearer: str | None, auth: Auth) -> bool
 
 
 def _identify(frame: frames.ConnectFrame, bearer: str | None, authenticator: Authenticator) -> Identity:
-    # Empty counts as left out.
-    frame.user_id = frame.user_id or None
     try:
         return authenticator.identify(frame, bearer)
     except Refused as refused:
