@@ -275,14 +275,16 @@ class Connection:
     def _dispatch(self, frame: Any) -> None:
         name, handle = self._HANDLERS[type(frame)]
         FRAMES.labels(name).n += 1
-        client_msg_id, ref = getattr(frame, "client_msg_id", None), getattr(frame, "ref", None)
+        client_msg_id = getattr(frame, "client_msg_id", None)
         if self._state == _NEW and type(frame) is not frames.ConnectFrame:
-            self.send_error(Refused(FORBIDDEN, "the connect signal comes first"), client_msg_id, ref)
+            refused = Refused(FORBIDDEN, "the connect signal comes first")
+            self.send_error(refused, client_msg_id, getattr(frame, "ref", None))
             self._close_if(self._patience.stranger_erred())
             return
         try:
             handle(self, frame)
         except Refused as refused:
+            ref = getattr(frame, "ref", None)
             if client_msg_id is not None:
                 self.refuse(client_msg_id, refused, ref)
             else:

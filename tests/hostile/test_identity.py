@@ -262,7 +262,6 @@ class VisitorTests(IdentityCase):
             "a user's": f"alice.{secret}",
             "no secret": f"{other}.",
             "only the name": other,
-            "empty": "",
             "in capitals": others.upper(),
             "with a line feed": others + "\n",
             "with a space": " " + others,
@@ -272,6 +271,7 @@ class VisitorTests(IdentityCase):
         }.items():
             self.assertEqual(self.connect(isVisitor=True, visitorToken=stolen)[0], UNAUTHORIZED, why)
         self.assertEqual(self.connect(isVisitor=True, visitorToken=mine)[0], one)
+        self.assertNotIn(self.connect(isVisitor=True, visitorToken="")[0], (UNAUTHORIZED, one, other))
 
     def test_claimed_names(self) -> None:
         """A visitor's id is the node's choice, not the frame's userId. No user becomes a visitor."""
