@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from prometheus_client import Counter
@@ -18,6 +19,8 @@ from imd.protocol.errors import Unavailable
 from imd.protocol.frames import encode
 from imd.protocol.state_out import PresenceFrame, Present
 
+STAFF = "staff"
+"""the setting `visible` by which staff see staff"""
 BLOCKS = "blocks"
 """the kind of signal that says: whom a user blocks has changed"""
 BLOCKS_SECONDS = 60.0
@@ -31,14 +34,18 @@ ASKED = Counter(
 
 
 class _List:
-    """The users whom one connection watches. `hidden`: a block is between."""
+    """The users whom one connection watches. `hidden`: a block is between.
 
-    __slots__ = ("hidden", "user", "users")
+    `owed`: the device is to be told of these again, since it did not take the last frame.
+    """
+
+    __slots__ = ("hidden", "owed", "user", "users")
 
     def __init__(self, user: str, users: Sequence[str], hidden: frozenset[str]) -> None:
         self.user = user
         self.users = users
         self.hidden = hidden
+        self.owed: dict[str, None] = {}
 
 
 class Presence:
@@ -51,10 +58,10 @@ class Presence:
         clock: Any,
         sightings: Sightings,
         store: PresenceStore,
-        send: Callable[[str, bytes], object],
+        send: Callable[[str, bytes], bool],
         visible: str,
     ) -> None:
-        """`send` sends a frame to the device of a channel."""
+        """`send` sends a frame to the device of a channel; False: the device does not take it now."""
         self._clock = clock
         self._sightings = sightings
         self._store = store
@@ -69,16 +76,18 @@ class Presence:
         """channel → the number of its newest `watch`"""
         self._asked_at: dict[str, float] = {}
         """channel → when its blocks were asked for; the oldest first"""
+        self._owing: dict[str, None] = {}
+        """channels whose devices are owed a frame; the longest untried first"""
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
-        sightings.listen(self._changed)
+        sightings.listen(self._changed, staff_only=visible == STAFF)
 
     # from the node
 
     def start(self) -> None:
         self._sightings.start()
         self._loop.start(TICK_SECONDS, now=False).addErrback(
-            lambda failure: self.log.failure("blocks are no longer asked for", failure)
+            lambda failure: self.log.failure("presence is no longer looked after", failure)
         )
 
     def stop(self) -> None:
@@ -100,7 +109,7 @@ class Presence:
         Raises Unavailable and Refused; then the former list stays.
         """
         turn = self._turns[channel] = self._turns.get(channel, 0) + 1
-        if not users or self._visible == "none" or (self._visible == "staff" and not is_staff):
+        if not users or self._visible == "none" or (self._visible == STAFF and not is_staff):
             self._replace(channel, None)
             return [Present(user, False) for user in users]
         await self._sightings.watch(users)
@@ -130,6 +139,7 @@ class Presence:
         """The list of a channel; None: it watches nobody."""
         former = self._lists.pop(channel, None)
         self._asked_at.pop(channel, None)
+        self._owing.pop(channel, None)
         if watched is not None:
             self._lists[channel] = watched
             self._asked_at[channel] = self._clock.seconds()
@@ -147,30 +157,37 @@ class Presence:
         self._sightings.unwatch(former.users)
 
     def _is_shown(self, watched: _List, user: str) -> bool:
-        return user not in watched.hidden and self._may_be_seen(user) and self._sightings.is_shown(user)
+        return user not in watched.hidden and self._sightings.is_shown(user)
 
     def _changed(self, users: list[str]) -> None:
         """The shown values of these users have changed."""
         for_channel: dict[str, list[str]] = {}
         for user in users:
             for channel in self._channels.get(user, ()):
-                if user not in self._lists[channel].hidden and self._may_be_seen(user):
+                if user not in self._lists[channel].hidden:
                     for_channel.setdefault(channel, []).append(user)
         for channel, changed in for_channel.items():
             self._tell(channel, changed)
 
-    def _may_be_seen(self, user: str) -> bool:
-        return self._visible == "all" or self._sightings.is_staff(user)
-
     def _tell(self, channel: str, users: Iterable[str]) -> None:
+        """Tell a device of these users, and of those that it is owed."""
         watched = self._lists[channel]
+        users = {**watched.owed, **dict.fromkeys(users)}
+        if not users:
+            return
         shown = [Present(user, self._is_shown(watched, user)) for user in users]
-        if shown:
-            self._send(channel, encode(PresenceFrame(users=shown)))
+        self._owing.pop(channel, None)
+        if self._send(channel, encode(PresenceFrame(users=shown))):
+            watched.owed.clear()
+        else:
+            watched.owed = users
+            self._owing[channel] = None
 
-    # blocks
+    # once in a while
 
     def _tick(self) -> None:
+        for channel in list(islice(self._owing, LISTS_PER_TICK)):
+            self._tell(channel, ())
         before = self._clock.seconds() - BLOCKS_SECONDS
         due: list[str] = []
         for channel, asked_at in self._asked_at.items():

@@ -52,7 +52,6 @@ class _Watched:
         "due",
         "ends",
         "gone_at",
-        "is_staff",
         "lists",
         "looking",
         "seen",
@@ -66,8 +65,6 @@ class _Watched:
         """looked at, at least once"""
         self.ends = 0.0
         """when the last lease ends, as far as it is known"""
-        self.is_staff = False
-        """as it was when the user was online last"""
         self.shown = False
         self.shown_at = float("-inf")
         self.gone_at: float | None = None
@@ -96,6 +93,7 @@ class Sightings:
         self._address = address
         self._seldom = Seldom(self.log, clock.seconds)
         self._changed: Callable[[list[str]], None] = lambda users: None
+        self._staff_only = False
         self._watched: dict[str, _Watched] = {}
         self._due: list[tuple[float, str]] = []
         """a heap; entries of another time than their user's are void"""
@@ -107,9 +105,14 @@ class Sightings:
 
     # from the node
 
-    def listen(self, changed: Callable[[list[str]], None]) -> None:
-        """Have `changed` told of users whose shown value has changed."""
+    def listen(self, changed: Callable[[list[str]], None], *, staff_only: bool = False) -> None:
+        """Have `changed` told of users whose shown value has changed.
+
+        `staff_only`: a user counts as online while a connection as staff is there; so a user whose type
+        changes comes or goes.
+        """
         self._changed = changed
+        self._staff_only = staff_only
 
     def start(self) -> None:
         self._loop.start(TICK_SECONDS, now=False).addErrback(
@@ -136,11 +139,6 @@ class Sightings:
         """Whether the user is shown online."""
         one = self._watched.get(user)
         return one is not None and one.shown
-
-    def is_staff(self, user: str) -> bool:
-        """Whether the user is staff, or was when online last."""
-        one = self._watched.get(user)
-        return one is not None and one.is_staff
 
     async def watch(self, users: Sequence[str]) -> None:
         """Watch these users for one more list. Afterwards their shown values are known.
@@ -229,7 +227,7 @@ class Sightings:
             one = self._watched.get(user)
             if one is None:
                 continue
-            is_online = sight.lasts_ms > 0
+            is_online = sight.lasts_ms > 0 and (sight.is_staff or not self._staff_only)
             if not one.seen:
                 one.seen, one.shown = True, is_online
             due = now + longest
@@ -247,7 +245,6 @@ class Sightings:
                     due = min(due, shows_at)
                     HELD.inc()
             if is_online:
-                one.is_staff = sight.is_staff
                 one.ends = now + sight.lasts_ms / 1000
             self._set_due(user, one, now if one.again else due)
             one.looking = one.again = False

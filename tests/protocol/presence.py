@@ -77,6 +77,11 @@ class PresenceRules(Watching):
         self.assertEqual(await self.watched(buyer, alice_id), {alice_id: False})
         await self.login(hidden, device="open", presence=True)
         self.assertEqual(await self.news(alice), {hidden: True})
+        # A connection as staff, beside the customer's, which stays.
+        seller = await self.login(customer, device="seller")
+        self.assertEqual(await self.news(alice), {customer: True})
+        await seller.close()
+        self.assertEqual(await self.news(alice), {customer: False})
         alice.send({"type": "watch", "ref": "w", "users": ["u"] * 201})
         error = await alice.take("error")
         self.assertEqual((error["code"], error["ref"]), ("too_large", "w"))

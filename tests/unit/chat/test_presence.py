@@ -143,9 +143,53 @@ class WatchTests(PresenceTestCase):
         self.go_on(BLOCKS_SECONDS + 2)
         self.assertEqual(self.told(alice), {"bob": False, "carol": True})
         self.aims.blocks = []
-        assert alice.connection.session is not None
-        self.services.presence.blocks_changed([alice.connection.session.channel, "gone"], b"")
+        self.services.presence.blocks_changed([self.channel(alice), "gone"], b"")
         self.assertEqual(self.told(alice), {"bob": True})
+
+    def test_slow_socket(self) -> None:
+        """A device that takes nothing for a while is told as soon as it does, of blocks, too."""
+        alice, mary = self.watcher("bob", "carol", "dora"), self.watcher("bob", user="mary")
+        alice.wire.writable = mary.wire.writable = False
+        self.put("bob")
+        self.put("dora")
+        self.go_on(1)
+        self.put("dora", Seen())
+        self.go_on(30)
+        self.assertEqual((self.told(alice), self.told(mary)), ({}, {}))
+        alice.wire.writable = True
+        self.put("carol")
+        self.go_on(1.25)
+        self.assertEqual(self.told(alice), {"bob": True, "carol": True, "dora": False})
+        alice.wire.writable = False
+        self.aims.blocks = [{"bob", "alice"}]
+        self.services.presence.blocks_changed([self.channel(alice)], b"")
+        self.go_on(2)
+        self.assertEqual(self.told(alice), {})
+        alice.wire.writable = True
+        self.go_on(1.25)
+        self.assertEqual(self.told(alice), {"bob": False})
+        self.go_on(5)
+        self.assertEqual(self.told(alice), {})
+        self.assertEqual(list(self.services.presence._owing), [self.channel(mary)])
+        mary.connection.lost(True)
+        self.go_on(2)
+        self.assertEqual(list(self.services.presence._owing), [])
+
+    def test_new_list_for_a_slow_socket(self) -> None:
+        """The answer to a new list has all of it, so nothing is owed any more."""
+        alice = self.watcher("bob")
+        alice.wire.writable = False
+        self.put("bob")
+        self.go_on(1)
+        self.assertEqual(self.watch(alice, "bob"), {"bob": True})
+        alice.wire.writable = True
+        self.go_on(2)
+        self.assertEqual(self.told(alice), {})
+
+    @staticmethod
+    def channel(client: Client) -> str:
+        assert client.connection.session is not None
+        return client.connection.session.channel
 
 
 class VisibleTests(PresenceTestCase):
@@ -163,6 +207,21 @@ class VisibleTests(PresenceTestCase):
         self.assertEqual(self.seen_by("gert", isCustomerService=True), {"bob": True, "cust": False})
         self.assertEqual(self.seen_by("c2", loginType="CUSTOMER_TYPE"), {"bob": False, "cust": False})
 
+    def changes_of_type(self, *types: bool) -> list[dict[str, bool]]:
+        """The changes that a watcher is told of when `cust` becomes staff, or a customer again."""
+        alice = self.watcher("cust")
+        told = []
+        for is_staff in types:
+            self.put("cust", Seen(60_000, is_staff))
+            self.go_on(PAUSE_SECONDS)
+            told.append(self.told(alice))
+        return told
+
+    def test_type_changes(self) -> None:
+        """A user who connects as staff beside a customer's connection has come, and the other way round."""
+        told = self.changes_of_type(True, False, True)
+        self.assertEqual(told, [{"cust": True}, {"cust": False}, {"cust": True}])
+
 
 class AllVisibleTests(VisibleTests):
     visible = "all"
@@ -172,6 +231,10 @@ class AllVisibleTests(VisibleTests):
         for user, fields in (("alice", {}), ("c2", {"loginType": "CUSTOMER_TYPE"})):
             self.assertEqual(self.seen_by(user, **fields), {"bob": True, "cust": True})
 
+    def test_type_changes(self) -> None:
+        """It is all the same who is staff."""
+        self.assertEqual(self.changes_of_type(True, False), [{}, {}])
+
 
 class NoneVisibleTests(VisibleTests):
     visible = "none"
@@ -180,6 +243,9 @@ class NoneVisibleTests(VisibleTests):
         """Nobody sees anybody, and the store is not asked."""
         self.assertEqual(self.seen_by("alice"), {"bob": False, "cust": False})
         self.assertEqual(self.aims.looked, [])
+
+    def test_type_changes(self) -> None:
+        self.assertEqual(self.changes_of_type(True, False), [{}, {}])
 
 
 class ShownTests(PresenceTestCase):
