@@ -36,12 +36,14 @@ UNKNOWN = -1
 class Feed:
     """One device. `version` is the one that it was told last."""
 
-    __slots__ = ("answers", "asks", "device", "ended", "heard", "user", "version", "why")
+    __slots__ = ("answers", "asks", "device", "ended", "heard", "receipts", "user", "version", "why")
 
     def __init__(self, device: Device, version: int) -> None:
         self.device = device
         self.user = device.author.user
         self.version = version
+        self.receipts: bool | None = None
+        """as the device was told last, if it was"""
         self.heard = 0
         """the highest version heard of"""
         self.answers = 0
@@ -97,7 +99,7 @@ class Feeds:
                     self.ask(feed, "live")
                 elif feed.device.writable:
                     payload = payload or state_frame(one)
-                    self._send(feed, payload, one.version, "live")
+                    self._send(feed, payload, one, "live")
 
     # from the handlers of frames
 
@@ -108,8 +110,10 @@ class Feeds:
         """The answer to a frame of the device. `changes` are those after `since`, its version then."""
         if _is_overtaken(changes, since, feed):
             # The device has had all of that, and newer values.
-            changes = Changes(changes.user, changes.base, feed.version)
-        feed.version = changes.version
+            receipts = changes.receipts if feed.receipts is None else feed.receipts
+            receipts = None if changes.receipts is None else receipts
+            changes = Changes(changes.user, changes.base, feed.version, (), receipts)
+        _has(feed, changes)
         FRAMES.labels("answer").inc()
         return state_frame(changes, ref)
 
@@ -155,7 +159,7 @@ class Feeds:
         feed.asks = False
         is_news = changes.all or changes.version > feed.version
         if is_news and not feed.ended and not _is_overtaken(changes, since, feed):
-            self._send(feed, state_frame(changes), changes.version, feed.why)
+            self._send(feed, state_frame(changes), changes, feed.why)
         if feed.heard == heard:
             # Asking again at once would give the same; reconciling looks again.
             feed.heard = min(heard, feed.version)
@@ -177,11 +181,18 @@ class Feeds:
         if feed.heard > feed.version and not (feed.answers or feed.asks or feed.ended):
             self.ask(feed, "live")
 
-    def _send(self, feed: Feed, payload: bytes, version: int, why: str) -> None:
-        feed.version = version
+    def _send(self, feed: Feed, payload: bytes, changes: Changes, why: str) -> None:
+        _has(feed, changes)
         if feed.device.is_open:
             FRAMES.labels(why).inc()
             feed.device.send(payload)
+
+
+def _has(feed: Feed, changes: Changes) -> None:
+    """The device is told of these changes."""
+    feed.version = changes.version
+    if changes.receipts is not None:
+        feed.receipts = changes.receipts
 
 
 def _is_overtaken(changes: Changes, since: int, feed: Feed) -> bool:

@@ -39,6 +39,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     hidden: str = ""
     cleared: str = ""
     marked: bool = False
+    by: str = ""
+    """the user whose mark `peer` is, where the selector names nobody: a visitor's agent"""
 
 
 class UserState(msgspec.Struct, frozen=True):

@@ -59,7 +59,8 @@ def take_peer(state: UserState, user: str, conversation: str, up_to: str) -> Dec
     entry = _entry(state, conversation, peers_selector(user, state.user))
     if up_to <= entry.peer:
         return Decided(state)
-    return _apply(state, {conversation: replace(entry, peer=up_to)}, state.receipts)
+    by = "" if entry.selector.with_ else user
+    return _apply(state, {conversation: replace(entry, peer=up_to, by=by)}, state.receipts)
 
 
 def touch(state: UserState, conversations: Collection[str]) -> Decided:
@@ -112,17 +113,19 @@ def since(state: UserState, version: int | None) -> Changes:
     return Changes(state.user, version, state.version, entries, receipts)
 
 
-def answer(changes: Changes, named: Sequence[Entry]) -> Changes:
-    """The changes, with the entries that a frame named, also those that are as they were."""
+def answer(changes: Changes, named: Sequence[Entry], setting: Setting | None, receipts: bool) -> Changes:
+    """The changes, with all that a frame named, also what is as it was: entries, the user's own setting."""
     changed = {entry.conversation for entry in changes.entries}
     others = tuple(entry for entry in named if entry.conversation not in changed)
-    return replace(changes, entries=changes.entries + others) if others else changes
+    is_own = setting is not None and not setting.conversation
+    told = receipts if is_own and changes.receipts is None else changes.receipts
+    return replace(changes, entries=changes.entries + others, receipts=told)
 
 
 def hide(changes: Changes, hidden: Collection[str], receipts: bool) -> Changes:
     """Without the marks of peers in `hidden`; without any if the user itself hides its own."""
     entries = tuple(
-        replace(entry, peer="") if entry.peer and (not receipts or entry.selector.with_ in hidden) else entry
+        replace(entry, peer="") if entry.peer and (not receipts or _author(entry) in hidden) else entry
         for entry in changes.entries
     )
     return replace(changes, entries=entries)
@@ -130,7 +133,7 @@ def hide(changes: Changes, hidden: Collection[str], receipts: bool) -> Changes:
 
 def peers_of(entries: Iterable[Entry]) -> list[str]:
     """The users of whom the entries have a mark."""
-    return list(dict.fromkeys(one.selector.with_ for one in entries if one.peer and one.selector.with_))
+    return list(dict.fromkeys(author for one in entries if one.peer and (author := _author(one))))
 
 
 def surplus(state: UserState) -> list[Entry]:
@@ -150,6 +153,11 @@ def surplus(state: UserState) -> list[Entry]:
 def weight_of(entry: Entry) -> int:
     """The share of an entry in CUT_AT: 1, but for long lists."""
     return 1 + len(entry.selector.group) // 16
+
+
+def _author(entry: Entry) -> str:
+    """The user whose mark `peer` is."""
+    return entry.selector.with_ or entry.by
 
 
 def _entry(state: UserState, conversation: str, selector: Selector) -> Entry:

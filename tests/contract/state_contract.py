@@ -171,6 +171,67 @@ class StateContract(StateHarness):
             self.assertEqual(peers[other], message_id(expected))
         self.assertEqual((await self.states.since("alice", had["alice"])).all, True)
 
+    async def test_receipts_of_agents(self) -> None:
+        """A visitor is not shown the mark of an agent who hides it, though its entry names nobody."""
+        await self.begin()
+        name = pair_id("visitor-1", "anna")
+        await self.read("anna", "visitor-1", 5)
+        for again in range(2):
+            await self.set("anna", receipts=False)
+            self.assertEqual(await self.seen("visitor-1", "anna"), "")
+            self.assertEqual((await self.states.entries("visitor-1", [name]))[name].peer, "")
+            had = (await self.states.versions(["visitor-1"]))["visitor-1"]
+            (entry,) = (await self.read("visitor-1", "anna", 1 + again, since=0)).entries
+            self.assertEqual((entry.read, entry.peer), (message_id(1 + again), ""))
+            await self.set("anna", receipts=True)
+            (entry,) = (await self.states.since("visitor-1", had)).entries
+            self.assertEqual((_name(entry.selector), entry.peer), ("", message_id(5)))
+        # Another agent, who does not.
+        await self.set("anna", receipts=False)
+        await self.read("gert", "visitor-1", 7)
+        self.assertEqual(await self.seen("visitor-1", "gert"), message_id(7))
+        self.assertEqual(
+            {entry.peer for one in self.told for entry in one.entries if one.user == "anna"}, {""}
+        )
+
+    async def test_receipts_named_again(self) -> None:
+        """The answer has the setting, also if it was so before: the first answer may have been lost."""
+        await self.begin()
+        for since in (None, 0, 1):
+            for receipts in (False, True):
+                first = await self.set("alice", since=since, receipts=receipts)
+                again = await self.set("alice", since=first.version, receipts=receipts)
+                self.assertEqual((first.receipts, again.receipts), (receipts, receipts))
+                self.assertEqual((again.base, again.version), (first.version, first.version))
+        self.assertEqual((await self.read("alice", "bob", 5, since=first.version)).receipts, None)
+
+    async def together(self, *wanted: tuple[str, Any]) -> None:
+        """Have marks for bob, or of bob for alice, and receipts changed without waiting in between."""
+        asked = [self.states.change("carol", (), Setting(pair_id("carol", "dora"), muted=True), None)]
+        for user, what in wanted:
+            other = "bob" if user == "alice" else "alice"
+            if isinstance(what, bool):
+                asked.append(self.states.change(user, (), Setting(receipts=what), None))
+            else:
+                mark = Mark(pair_id(user, other), Selector(with_=other), message_id(what), other)
+                asked.append(self.states.change(user, [mark], None, None))
+        for outcome in asked:
+            self.assertIsInstance(await outcome, Changes)
+
+    async def test_receipts_and_marks_at_once(self) -> None:
+        """A mark is shown by the receipts that come before it, and not by those behind it."""
+        await self.begin()
+        for hider in ("alice", "bob"):
+            start = 10 if hider == "alice" else 20
+            await self.together(("alice", start), (hider, False), ("alice", start + 1))
+            await self.set(hider, receipts=True)
+            self.assertEqual(await self.seen("bob", "alice"), message_id(start))
+            await self.set(hider, receipts=False)
+            await self.together(("alice", start + 2), (hider, True), ("alice", start + 3))
+            self.assertEqual(await self.seen("bob", "alice"), message_id(start + 3))
+            await self.together((hider, False), ("alice", start + 4), (hider, True), ("alice", start + 4))
+            self.assertEqual(await self.seen("bob", "alice"), message_id(start + 3))
+
     async def test_blocks(self) -> None:
         """While one of the two blocks the other neither is shown marks, nor any that are set meanwhile."""
         await self.begin()

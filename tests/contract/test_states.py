@@ -16,6 +16,7 @@ from imd.protocol.errors import Unavailable
 from imd.protocol.selector import Selector
 from imd.store import state as cluster
 from imd.store.mongo import archive as mongo_archive
+from imd.store.mongo import state_batch
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.state import StateDocuments
 from imd.store.mongo.state_batch import Batch
@@ -156,6 +157,26 @@ class StateDocumentTests(ClusterStateHarness, StateHarness):
         self.assertNotIn("owed", await self.document("alice"))
         await self.set("alice", "carol", muted=False)
         self.assertEqual((await self.states.versions(["bob"]))["bob"], had + 1)
+
+    async def test_peers_of_moved_conversations(self) -> None:
+        """Those whose conversation has left the document are told that receipts are shown again, too."""
+        await self.begin()
+        for other in ("bob", "carol"):
+            await self.read("alice", other, 5)
+        await self.set("alice", receipts=False)
+
+        def move(batch: Batch) -> None:
+            found = batch._documents.whole(["alice"])["alice"]
+            entry = found.state.entries[pair_id("alice", "bob")]
+            batch._documents.move(found, [entry], lambda user: None)
+
+        await self.states._ask(move)
+        had = await self.states.versions(["bob", "carol"])
+        self.patch(state_batch, "TOUCHED_AT_ONCE", 1)
+        await self.set("alice", receipts=True)
+        now = await self.states.versions(["bob", "carol"])
+        self.assertEqual(now, {user: version + 1 for user, version in had.items()})
+        self.assertEqual(await self.seen("bob", "alice"), message_id(5))
 
     async def test_very_many_conversations(self) -> None:
         """The oldest are moved, and nothing is forgotten: a mark that was moved does not fall."""

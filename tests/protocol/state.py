@@ -45,6 +45,22 @@ class StateRules(Rules):
             await client.quiet()
             self.assertEqual(list(client.frames), [])
 
+    async def test_mark_behind_the_connect_signal(self) -> None:
+        """A frame that does not wait for `connected` is answered as from a device with the feature."""
+        alice, bob, carol = self.name("alice"), self.name("bob"), self.name("carol")
+        old = await self.login(alice, device="old")
+        upto = message_id(old)
+        await self.state(old, {"type": "read", "with": bob, "upTo": upto})
+        client = await self.open()
+        connect = {"isConnect": True, "loginType": "USER_TYPE", "userId": alice, "device": "new"}
+        client.send({**connect, "features": ["state"], "state": 0})
+        answer = await self.state(client, {"type": "read", "with": carol, "upTo": upto})
+        await client.quiet()
+        frames = [frame for frame in (answer, *client.frames) if frame["type"] == "state"]
+        # Both changes came once, with the answer or before it.
+        told = [entry["with"] for frame in frames for entry in frame["conversations"]]
+        self.assertEqual((sorted(told), answer["version"]), (sorted([bob, carol]), 2))
+
     async def test_connecting(self) -> None:
         """The changes since the version that is named; everything without one, or with a later one."""
         alice, bob, carol = self.name("alice"), self.name("bob"), self.name("carol")
@@ -92,8 +108,10 @@ class StateRules(Rules):
         first, second = message_id(phone, 1), message_id(phone, 2)
         await self.state(phone, {"type": "read", "with": bob, "upTo": first})
         await other.take("state")
-        answer = await self.state(phone, {"type": "settings", "receipts": False})
-        self.assertEqual(answer["user"], {"receipts": False})
+        # A resend, whose first answer may have been lost, is answered in the same way.
+        for _ in range(2):
+            answer = await self.state(phone, {"type": "settings", "receipts": False})
+            self.assertEqual((answer["version"], answer["user"]), (2, {"receipts": False}))
         await self.state(phone, {"type": "read", "with": bob, "upTo": second})
         new = await self.login(bob, device="new", features=["state"])
         self.assertEqual((await new.take("state"))["conversations"], [{"with": alice}])
@@ -138,3 +156,9 @@ class StateRules(Rules):
         self.assertEqual(frame["conversations"], [{"with": name, "read": upto, "peerRead": upto}])
         error = await self.refusal(visitor, {"type": "settings", "ref": "q", "receipts": False})
         self.assertEqual(error["code"], "forbidden")
+        for receipts in (False, True):
+            await self.state(anna, {"type": "settings", "receipts": receipts})
+            again = {"visitorToken": visitor.connected["visitorToken"], "device": f"new-{receipts}"}
+            new = await self.visitor(features=["state"], **again)
+            entry = {"read": upto, **({"peerRead": upto} if receipts else {})}
+            self.assertEqual((await new.take("state"))["conversations"], [entry])

@@ -17,9 +17,18 @@ from imd.protocol.selector import Selector
 from imd.store.embedded.tables import as_json
 
 _COLUMNS = "conversation, version, selector, read, peer, muted, pinned, hidden, cleared, marked"
-_read_selector = msgspec.json.Decoder(Selector).decode
 _YES = -1
 """muted for good"""
+
+
+class _Named(Selector, frozen=True):
+    """The column `selector`."""
+
+    by: str = ""
+    """as in Entry"""
+
+
+_read_named = msgspec.json.Decoder(_Named).decode
 
 
 class Made(NamedTuple):
@@ -51,12 +60,10 @@ class MarkTables:
             if after.receipts and not before.receipts:
                 told += self.touch([(user, peer) for peer in self._peers(user)], only_other=True)
         present = [after.entries.get(name) or Entry(name, selector) for name, selector in named.items()]
-        if since is None:
-            receipts = after.receipts if setting is not None and not setting.conversation else None
-            found = Changes(user, after.version, after.version, (), receipts)
-        else:
-            found = self._since(user, since)
-        return Made(self._shown(state_rules.answer(found, present), after.receipts), told)
+        unchanged = Changes(user, after.version, after.version)
+        found = unchanged if since is None else self._since(user, since)
+        answer = state_rules.answer(found, present, setting, after.receipts)
+        return Made(self._shown(answer, after.receipts), told)
 
     def since(self, user: str, version: int | None) -> Changes:
         """As `StateStore.since`."""
@@ -198,7 +205,8 @@ class MarkTables:
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
-    selector = msgspec.json.encode(entry.selector).decode()
+    one = entry.selector
+    selector = msgspec.json.encode(_Named(one.with_, one.group, one.room, entry.by)).decode()
     muted = _YES if entry.muted is True else int(entry.muted)
     marks = (entry.read, entry.peer, muted, entry.pinned, entry.hidden, entry.cleared, entry.marked)
     return (bytes.fromhex(entry.conversation), entry.v, selector, *marks)
@@ -206,9 +214,10 @@ def _row(entry: Entry) -> tuple[Any, ...]:
 
 def _entry(row: Sequence[Any]) -> Entry:
     conversation, v, selector, read, peer, muted, pinned, hidden, cleared, marked = row
+    named = _read_named(selector)
     return Entry(
         conversation.hex(),
-        _read_selector(selector),
+        Selector(named.with_, named.group, named.room),
         v,
         read,
         peer,
@@ -217,4 +226,5 @@ def _entry(row: Sequence[Any]) -> Entry:
         hidden,
         cleared,
         bool(marked),
+        named.by,
     )

@@ -260,6 +260,7 @@ def _entry(conversation: str, fields: Mapping[str, Any]) -> Entry:
         fields.get("h", ""),
         fields.get("cl", ""),
         fields.get("u", False),
+        fields.get("by", ""),
     )
 
 
@@ -279,6 +280,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
         "h": entry.hidden,
         "cl": entry.cleared,
         "u": entry.marked,
+        "by": entry.by,
     }
     return {name: value for name, value in fields.items() if value}
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from prometheus_client import Counter
 
 from imd.contracts import state_rules
-from imd.contracts.state import Changes, Entry, Mark, Setting, UserState
+from imd.contracts.state import KEPT, Changes, Entry, Mark, Setting, UserState
 from imd.protocol.errors import Refused, Unavailable
 from imd.protocol.message import is_visitor_id
 from imd.store.mongo.state import Change, Found, StateDocuments, returning
@@ -24,6 +24,8 @@ RACES = Counter("imd_state_races_total", "Batches of marks and settings that met
 MOVED = Counter("imd_state_moved_total", "Conversations moved out of the states of users with very many.")
 
 ROUNDS = 5
+TOUCHED_AT_ONCE = 200
+"""peers who are told that a user shows receipts again"""
 
 
 class Job(NamedTuple):
@@ -167,10 +169,14 @@ class Batch:
         return datetime.now(UTC) + timedelta(days=self._visitor_days) if is_visitor_id(user) else None
 
     def _settle(self, user: str) -> list[Changes]:
-        """Have the peers of a user who shows receipts again get that user's marks."""
-        state = self._documents.whole([user])[user].state
-        peers = {entry.selector.with_ for entry in state.entries.values()} - {"", user}
-        told = self._touch([(peer, user) for peer in peers])
+        """Have the peers of a user who shows receipts again get that user's marks: as many as are kept."""
+        found = self._documents.whole([user])[user]
+        entries = {**(self._documents.moved(user) if found.old else {}), **found.state.entries}
+        newest = sorted(entries.values(), key=lambda entry: -entry.v)
+        peers = [peer for one in newest if (peer := one.selector.with_) not in ("", user)][:KEPT]
+        told = []
+        for start in range(0, len(peers), TOUCHED_AT_ONCE):
+            told += self._touch([(peer, user) for peer in peers[start : start + TOUCHED_AT_ONCE]])
         self._documents.settle(user)
         return told
 
@@ -200,13 +206,14 @@ class Batch:
         whole = self._documents.whole(behind) if behind else {}
         answers = []
         for job in jobs:
+            state = last[job.user]
             if job.since is None:
-                changes = _at(last[job.user], job.setting)
+                changes = Changes(state.user, state.version, state.version)
             elif job.user in whole:
                 changes = self._since(whole[job.user], job.since)
             else:
-                changes = state_rules.since(last[job.user], job.since)
-            answers.append(state_rules.answer(changes, _present(job, last[job.user])))
+                changes = state_rules.since(state, job.since)
+            answers.append(state_rules.answer(changes, _present(job, state), job.setting, state.receipts))
         told = [_told(first[user], after) for user, after in last.items() if after is not first[user]]
         receipts = {user: state.receipts for user, state in last.items()}
         shown = self.shown([*answers, *told], receipts)
@@ -230,14 +237,23 @@ def _named(jobs: Sequence[Job]) -> dict[str, set[str]]:
 def _show(
     jobs: Sequence[Job], states: Mapping[str, UserState], apart: Collection[tuple[str, str]]
 ) -> dict[str, UserState]:
-    """The states once peers have the marks that are to be set. Of pairs in `apart` one blocks the other."""
+    """The states once peers have the marks that are to be set. Of pairs in `apart` one blocks the other.
+
+    A mark is shown by the receipts of both at its turn, after the jobs before it.
+    """
     after = dict(states)
+    in_turn = dict(states)
     for job in jobs:
-        state = states[job.user]
-        for mark in state_rules.decide(state, job.marks, None).raised if state.receipts else ():
-            peer = after[mark.peer]
-            if peer.receipts and (job.user, mark.peer) not in apart:
-                after[mark.peer] = state_rules.take_peer(peer, job.user, mark.conversation, mark.up_to).state
+        state = in_turn[job.user]
+        try:
+            decided = state_rules.decide(state, job.marks, job.setting)
+        except Refused:
+            continue
+        in_turn[job.user] = decided.state
+        for mark in decided.raised if state.receipts else ():
+            if in_turn[mark.peer].receipts and (job.user, mark.peer) not in apart:
+                peer = state_rules.take_peer(after[mark.peer], job.user, mark.conversation, mark.up_to)
+                after[mark.peer] = peer.state
     return after
 
 
@@ -281,12 +297,6 @@ def _is_behind(job: Job, first: Mapping[str, UserState], last: Mapping[str, User
     """Whether the device lacks more than the entries that were read."""
     before, after = first[job.user], last[job.user]
     return job.since is None or not max(before.version, after.floor) <= job.since <= after.version
-
-
-def _at(state: UserState, setting: Setting | None) -> Changes:
-    """The version, and the user's own setting if that was set."""
-    receipts = state.receipts if setting is not None and not setting.conversation else None
-    return Changes(state.user, state.version, state.version, (), receipts)
 
 
 def _present(job: Job, state: UserState) -> list[Entry]:

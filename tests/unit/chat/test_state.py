@@ -368,6 +368,18 @@ class FeedTests(StateTestCase):
         self.tell(7, 8, entry(8))
         self.assertEqual(self.versions(client), [(8, False)])
 
+    def test_overtaken_settings(self) -> None:
+        """The answer to one's own settings has them, as they are now, even if it was overtaken."""
+        client = self.with_feature()
+        client.send(type="settings", ref="m", receipts=False)
+        client.send(type="settings", ref="n", receipts=True)
+        client.send(type="read", ref="o", with_="bob", upTo=ID)
+        self.states.answer(Changes("alice", 5, 7, (), True), 1)
+        self.states.answer(Changes("alice", 5, 6, (), False))
+        self.states.answer(Changes("alice", 5, 5, (entry(5),)))
+        frames = [(frame["ref"], frame["version"], frame.get("user")) for frame in client.take()]
+        self.assertEqual(frames, [("n", 7, {"receipts": True}), ("m", 7, {"receipts": True}), ("o", 7, None)])
+
     def test_answer_that_fails(self) -> None:
         """Changes that waited for the answer are asked for."""
         client = self.with_feature()
