@@ -43,7 +43,7 @@ def check(frame: MessageFrame, author: Author, limits: Limits) -> None:
         check_more(frame)
     if frame.user_id and frame.user_id != author.user:
         raise Refused(FORBIDDEN, "userId: only one's own")
-    if author.is_visitor and (frame.group or frame.room):
+    if author.is_visitor and (frame.room or (frame.group and not to)):
         name = "group" if frame.group else "room"
         raise Refused(FORBIDDEN, f"{name}: a visitor writes to the desk and its agent only")
 

@@ -51,6 +51,8 @@ _MESSAGES = FRAMES.labels("message")
 MAX_PENDING = 512
 # A connection's states. Globals, since a look at a class attribute costs each message more.
 _NEW, _OPENING, _OPEN, _CLOSED = range(4)
+# It stands for a binary frame among those that wait. No text frame is this object.
+_BINARY = b"a binary frame"
 
 
 class Connection:
@@ -111,10 +113,7 @@ class Connection:
 
     def frame_received(self, payload: bytes) -> None:
         if self._holds:
-            if not self._held:
-                self._wire.pause_reading()
-                self._held = deque()
-            self._held.append(payload)
+            self._hold_back(payload)
             return
         if self._state == _CLOSED:
             return
@@ -131,7 +130,9 @@ class Connection:
             self._dispatch(frame)
 
     def binary_received(self) -> None:
-        if self._state != _CLOSED:
+        if self._holds:
+            self._hold_back(_BINARY)
+        elif self._state != _CLOSED:
             self._bad_frame(frames.BadFrame(BAD_FRAME, "a text frame is expected"))
 
     def spend(self, cost: float) -> None:
@@ -270,6 +271,12 @@ class Connection:
             ERRORS.labels(refused.code).inc()
             self.submit(Answer(self, client_msg_id, frames.error(refused, client_msg_id, ref)))
 
+    def _hold_back(self, payload: bytes) -> None:
+        if not self._held:
+            self._wire.pause_reading()
+            self._held = deque()
+        self._held.append(payload)
+
     # frames
 
     def _dispatch(self, frame: Any) -> None:
@@ -301,7 +308,7 @@ class Connection:
         self.refuse(bad.client_msg_id, bad, bad.ref)
         if bad.code == BAD_FRAME:
             self._close_if(self._patience.bad_frame())
-        elif self._state == _NEW:
+        if self._state == _NEW:
             self._close_if(self._patience.stranger_erred())
         self.spend(ERROR)
 
@@ -323,7 +330,11 @@ class Connection:
             self._go_on_if_answered()
             return
         while not self._holds and self._held:
-            self.frame_received(self._held.popleft())
+            payload = self._held.popleft()
+            if payload is _BINARY:
+                self.binary_received()
+            else:
+                self.frame_received(payload)
         self._read_on()
 
     # the connect signal
@@ -353,6 +364,9 @@ class Connection:
             services.desk_changed()
         if services.homecoming is not None:
             services.homecoming.arrived(self, admission.author, self._wire.hint)
+
+    def go_on(self) -> None:
+        """The login is through, for all parts of the node."""
         self._release()
 
     def close_for(self, closing: Closing) -> None:

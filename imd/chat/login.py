@@ -42,7 +42,10 @@ class Caller(Outlet, Device, Protocol):
         """True once the connection has been closed, or the client has gone or begun to go."""
 
     def opened(self, registered: Registered, session: Session) -> None:
-        """The login succeeded."""
+        """The login succeeded. Frames that came meanwhile still wait."""
+
+    def go_on(self) -> None:
+        """Handle the frames that came meanwhile."""
 
     def close_for(self, closing: Closing) -> None:
         """Send the error that `closing` holds, then close."""
@@ -117,6 +120,7 @@ class Login:
             return
         caller.opened(outcome, session)
         services.live.opened(caller, self._frame, session.channel)
+        caller.go_on()
 
     def _failed(self, failure: Failure) -> None:
         session, self._caller.session = self._session, None

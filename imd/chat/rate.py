@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 
 from imd.entry.ratelimit import TokenBucket
 from imd.protocol.errors import RATE_LIMITED, Refused
@@ -48,6 +49,5 @@ def charged_if_refused(bucket: TokenBucket) -> Iterator[None]:
 
 def too_fast(per_second: float, early_seconds: float) -> Refused:
     """The refusal of a frame that came `early_seconds` too early."""
-    return Refused(
-        RATE_LIMITED, f"{per_second} messages a second", retry_after_ms=max(1, int(early_seconds * 1000))
-    )
+    after_ms = max(1, ceil(early_seconds * 1000))
+    return Refused(RATE_LIMITED, f"{per_second} messages a second", retry_after_ms=after_ms)

@@ -142,11 +142,11 @@ class Session:
         One that crossed a reset is ignored. It names another epoch; or it names none, and comes before the
         pong to the ping that followed the reset.
         """
-        if epoch is not None and epoch != self.epoch:
+        if epoch and epoch != self.epoch:
             return
         if seq < 0 or seq > self.ceiling:
             raise Refused(INVALID_MESSAGE, f"ack: {seq} was never sent to this channel")
-        if epoch is None and self._reset_unread:
+        if not epoch and self._reset_unread:
             return
         cursor = self.cursor
         if cursor.acked < seq <= self.sent or (seq == cursor.acked and not cursor.start_confirmed):

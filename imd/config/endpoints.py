@@ -25,6 +25,7 @@ _PIECE = re.compile(r"(?:\A|:)((?:[^\\:]|\\.)*)", re.DOTALL)
 _NAMED = re.compile(r"((?:[^\\=]|\\.)*)=(.*)", re.DOTALL)
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _WITH_BACKLOG = ("tcp", "tcp6", "ssl", "unix")
+_WITH_PORT = ("tcp", "tcp6", "ssl")
 
 
 # The arguments of Twisted's endpoints, in the order in which they may be given without a name.
@@ -51,7 +52,7 @@ class Place(NamedTuple):
     def port(self) -> int | None:
         """The TCP port; None for other kinds of sockets, and for a socket that systemd opened."""
         text = self.options.get("port", "")
-        return int(text) if text.isdecimal() and self.kind in ("tcp", "tcp6", "ssl") else None
+        return int(text) if text.isdecimal() and self.kind in _WITH_PORT else None
 
     @property
     def interface(self) -> str:
@@ -124,7 +125,8 @@ def check(description: str) -> None:
         serverFromString(None, description)
     except Exception as error:  # endpoint parsers, plugged-in ones too, raise whatever they like
         raise ValueError(str(error)) from None
-    if place.port is not None and place.port > 65535:
+    # Twisted takes any integer for a port.
+    if place.kind in _WITH_PORT and (place.port is None or place.port > 65535):
         raise ValueError("the port is a number up to 65535")
 
 

@@ -195,7 +195,7 @@ def websocket_url() -> Kind:
 
 def redis_url() -> Kind:
     shape = "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE NUMBER]"
-    return _url(shape, ("redis", "rediss"), r"/?|/[0-9]{1,5}")
+    return _url(shape, ("redis", "rediss"), r"/?|/[0-9]{1,5}", options=False)
 
 
 def amqp_url() -> Kind:
@@ -207,7 +207,9 @@ def mongodb_url() -> Kind:
     return _url(shape, ("mongodb", "mongodb+srv"), r'|/[^/\\. "$]{0,63}', many_hosts=True)
 
 
-def _url(shape: str, schemes: tuple[str, ...], path: str, many_hosts: bool = False) -> Kind:
+def _url(
+    shape: str, schemes: tuple[str, ...], path: str, *, many_hosts: bool = False, options: bool = True
+) -> Kind:
     def parse(value: str) -> str:
         # urlsplit drops line feeds and tabs silently.
         if re.search(r"\s", value):
@@ -216,6 +218,8 @@ def _url(shape: str, schemes: tuple[str, ...], path: str, many_hosts: bool = Fal
         _, _, hosts = parts.netloc.rpartition("@")
         each = hosts.split(",") if many_hosts else [hosts]
         if parts.scheme not in schemes or parts.fragment or not re.fullmatch(path, parts.path):
+            raise ValueError
+        if parts.query and not options:
             raise ValueError
         if not all(_is_host_and_port(host) for host in each):
             raise ValueError

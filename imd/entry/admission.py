@@ -12,7 +12,7 @@ from imd.protocol import frames
 from imd.protocol.author import Author
 from imd.protocol.errors import CLOSE_UNAUTHORIZED, FORBIDDEN, INVALID_MESSAGE, Closing, Refused
 from imd.protocol.ids import new_channel_id
-from imd.protocol.message import FromUserType, check_id, from_user_type
+from imd.protocol.message import FromUserType, check_id, from_user_type, is_visitor_id
 
 MAX_NUMBER = 2**53
 STAFF = frozenset({FromUserType.USER_TYPE, FromUserType.CUSTOMER_SERVICE})
@@ -46,24 +46,28 @@ class Door:
         `address` is the one that new visitors are counted by; empty: they are not counted. Raises Refused if
         the frame is wrong, Closing (4001) if the token is, Closing (4100) for a new visitor too many.
         """
-        device = frame.device or "default"
+        device = "default" if frame.device is None else frame.device
         check_id("device", device)
         if frame.attempt is not None and abs(frame.attempt) > MAX_NUMBER:
             raise Refused(INVALID_MESSAGE, "attempt: a smaller number is expected")
         claimed = from_user_type(frame.login_type, frame.is_visitor, frame.is_customer_service)
         if claimed is FromUserType.VISITOR_TYPE and not _has_jwt(frame, bearer, self._auth):
-            return self._admit_visitor(frame, device, address)
+            return self._admit_visitor(frame, bearer, device, address)
         identity = _identify(frame, bearer, self._authenticator)
         kind = from_user_type(identity.login_type, False, identity.is_customer_service)
         if kind is None:
             raise Refused(INVALID_MESSAGE, "loginType: USER_TYPE or CUSTOMER_TYPE is expected, or isVisitor")
         return Admission(identity, Author(identity.user_id, device, kind))
 
-    def _admit_visitor(self, frame: frames.ConnectFrame, device: str, address: str) -> Admission:
+    def _admit_visitor(
+        self, frame: frames.ConnectFrame, bearer: str | None, device: str, address: str
+    ) -> Admission:
         """Admit the visitor that the token names, or a new one with a new name and token."""
         if not self._auth.visitors:
             raise Closing(CLOSE_UNAUTHORIZED, "visitors are not admitted")
         token = frame.visitor_token or frame.token
+        if not token and bearer and is_visitor_id(bearer):
+            token = bearer
         known = bool(token)
         if not token:
             user_id, token, token_hash = self._newcomers.welcome(address)
@@ -81,7 +85,7 @@ class Door:
 def _has_jwt(frame: frames.ConnectFrame, bearer: str | None, auth: Auth) -> bool:
     """True if the client sent a token that is not a visitor's, in a mode that reads such tokens."""
     token = frame.token or bearer
-    return bool(auth.mode == "jwt" and not frame.visitor_token and token and not token.startswith("visitor-"))
+    return bool(auth.mode == "jwt" and not frame.visitor_token and token and not is_visitor_id(token))
 
 
 def _identify(frame: frames.ConnectFrame, bearer: str | None, authenticator: Authenticator) -> Identity:

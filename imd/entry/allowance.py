@@ -8,6 +8,7 @@ nothing, as the client may have done nothing wrong.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 
 from prometheus_client import Counter
 
@@ -63,7 +64,7 @@ class Allowance:
             self._tokens = TokenBucket(1.0, TOKENS_AT_ONCE, self._seconds)
         early = self._tokens.take(TOKEN)
         if early:
-            raise Refused(RATE_LIMITED, "too many tokens", retry_after_ms=max(1, int(early * 1000)))
+            raise Refused(RATE_LIMITED, "too many tokens", retry_after_ms=max(1, ceil(early * 1000)))
 
     def token_refused(self) -> None:
         """Take the further cost of the last token frame, which was refused."""

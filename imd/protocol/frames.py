@@ -209,9 +209,7 @@ class Reader:
             return _decode_as(self._decode_connect, payload)
         client_msg_id = frame.client_msg_id
         if client_msg_id is not None and not 1 <= len(client_msg_id) <= MAX_CLIENT_MSG_ID_CHARS:
-            if client_msg_id:
-                raise _bad_client_msg_id(client_msg_id)
-            frame.client_msg_id = None
+            raise _bad_client_msg_id(client_msg_id)
         return frame
 
     def _decode_typed(self, payload: bytes, message_error: msgspec.ValidationError | None) -> ClientFrame:
@@ -267,9 +265,8 @@ def _text(value: Any) -> str | None:
 
 
 def _bad_client_msg_id(client_msg_id: str, ref: str | None = None) -> BadFrame:
-    most = f"at most {MAX_CLIENT_MSG_ID_CHARS} characters are expected"
-    why = most if client_msg_id else "must not be empty"
-    return BadFrame(INVALID_MESSAGE, f"clientMsgId: {why}", _shown(client_msg_id), ref)
+    why = f"clientMsgId: 1 to {MAX_CLIENT_MSG_ID_CHARS} characters are expected"
+    return BadFrame(INVALID_MESSAGE, why, _shown(client_msg_id), ref)
 
 
 def _shown(client_msg_id: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from zlib import crc32
@@ -172,7 +173,16 @@ def conversation_members(message: IMessage) -> list[str]:
         return [message.user_id]
     if message.to:
         return [message.to] if is_visitor_id(message.to) else sorted({message.user_id, message.to})
-    return sorted({message.user_id, *(message.group or ())})
+    members = sorted({message.user_id, *(message.group or ())})
+    if len(members) == 2:
+        # A list of one is the pair's conversation, and an agent's with a visitor is the visitor's.
+        return [one for one in members if is_visitor_id(one)] or members
+    return members
+
+
+def visitor_of(members: Sequence[str]) -> str:
+    """The visitor whose conversation these name; empty for another conversation."""
+    return members[0] if len(members) == 1 and is_visitor_id(members[0]) else ""
 
 
 def conversation_id(members: list[str]) -> str:

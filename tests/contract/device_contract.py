@@ -317,6 +317,15 @@ class DeviceContract(InboxHarness):
             self.assertIsInstance(await self.connect("bob", channel=channel, attempt=attempt), Registered)
             self.assertEqual(await self.channels_told("bob"), [channel])
 
+    async def test_attempts_below_zero(self) -> None:
+        """They are compared like others."""
+        await self.begin()
+        await self.connect("bob", channel="one", attempt=-1)
+        self.assertEqual(await self.connect("bob", attempt=-5), Superseded())
+        self.assertIsInstance(await self.connect("bob", channel="two", attempt=0), Registered)
+        self.assertEqual(await self.connect("bob", attempt=-3), Superseded())
+        self.assertEqual(await self.channels_told("bob"), ["two"])
+
     async def test_older_attempt_when_nobody_is_there(self) -> None:
         """An attempt says nothing about a device that has no channel: clocks are set back."""
         await self.begin()

@@ -139,6 +139,15 @@ class BadFrameRules(Rules):
         error = await self.refusal(client, {"type": "history", "ref": "h-7", "with": "bob", "limit": 1000})
         self.assertEqual(error["ref"], "h-7")
 
+    async def test_binary_behind_the_connect_signal(self) -> None:
+        """It waits for the login as other frames do."""
+        client = await self.open()
+        client.send({"isConnect": True, "loginType": "USER_TYPE", "userId": self.name("alice")})
+        client.send_raw(b"{}", binary=True)
+        client.send({"type": "ping"})
+        for kind in ("connected", "error", "pong"):
+            await client.expect(kind)
+
     async def test_binary(self) -> None:
         """A binary frame is a bad frame, even if it holds a good message."""
         client = await self.login(self.name("alice"))

@@ -26,6 +26,47 @@ class VisitorRules(Rules):
         self.assertNotEqual(other.connected["userId"], frame["userId"])
         self.assertNotEqual(other.connected["visitorToken"], frame["visitorToken"])
 
+    async def test_visitors_token_in_the_header(self) -> None:
+        """A visitor's token may come there, too; another token there does not keep a visitor out."""
+        first = await self.visitor()
+        for header, is_known in ((first.connected["visitorToken"], True), ("a.b.c", False)):
+            client = await self.open(self.url("desk"), headers={"Authorization": f"Bearer {header}"})
+            client.send({"isConnect": True, "isVisitor": True})
+            frame = await client.expect("connected")
+            self.assertEqual(frame["userId"] == first.connected["userId"], is_known)
+
+    async def test_to_goes_before_group(self) -> None:
+        """A visitor's message to its agent passes with a list beside it, which does not count."""
+        agent = await self.agent(self.name("agent"), ack=True)
+        visitor = await self.visitor()
+        await self.ask(visitor, "0")
+        await self.ask(visitor, "1", to=agent.connected["userId"], group=["bob"])
+        self.assertEqual([message["msg"] for message in await agent.messages(2)], ["0", "1"])
+        await agent.say(visitor.connected["userId"], "an answer")
+
+    async def test_list_of_one_visitor(self) -> None:
+        """It is the visitor's conversation, as if `to` named it."""
+        agent = await self.agent(self.name("agent"), ack=True)
+        visitor = await self.visitor(features=["events"])
+        await self.ask(visitor, "0")
+        await agent.take("message")
+        name = visitor.connected["userId"]
+        agent.send({"clientMsgId": "g-1", "group": [name], "msg": "an answer"})
+        answer = await agent.take("accepted")
+        self.assertEqual((await visitor.take("message"))["group"], [name])
+        for client, query in ((visitor, {}), (agent, {"with": name}), (agent, {"group": [name]})):
+            page = await self.archived(client, 2, **query)
+            self.assertEqual([one["msg"] for one in page], ["0", "an answer"])
+        visitor.send({"type": "react", "clientMsgId": "r-1", "id": answer["id"], "reaction": "👍"})
+        self.assertIn("id", await visitor.take("accepted"))
+        self.assertEqual((await agent.take("message"))["of"], answer["id"])
+        agent.send({"type": "recall", "clientMsgId": "g-2", "id": answer["id"]})
+        await agent.take("accepted")
+        self.assertEqual((await visitor.take("message"))["of"], answer["id"])
+        agent.send({"type": "conversations", "ref": "c-1"})
+        listed = (await agent.take("conversations"))["conversations"]
+        self.assertEqual([one for one in listed if one.get("with") == name], [])
+
     async def test_unknown_login_type_and_visitor(self) -> None:
         """A loginType that nobody knows does not keep a visitor out."""
         client = await self.login(None, "desk", loginType="ROBOT", isVisitor=True)

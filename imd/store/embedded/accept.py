@@ -26,7 +26,13 @@ from imd.contracts.inbox import (
 )
 from imd.protocol.events import RECALL
 from imd.protocol.ids import is_older
-from imd.protocol.message import conversation_id, conversation_members, decode_message, is_visitor_id
+from imd.protocol.message import (
+    conversation_id,
+    conversation_members,
+    decode_message,
+    is_visitor_id,
+    visitor_of,
+)
 from imd.store.embedded import tables
 from imd.store.embedded.desk import Desk
 from imd.store.embedded.event_rows import archive_event
@@ -184,8 +190,7 @@ class Placing:
             archive_event(state, submission.body, number, sender.uid, people, now, archived, without)
         else:
             row = (number, submission.message_id, sender.uid, _conversation(tuple(members)), now, text)
-            is_visitors = len(members) == 1 and is_visitor_id(members[0])
-            self._archive(row, people, without, is_listed=not is_visitors)
+            self._archive(row, people, without, is_listed=not visitor_of(members))
         if key is not None:
             message_id, at = submission.message_id, submission.send_time
             uses[key] = Use(submission.checksum, number, message_id, at, 0, without)

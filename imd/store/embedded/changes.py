@@ -15,7 +15,7 @@ from imd.protocol.message import (
     conversation_id,
     conversation_members,
     decode_message,
-    is_visitor_id,
+    visitor_of,
 )
 from imd.store.embedded.archive import floor_of
 from imd.store.embedded.entries import COLUMNS, JOINS, Row, present_reactions, show_rows
@@ -181,15 +181,15 @@ def _scopes(state: State, rows: Sequence[_Found], users: Iterable[str]) -> list[
             scopes.append(Scope(room_conversation_id(message.room), room=message.room, version=version))
             continue
         people = {message.user_id, *([message.to] if message.to else message.group or ())}
-        visitor = message.user_id if message.is_visitor else message.to
+        members = conversation_members(message)
         if message.is_visitor:
-            people = {visitor, *(names[uid] for uid in row.uids if uid in names)}
+            people = {message.user_id, *(names[uid] for uid in row.uids if uid in names)}
         without = left_out.get(row.number, ())
         scopes.append(
             Scope(
-                conversation_id(conversation_members(message)),
+                conversation_id(members),
                 tuple(sorted(people.difference(without))),
-                visitor if is_visitor_id(visitor) else "",
+                visitor_of(members),
                 without=tuple(without),
             )
         )

@@ -44,7 +44,7 @@ class Devices:
         device = state.devices(user).get(request.device)
         newest = device.attempt if device is not None else None
         # SQLite's integers have 64 bits. A client's may have more.
-        attempt = newest if request.attempt is None else max(0, min(request.attempt, 2**63 - 1))
+        attempt = newest if request.attempt is None else max(-(2**63), min(request.attempt, 2**63 - 1))
         later = 0 if newest is None or attempt is None else attempt - newest
         # A channel that registers again yields to the present one, unless that one has an older attempt.
         if (later < 0 and (replaced or request.resume)) or (later == 0 and replaced and request.resume):

@@ -16,7 +16,7 @@ from imd.protocol.message import (
     LoginType,
     conversation_id,
     conversation_members,
-    is_visitor_id,
+    visitor_of,
 )
 
 MAX_DOCUMENT_BYTES = 16 << 20
@@ -173,8 +173,9 @@ def _shared(
         to=to,
         group=None if group is None else list(group),
     )
-    is_list = bool(group) and not to
-    list_id = conversation_id(conversation_members(message)) if is_list else ""
+    members = conversation_members(message)
+    is_list = bool(group) and not to and not visitor_of(members)
+    list_id = conversation_id(members) if is_list else ""
     return _shared_fields(message), list_id, talk_of(message)
 
 
@@ -185,9 +186,9 @@ _of_list = lru_cache(maxsize=64)(_shared)
 
 def talk_of(message: ArchivedMessage) -> Talk | None:
     """The conversation of a plain message, for the list of conversations; None for a visitor's."""
-    if message.is_visitor or message.from_user_type == _VISITOR or is_visitor_id(message.to):
-        return None
     members = conversation_members(message)
+    if message.from_user_type == _VISITOR or visitor_of(members):
+        return None
     return Talk(conversation_id(members), tuple(members), tuple(sorted(message.without or ())))
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from imd.contracts.archive import Entry, Scope, Target
 from imd.protocol.events import MESSAGE, ROOM, RoomMessage, encode_event
-from imd.protocol.message import NO_DATA, IMessage, encode_message, is_visitor_id
+from imd.protocol.message import NO_DATA, IMessage, conversation_members, encode_message, visitor_of
 from imd.store.mongo.document import EPOCH, LOGIN_TYPES, MILLISECOND, Unfit
 from imd.store.shown import Edited, Reactions, shown, without_text
 from imd.store.target import target_of
@@ -81,11 +81,16 @@ def scope_of(document: Mapping[str, Any]) -> Scope:
     try:
         if room := document.get("room"):
             return Scope(document["conversation"], room=room, version=document["roomVersion"])
-        visitor = document["userId"] if document["isVisitor"] else document["to"]
+        message = IMessage(
+            user_id=document["userId"],
+            to=document["to"],
+            group=document["group"],
+            is_visitor=document["isVisitor"],
+        )
         return Scope(
             document["conversation"],
             tuple(document["participants"]),
-            visitor if is_visitor_id(visitor) else "",
+            visitor_of(conversation_members(message)),
             without=tuple(document.get("without", ())),
         )
     except _NO_DOCUMENT as error:

@@ -100,7 +100,7 @@ class LoginTests(ConnectionTestCase):
     def test_refused(self) -> None:
         """A connect signal that fails the rules is answered, and another one may follow."""
         for fields in ({"userId": ""}, {"userId": "x" * 129}, {"userId": "a\n"}, {"userId": None},
-                       {"device": "d" * 129}, {"device": "\x00"}, {"loginType": None}, {"loginType": "admin"},
+                       {"device": ""}, {"device": "\x00"}, {"loginType": None}, {"loginType": "admin"},
                        {"attempt": 2**60}):  # fmt: skip
             client = Client(self.services)
             client.send(**{"isConnect": True, "userId": "alice", "loginType": "user", **fields})

@@ -26,6 +26,17 @@ class BadFrameTests(ConnectionTestCase):
             client.connection.frame_received(b"[]")
         self.assertEqual(client.closed, 4000)
 
+    def test_all_errors_before_connect(self) -> None:
+        """Errors of all kinds count together before the connect signal."""
+        client = Client(self.services)
+        for number in range(32):
+            self.assertIsNone(client.closed, number)
+            if number % 2:
+                client.send(type="ping")
+            else:
+                client.connection.frame_received(b"[]")
+        self.assertEqual(client.closed, 4000)
+
     def test_now_and_then(self) -> None:
         """A frame that can be read begins the count anew; an unknown type does not count."""
         client = self.connected()

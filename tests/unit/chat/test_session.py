@@ -435,6 +435,15 @@ class ResetTests(SessionTestCase):
         self.assertEqual(session.cursor.acked, 2)
         self.assertRaises(Refused, session.acknowledge, 99, "e2")
 
+    def test_ack_with_an_empty_epoch(self) -> None:
+        """It names none."""
+        session = self.reset(kept=4)
+        session.acknowledge(2, "")
+        self.assertEqual(session.cursor.acked, 0)
+        session.ponged(session.ping_mark())
+        session.acknowledge(2, "")
+        self.assertEqual(session.cursor.acked, 2)
+
     def test_only_the_last_reset_counts(self) -> None:
         """A pong to the ping of a reset that another has followed proves nothing about the later one."""
         session = self.reset(kept=3)

@@ -242,6 +242,7 @@ class ComplaintTests(FileCase):
             ("websocket", "listen = 9000", "found '9000', expected a Twisted endpoint"),
             ("websocket", "listen = tcp:http", "expected a Twisted endpoint"),
             ("websocket", "listen = tcp:70000:interface=127.0.0.1", "the port is a number up to 65535"),
+            ("websocket", "listen = tcp:-1:interface=127.0.0.1", "the port is a number up to 65535"),
             ("websocket", "listen = carrier-pigeon:1", "Unknown endpoint type"),
             ("websocket", "listen = tcp:9000\\", "expected a Twisted endpoint"),
         ):
@@ -255,6 +256,7 @@ class ComplaintTests(FileCase):
         for section, url in (
             ("redis", "http://hunter2"),
             ("redis", "hunter2"),
+            ("redis", "redis://:hunter2@h/1?db=2"),
             ("redis", "redis://:hunter2/x@h"),
             ("redis", "redis://:hunter2@h/db"),
             ("redis", "redis://:hunter2@h:0"),

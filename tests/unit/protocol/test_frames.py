@@ -235,9 +235,8 @@ class DecodeTests(unittest.TestCase):
         )
 
     def test_empty_client_msg_id(self) -> None:
-        """That of a message counts as left out; an event needs one."""
-        for decode in (frames.decode, frames.decode_at_level_1):
-            self.assertEqual(decode(b'{"clientMsgId":"","msg":"x"}'), MessageFrame(msg="x"))
+        """An error is safer than a message that can be sent twice."""
+        self.assert_bad(INVALID_MESSAGE, b'{"clientMsgId":"","msg":"x"}')
         self.assert_bad(INVALID_MESSAGE, b'{"type":"recall","clientMsgId":"","ref":"q"}', None, "q")
 
     def test_lone_surrogates_leave_names(self) -> None:
