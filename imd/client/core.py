@@ -27,7 +27,7 @@ from imd.client.options import Options
 from imd.client.outbox import Outbox
 from imd.client.outgoing import Outgoing, Refusal
 from imd.client.receiving import Hole, Receiving
-from imd.client.reconnect import Backoff, Verdict, judge
+from imd.client.reconnect import Backoff, Comeback, Verdict, judge
 from imd.client.requests import KINDS, Requests, question
 from imd.client.sending import Sending
 from imd.client.silence import Silence
@@ -73,7 +73,7 @@ class Core:
         self._incoming = Incoming(*numbered, "events" in options.features)
         self._silence = Silence(self._agenda, self._link, options.pong_seconds, self._not_answered)
         self._tokens = Tokens()
-        self._backoff = Backoff(options.min_backoff, options.max_backoff, chance)
+        self._comeback = Comeback(options.min_backoff, options.max_backoff, chance)
         """between two connections"""
         self._identity = Identity(options, store, saved, wall)
         self._leaving: float | None = None
@@ -120,7 +120,8 @@ class Core:
         if self.state in (State.IDLE, State.CLOSED):
             self._stopping = False
             self._tokens = Tokens()
-            self._backoff.reset()
+            self._comeback.reset()
+            self._identity.begin()
             self._connect()
 
     def stop(self) -> None:
@@ -180,7 +181,7 @@ class Core:
 
     def token_failed(self, reason: str) -> None:
         if self.state is State.CONNECTING and self._tokens.current is None:
-            self._come_back(self._backoff.next(), None, f"no token: {reason}")
+            self._come_back(None, f"no token: {reason}")
         elif self.state is State.OPEN:
             self._agenda.later("token", AGAIN_SECONDS, self._ask_token)
 
@@ -191,8 +192,8 @@ class Core:
         if connection != self.connection or self.state is not State.CONNECTING:
             return
         cursor = (self._receiving.epoch, self._receiving.seq)
-        signal = self._identity.connect_signal(self._tokens.current, cursor)
-        self._agenda.transmit(signal | self.messenger.signal_fields())
+        known = self.messenger.signal_fields()
+        self._agenda.transmit(self._identity.connect_signal(self._tokens.current, cursor, known))
 
     def received(self, connection: int, text: str | bytes) -> None:
         """A text frame."""
@@ -217,33 +218,25 @@ class Core:
         """The WebSocket is closed, or could not be opened. `code` is None if none came."""
         if connection != self.connection or self.state not in (State.CONNECTING, State.OPEN):
             return
-        was_open, leaving = self.state is State.OPEN, self._leaving
-        if was_open and self._seconds() - self._link.opened_at >= STABLE_SECONDS:
-            self._backoff.reset()
+        if self.state is State.OPEN and self._seconds() - self._link.opened_at >= STABLE_SECONDS:
+            self._comeback.reset()
         if self._stopping:
             self._end(code, "stopped")
             return
         verdict = judge(code)
-        if verdict is Verdict.NEVER:
+        if verdict is Verdict.NEVER or (verdict is Verdict.NEW_TOKEN and not self._may_ask_again(reason)):
             self._end(code, reason, permanent=True)
-        elif verdict is Verdict.NEW_TOKEN:
-            self._unauthorized(code, reason)
-        elif was_open and (leaving is not None or verdict is Verdict.AT_ONCE):
-            self._come_back(leaving or 0.0, code, reason)
         else:
-            self._come_back(self._backoff.next(), code, reason)
+            self._come_back(code, reason, verdict)
 
-    def _unauthorized(self, code: int | None, reason: str) -> None:
+    def _may_ask_again(self, reason: str) -> bool:
+        """After 4001: True if the client may be let in with another token, or as a new visitor."""
+        if self._identity.become_new():
+            return True
         if self.options.has_token:
             # Most likely it has expired, or clocks differ. Another token may serve; the same one would not.
             self._tokens.refused(reason)
-            first, pause = not self._backoff.failures, self._backoff.next()
-            self._come_back(0.0 if first else pause, code, reason)
-        elif self._identity.forget_visitor():
-            self._forget()
-            self._come_back(self._backoff.next(), code, reason)
-        else:
-            self._end(code, reason, permanent=True)
+        return self.options.has_token
 
     # ---- from the node: frames
 
@@ -305,8 +298,8 @@ class Core:
             self._end(None, f"{refusal.code}: {refusal.reason}", permanent=True)
         else:
             if self.state is State.CONNECTING:
-                self._backoff.at_least(retry_seconds)
-            if self._tokens.not_renewed():
+                self._comeback.at_least(retry_seconds)
+            if "ref" not in frame and self._tokens.not_renewed():
                 # Nothing else is unanswered: most likely this answers the newer token. The old one stands.
                 self._plan_token(max(retry_seconds, AGAIN_SECONDS))
             elif refusal.code == BAD_FRAME and "ref" not in frame:
@@ -326,7 +319,7 @@ class Core:
 
     def _not_connected(self) -> None:
         self._agenda.add(Drop())
-        self._come_back(self._backoff.next(), None, "not connected in time")
+        self._come_back(None, "not connected in time")
 
     def _not_answered(self) -> None:
         self._agenda.add(Drop())
@@ -355,7 +348,8 @@ class Core:
         self._set_state(State.CONNECTING)
         self._agenda.add(AskToken() if self.options.has_token else Dial(self.connection))
 
-    def _come_back(self, seconds: float, code: int | None, reason: str) -> None:
+    def _come_back(self, code: int | None, reason: str, verdict: Verdict = Verdict.BACK_OFF) -> None:
+        seconds = self._comeback.after(verdict, self._leaving)
         self._lost()
         self._agenda.later("reconnect", seconds, self._connect)
         self._set_state(State.WAITING, code, reason, retry_seconds=seconds)

@@ -21,12 +21,21 @@ class Identity:
         self._owner = saved.user_id
         """the user of cursor and outbox; None: nobody yet"""
         self._visitor_token = saved.visitor_token
+        self._as_new = False
+        """the node has refused the visitor's token: come as a new visitor, until one is connected"""
         self._attempt = saved.attempt
 
-    def connect_signal(self, token: str | None, cursor: tuple[str | None, int]) -> dict[str, Any]:
+    def begin(self) -> None:
+        """The program starts the client: a visitor's token is tried, also one that was refused before."""
+        self._as_new = False
+
+    def connect_signal(
+        self, token: str | None, cursor: tuple[str | None, int], known: dict[str, Any]
+    ) -> dict[str, Any]:
         """The first frame of a connection, with an `attempt` that is stored and above all earlier ones.
 
-        `cursor`: epoch and number; epoch None: the node's own cursor counts.
+        `cursor`: epoch and number; epoch None: the node's own cursor counts. `known`: further fields about
+        the user's data on this device.
         """
         options = self._options
         self._attempt = max(self._attempt + 1, int(self._wall() * 1000))
@@ -35,7 +44,7 @@ class Identity:
         frame |= {"device": self.device, "attempt": self._attempt}
         if options.visitor:
             frame["isVisitor"] = True
-            if self._visitor_token is not None:
+            if self._visitor_token is not None and not self._as_new:
                 frame["visitorToken"] = self._visitor_token
         else:
             frame["loginType"] = options.login_type
@@ -50,10 +59,13 @@ class Identity:
             frame["ephemeral"] = True
         if not options.presence:
             frame["presence"] = False
+        if self._as_new:
+            # Cursor and data are the refused visitor's.
+            return frame
         epoch, seq = cursor
         if epoch is not None:
             frame["cursor"] = {"epoch": epoch, "seq": seq}
-        return frame
+        return frame | known
 
     def hint(self, token: str | None, last: str | None) -> str | None:
         """The user that the next connection will most likely be; None if nothing tells, or nobody may know.
@@ -64,21 +76,25 @@ class Identity:
         if not options.hint:
             return None
         if options.visitor:
-            return user_of_token(self._visitor_token)
+            return user_of_token(None if self._as_new else self._visitor_token)
         return options.user_id or user_of_token(token) or last
 
     def confirmed(self, user_id: str, visitor_token: str | None) -> str | None:
         """Take the node's word for the user. Gives the user before, if that was another one."""
-        old, self._owner = self._owner, user_id
+        old, self._owner, self._as_new = self._owner, user_id, False
+        if visitor_token is None and old == user_id:
+            visitor_token = self._visitor_token
         if old != user_id or visitor_token != self._visitor_token:
             self._visitor_token = visitor_token
             self._store.put_user(user_id, visitor_token)
         return old if old != user_id else None
 
-    def forget_visitor(self) -> bool:
-        """Come back as a new visitor; False for a client that is not a visitor, or has no token to forget."""
-        if not self._options.visitor or self._visitor_token is None:
+    def become_new(self) -> bool:
+        """Come back as a new visitor; False if that was tried, or if there is no visitor's token.
+
+        The token is kept until the node gives another one: it may admit no visitors now.
+        """
+        if not self._options.visitor or self._visitor_token is None or self._as_new:
             return False
-        self._visitor_token = None
-        self._store.put_user(self._owner, None)
+        self._as_new = True
         return True

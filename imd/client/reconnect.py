@@ -7,6 +7,9 @@ from enum import Enum
 
 from imd.protocol.errors import CLOSE_UNAUTHORIZED
 
+MAX_HASTY = 3
+"""most returns to nodes that leave, without a pause of the client's own, until a connection lasts"""
+
 
 class Verdict(Enum):
     NEVER = "never"
@@ -44,9 +47,39 @@ class Backoff:
         limit = min(self._most, self._least * 2.0 ** min(self.failures, 30))
         self.failures += 1
         pause = self._chance() * limit
-        asked, self._asked = self._asked, 0.0
-        return max(pause, asked * (1 + self._chance() / 2)) if asked else pause
+        return max(pause, self._take_asked())
 
     def reset(self) -> None:
         self._asked = 0.0
         self.failures = 0
+
+    def _take_asked(self) -> float:
+        asked, self._asked = self._asked, 0.0
+        return asked * (1 + self._chance() / 2) if asked else 0.0
+
+
+class Comeback(Backoff):
+    """The pauses between two connections."""
+
+    def __init__(self, least: float, most: float, chance: Callable[[], float]) -> None:
+        super().__init__(least, most, chance)
+        self._hasty = 0
+
+    def after(self, verdict: Verdict, leaving: float | None) -> float:
+        """Seconds until the next attempt. `leaving`: the pause that a leaving node has named, if it has.
+
+        A node that leaves is no failure of the client's: it is left at once, also during the login and
+        between failures. A few times only, or a node that closes each connection so would be stormed.
+        """
+        least = leaving or 0.0
+        if (leaving is not None or verdict is Verdict.AT_ONCE) and self._hasty < MAX_HASTY:
+            self._hasty += 1
+            return max(least, self._take_asked())
+        if verdict is Verdict.NEW_TOKEN and not self.failures:
+            self.failures = 1
+            return max(least, self._take_asked())
+        return max(least, self.next())
+
+    def reset(self) -> None:
+        super().reset()
+        self._hasty = 0

@@ -17,6 +17,7 @@ const UNREAD_MS = 40 * SECOND; // before an entry is given up that the node may 
 const HISTORY_MS = 20 * SECOND;
 const ACK_MS = 200;
 const STEADY_MS = 5 * SECOND; // a connection that lasted so long resets the backoff
+const MAX_HASTY = 3; // most returns to nodes that leave, without a pause of the client's own, until a connection lasts
 const COURIER_MS = 30 * SECOND; // between two searches for the outboxes of closed tabs
 const CLOSE_MS = SECOND;
 const LEASE_MS = 150 * SECOND; // long, as browsers run the timers of hidden tabs once a minute
@@ -1564,6 +1565,7 @@ export class Client extends EventTarget {
   #triedAt = 0; // the beginning of this attempt
   #openedAt = 0;
   #failures = 0;
+  #hasty = 0; // returns at once, since a connection lasted
   #leavingMs = null;
   #refusal = null; // an error before `connected`
   #asNewVisitor = false; // the stored token was refused
@@ -1670,7 +1672,7 @@ export class Client extends EventTarget {
     if (this.#running) return;
     this.#running = true;
     this.#turn++;
-    this.#failures = 0;
+    this.#failures = this.#hasty = 0;
     this.#refusedTokens.clear();
     this.#asNewVisitor = false;
     this.#mayHurry = true;
@@ -2138,8 +2140,11 @@ export class Client extends EventTarget {
     for (const [key, value] of Object.entries(optional)) if (value != null) signal[key] = value;
     if (features?.length) signal.features = features;
     if (presence === false) signal.presence = false;
-    if (features?.includes("state") && this.#states.version !== null) signal.state = this.#states.version;
-    if (slot.epoch !== null) signal.cursor = { epoch: slot.epoch, seq: slot.seq };
+    if (!this.#asNewVisitor) {
+      // Otherwise these are the refused visitor's.
+      if (features?.includes("state") && this.#states.version !== null) signal.state = this.#states.version;
+      if (slot.epoch !== null) signal.cursor = { epoch: slot.epoch, seq: slot.seq };
+    }
     this.#write(signal);
   }
 
@@ -2245,23 +2250,35 @@ export class Client extends EventTarget {
       request.sent = false;
       if (request.once) request.reject(new ImdError("lost", "the connection ended"));
     }
-    if (wasOpen && clock() - this.#openedAt >= STEADY_MS) this.#failures = 0;
+    if (wasOpen && clock() - this.#openedAt >= STEADY_MS) this.#failures = this.#hasty = 0;
     const refusal = this.#refusal;
     if (code === 4001) this.#refusedWhy = refusal?.reason ?? reason;
     if (permanentCode(code) && !(code === 4001 && this.#mayAskAgain())) {
       return this.#close(code, refusal?.reason ?? reason);
     }
     if (refusal && !refusal.temporary && code === undefined) return this.#close(undefined, refusal.reason);
-    const atOnce = atOnceCode(code) || code === 4001 || this.#leavingMs !== null;
-    let delay = Math.random() * Math.min(this.#options.maxBackoffMs, this.#options.minBackoffMs * 2 ** this.#failures);
-    if (atOnce && this.#failures === 0) delay = 0;
-    delay = Math.max(delay, this.#leavingMs ?? 0, (refusal?.retryAfterMs ?? 0) * (1 + Math.random() / 2));
-    this.#failures = Math.min(this.#failures + 1, 30);
+    const asked = (refusal?.retryAfterMs ?? 0) * (1 + Math.random() / 2);
+    const delay = Math.max(this.#pauseAfter(code), this.#leavingMs ?? 0, asked);
     this.#mayHurry = !busyCode(code) && this.#leavingMs === null;
     this.#leavingMs = null;
     this.#timers.set("retry", delay, () => this.#connect());
     const detail = { reason: refusal?.reason || reason || "", retryInMs: Math.round(delay) };
     this.#setState("waiting", code === undefined ? detail : { code, ...detail });
+  }
+
+  /** Milliseconds that the client itself waits before it comes back. */
+  #pauseAfter(code) {
+    if ((atOnceCode(code) || this.#leavingMs !== null) && this.#hasty < MAX_HASTY) {
+      // A node that leaves is no failure of the client's: it is left at once, also during the login and between failures.
+      // A few times only, or a node that closes each connection so would be stormed.
+      this.#hasty++;
+      return 0;
+    }
+    const { minBackoffMs, maxBackoffMs } = this.#options;
+    const longest = Math.min(maxBackoffMs, minBackoffMs * 2 ** this.#failures);
+    const atOnce = code === 4001 && this.#failures === 0;
+    this.#failures = Math.min(this.#failures + 1, 30);
+    return atOnce ? 0 : Math.random() * longest;
   }
 
   #mayAskAgain() {

@@ -67,6 +67,18 @@ class ConnectTests(unittest.TestCase):
             self.assertEqual(pipe.core.state, State.CONNECTING)
         self.assertEqual(pauses, [45, 2])
 
+    def test_refused_by_a_leaving_node(self) -> None:
+        """The pause that an error asked for holds where the client would else come back at once."""
+        pipe = Pipe()
+        pipe.core.start()
+        pipe.core.opened(pipe.core.connection)
+        pipe.gets(type="error", code="unavailable", reason="", temporary=True, retryAfterMs=2000)
+        pipe.lose(4200)
+        self.assertEqual(pipe.events(events.StateChanged)[-1].retry_seconds, 3)
+        pipe.wait(3)
+        pipe.lose(4200)
+        self.assertEqual(pipe.events(events.StateChanged)[-1].retry_seconds, 0)
+
     def test_old_connection(self) -> None:
         """Inputs about an earlier connection are ignored."""
         pipe = Pipe()
@@ -166,6 +178,35 @@ class TokenTests(unittest.TestCase):
         pipe.core.token_given("two")
         pipe.open()
         self.assertEqual(pipe.core.state, State.OPEN)
+
+    def test_other_error_while_renewing(self) -> None:
+        """An error that names a question says nothing about the offered token."""
+        pipe = self.pipe()
+        pipe.core.token_given("one")
+        pipe.open(exp=5_020_000, pingSeconds=1000)
+        pipe.wait(16)
+        pipe.core.token_given("two")
+        pipe.gets(type="error", ref="long over", code="unavailable", reason="", temporary=True)
+        pipe.gets(type="token", exp=9_000_000)
+        pipe.lose(4001)
+        pipe.wait(0)
+        pipe.core.token_given("two")
+        self.assertEqual(pipe.core.state, State.CLOSED, "the newer one has counted, and was refused")
+
+    def test_visitor_with_token(self) -> None:
+        """A visitor's token goes before the program's in the connect signal: it is the refused one."""
+        pipe = Pipe(visitor=True, has_token=True, user_id=None)
+        pipe.core.start()
+        pipe.core.token_given("one")
+        pipe.open(userId="visitor-1", visitorToken="t1")
+        for expected in ("t1", None):
+            pipe.lose(4001 if expected is None else None)
+            pipe.wait(2)
+            pipe.core.token_given("one")
+            pipe.take()
+            pipe.core.opened(pipe.core.connection)
+            [signal] = pipe.take()
+            self.assertEqual((signal.get("visitorToken"), signal["token"]), (expected, "one"))
 
     def test_renewed(self) -> None:
         """Before a token expires, a new one is sent on the open connection."""
