@@ -1,4 +1,4 @@
-"""`python -m tests.tools.drill [faults | builds | rolling | storm | slow | upgrade] …`: see scripts/drill."""
+"""`python -m tests.tools.drill [faults | builds | judge | …] …`: see scripts/drill."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 _DRILLS = {
     "faults": "faultdrill",
     "builds": "builds",
+    "judge": "kept",
     "rolling": "rolling",
     "storm": "storm",
     "slow": "slow",

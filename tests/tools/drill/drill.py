@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.tools.drill.broken import BUILDS
@@ -17,6 +18,7 @@ from tests.tools.drill.cluster import Backends, Cluster
 from tests.tools.drill.doings import USUAL, Shares
 from tests.tools.drill.faults import FAULTS, Fault, Stage
 from tests.tools.drill.history import History
+from tests.tools.drill.kept import keep
 from tests.tools.drill.model import Model
 from tests.tools.drill.probe import Probe
 from tests.tools.drill.ways import Ways
@@ -97,6 +99,8 @@ class Outcome:
     """how often each broken build did wrong"""
     load_seconds: float = 0.0
     settle_seconds: float = 0.0
+    kept: Path | None = None
+    """the file of a history with violations, but for broken builds"""
 
     @property
     def passed(self) -> bool:
@@ -149,6 +153,8 @@ async def run(
         await cluster.stop()
     outcome.sabotaged = cluster.sabotaged()
     outcome.violations = check(outcome.history)
+    if outcome.violations and not plan.build:
+        outcome.kept = keep(outcome.history)
     return outcome
 
 

@@ -122,6 +122,8 @@ def as_text(outcome: Outcome) -> str:
         shown = [violation.what for violation in outcome.violations if violation.kind == kind][:SHOWN]
         lines += [f"      {what}" for what in shown]
     lines += [f"  TROUBLE {trouble}" for trouble in outcome.troubles]
+    if outcome.kept is not None:
+        lines.append(f"  judge it again: scripts/drill judge {outcome.kept}")
     if plan.build:
         lines += [f"  build {name}: sabotaged {times} times" for name, times in outcome.sabotaged.items()]
     lines.append("  passed" if outcome.passed else "  FAILED")
