@@ -159,7 +159,7 @@ class StateDocumentTests(ClusterStateHarness, StateHarness):
         self.assertEqual((await self.states.versions(["bob"]))["bob"], had + 1)
 
     async def test_peers_of_moved_conversations(self) -> None:
-        """Those whose conversation has left the document are told that receipts are shown again, too."""
+        """Peers whose conversation has left the document are told that receipts are shown again, too."""
         await self.begin()
         for other in ("bob", "carol"):
             await self.read("alice", other, 5)
