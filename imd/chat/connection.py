@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import Counter
+from twisted.internet.defer import Deferred, succeed
 
 from imd.chat.batch import Answer, Entry, Refusal
 from imd.chat.features import chosen_features
+from imd.chat.fence import Fence
 from imd.chat.handlers import HANDLERS
 from imd.chat.login import Login, connected
 from imd.chat.patience import Patience
@@ -260,6 +262,14 @@ class Connection:
             self._paused = True
             self._wire.pause_reading()
         self.services.acceptor.submit(entry)
+
+    def caught_up(self) -> Deferred[None]:
+        """Fires when all frames that were submitted before have been answered."""
+        if not self._pending:
+            return succeed(None)
+        fence = Fence()
+        self.services.acceptor.submit(fence.entry())
+        return fence.passed
 
     def refuse(self, client_msg_id: str | None, refused: Refused, ref: str | None = None) -> None:
         """Answer with an error, after the answers that earlier messages wait for; a question's at once."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from twisted.internet.defer import Deferred
+
 from imd.chat.batch import Entry
 from imd.chat.questions import Questions
 from imd.chat.services import Services
@@ -56,6 +58,9 @@ class Peer(Protocol):
 
     def submit(self, entry: Entry) -> None:
         """Have a frame answered in its turn."""
+
+    def caught_up(self) -> Deferred[None]:
+        """Fires when all frames that were submitted before have been answered."""
 
     def hold(self) -> Callable[[], None]:
         """Later frames wait until the function that this returns is called, once."""

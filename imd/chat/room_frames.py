@@ -8,11 +8,12 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from imd.chat.asking import questions_of
+from imd.chat.batch import Entry
 from imd.chat.peer import Peer
 from imd.chat.rate import charged_if_refused, pay, room_cost
 from imd.chat.room_form import read_action
 from imd.chat.slow import answer_slowly
-from imd.contracts.rooms import MembersPage, RoomStore, RoomSummary
+from imd.contracts.rooms import Action, MembersPage, RoomStore, RoomSummary
 from imd.protocol import frames, room_pages
 from imd.protocol.errors import FORBIDDEN, INVALID_MESSAGE, NOT_FOUND, Refused
 from imd.protocol.message import check_id, is_room_id
@@ -31,8 +32,14 @@ def change_room(peer: Peer, frame: RoomFrame) -> None:
     except Refused as refused:
         peer.refuse(frame.client_msg_id, refused)
         return
-    work = services.room_changes.make(peer, action)
-    answer_slowly(peer, services.call_later, action.client_msg_id, work)
+    answer_slowly(peer, services.call_later, action.client_msg_id, _make(peer, action))
+
+
+async def _make(peer: Peer, action: Action) -> Entry:
+    """The answer to a change. Raises Refused, Unavailable."""
+    # A change has a way of its own into inboxes, so the messages before it have to be there.
+    await peer.caught_up()
+    return await peer.services.room_changes.make(peer, action)
 
 
 def list_rooms(peer: Peer, frame: RoomsFrame) -> None:

@@ -60,6 +60,9 @@ class BuildTests(unittest.TestCase):
     async def test_arrival_order(self) -> None:
         await self.found_out("arrival-order")
 
+    async def test_overtaken(self) -> None:
+        await self.found_out("overtaken")
+
     async def test_went_back(self) -> None:
         await self.found_out("went-back")
 

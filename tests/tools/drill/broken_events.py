@@ -12,6 +12,8 @@ from tests.tools.drill.seams import Did, Seams
 HUNG_SECONDS = 1.0
 # So long a change is held between MongoDB and Redis.
 HELD_SECONDS = 1.0
+# So long a batch of messages is held before it goes to Redis.
+SLOW_SECONDS = 0.3
 
 
 def stale_loader(seams: Seams) -> None:
@@ -186,6 +188,33 @@ def tells_newcomers(seams: Seams) -> None:
     seams.replace(Changes, "_to_room", "self, submission, change, target, is_quiet", make)
 
 
+def overtaken(seams: Seams) -> None:
+    from twisted.internet import reactor
+    from twisted.internet.defer import succeed
+    from twisted.internet.task import deferLater
+
+    from imd.chat.connection import Connection
+    from imd.store.redis.inbox import RedisInbox
+
+    def make_caught_up(caught_up: Callable[..., Any], did: Did) -> Callable[..., Any]:
+        def at_once(self: Connection) -> Any:
+            if not caught_up(self).called:
+                did()
+            return succeed(None)
+
+        return at_once
+
+    def make_accept(accept: Callable[..., Any], did: Did) -> Callable[..., Any]:
+        def late(self: RedisInbox, batch: Sequence[Any]) -> Any:
+            # As if Redis were slow on one connection. Batches keep their order.
+            return deferLater(reactor, SLOW_SECONDS, accept, self, batch)  # type: ignore[arg-type]
+
+        return late
+
+    seams.replace(Connection, "caught_up", "self", make_caught_up)
+    seams.replace(RedisInbox, "accept", "self, batch", make_accept)
+
+
 EVENT_BUILDS = {
     "stale-loader": Build(
         "hangs between reading a room and putting its copy, over a newer one if need be",
@@ -200,6 +229,13 @@ EVENT_BUILDS = {
         "lost",
         frozenset({"view", "changes"}),
         no_sweep,
+    ),
+    "overtaken": Build(
+        "makes a change of a room before the messages that came before it are placed",
+        "clients-vanish",
+        "order",
+        frozenset({"refused"}),
+        overtaken,
     ),
     "went-back": Build(
         "goes by copies of rooms from before Redis went back",

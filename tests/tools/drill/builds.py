@@ -53,6 +53,7 @@ LOADS = {
     "cursor-on-send+unordered+marks-overwritten+not-compared": Load(5.0, seconds=6.0),
     "arrival-order": Load(2.5, Shares(to_a_room=0.1, of_a_room=0.02, of_a_message=0.4)),
     "went-back": Load(2.5, Shares(to_a_room=0.2, of_a_room=0.15, of_a_message=0.1)),
+    "overtaken": Load(3.0, Shares(to_a_room=0.3, of_a_room=0.25, of_a_message=0.02)),
     "stale-loader+no-sweep": Load(2.5, CHANGING),
     "swapped-versions+judged-anew+tells-newcomers": Load(2.5, CHANGING),
 }

@@ -8,6 +8,7 @@ from twisted.internet.defer import ensureDeferred, succeed
 
 from imd.chat.room_changes import LATE_MS, RoomChanges
 from imd.chat.room_sweep import RoomSweep
+from imd.chat.slow import SLOW_SECONDS
 from imd.contracts.inbox import Sent
 from imd.contracts.rooms import Changed, Leftover, Unchanged
 from imd.protocol.errors import CONFLICT, Refused, Unavailable
@@ -72,6 +73,38 @@ class RoomChangesTests(ConnectionTestCase):
                 "version": 7,
             },
         )
+
+    def test_behind_the_messages_before(self) -> None:
+        """A change waits until the frames before it are answered: it must not overtake them on their way."""
+        for asked, fails in enumerate((False, True)):
+            self.client.send(clientMsgId="1", to="bob", msg="x")
+            self.frame()
+            self.assertEqual(len(self.rooms.asked), asked)
+            self.turn()
+            self.inbox.settle()
+            self.assertEqual(len(self.rooms.asked), asked)
+            if fails:
+                self.queue.fail(-1)
+            else:
+                self.queue.confirm(-1)
+            self.turn()
+            first = ("error", "1", "unavailable") if fails else ("accepted", "1", None)
+            self.assertEqual(self.client.brief(), [first])
+            self.inbox.settle()
+            self.answered(Unchanged(ROOM, 7))
+            self.assertEqual(self.client.brief(), [("accepted", "r-1", None)])
+
+    def test_no_answer_to_the_messages_before(self) -> None:
+        """A change is given up like any that takes too long."""
+        self.client.send(clientMsgId="1", to="bob", msg="x")
+        self.frame()
+        self.clock.advance(SLOW_SECONDS)
+        self.turn()
+        self.inbox.settle()
+        self.queue.confirm()
+        self.turn()
+        self.assertEqual(self.client.brief(), [("accepted", "1", None), ("error", "r-1", "unavailable")])
+        self.assertEqual(self.rooms.asked, [])
 
     def test_not_archived(self) -> None:
         """Without the queue's confirm the answer is `unavailable`, and the event stays unsettled."""
