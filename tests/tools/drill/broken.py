@@ -19,7 +19,7 @@ from tests.tools.drill.build import Build
 from tests.tools.drill.seams import Did, Gone, Seams, noted_in
 
 # So long a build keeps messages that it has answered.
-HELD_SECONDS = 0.5
+HELD_SECONDS = 2.0
 
 
 class _Nobody:
@@ -305,7 +305,7 @@ BUILDS = {
 
 ROLLING_BUILDS = {
     "ends-at-once": Build(
-        "answers `accepted` half a second early, and ends on SIGTERM without a drain",
+        "answers `accepted` two seconds early, and ends on SIGTERM without a drain",
         "rolling",
         "lost",
         frozenset(),
