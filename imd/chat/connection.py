@@ -53,7 +53,7 @@ _MESSAGES = FRAMES.labels("message")
 MAX_PENDING = 512
 # A connection's states. Globals, since a look at a class attribute costs each message more.
 _NEW, _OPENING, _OPEN, _CLOSED = range(4)
-# It stands for a binary frame among those that wait. No text frame is this object.
+# A binary frame's stand-in among the frames that wait. No text frame is this object.
 _BINARY = b"a binary frame"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from imd.client.numbered import Message
-from imd.client.sound import size_of
+from imd.client.sound import check_sound
 
 FIELDS = ("read", "peerRead", "muted", "pinned", "hidden", "cleared", "marked")
 """of a conversation in frames, besides its selector"""
@@ -92,7 +92,7 @@ def chosen(
         return Conversation()
     if [bool(with_), bool(group), bool(room)].count(True) != 1:
         raise ValueError("one of with_, group and room is expected")
-    size_of({"with_": with_, "group": list(group or ()), "room": room}, {})
+    check_sound({"with_": with_, "group": list(group or ()), "room": room})
     return named(with_ or "", group or (), room or "", me)
 
 

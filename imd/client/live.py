@@ -12,7 +12,7 @@ from imd.client.events import FrameRefused, Presence, Signal, Typing
 from imd.client.link import Link
 from imd.client.outgoing import Refusal
 from imd.client.reconnect import Backoff
-from imd.client.sound import size_of
+from imd.client.sound import check_sound
 
 MOST_WATCHED = 200
 ANSWER_SECONDS = 30.0
@@ -47,7 +47,7 @@ class Watching:
             raise ValueError(f"at most {MOST_WATCHED} users can be watched")
         if not all(wanted):
             raise ValueError("ids of users are expected")
-        size_of({"users": wanted}, {})
+        check_sound({"users": wanted})
         self._wanted = wanted
         self.present = {user: online for user, online in self.present.items() if user in wanted}
         self.flush()
@@ -187,7 +187,7 @@ class Signals:
         frame = {"type": "signal", "ref": ref} | about.selector | {"name": name}
         if data is not None:
             frame["data"] = dict(data)
-        size_of(frame, self._link.limits)
+        check_sound(frame, self._link.limits)
         if not may_hint(self._link):
             return False
         self._sent[ref] = frame

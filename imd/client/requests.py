@@ -29,7 +29,7 @@ from imd.client.link import Link
 from imd.client.numbered import Change, Member, Message, RoomEvent, entry_of
 from imd.client.outgoing import NO_EVENTS, Refusal
 from imd.client.reconnect import Backoff
-from imd.client.sound import size_of
+from imd.client.sound import check_sound
 
 MAX_IN_FLIGHT = 4
 """requests without an answer; a node refuses more"""
@@ -55,7 +55,7 @@ def question(kind: str, **fields: Any) -> dict[str, Any]:
     """
     frame = {"type": kind, "ref": uuid.uuid4().hex[:12]}
     frame |= {name: value for name, value in fields.items() if value is not None}
-    size_of(frame, {})
+    check_sound(frame)
     return frame
 
 

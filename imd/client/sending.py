@@ -13,7 +13,7 @@ from imd.client.options import Options
 from imd.client.outbox import Outbox
 from imd.client.outgoing import NO_EVENTS, Outgoing, Refusal
 from imd.client.reconnect import Backoff
-from imd.client.sound import size_of
+from imd.client.sound import check_sound
 from imd.protocol.errors import INVALID_MESSAGE, RATE_LIMITED, TOO_LARGE, UNAVAILABLE
 
 EXPIRED = "expired"
@@ -71,7 +71,7 @@ class Sending:
         if not (outgoing.kind or outgoing.to or outgoing.group or outgoing.room or self._options.visitor):
             raise ValueError("a recipient is expected")
         outgoing.client_msg_id = outgoing.client_msg_id or uuid.uuid4().hex
-        size_of(outgoing.frame(), self._link.limits)
+        check_sound(outgoing.frame(), self._link.limits)
         if outgoing.needs_events and not self._link.knows_events:
             raise Refused(NO_EVENTS)
         outgoing.queued_at = int(self._wall() * 1000)
@@ -176,7 +176,7 @@ class Sending:
                 continue
             frame = outgoing.frame()
             try:
-                size = size_of(frame, self._link.limits)
+                size = check_sound(frame, self._link.limits)
             except ValueError as error:
                 # An older version has stored it: the node could not read it, at each resend.
                 self._fail(outgoing, Refusal(INVALID_MESSAGE, str(error)))

@@ -10,10 +10,11 @@ MAX_DATA_BYTES = 4096
 """of `data`, as long as no node has told its limit"""
 MAX_DATA_DEPTH = 32
 MAX_CLIENT_MSG_ID = 64
+NO_LIMITS: Mapping[str, Any] = {}
 
 
-def size_of(frame: Mapping[str, Any], limits: Mapping[str, Any]) -> int:
-    """The bytes of a frame, or of some of its fields. `limits`: the node's, as far as they are known.
+def check_sound(frame: Mapping[str, Any], limits: Mapping[str, Any] = NO_LIMITS) -> int:
+    """Check a frame, or some of its fields; gives its bytes. `limits`: the node's, as far as they are known.
 
     Raises ValueError, which names the field, for a lone surrogate, for what JSON does not have, and for
     `data` that is no object, is too long or has too many levels.

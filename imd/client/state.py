@@ -19,7 +19,7 @@ from imd.client.link import Link
 from imd.client.options import Options
 from imd.client.outgoing import Refusal
 from imd.client.reconnect import Backoff
-from imd.client.sound import size_of
+from imd.client.sound import check_sound
 from imd.client.store import Saved, Store
 from imd.client.wishes import USER, Wishes
 from imd.protocol.ids import is_message_id
@@ -104,7 +104,7 @@ class States:
                 raise ValueError(f"{name}: the id of a message is expected")
         if not fields:
             raise ValueError("nothing to set")
-        size_of(fields, {})
+        check_sound(fields)
         shown = self.shown(about)
         self._wishes.set(about.key, about, fields)
         self._tell([about], [shown])

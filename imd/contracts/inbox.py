@@ -82,7 +82,7 @@ class Submission(msgspec.Struct, gc=False):
     message_id: str
     send_time: int
     recipients: Sequence[str]
-    """each once; empty for a visitor's message, as the desk finds its recipient, and see `of_list`"""
+    """each once; empty for a visitor's message, in a room, and for a list's event that nobody else gets"""
     body: bytes
     """the message's JSON, as inboxes and the archive keep it"""
     visitor_to: str = ""
@@ -99,6 +99,11 @@ class Submission(msgspec.Struct, gc=False):
     """it is an event about a message to several: blocks leave recipients out, even if one or none is left"""
     archived: bytes = b""
     """members of a JSON object, such as `"a":1,"b":2`, which the archive gets behind the body's own"""
+
+    @property
+    def for_desk(self) -> bool:
+        """It is a visitor's: the desk finds its recipient."""
+        return not (self.recipients or self.of_list or self.room is not None)
 
 
 class Delivery(msgspec.Struct, gc=False):

@@ -44,7 +44,7 @@ def without_depths(text: str) -> str:
     """An object's JSON, with the objects and arrays in it emptied; of a value for which MAX_DATA_DEPTH is too
     little, one member is left.
 
-    It makes JSON readable that is too deep for every decoder. Raises ValueError if that would take long.
+    JSON that is too deep for every decoder becomes readable so. Raises ValueError if that would take long.
     """
     pieces: list[str] = []
     depth = deepest = start = 0

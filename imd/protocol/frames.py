@@ -218,9 +218,8 @@ class Reader:
             head = _decode_type(payload)
         except _UNREADABLE as error:
             raise self._unreadable(payload, error) from None
-        client_msg_id = head.client_msg_id if isinstance(head.client_msg_id, str) else None
-        shown = _shown(client_msg_id) if client_msg_id is not None else None
-        ref = head.ref if isinstance(head.ref, str) else None
+        client_msg_id, ref = _text(head.client_msg_id), _text(head.ref)
+        shown = _shown(client_msg_id)
         if head.type is None:
             raise BadFrame(BAD_FRAME, str(message_error), shown, ref)
         decoder = self._decoders.get(head.type)
@@ -235,7 +234,7 @@ class Reader:
         """The error for a frame that msgspec cannot read. It names the frame if there is another way."""
         frame = _read_leniently(payload)
         client_msg_id, ref, kind = (_text(frame.get(name)) for name in ("clientMsgId", "ref", "type"))
-        shown = _shown(client_msg_id) if client_msg_id is not None else None
+        shown = _shown(client_msg_id)
         data = frame.get("data")
         if isinstance(error, RecursionError) and isinstance(data, dict) and data and kind in self._with_data:
             return BadFrame(TOO_LARGE, f"data: at most {MAX_DATA_DEPTH} levels", shown, ref)
@@ -269,9 +268,9 @@ def _bad_client_msg_id(client_msg_id: str, ref: str | None = None) -> BadFrame:
     return BadFrame(INVALID_MESSAGE, why, _shown(client_msg_id), ref)
 
 
-def _shown(client_msg_id: str) -> str | None:
+def _shown(client_msg_id: str | None) -> str | None:
     """The part of a clientMsgId that an error repeats."""
-    return client_msg_id[:MAX_CLIENT_MSG_ID_CHARS] or None
+    return (client_msg_id or "")[:MAX_CLIENT_MSG_ID_CHARS] or None
 
 
 def _decode_as(

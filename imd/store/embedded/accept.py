@@ -152,7 +152,7 @@ class Placing:
         agent: User | None = None
         deliveries: list[Delivery] = []
         recipients = submission.recipients
-        for_desk = not recipients and not submission.of_list
+        for_desk = submission.for_desk
         without = self._left_out(sender, submission) if sender.blocked else ()
         if without:
             if len(recipients) == 1 and not submission.of_list:
@@ -270,6 +270,5 @@ class Placing:
             return Conflict()
         state = self._state
         state.sent += (state.new_use(), *key, use.checksum, use.number, now)
-        for_desk = not submission.recipients and not submission.of_list
-        agent = self._desk.present_agent(sender, now) or "" if for_desk else ""
+        agent = self._desk.present_agent(sender, now) or "" if submission.for_desk else ""
         return Duplicate(use.message_id, use.send_time, agent, use.version, use.without)

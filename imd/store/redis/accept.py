@@ -84,14 +84,12 @@ def _recipients(s: Submission, place: int, lists: dict[tuple[str, ...], int]) ->
     """Recipients of a message that has not one; for a list that came before in the batch, its place."""
     if s.room is not None:
         return _room(s.room, s.sender)
-    if not s.of_list:
-        if not s.recipients:
-            return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
-        if len(s.recipients) == 1 and s.kind:
-            # An event about a message is no answer to a visitor.
-            return encode_id(s.recipients[0])
-        if len(s.recipients) == 1:
-            return ["<", encode_id(s.recipients[0]), encode_id(s.sender)]
+    if s.for_desk:
+        return ["", encode_id(s.sender), encode_id(s.visitor_to) if s.visitor_to else ""]
+    if len(s.recipients) == 1 and not s.of_list:
+        visitor = encode_id(s.recipients[0])
+        # An event about a message is no answer to a visitor.
+        return visitor if s.kind else ["<", visitor, encode_id(s.sender)]
     first = lists.setdefault(tuple(s.recipients), place)
     return [encode_id(user) for user in s.recipients] if first == place else first
 

@@ -156,13 +156,18 @@ class TokenTests(unittest.TestCase):
         pipe.open()
         self.assertEqual(pipe.core.state, State.OPEN)
 
-    def test_renewal_refused(self) -> None:
-        """The old token stands, and a newer one is asked for again. The same one may be valid by then."""
+    def renewing(self) -> Pipe:
+        """Token "one" is about to expire, and "two" is offered."""
         pipe = self.pipe()
         pipe.core.token_given("one")
         pipe.open(exp=5_020_000, pingSeconds=1000)
         pipe.wait(16)
         pipe.core.token_given("two")
+        return pipe
+
+    def test_renewal_refused(self) -> None:
+        """The old token stands, and a newer one is asked for again. The same one may be valid by then."""
+        pipe = self.renewing()
         pipe.gets(type="error", code="forbidden", reason="unauthorized: token not valid yet")
         pipe.take()
         # The token is past its expiry, and the node has a leeway.
@@ -181,11 +186,7 @@ class TokenTests(unittest.TestCase):
 
     def test_other_error_while_renewing(self) -> None:
         """An error that names a question says nothing about the offered token."""
-        pipe = self.pipe()
-        pipe.core.token_given("one")
-        pipe.open(exp=5_020_000, pingSeconds=1000)
-        pipe.wait(16)
-        pipe.core.token_given("two")
+        pipe = self.renewing()
         pipe.gets(type="error", ref="long over", code="unavailable", reason="", temporary=True)
         pipe.gets(type="token", exp=9_000_000)
         pipe.lose(4001)
