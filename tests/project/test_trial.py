@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,6 +76,15 @@ class HandOutTests(unittest.TestCase):
         await trial.DistTrialRunner()._driveWorker(result, iter(cases), Worker())
         self.assertEqual(took, [group[0] for group in groups])
         return ran, [case.id() for case, _ in result.original.errors]
+
+    def test_no_test(self) -> None:
+        """Names without tests end the run with an error."""
+        command = [sys.executable, str(ROOT / "scripts/lib/trial.py"), "-j", "2", "tests.protocol.visitors"]
+        folder = self.mktemp()
+        done = subprocess.run(
+            [*command, "--temp-directory", folder], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        self.assertEqual((done.returncode, done.stderr.strip()), (1, "no test has such a name"))
 
     async def test_end_of_groups(self) -> None:
         """After each group the process ends what the group has shared."""
