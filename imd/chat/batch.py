@@ -46,6 +46,11 @@ LATE = Counter(
     "imd_late_messages_total",
     "Messages and events answered with unavailable because they were not placed within 5 seconds.",
 )
+COLD = Counter(
+    "imd_rooms_cold_total",
+    "Messages and events answered with unavailable because the inboxes did not know their room.",
+)
+"""it could not be loaded, or the inboxes had forgotten it when the message came"""
 
 
 class Refusal(msgspec.Struct, gc=False):
@@ -120,6 +125,7 @@ class Batch:
         elif isinstance(outcome, Closed):
             self.refuse(index, CONFLICT, "the room is closed")
         elif isinstance(outcome, NoRoom):
+            COLD.inc()
             self.refuse(index, UNAVAILABLE, "the room is being loaded")
         elif isinstance(outcome, Late):
             LATE.inc()

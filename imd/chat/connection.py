@@ -51,6 +51,8 @@ _MESSAGES = FRAMES.labels("message")
 
 # Past this a connection is no longer read from, until its answers have caught up.
 MAX_PENDING = 512
+# A frame that waits takes this much memory beside its bytes.
+HELD_FRAME_BYTES = 48
 # A connection's states. Globals, since a look at a class attribute costs each message more.
 _NEW, _OPENING, _OPEN, _CLOSED = range(4)
 # A binary frame's stand-in among the frames that wait. No text frame is this object.
@@ -75,6 +77,7 @@ class Connection:
         "_wire",
         "admission",
         "bucket",
+        "early_bytes",
         "features",
         "questions",
         "send",
@@ -96,6 +99,8 @@ class Connection:
         """the login and slow frames that are under way: later frames wait"""
         self._held: deque[bytes] | None = None
         """these frames"""
+        self.early_bytes = 0
+        """the memory that they take"""
         self._patience = Patience(services.clock.monotonic)
         self._pending = 0
         self._paused = False
@@ -161,7 +166,7 @@ class Connection:
     def lost(self, clean: bool) -> None:
         """The WebSocket is gone. `clean`: it was closed in good order, and the client has read all frames."""
         self._state = _CLOSED
-        self._held = None
+        self._drop_held()
         self._cancel_call()
         if self.session is not None:
             self._end_session(self.session, clean)
@@ -195,11 +200,6 @@ class Connection:
     def is_new(self) -> bool:
         return self._state == _NEW
 
-    @property
-    def early_bytes(self) -> int:
-        """Size of the frames that wait until the login or a slow frame is through."""
-        return sum(map(len, self._held or ()))
-
     def leaving(self, reconnect_ms: int, why: str) -> None:
         """The client is to go: nothing more is read, and 4200 follows the answers to its messages."""
         if self._leaving:
@@ -214,6 +214,7 @@ class Connection:
         """End the connection; the WebSocket says when it is gone."""
         if self._state != _CLOSED:
             self._state = _CLOSED
+            self._drop_held()
             self._cancel_call()
             CLOSES.labels(str(code)).inc()
             self._wire.close(code, reason)
@@ -282,10 +283,19 @@ class Connection:
             self.submit(Answer(self, client_msg_id, frames.error(refused, client_msg_id, ref)))
 
     def _hold_back(self, payload: bytes) -> None:
-        if not self._held:
-            self._wire.pause_reading()
+        is_first = not self._held
+        if self._held is None:
             self._held = deque()
         self._held.append(payload)
+        self.early_bytes += len(payload) + HELD_FRAME_BYTES
+        if is_first:
+            self._wire.pause_reading()
+            # Last: it may close this connection.
+            self._wire.frames_wait()
+
+    def _drop_held(self) -> None:
+        self._held = None
+        self.early_bytes = 0
 
     # frames
 
@@ -339,12 +349,16 @@ class Connection:
         if self._leaving:
             self._go_on_if_answered()
             return
+        had_waiting = bool(self._held)
         while not self._holds and self._held:
             payload = self._held.popleft()
+            self.early_bytes -= len(payload) + HELD_FRAME_BYTES
             if payload is _BINARY:
                 self.binary_received()
             else:
                 self.frame_received(payload)
+        if had_waiting:
+            self._wire.frames_passed()
         self._read_on()
 
     # the connect signal

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
+from prometheus_client import Counter
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -13,16 +15,37 @@ from twisted.python.failure import Failure
 from imd.chat.batch import Answer, Entry
 from imd.contracts.archive import ArchiveQueue
 from imd.contracts.inbox import Inbox
-from imd.contracts.rooms import Action, RoomStore, Unchanged
+from imd.contracts.rooms import Action, Leftover, RoomStore, Unchanged
 from imd.observe.seldom import Seldom
+from imd.observe.trace import TRACE
 from imd.protocol import frames
 from imd.protocol.errors import INVALID_MESSAGE, Refused, Unavailable
+from imd.protocol.ids import of_one_node
+
+SWEPT = Counter(
+    "imd_rooms_swept_total", "Rooms of which this node has archived and settled events that another had left."
+)
 
 LATE_MS = 15_000
 """MongoDB may make a change for so long after its node gave up on it"""
 APART_MS = 100
 OLD_MS = 2_000
 """an older event was left by somebody else, or by a try that failed"""
+
+
+class _Event(msgspec.Struct):
+    id: str = ""
+
+
+_read = msgspec.json.Decoder(_Event).decode
+
+
+class _Unsettled(NamedTuple):
+    """Events of a room that are archived. `of_others`: another node has made one of them."""
+
+    room: str
+    versions: Sequence[int]
+    of_others: bool = False
 
 
 class RoomChanges:
@@ -46,7 +69,9 @@ class RoomChanges:
         """changes: when each was begun, ms"""
         self._given_up: deque[int] = deque()
         """when changes were begun that have failed, some at least"""
-        self._to_settle: list[tuple[str, Sequence[int]]] = []
+        self._to_settle: list[_Unsettled] = []
+        self._own_id = ""
+        """the last id that a change here got; empty: none has"""
 
     async def make(self, origin: Any, action: Action) -> Entry:
         """The answer to `origin`. Raises Refused, Unavailable."""
@@ -60,6 +85,7 @@ class RoomChanges:
 
         def stamp() -> tuple[str, int]:
             made = self._stamp()
+            self._own_id = made[0]
             self._under_way.setdefault(change, made[1])
             return made
 
@@ -95,19 +121,23 @@ class RoomChanges:
         client_msg_id = action.client_msg_id
         if isinstance(outcome, Unchanged):
             return Answer(origin, client_msg_id, frames.unchanged(client_msg_id))
+        if TRACE.on:
+            TRACE.placed_in(outcome.room, outcome.version, outcome.event_id, action.user)
         if outcome.bodies:
-            await self._queue.publish(outcome.bodies)
+            await self._publish(outcome.bodies)
         if outcome.settle and outcome.send_time > self._under_way.get(change, 0) - OLD_MS:
             self.settle(outcome.room, outcome.settle)
         elif outcome.settle:
-            self._to_settle.append((outcome.room, outcome.settle))
+            self._to_settle.append(_Unsettled(outcome.room, outcome.settle))
         room, version = outcome.room, outcome.version
+        if TRACE.on:
+            TRACE.accepted(outcome.event_id, action.user, action.device)
         payload = frames.accepted_in_room(client_msg_id, outcome.event_id, outcome.send_time, room, version)
         return Answer(origin, client_msg_id, payload)
 
-    def settle(self, room: str, versions: Any) -> Deferred[None]:
-        """Note that events are archived. If that fails, they are archived once more, later."""
-        return self._rooms.settle(room, versions).addErrback(self._not_settled)
+    def settle(self, room: str, versions: Sequence[int]) -> Deferred[bool]:
+        """Note that events are archived. If that fails (False), they are archived once more, later."""
+        return self._rooms.settle(room, versions).addCallbacks(lambda _: True, self._not_settled)
 
     async def finish_leftovers(self) -> None:
         """Archive events whose makers are gone. Raises Unavailable.
@@ -116,12 +146,24 @@ class RoomChanges:
         outbox has to show that not all is archived.
         """
         to_settle, self._to_settle = self._to_settle, []
-        for room, versions in to_settle:
-            await self.settle(room, versions)
+        for each in to_settle:
+            if await self.settle(each.room, each.versions) and each.of_others:
+                SWEPT.inc()
         for left in await self._rooms.leftovers():
-            await self._queue.publish(left.bodies)
-            self._to_settle.append((left.room, left.settle))
+            await self._publish(left.bodies)
+            self._to_settle.append(_Unsettled(left.room, left.settle, self._is_of_others(left)))
 
-    def _not_settled(self, failure: Failure) -> None:
+    def _publish(self, bodies: Sequence[bytes]) -> Deferred[None]:
+        published = self._queue.publish(bodies)
+        if TRACE.on:
+            TRACE.publishing(bodies, published)
+        return published
+
+    def _is_of_others(self, left: Leftover) -> bool:
+        """True unless this node has made all of these events: it could not archive them at once."""
+        return not all(self._own_id and of_one_node(_read(body).id, self._own_id) for body in left.bodies)
+
+    def _not_settled(self, failure: Failure) -> bool:
         if failure.check(Unavailable) is None:
             self._seldom.failure("a room's event was not settled", failure)
+        return False

@@ -84,6 +84,7 @@ def _rooms(rooms: RoomStore, user: str, frame: RoomsFrame) -> Deferred[bytes]:
                 one.history,
                 one.joining,
                 msgspec.Raw(one.data.encode()) if one.data else msgspec.UNSET,
+                one.closed or msgspec.UNSET,
             )
             for one in found[0]
         ]

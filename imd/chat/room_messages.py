@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from imd.chat.batch import Entry
+from twisted.internet.defer import CancelledError
+
+from imd.chat.batch import COLD, Entry
 from imd.chat.compose import EVERYBODY
 from imd.chat.peer import Peer
 from imd.chat.rate import pay, room_cost
@@ -10,7 +12,7 @@ from imd.chat.slow import answer_slowly
 from imd.contracts.inbox import RoomAim, Submission
 from imd.observe.trace import TRACE
 from imd.protocol.author import Author
-from imd.protocol.errors import NOT_FOUND, Refused
+from imd.protocol.errors import NOT_FOUND, Refused, Unavailable
 from imd.protocol.events import MESSAGE, RoomMessage, split_at_version
 from imd.protocol.frames import MessageFrame
 from imd.protocol.ids import MessageIds
@@ -34,9 +36,16 @@ def post_to_room(peer: Peer, frame: MessageFrame) -> None:
 
 
 async def _load_first(peer: Peer, frame: MessageFrame, room: str) -> Entry:
-    """The message, once its room is known to the store. Raises Refused, Unavailable."""
-    if not is_room_id(room) or not await peer.services.rooms.warm(room):
-        raise Refused(NOT_FOUND, "no such room")
+    """The message, once its room is known to the store.
+
+    Raises Refused, Unavailable, and CancelledError when there is no more time.
+    """
+    try:
+        if not is_room_id(room) or not await peer.services.rooms.warm(room):
+            raise Refused(NOT_FOUND, "no such room")
+    except (Unavailable, CancelledError):
+        COLD.inc()
+        raise
     return _paid(peer, frame, 1.0)
 
 

@@ -317,13 +317,13 @@ class Router:
 
     def _hints_came(self, sender: str, hints: list[Hint]) -> None:
         if TRACE.on:
-            TRACE.hints("hint received", hints, sender)
+            TRACE.hints("hint received", hints, sender, self._local)
         pushed, _ = self._take_hints(hints)
         _DIRECT.inc(pushed)
 
     def _search_came(self, sender: str, hints: list[Hint]) -> None:
         if TRACE.on:
-            TRACE.hints("search received", hints, sender)
+            TRACE.hints("search received", hints, sender, self._local)
         pushed, here = self._take_hints(hints)
         _SEARCH.inc(pushed)
         if here and self._bus is not None:

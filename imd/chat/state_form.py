@@ -19,7 +19,7 @@ from imd.protocol.state_frames import MarkIn, ReadFrame, SettingsFrame
 
 MAX_MARKS = 200
 AHEAD_MS = 60_000
-"""how far in the future a mark may lie"""
+"""how far a mark may lie beyond the latest id that there can be"""
 _OF_CONVERSATIONS = ("muted", "pinned", "marked")
 
 
@@ -30,8 +30,8 @@ class Named(NamedTuple):
     up_to: str
 
 
-def read_marks(frame: ReadFrame, author: Author, group_members: int, now_ms: int) -> list[Named]:
-    """The marks of a frame, each conversation once."""
+def read_marks(frame: ReadFrame, author: Author, group_members: int, latest_ms: int) -> list[Named]:
+    """The marks of a frame, each conversation once. `latest_ms`: see MessageIds."""
     own = bool(frame.up_to) or has_selector(frame)
     if own == bool(frame.marks):
         raise Refused(INVALID_MESSAGE, "either a selector with upTo is expected, or marks")
@@ -41,7 +41,7 @@ def read_marks(frame: ReadFrame, author: Author, group_members: int, now_ms: int
     marks: Sequence[MarkIn | ReadFrame] = frame.marks or [frame]
     for mark in marks:
         target = read_selector(mark, author, group_members)
-        up_to = _place("upTo", mark.up_to or "", now_ms)
+        up_to = _place("upTo", mark.up_to or "", latest_ms)
         known = highest.get(target.conversation)
         if known is None or known.up_to < up_to:
             highest[target.conversation] = Named(target, up_to)
@@ -49,7 +49,7 @@ def read_marks(frame: ReadFrame, author: Author, group_members: int, now_ms: int
 
 
 def read_setting(
-    frame: SettingsFrame, author: Author, group_members: int, now_ms: int
+    frame: SettingsFrame, author: Author, group_members: int, latest_ms: int
 ) -> tuple[Target | None, Setting]:
     """The conversation, or None for the user's own settings; and the values to set."""
     hidden = None if frame.hidden is msgspec.UNSET else frame.hidden or ""
@@ -76,15 +76,15 @@ def read_setting(
         # A time that has passed since 1970 means no more than false.
         muted=muted if muted is None or isinstance(muted, bool) or muted > 1 else False,
         pinned=frame.pinned,
-        hidden=_place("hidden", hidden, now_ms) if hidden else hidden,
-        cleared=_place("cleared", frame.cleared, now_ms) if frame.cleared else None,
+        hidden=_place("hidden", hidden, latest_ms) if hidden else hidden,
+        cleared=_place("cleared", frame.cleared, latest_ms) if frame.cleared else None,
         marked=frame.marked,
     )
 
 
-def _place(name: str, message_id: str, now_ms: int) -> str:
+def _place(name: str, message_id: str, latest_ms: int) -> str:
     if not is_message_id(message_id):
         raise Refused(INVALID_MESSAGE, f"{name}: a message id has 28 lowercase hexadecimal digits")
-    if int(message_id[:12], 16) > now_ms + AHEAD_MS:
+    if int(message_id[:12], 16) > latest_ms + AHEAD_MS:
         raise Refused(INVALID_MESSAGE, f"{name}: more than a minute in the future")
     return message_id

@@ -27,15 +27,15 @@ SECONDS = Histogram(
 
 def set_marks(peer: Peer, frame: ReadFrame) -> None:
     """Raises Refused, as does the other handler."""
-    now_ms = peer.services.clock.now_ms()
-    named = read_marks(frame, peer.author, peer.services.settings.limits.group_members, now_ms)
+    latest_ms = peer.services.ids.latest_ms()
+    named = read_marks(frame, peer.author, peer.services.settings.limits.group_members, latest_ms)
     _ask(peer, frame.ref, "read", 1 + len(named) / 10, lambda: _read(peer, named, frame.ref))
 
 
 def set_settings(peer: Peer, frame: SettingsFrame) -> None:
-    now_ms = peer.services.clock.now_ms()
+    latest_ms = peer.services.ids.latest_ms()
     group_members = peer.services.settings.limits.group_members
-    target, setting = read_setting(frame, peer.author, group_members, now_ms)
+    target, setting = read_setting(frame, peer.author, group_members, latest_ms)
     if peer.author.is_visitor:
         raise Refused(FORBIDDEN, "visitors have no settings")
     _ask(peer, frame.ref, "settings", 1, lambda: _set(peer, target, setting, frame.ref))

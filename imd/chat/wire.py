@@ -33,6 +33,12 @@ class Wire(Protocol):
     def logged_in(self) -> None:
         """The client has logged in: the bounds on strangers no longer apply."""
 
+    def frames_wait(self) -> None:
+        """The first of the frames has come that wait in the connection. May close it."""
+
+    def frames_passed(self) -> None:
+        """Frames that waited have had their turn, all or some."""
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...

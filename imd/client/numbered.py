@@ -23,7 +23,7 @@ class Reactions:
     reaction: str
     count: int
     users: tuple[str, ...] = ()
-    """the first 20"""
+    """at most 20: the first ones, and oneself"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ class Outbox:
         """entries that are not sent before a time, by clientMsgId; the time is the caller's"""
         self._holds: dict[str, int] = {}
         """how often in succession an entry was held, by clientMsgId"""
+        self._recalled: set[str] = set()
+        """recalled messages that have no answer yet, by clientMsgId"""
 
     @property
     def all(self) -> tuple[Outgoing, ...]:
@@ -119,6 +121,8 @@ class Outbox:
         ]
         for outgoing in gone:
             self._drop(outgoing.client_msg_id)
+        self._recalled.update(each.client_msg_id for each in self._all.values() if each.id == message_id)
+        self._store.forget()
         return gone
 
     def fail_all(self, refusal: Refusal, but_unsent: bool) -> list[Outgoing]:
@@ -188,3 +192,6 @@ class Outbox:
         self._held.pop(client_msg_id, None)
         self._holds.pop(client_msg_id, None)
         self._sent_once.discard(client_msg_id)
+        if client_msg_id in self._recalled:
+            self._recalled.discard(client_msg_id)
+            self._store.forget()

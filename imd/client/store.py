@@ -64,6 +64,9 @@ class Store(Protocol):
 
     def drop_outgoing(self, client_msg_id: str) -> None: ...
 
+    def forget(self) -> None:
+        """A message was recalled: nothing may be left of texts that were dropped or replaced."""
+
     def put_complete(self, complete: str, behind: bool) -> None:
         """Store how far events are known. See `Saved`."""
 
@@ -98,6 +101,8 @@ class MemoryStore:
 
     def drop_outgoing(self, client_msg_id: str) -> None: ...
 
+    def forget(self) -> None: ...
+
     def put_complete(self, complete: str, behind: bool) -> None: ...
 
     def put_state(
@@ -110,6 +115,8 @@ class MemoryStore:
 
     def close(self) -> None: ...
 
+
+BUSY_SECONDS = 5
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS value (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -126,13 +133,22 @@ class SqliteStore:
 
     Writes are not synchronised with the disk, so a power failure may undo the last ones. Then the program may
     get a message twice, and a message that the node had not accepted may be forgotten.
+
+    `forget` removes the bytes of dropped texts, which SQLite would leave in the write-ahead log for a while.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self._file = sqlite3.connect(path, isolation_level=None, timeout=5)
+        self._file = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
         self._file.execute("PRAGMA journal_mode = WAL")
         self._file.execute("PRAGMA synchronous = NORMAL")
+        self._file.execute("PRAGMA temp_store = MEMORY")
+        # FAST would leave what long texts had in pages of their own.
+        self._file.execute("PRAGMA secure_delete = ON")
         self._file.executescript(_SCHEMA)
+        self._logged = True
+        """the log may have texts; a process that was killed may have left recalled ones"""
+        self._must_empty = True
+        self._empty_log()
         self._file.execute(
             "INSERT OR IGNORE INTO value VALUES ('device', ?)", (f"py-{secrets.token_hex(6)}",)
         )
@@ -160,11 +176,13 @@ class SqliteStore:
             file.executemany("INSERT INTO seen (id) VALUES (?)", [(each,) for each in handled])
             if handled:
                 file.execute("DELETE FROM seen WHERE number <= (SELECT MAX(number) FROM seen) - ?", (SEEN,))
+        self._empty_log()
 
     def put_attempt(self, attempt: int) -> None:
         self._put("attempt", str(attempt))
 
     def put_outgoing(self, outgoing: Outgoing) -> None:
+        self._logged = True
         self._file.execute(
             "INSERT INTO outbox (client_msg_id, message) VALUES (?, ?) "
             "ON CONFLICT (client_msg_id) DO UPDATE SET message = excluded.message",
@@ -172,7 +190,15 @@ class SqliteStore:
         )
 
     def drop_outgoing(self, client_msg_id: str) -> None:
+        # The pages of the log are from before it, so they have the text.
+        self._logged = True
         self._file.execute("DELETE FROM outbox WHERE client_msg_id = ?", (client_msg_id,))
+        self._empty_log()
+
+    def forget(self) -> None:
+        # Most recalls are of others' messages, whose texts are not here.
+        self._must_empty = self._must_empty or self._logged
+        self._empty_log()
 
     def put_complete(self, complete: str, behind: bool) -> None:
         self._put("complete", json.dumps([complete, behind]))
@@ -211,6 +237,30 @@ class SqliteStore:
 
     def close(self) -> None:
         self._file.close()
+
+    def _empty_log(self) -> None:
+        """Move the log into the file, and cut it to nothing, if that is due.
+
+        While another program reads the file that is put off until a later write.
+        """
+        if not self._must_empty:
+            return
+        self._file.execute("PRAGMA busy_timeout = 0")
+        try:
+            if self._cut_log():
+                # SQLite leaves a row's bytes in the page that it has moved the row from.
+                self._file.execute("VACUUM")
+                self._logged = self._must_empty = not self._cut_log()
+        except sqlite3.OperationalError:
+            # Nothing is lost by it. If the disk is full, the next write says so.
+            pass
+        finally:
+            self._file.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+
+    def _cut_log(self) -> bool:
+        """False while another program reads the file."""
+        busy, _, _ = self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -53,7 +53,7 @@ class ConversationsView:
     def __init__(self, user_id: str) -> None:
         self._me = user_id
         self._records: dict[str, _Record] = {}
-        self._messages = View()
+        self._messages = View(user_id)
         """the last message of each conversation"""
 
     @property

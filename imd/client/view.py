@@ -23,7 +23,7 @@ from imd.client.numbered import (
 MOST_UNKNOWN = 1000
 """most messages that are not here, with changes that wait for them"""
 MOST_USERS = 20
-"""users that are named beside a reaction's count"""
+"""users that are named beside a reaction's count; oneself always, so that one can take one's own back"""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class _Record:
             if self.base is not None:
                 self.base = _without_text(self.base)
 
-    def shown(self) -> Message | None:
+    def shown(self, me: str) -> Message | None:
         base = self.base
         if base is None:
             return None
@@ -93,7 +93,7 @@ class _Record:
                 edited=Edited(edit.id, edit.send_time),
             )
         if self.reactions:
-            base = replace(base, reactions=_counted(base.reactions, self.reactions.values()))
+            base = replace(base, reactions=_counted(base.reactions, self.reactions.values(), me))
         return base
 
 
@@ -105,7 +105,8 @@ def _without_text(message: Message) -> Message:
     return replace(message, msg="", content_type=None, mentions=(), data=None)
 
 
-def _counted(counted: Iterable[Reactions], later: Iterable[Reaction]) -> tuple[Reactions, ...]:
+def _counted(counted: Iterable[Reactions], later: Iterable[Reaction], me: str) -> tuple[Reactions, ...]:
+    """Reactions with later ones counted in. Of the users that are not named `me` is none."""
     found = {each.reaction: each for each in counted}
     for change in sorted(later, key=lambda change: change.id):
         old = found.get(change.reaction, Reactions(change.reaction, 0))
@@ -113,19 +114,27 @@ def _counted(counted: Iterable[Reactions], later: Iterable[Reaction]) -> tuple[R
         users, count = old.users, old.count
         if change.on and not named:
             users, count = (*users, change.user_id), count + 1
-        elif not change.on and (named or count > len(users)):
+        elif not change.on and (named or (count > len(users) and change.user_id != me)):
             users, count = tuple(user for user in users if user != change.user_id), count - 1
-        found[change.reaction] = Reactions(change.reaction, count, users[:MOST_USERS])
+        found[change.reaction] = Reactions(change.reaction, count, _named(users, me))
     return tuple(each for each in found.values() if each.count > 0)
+
+
+def _named(users: tuple[str, ...], me: str) -> tuple[str, ...]:
+    """The first users, and oneself."""
+    first = users[:MOST_USERS]
+    return (*first[:-1], me) if me in users[MOST_USERS:] else first
 
 
 class View:
     """Messages with their edits, recalls and reactions applied: of one conversation, or of all.
 
     The edit with the highest id counts. A recall is final. Of a user's equal reactions the last id counts.
+    `user_id`: oneself, who is then named beside each reaction of one's own, however many others gave it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, user_id: str = "") -> None:
+        self._me = user_id
         self._records: dict[str, _Record] = {}
         self._unknown: dict[str, None] = {}
         """ids of messages that are not here, oldest change first"""
@@ -133,27 +142,27 @@ class View:
     @property
     def messages(self) -> list[Message]:
         """In the order of their ids."""
-        shown = [self._records[message_id].shown() for message_id in sorted(self._records)]
+        shown = [self._records[message_id].shown(self._me) for message_id in sorted(self._records)]
         return [message for message in shown if message is not None]
 
     def get(self, message_id: str) -> Message | None:
         record = self._records.get(message_id)
-        return None if record is None else record.shown()
+        return None if record is None else record.shown(self._me)
 
     def put(self, entry: Entry) -> bool:
         """Add a message or apply a change. False for a RoomEvent, and if nothing looks different."""
         if isinstance(entry, Message):
             record = self._record(entry.id)
-            before = record.shown()
+            before = record.shown(self._me)
             record.add(entry)
             self._unknown.pop(entry.id, None)
-            return before != record.shown()
+            return before != record.shown(self._me)
         if isinstance(entry, RoomEvent):
             return False
         record = self._record(entry.of)
-        before = record.shown()
+        before = record.shown(self._me)
         record.apply(entry)
-        return before != record.shown()
+        return before != record.shown(self._me)
 
     def accepted(self, event: Accepted, user_id: str) -> bool:
         """An entry that this device sent itself, as `user_id`. Its inbox brings no copy of that."""
@@ -230,10 +239,12 @@ class RoomsView:
         return self._rooms.get(room)
 
     def put(self, page: RoomPage) -> None:
-        """A page of the list."""
+        """A page of the list. A room that is closed stays so."""
         for room in page.rooms:
             if room.version >= self._versions.get(room.room, 0):
-                self._rooms[room.room] = room
+                known = self._rooms.get(room.room)
+                closed = room.closed or (known is not None and known.closed)
+                self._rooms[room.room] = replace(room, closed=closed)
                 self._versions[room.room] = room.version
 
     def accepted(self, event: Accepted) -> bool:

@@ -22,6 +22,7 @@ from imd.client import (
     StateChanged,
     View,
 )
+from imd.client.conversation import named, of_message
 from imd.client.twisted import Client
 from imd.command.entries import as_json, clock, colour, in_words
 from imd.command.lines import Lines
@@ -47,7 +48,7 @@ class Conversation:
         self._interactive = input.isatty() and output.terminal
         self._lines = Lines(reactor, output, input, self._interactive, self._send, self._input_ended)
         self._room = peers[0] if len(peers) == 1 and ROOM.fullmatch(peers[0]) else ""
-        self._view = View()
+        self._view = View(options.user or "")
         self._shown: set[str] = set()
         self._newest = ""
         """the id of the newest message that was shown as history"""
@@ -131,6 +132,8 @@ class Conversation:
             asked = {"room": self._room}
         page = await self._client.history(**asked, limit=self._options.history)
         for entry in page.entries:
+            if isinstance(entry, Message):
+                self._typed.noticed(entry)
             self._show(entry)
             self._newest = entry.id
 
@@ -138,6 +141,9 @@ class Conversation:
         async def receive() -> None:
             async for entry in self._client.inbox():
                 if entry.id not in self._shown:
+                    # It is the inbox of all conversations, and an order is about this one.
+                    if isinstance(entry, Message) and self._is_here(entry):
+                        self._typed.noticed(entry)
                     self._show(entry)
 
         return Deferred.fromCoroutine(receive()).addErrback(self._over)
@@ -150,8 +156,6 @@ class Conversation:
     def _show(self, entry: Entry) -> None:
         self._shown.add(entry.id)
         self._view.put(entry)
-        if isinstance(entry, Message):
-            self._typed.noticed(entry)
         if self._output.as_json:
             self._output.value(as_json(entry))
             return
@@ -161,6 +165,12 @@ class Conversation:
             when = f"earlier, {when}"
         said = in_words(entry, self._view, self._where(entry))
         self._lines.say_above(f"{when} {said}", colour(entry, self._client.user_id))
+
+    def _is_here(self, message: Message) -> bool:
+        """True for a message of this conversation."""
+        me = self._client.user_id or ""
+        other, several = (self._peers[0], []) if len(self._peers) == 1 else ("", self._peers)
+        return of_message(message, me, False) == named(other, several, self._room, me)
 
     def _where(self, entry: Entry) -> str:
         """The conversation, unless it is this one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pymongo
@@ -13,23 +13,24 @@ from pymongo.uri_parser import parse_uri
 from imd.command.findings import Finding, note, ok, problem, say, warning
 from imd.command.judge import certificate, clock
 from imd.config.settings import Mongodb
-from imd.store.mongo.apply import EVENTS, REACTIONS
+from imd.store.mongo.all_indexes import BESIDE
 from imd.store.mongo.archive import COLLECTION, DATABASE
 from imd.store.mongo.indexes import (
-    EVENT_INDEXES,
-    REACTION_INDEXES,
-    TALK_INDEXES,
+    INDEXES,
+    Index,
     conflict,
+    consequence,
+    is_kept_unique,
+    label,
     missing_indexes,
 )
 from imd.store.mongo.ledger import count_missing
-from imd.store.mongo.talk_write import TALKS
 
 PART = "mongodb"
 FULL = 0.85
 SLOW_INDEX_DOCUMENTS = 1_000_000
-BESIDE = {EVENTS: EVENT_INDEXES, REACTIONS: REACTION_INDEXES, TALKS: TALK_INDEXES}
-"""collections beside that of the messages → their indexes"""
+SEVERAL_INDEXES = 5
+"""the first version of MongoDB that has several indexes of the same keys"""
 
 
 def look(mongodb: Mongodb, seconds: float) -> Iterator[Finding]:
@@ -111,32 +112,32 @@ def _writes(client: Any, database: Any) -> Iterator[Finding]:
     names_there = database.list_collection_names()
     there = COLLECTION in names_there
     count = database[COLLECTION].estimated_document_count() if there else 0
-    information = database[COLLECTION].index_information() if there else {}
-    missing = missing_indexes(information)
-    for name, indexes in BESIDE.items():
-        if there and name in names_there:
-            missing += missing_indexes(database[name].index_information(), indexes)
-    conflicts = {index.fields: conflict(index, information) for index in missing}
-    names = "; ".join(index.fields for index in missing if not conflicts[index.fields])
-    for fields, why in conflicts.items():
-        if why and there:
-            advice = "Drop that index; a node makes its own within a minute or two."
-            yield warning(PART, f"history is slow without an index of {fields}: {why}", advice)
+    alone = client.server_info()["versionArray"][0] < SEVERAL_INDEXES
+    named: list[Finding] = []
+    missing: list[str] = []
+    for name, indexes in {COLLECTION: INDEXES, **BESIDE}.items():
+        if name in names_there:
+            of_one, to_be_made = _indexes(database[name], indexes, alone)
+            named += of_one
+            missing += to_be_made
+    yield from named
+    names = "; ".join(missing)
     if not there:
         yield note(
             PART, f"{database.name}.{COLLECTION} is not there yet: the first node that starts makes it"
         )
-    elif names and count > SLOW_INDEX_DOCUMENTS:
-        advice = "The next node that starts makes them, which takes its time."
+    if names and count > SLOW_INDEX_DOCUMENTS:
+        advice = "The next node that starts makes them, which takes its time, or its log says why not."
         yield warning(PART, f"{count:,} documents, and indexes are missing: {names}", advice)
     elif names:
-        yield warning(PART, f"indexes are missing: {names}", "The next node that starts makes them.")
-    elif missing:
+        advice = "The next node that starts makes them, or its log says why not."
+        yield warning(PART, f"indexes are missing: {names}", advice)
+    elif there and named:
         yield note(PART, f"{count:,} documents in {database.name}.{COLLECTION}")
-    else:
+    elif there:
         yield ok(PART, f"{count:,} documents in {database.name}.{COLLECTION}, with all indexes")
     if there:
-        yield from _shrinking(database, information)
+        yield from _shrinking(database)
     yield from _missing(database)
     stats = database.command("dbStats")
     used, total = stats.get("fsUsedSize"), stats.get("fsTotalSize")
@@ -144,9 +145,36 @@ def _writes(client: Any, database: Any) -> Iterator[Finding]:
         yield warning(PART, f"its disk is {100 * used / total:.0f} % full")
 
 
-def _shrinking(database: Any, information: Any) -> Iterator[Finding]:
+def _indexes(collection: Any, indexes: Iterable[Index], alone: bool) -> tuple[list[Finding], list[str]]:
+    """Findings about missing indexes of a collection, and the names of those that a node simply makes.
+
+    `alone`: the server has one index of the same keys at most.
+    """
+    try:
+        information = collection.index_information()
+    except OperationFailure as error:
+        what = f"the indexes of {collection.name} cannot be looked at: code {error.code}"
+        return [warning(PART, what, "Is it a collection, and may imd's user list its indexes?")], []
+    named, to_be_made = [], []
+    for index in missing_indexes(information, indexes):
+        say_so = problem if index.unique and not is_kept_unique(index, information) else warning
+        why = conflict(index, information, alone=alone)
+        what = f"no index of {label(collection, index)}: "
+        if why is not None:
+            advice = "Drop that index; a node makes its own within a minute or two."
+            named.append(say_so(PART, f"{what}{why}; {consequence(index, information)}", advice))
+        elif say_so is problem and collection.estimated_document_count():
+            # The documents that are there may be its obstacle, which only a try shows.
+            advice = "A node makes it within a minute or two. If none does, its log says why."
+            named.append(problem(PART, f"{what}{consequence(index, information)}", advice))
+        else:
+            to_be_made.append(label(collection, index))
+    return named, to_be_made
+
+
+def _shrinking(database: Any) -> Iterator[Finding]:
     """Settings that make MongoDB remove documents by itself."""
-    for name, index in information.items():
+    for name, index in database[COLLECTION].index_information().items():
         if "expireAfterSeconds" in index:
             advice = "Drop it, unless the archive is meant to forget: history ends there."
             what = f"the index {name} of {COLLECTION} removes documents after {index['expireAfterSeconds']} s"

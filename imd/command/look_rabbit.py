@@ -1,18 +1,25 @@
-"""RabbitMQ, as the doctor sees it: does the archive's queue hold, and does somebody empty it?"""
+"""RabbitMQ, as the doctor sees it: does the archive's queue hold, and who empties it?"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pymongo
 from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pymongo.errors import PyMongoError
 
 from imd.command.findings import Finding, note, ok, problem, say, warning
 from imd.command.judge import certificate, version_of
 from imd.command.look_rabbit_management import look_management
 from imd.command.rabbit_client import cause, connect, length, server_version
-from imd.config.settings import Settings
+from imd.config.settings import Mongodb, Settings
+from imd.contracts.level import FIRST
+from imd.store.mongo.archive import COLLECTION, DATABASE
+from imd.store.mongo.ledger import count_writers
+from imd.store.mongo.level import read_level
 from imd.store.rabbit.archive_queue import (
     ARCHIVE_QUEUE,
     DEAD_QUEUE,
@@ -23,6 +30,9 @@ from imd.store.rabbit.archive_queue import (
 
 PART = "rabbitmq"
 LEAST_VERSION = (3, 10)
+PATIENCE_SECONDS = 7.0
+"""for a node that has just begun to consume: it lists what it holds every three seconds"""
+_PAUSE_SECONDS = 0.5
 _PRECONDITION_FAILED = 406
 
 
@@ -41,6 +51,7 @@ def look(settings: Settings, seconds: float, management: str | None = None) -> I
         return
     try:
         yield from _broker(connection, f"{host}:{port}", settings)
+        yield from _strangers(connection, settings.mongodb, min(seconds, PATIENCE_SECONDS))
     finally:
         if connection.is_open:
             connection.close()
@@ -67,13 +78,62 @@ def _broker(connection: Any, where: str, settings: Settings) -> Iterator[Finding
         else:
             yield ok(PART, f"{batches:,} batches wait in {ARCHIVE_QUEUE}, {consumers} consumers")
     dead = length(connection, DEAD_QUEUE)
-    if dead is not None:
+    if dead is None and waiting is not None:
+        advice = (
+            "Its letters are lost; the next one makes it again. Is there a policy with expires? "
+            "docs/how-to/dead-letters.md."
+        )
+        yield warning(PART, f"{DEAD_QUEUE} is gone: somebody or something deleted it", advice)
+    elif dead is not None:
         yield from _arguments(connection, DEAD_QUEUE, dead_arguments())
         if dead[0]:
             advice = "MongoDB refused them. How to look and to replay them: docs/how-to/dead-letters.md."
             yield warning(PART, f"{dead[0]:,} messages lie in {DEAD_QUEUE}: the archive lacks them", advice)
         else:
             yield ok(PART, f"{DEAD_QUEUE} is empty")
+
+
+def _strangers(connection: Any, mongodb: Mongodb, seconds: float) -> Iterator[Finding]:
+    """Consumers of the archive queue that do not list in MongoDB what they hold, as nodes do."""
+    if not _count_consumers(connection):
+        return
+    milliseconds = int(seconds * 1000)
+    try:
+        client: Any = pymongo.MongoClient(
+            mongodb.url, serverSelectionTimeoutMS=milliseconds, tz_aware=True, appname="imd doctor"
+        )
+        with client, pymongo.timeout(2 * seconds):
+            strangers, consumers = _count_strangers(
+                connection, client.get_default_database(DATABASE), time.monotonic() + seconds
+            )
+    except (PyMongoError, ValueError):
+        # The look at MongoDB tells of it.
+        return
+    if strangers > 0:
+        what = (
+            f"{strangers} of {consumers} consumers of {ARCHIVE_QUEUE} do not list in MongoDB what they hold: "
+            "nodes that hang or do not reach MongoDB, or another program"
+        )
+        advice = "The archive lacks whatever a program takes. To find it: docs/how-to/missing-batches.md."
+        yield warning(PART, what, advice)
+
+
+def _count_strangers(connection: Any, database: Any, give_up_at: float) -> tuple[int, int]:
+    """Strangers, and all consumers. A node may be new, so it looks until there are none, or time is up."""
+    while True:
+        consumers = _count_consumers(connection)
+        if read_level(database[COLLECTION]) <= FIRST:
+            # Nodes of 0.1 list nothing.
+            return 0, consumers
+        strangers = consumers - count_writers(database)
+        if strangers <= 0 or time.monotonic() >= give_up_at:
+            return strangers, consumers
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _count_consumers(connection: Any) -> int:
+    found = length(connection, ARCHIVE_QUEUE)
+    return 0 if found is None else found[1]
 
 
 def _arguments(

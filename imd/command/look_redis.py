@@ -14,6 +14,7 @@ from imd.config.settings import Redis
 PART = "redis"
 LEAST_VERSION = (7, 0)
 SLOW_SECONDS = 0.05
+LEAST_REWRITE_BYTES = 1 << 30
 
 
 def look(redis: Redis, seconds: float) -> Iterator[Finding]:
@@ -118,6 +119,11 @@ def _persistence(client: RedisClient, info: dict[str, str], lossless: bool) -> I
         yield warning(PART, "appendfsync is no: a crash of the machine loses half a minute", advice)
     else:
         yield ok(PART, f"appendonly yes, appendfsync {fsync}")
+    least = client.config("auto-aof-rewrite-min-size") if append else None
+    if least is not None and int(least) < LEAST_REWRITE_BYTES:
+        advice = "CONFIG SET auto-aof-rewrite-min-size 1gb, and in its file."
+        what = f"auto-aof-rewrite-min-size is {_mib(int(least))}: at full load it rewrites its file often"
+        yield warning(PART, what, advice)
     for name, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
         if info.get(name, "ok") != "ok":
             yield problem(PART, f"its last {what} could not be written: is the disk full?")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import msgspec
 import pymongo
 from pika.exceptions import AMQPError
 from pymongo.errors import PyMongoError
@@ -13,8 +15,11 @@ from imd.command.rabbit_client import cause, connect, length
 from imd.command.redis_client import RedisClient, RedisError
 from imd.command.whereabouts import Device, Place, Whereabouts
 from imd.config.settings import Settings
+from imd.contracts.rooms import Room
+from imd.protocol.events import ROOM
 from imd.store.mongo.apply import EVENTS
 from imd.store.mongo.archive import COLLECTION, DATABASE
+from imd.store.mongo.rooms import COLLECTION as ROOMS
 from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE
 from imd.store.redis.accept import encode_id
 
@@ -30,10 +35,12 @@ def find(settings: Settings, found: Whereabouts, users: list[str], seconds: floa
         with RedisClient(settings.redis.url, seconds) as redis:
             if found.sender.startswith("visitor-"):
                 _at_desk(redis, found, found.sender)
-            for user in dict.fromkeys([*found.recipients, *users]):
+            wanted = list(dict.fromkeys([*found.recipients, *users]))
+            for user in wanted:
                 if user.startswith("visitor-") and found.waiting_at_desk is None:
                     _at_desk(redis, found, user)
                 found.places.append(_place(redis, user, found.id))
+            found.add_sender(wanted, lambda sender: _place(redis, sender, found.id))
     except RedisError as error:
         raise OSError(f"redis: {say(error)}") from None
     except OSError as error:
@@ -51,6 +58,8 @@ def _in_archive(settings: Settings, found: Whereabouts, seconds: float) -> None:
             document = database[COLLECTION].find_one({"_id": found.id})
             if document is None:
                 document = database[EVENTS].find_one({"_id": found.id})
+            in_room = document is not None and document.get("room")
+            room = database[ROOMS].find_one({"_id": in_room}) if in_room else None
     except PyMongoError as error:
         found.notes.append(f"MongoDB does not answer: {say(error)}")
         return
@@ -65,6 +74,11 @@ def _in_archive(settings: Settings, found: Whereabouts, seconds: float) -> None:
     if found.kind:
         found.sender = document["sender"]
         found.recipients = [one for one in document.get("participants", ()) if one != found.sender]
+        if found.room:
+            known = None if room is None else msgspec.convert({**room, "id": found.room}, Room)
+            event = json.loads(document["body"]) if found.kind == ROOM else {}
+            named = [user["userId"] for user in event.get("users", ())]
+            found.find_members(known, document.get("roomVersion", 0), named)
         return
     found.sender = document["userId"]
     to, group, agent = document.get("to"), document.get("group"), document.get("agent")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from imd.command.whereabouts import Device, Place, Whereabouts
 from imd.config.settings import Settings
+from imd.contracts.rooms import Room
 
 
 def find(settings: Settings, found: Whereabouts, users: list[str], seconds: float) -> None:
@@ -27,10 +31,12 @@ def find(settings: Settings, found: Whereabouts, users: list[str], seconds: floa
 
 
 def _read(file: sqlite3.Connection, found: Whereabouts, users: list[str]) -> None:
-    row = file.execute("SELECT number, body FROM message WHERE id = ?", (found.id,)).fetchone()
-    number = None
-    if row is not None:
-        number, body = row
+    # A change of a room may have a second row, with more about the room, for those whom it lets in.
+    select = "SELECT number, body FROM message WHERE id = ? ORDER BY number"
+    rows = file.execute(select, (found.id,)).fetchall()
+    numbers = [number for number, _ in rows]
+    if rows:
+        number, body = rows[0]
         message: dict[str, Any] = json.loads(body)
         # Written in the same transaction as the inboxes, so there is no time of its own.
         found.archived = True
@@ -39,11 +45,21 @@ def _read(file: sqlite3.Connection, found: Whereabouts, users: list[str]) -> Non
         found.room = message.get("room", "")
         to, group = message.get("to"), message.get("group")
         found.recipients = [to] if to else list(dict.fromkeys(group or ()))
+        if found.room:
+            version = message.get("roomVersion") or message.get("version") or message.get("ofVersion") or 0
+            named = [user["userId"] for user in message.get("users", ())]
+            found.find_members(_room(file, found.room), version, named)
         if message.get("isVisitor"):
             found.recipients = _agents(file, number, found.sender)
             found.waiting_at_desk = _waiting(file, number, found.sender)
-    for user in dict.fromkeys([*found.recipients, *users]):
-        found.places.append(_place(file, user, number))
+    wanted = list(dict.fromkeys([*found.recipients, *users]))
+    found.places += [_place(file, user, numbers) for user in wanted]
+    found.add_sender(wanted, lambda sender: _place(file, sender, numbers))
+
+
+def _room(file: sqlite3.Connection, room: str) -> Room | None:
+    row = file.execute("SELECT body FROM room WHERE id = ?", (room,)).fetchone()
+    return None if row is None else msgspec.json.decode(row[0], type=Room)
 
 
 def _agents(file: sqlite3.Connection, number: int, visitor: str) -> list[str]:
@@ -62,15 +78,16 @@ def _waiting(file: sqlite3.Connection, number: int, visitor: str) -> int | None:
     return places.index(number) if number in places else None
 
 
-def _place(file: sqlite3.Connection, name: str, number: int | None) -> Place:
+def _place(file: sqlite3.Connection, name: str, numbers: Sequence[int]) -> Place:
     place = Place(name)
     user = file.execute("SELECT uid, epoch, seq FROM user WHERE name = ?", (name,)).fetchone()
     if user is None:
         return place
     uid, place.epoch, place.head = user
-    if number is not None:
+    for number in numbers:
         row = file.execute("SELECT seq FROM inbox WHERE uid = ? AND message = ?", (uid, number)).fetchone()
-        place.seq = row and row[0]
+        if row is not None:
+            (place.seq,) = row
     for device, epoch, seq in file.execute("SELECT name, epoch, seq FROM device WHERE uid = ?", (uid,)):
         acknowledged = seq if epoch == place.epoch else 0
         has_it = None if place.seq is None else acknowledged >= place.seq

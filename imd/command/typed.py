@@ -47,11 +47,11 @@ class Typed:
         }
 
     def noticed(self, message: Message | Outgoing) -> None:
-        """A message was shown, or one's own was accepted."""
+        """A message of this conversation was shown, or one's own was accepted. One may come late."""
         if isinstance(message, Message) and message.user_id != self._client.user_id:
-            self._others = message.id
+            self._others = max(self._others, message.id)
         else:
-            self._mine = message.id
+            self._mine = max(self._mine, message.id)
 
     def split(self, line: str) -> tuple[str, str | None]:
         """The text to send, and the id that it replies to; an empty text: the line is an order."""

@@ -56,7 +56,8 @@ def number(unit: str, least: float, most: float) -> Kind:
             raise ValueError
         return result
 
-    return Kind(parse, f"a number of {unit}, {f'{least:g} to' if least else 'above 0 and up to'} {most:g}")
+    begins = f"{least:.15g} to" if least else "above 0 and up to"
+    return Kind(parse, f"a number of {unit}, {begins} {most:.15g}")
 
 
 def pause(most: float = 86400) -> Kind:
@@ -66,7 +67,7 @@ def pause(most: float = 86400) -> Kind:
     def parse(value: str) -> float:
         return 0.0 if re.fullmatch(r"0(?:\.0{1,18})?", value) else above.parse(value)
 
-    return Kind(parse, f"a number of seconds, 0 to {most:g}")
+    return Kind(parse, f"a number of seconds, 0 to {most:.15g}")
 
 
 def seconds(least: float = 0, most: float = 86400) -> Kind:

@@ -166,7 +166,8 @@ class Archive(Backend, Protocol):
     def messages(self, message_ids: Sequence[str], viewer: str) -> Deferred[list[Entry]]:
         """The entries with these ids that are there, by id. The caller has to say which may be read.
 
-        An entry may be left out if `viewer` may not read it anyway.
+        They are shown as `viewer` sees them, who is named among the users of its own reactions. An entry may
+        be left out if `viewer` may not read it anyway.
         """
 
     def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target | None]]:

@@ -173,6 +173,7 @@ class RoomSummary(NamedTuple):
     history: str
     joining: str
     data: str
+    closed: bool
 
 
 class RoomPart(NamedTuple):

@@ -113,7 +113,7 @@ class Parts:
         self.trace_switch = Switch(reactor, TRACE)
         self.room_changes = RoomChanges(backends.rooms, backends.inbox, backends.queue, self.ids.next)
         self.room_sweep = RoomSweep(self.room_changes, reactor.callLater)
-        backends.rooms.deliver_to(self.router.deliver)
+        backends.rooms.deliver_to(self._placed)
         self.homecoming = self._make_homecoming()
         self._services = self._make_services(clock, sessions)
 
@@ -279,7 +279,13 @@ class Parts:
             seconds, clients = self._settings.node.stop_seconds, self._factory.open
             send_away(self._reactor, seconds, clients, "the cluster's level has changed")
 
+    def _placed(self, deliveries: Sequence[Delivery]) -> None:
+        """A store has put into inboxes what no connection here has just sent, such as changes of rooms."""
+        if TRACE.on:
+            TRACE.told(deliveries)
+        self.router.deliver(deliveries)
+
     def _desk_served(self, deliveries: Sequence[Delivery]) -> None:
         """Agents got waiting messages of visitors: deliver them, and tell the archive of these agents."""
-        self.router.deliver(deliveries)
+        self._placed(deliveries)
         self.handed_over.add(ArchiveRecord(delivery.body, delivery.user) for delivery in deliveries)

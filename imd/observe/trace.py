@@ -2,12 +2,16 @@
 
 While it is off it costs a look at `TRACE.on` for each message, batch or page. The text of a message is never
 logged.
+
+A message names its sender and its recipients, so each node can tell whether to follow it. One in a room names
+no recipients. A node learns them where it places the message, or writes it to a device, and keeps in mind the
+ids that followed members got.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 from zlib import crc32
@@ -18,22 +22,47 @@ from twisted.logger import Logger
 
 from imd.contracts.archive import Record
 from imd.contracts.bus import Hint
-from imd.contracts.inbox import Duplicate, Outcome, Placed, Submission
+from imd.contracts.inbox import Delivery, Duplicate, Outcome, Placed, Submission
 
 # Past this the rest of a second's lines are left out, as a log must not stop a node.
 MAX_LINES_PER_SECOND = 1000
 # Sent messages whose acknowledgement gets a line. Past this their last line is that of the push.
 MAX_AWAITED = 10_000
+# Ids that followed users got without being named. Past this the oldest have no more lines.
+MAX_CONCERNED = 10_000
+
+
+class _User(msgspec.Struct, rename="camel"):
+    user_id: str = ""
 
 
 class _Parties(msgspec.Struct, rename="camel"):
+    """`users`: those whom a change of a room concerns."""
+
     id: str = ""
     user_id: str = ""
     to: str = ""
     group: list[str] | None = None
+    users: list[_User] | None = None
 
 
 _read = msgspec.json.Decoder(_Parties).decode
+
+
+def _parties(body: bytes) -> _Parties | None:
+    """None for what is no message."""
+    try:
+        parties = _read(body)
+    except msgspec.MsgspecError:
+        return None
+    return parties if parties.id else None
+
+
+def _written(submission: Submission) -> bytes:
+    """Its body. Before it is placed in a room it has none of its own, as the version is not known."""
+    return submission.body if submission.room is None else submission.room.body(0)
+
+
 _log = Logger(namespace="imd.observe.trace")
 
 
@@ -67,6 +96,8 @@ class Trace:
         self._awaited: dict[str, deque[tuple[str, int, str]]] = {}
         """channel → epoch, number and message id, in the order sent"""
         self._awaiting = 0
+        self._concerned: OrderedDict[str, set[str]] = OrderedDict()
+        """ids that followed users got without being named → these users' channels, the oldest first"""
 
     # from the operator
 
@@ -84,12 +115,13 @@ class Trace:
         self.sample = 0.0
         self._awaited.clear()
         self._awaiting = 0
+        self._concerned.clear()
 
     # a message's steps
 
     def received(self, submission: Submission, channel: str) -> None:
         """A message frame has passed the checks."""
-        if message_id := self._followed(submission.body):
+        if message_id := self._followed(_written(submission)):
             self._line(
                 "received", message_id, user=submission.sender, device=submission.device, channel=channel
             )
@@ -97,39 +129,74 @@ class Trace:
     def placed(self, submissions: Iterable[Submission], outcomes: Iterable[Outcome]) -> None:
         """The inbox has answered with these outcomes."""
         for submission, outcome in zip(submissions, outcomes, strict=True):
-            if not (message_id := self._followed(submission.body)):
-                if not isinstance(outcome, Placed) or not self._gets_any(d.user for d in outcome.deliveries):
-                    continue
-                message_id = submission.message_id
+            message_id = self._followed(_written(submission))
             if isinstance(outcome, Placed):
-                for d in outcome.deliveries:
-                    # Deliveries may include earlier messages of a visitor, which have ids of their own.
-                    own = message_id if d.body == submission.body else _read(d.body).id
-                    self._line("placed", own, user=d.user, seq=d.seq, epoch=d.epoch)
-                if not outcome.deliveries:
+                self.told(outcome.deliveries)
+                if submission.room is not None:
+                    room, own = submission.room.room, submission.message_id
+                    self.placed_in(room, outcome.version, own, submission.sender)
+                elif message_id and submission.for_desk and not outcome.deliveries:
                     self._line("waits at the desk", message_id)
             elif type(outcome) is Duplicate:
-                self._line("sent again", outcome.message_id, user=submission.sender, again_as=message_id)
-            else:
+                if message_id or outcome.message_id in self._concerned:
+                    again_as = submission.message_id
+                    self._line("sent again", outcome.message_id, user=submission.sender, again_as=again_as)
+            elif message_id:
                 self._line("refused", message_id, user=submission.sender, why=type(outcome).__name__)
 
-    def hints(self, step: str, hints: Iterable[Hint], peer: str) -> None:
-        """Hints go between nodes. A hint without its message has no id to follow."""
+    def told(self, deliveries: Iterable[Delivery]) -> None:
+        """These are in inboxes. If a message names nobody who is followed, followed users' have lines."""
+        body, message, follows_all = b"", None, False
+        for d in deliveries:
+            # Most have the same body. A visitor's earlier messages have others.
+            if d.body != body:
+                body, message = d.body, _parties(d.body)
+                follows_all = message is not None and self._names_followed(message)
+            if message is None or not (follows_all or d.user in self.users):
+                continue
+            if not follows_all:
+                self._note(message.id, d.channels)
+            self._line("placed", message.id, user=d.user, seq=d.seq, epoch=d.epoch)
+
+    def placed_in(self, room: str, version: int, message_id: str, sender: str) -> None:
+        """A message or a change of `sender` is in the inboxes of a room's members, also of those away."""
+        if self._follows(message_id, sender):
+            self._line("placed", message_id, room=room, version=version)
+
+    def hints(
+        self, step: str, hints: Iterable[Hint], peer: str, local: Mapping[str, Channel] | None = None
+    ) -> None:
+        """Hints go between nodes. A hint without its message has no id to follow.
+
+        `local`: the channels of this node, if the hints are for it.
+        """
         for hint in hints:
-            if hint.body is not None and (message_id := self._followed(hint.body)):
+            message = _parties(hint.body) if hint.body is not None else None
+            if message is None:
+                continue
+            session = local.get(hint.channel) if local is not None else None
+            if (
+                self._names_followed(message)
+                or (session is not None and session.user in self.users)
+                or hint.channel in self._concerned.get(message.id, ())
+            ):
                 self._line(
-                    step, message_id, channel=hint.channel, seq=hint.seq, epoch=hint.epoch, peer=peer
+                    step, message.id, channel=hint.channel, seq=hint.seq, epoch=hint.epoch, peer=peer
                 )
 
     def sent(self, step: str, session: Channel, seq: int, body: bytes) -> None:
         """A message was written to a device: `pushed` by a hint, or `pulled` from the inbox."""
-        message_id = self._followed(body, session.user)
-        if not message_id:
+        message = _parties(body)
+        if message is None:
             return
-        self._session_line(step, message_id, session, session.epoch, seq)
+        if not self._names_followed(message):
+            if session.user not in self.users:
+                return
+            self._note(message.id, (session.channel,))
+        self._session_line(step, message.id, session, session.epoch, seq)
         if self._awaiting < MAX_AWAITED:
             self._awaiting += 1
-            self._awaited.setdefault(session.channel, deque()).append((session.epoch, seq, message_id))
+            self._awaited.setdefault(session.channel, deque()).append((session.epoch, seq, message.id))
 
     def acked(self, session: Channel, seq: int) -> None:
         """The device has everything up to `seq`."""
@@ -172,10 +239,14 @@ class Trace:
             other = others.get(index)
             if not isinstance(s, Submission) or not isinstance(other, Duplicate | None):
                 continue
-            if message_id := self._followed(s.body):
-                if other is not None:
-                    message_id = other.message_id
+            message_id = other.message_id if other is not None else s.message_id
+            if self._followed(_written(s)) or message_id in self._concerned:
                 self._line("accepted", message_id, user=s.sender, device=s.device)
+
+    def accepted(self, message_id: str, user: str, device: str) -> None:
+        """`accepted` goes to the maker of a room's change."""
+        if self._follows(message_id, user):
+            self._line("accepted", message_id, user=user, device=device)
 
     def archived(self, bodies: Iterable[bytes], refused: Collection[str]) -> None:
         """Messages were written to the archive, except those whose ids are in `refused`."""
@@ -188,19 +259,33 @@ class Trace:
 
     def _followed(self, body: bytes, *users: str) -> str:
         """The message's id if it is followed, else empty. `users` have to do with it, too."""
-        try:
-            message = _read(body)
-        except msgspec.MsgspecError:
+        message = _parties(body)
+        if message is None:
             return ""
-        parties = (message.user_id, message.to, *(message.group or ()), *users)
-        if self._gets_any(parties) or (
-            self.sample and crc32(message.id.encode()) < self.sample * 4_294_967_296
-        ):
-            return message.id
-        return ""
+        is_followed = self._names_followed(message) or message.id in self._concerned or self._gets_any(users)
+        return message.id if is_followed else ""
+
+    def _names_followed(self, message: _Parties) -> bool:
+        """True if it names somebody who is followed, or is in the sample."""
+        concerned = (user.user_id for user in message.users or ())
+        named = (message.user_id, message.to, *(message.group or ()), *concerned)
+        return self._gets_any(named) or self._is_in_sample(message.id)
+
+    def _follows(self, message_id: str, sender: str) -> bool:
+        """The same for what is known without its body."""
+        return sender in self.users or message_id in self._concerned or self._is_in_sample(message_id)
+
+    def _is_in_sample(self, message_id: str) -> bool:
+        return bool(self.sample) and crc32(message_id.encode()) < self.sample * 4_294_967_296
 
     def _gets_any(self, users: Iterable[str]) -> bool:
         return not self.users.isdisjoint(users)
+
+    def _note(self, message_id: str, channels: Iterable[str]) -> None:
+        """Somebody who is followed got a message that does not name them; `channels` are theirs."""
+        self._concerned.setdefault(message_id, set()).update(channels)
+        if len(self._concerned) > MAX_CONCERNED:
+            self._concerned.popitem(last=False)
 
     def _session_line(self, step: str, message_id: str, session: Channel, epoch: str, seq: int) -> None:
         self._line(

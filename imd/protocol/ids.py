@@ -28,9 +28,16 @@ class ServerClock:
         self._monotonic = monotonic
         self._offset = self._first_offset = wall() - monotonic()
         self._best_round_trip = float("inf")
+        self._before_set_back_ms = 0
 
     def now_ms(self) -> int:
         return int((self._monotonic() + self._offset) * 1000)
+
+    def latest_ms(self) -> int:
+        """The latest time that the servers' clock has shown. It is ahead of `now_ms` after that was set back,
+        until it has caught up.
+        """
+        return max(self.now_ms(), self._before_set_back_ms)
 
     def set_by_ms(self) -> int:
         """How far this machine's clock was set since this object was made; below 0 if it was set back."""
@@ -51,6 +58,9 @@ class ServerClock:
         offset = server_ms / 1000 - (asked_at + now) / 2
         explained = (round_trip + self._best_round_trip) / 2 + STEP_SECONDS
         if round_trip <= self._best_round_trip or abs(offset - self._offset) > explained:
+            # Before the first answer it was this machine's time, which no other server went by.
+            if offset < self._offset and self._best_round_trip != float("inf"):
+                self._before_set_back_ms = self.latest_ms()
             self._best_round_trip = round_trip
             self._offset = offset
         else:
@@ -58,7 +68,9 @@ class ServerClock:
 
 
 class WallClock(ServerClock):
-    """The time of this machine, for a node without other servers. It follows when the clock is set."""
+    """The time of this machine, for a node without other servers. It follows when the clock is set, and does
+    not notice: its `latest_ms` is `now_ms`.
+    """
 
     def now_ms(self) -> int:
         return int(self._wall() * 1000)
@@ -91,6 +103,15 @@ class MessageIds:
             self._count = int(newest[12:18], 16)
             self._prefix = newest[:12]
 
+    def latest_ms(self) -> int:
+        """A time that no id is far beyond, on whichever node it was made. It is the clock's, or a later one
+        after the clock was set back.
+
+        This node knows its own ids, and the newest of those before it started. Other nodes go by the same
+        clock, so theirs go on from the latest time that it has shown.
+        """
+        return max(self._clock.latest_ms(), self._last_ms)
+
     def next(self) -> tuple[str, int]:
         """A new id, and the time in milliseconds. The id has that time unless the clock was set back."""
         now = self._clock.now_ms()
@@ -112,6 +133,11 @@ class MessageIds:
 def is_message_id(text: str) -> bool:
     """True for the id of a message or an event, whether there is one or not."""
     return _is_id(text) is not None
+
+
+def of_one_node(one: str, other: str) -> bool:
+    """True for two ids that the same node has made since it started."""
+    return one[18:] == other[18:]
 
 
 def is_older(message_id: str, than_ms: int) -> bool:

@@ -17,6 +17,8 @@ class RoomShown(msgspec.Struct):
     history: str
     joining: str
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    closed: bool | msgspec.UnsetType = msgspec.UNSET
+    """there if it is true"""
 
 
 class RoomsPage(msgspec.Struct, tag="rooms", tag_field="type"):

@@ -96,6 +96,11 @@ class Numbers:
         """The cluster's level, before the first batch and when it changes."""
         self._collects = level > FIRST
 
+    @property
+    def collects(self) -> bool:
+        """Confirmed numbers are collected: there are no nodes of 0.1."""
+        return self._collects
+
     def next(self) -> tuple[int, str]:
         """A number, and the `message_id` that carries it."""
         self._last += 1

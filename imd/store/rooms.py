@@ -43,8 +43,6 @@ from imd.store.redis.rooms import RoomCopies, Seen
 LOADED = Counter(
     "imd_rooms_loaded_total", "Rooms whose copy was brought up to date from MongoDB, but for changes."
 )
-COLD = Counter("imd_rooms_cold_total", "Messages refused for want of a copy of their room in Redis.")
-SWEPT = Counter("imd_rooms_swept_total", "Rooms whose events were finished by another node than their maker.")
 LOADS_WAITING = Gauge("imd_rooms_loads_waiting", "Rooms that wait to be loaded (bound: 1,000).")
 
 ANSWER_SECONDS = 2.0
@@ -132,7 +130,6 @@ class ClusterRooms(InThreads[RoomDocuments]):
             document = await self._bring(document, seen)
             old = [entry for entry in document.outbox if entry.at < before]
             if old:
-                SWEPT.inc()
                 bodies = [entry.bodies[0].body.encode() for entry in old]
                 found.append(Leftover(room, bodies, [entry.version for entry in old]))
         return found
@@ -166,7 +163,6 @@ class ClusterRooms(InThreads[RoomDocuments]):
         if members:
             self._note(room, members)
         else:
-            COLD.inc()
             self._warm.pop(room, None)
             self.warm(room).addErrback(self._not_loaded)
 

@@ -5,7 +5,7 @@ No I/O. Both stores show messages by these functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -14,7 +14,7 @@ from imd.protocol.events import Edit, Event, RoomMessage, encode_event
 from imd.protocol.message import NO_DATA, IMessage, encode_message
 
 REACTION_USERS = 20
-"""of those who reacted alike, at most so many are named"""
+"""of those who reacted alike, at most so many are named; the viewer always, who may take its own back"""
 
 _json = msgspec.json.encode
 
@@ -27,7 +27,7 @@ class Edited(NamedTuple):
 
 
 class Reaction(msgspec.Struct, frozen=True, gc=False):
-    """A reaction that is there now. `users`: the first REACTION_USERS of those who gave it."""
+    """A reaction that is there now. `users`: those of its users who are named."""
 
     reaction: str
     count: int
@@ -85,10 +85,20 @@ def _encode(message: IMessage | RoomMessage | Edit) -> bytes:
     return encode_message(message) if isinstance(message, IMessage) else encode_event(message)
 
 
-def reactions_of(last: Iterable[tuple[str, str, str, bool]]) -> Reactions | None:
+def named(users: Sequence[str], viewer: str, *, reacted: bool) -> list[str]:
+    """The users of a reaction who are named: the first REACTION_USERS, or one less and the viewer.
+
+    `users`: at least the first ones, in their order. `reacted`: the viewer is among all that there are.
+    """
+    first = list(users[:REACTION_USERS])
+    return [*first[:-1], viewer] if reacted and viewer not in first else first
+
+
+def reactions_of(last: Iterable[tuple[str, str, str, bool]], viewer: str) -> Reactions | None:
     """The reactions of a message from the last event of each: (event id, user, reaction, on).
 
-    None if there was none. The reaction that was given first comes first, and so do users.
+    None if there was none. The reaction that was given first comes first, and so do its users, as `named` to
+    the viewer.
     """
     found: dict[str, list[str]] = {}
     up_to = ""
@@ -98,5 +108,8 @@ def reactions_of(last: Iterable[tuple[str, str, str, bool]]) -> Reactions | None
             found.setdefault(reaction, []).append(user)
     if not up_to:
         return None
-    present = [Reaction(reaction, len(users), users[:REACTION_USERS]) for reaction, users in found.items()]
+    present = [
+        Reaction(reaction, len(users), named(users, viewer, reacted=viewer in users))
+        for reaction, users in found.items()
+    ]
     return Reactions(present, up_to)

@@ -34,9 +34,7 @@ class ClusterStates(InThreads[Batch]):
         self._seldom = Seldom(self.log, reactor.seconds)
 
         def make(database: Any) -> Batch:
-            documents = StateDocuments(database)
-            documents.make_indexes()
-            return Batch(documents, visitor_days)
+            return Batch(StateDocuments(database), visitor_days)
 
         super().__init__(archive, "state", STATE_THREADS, ANSWER_SECONDS, make)
         self._tell: Callable[[Sequence[Changes]], None] = lambda changes: None

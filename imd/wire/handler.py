@@ -14,7 +14,7 @@ class Handler(Protocol):
 
     @property
     def early_bytes(self) -> int:
-        """Size of the frames that wait for the end of the login."""
+        """Memory of the whole frames that wait until the login or a slow frame is through."""
 
     def frame_received(self, payload: bytes) -> None:
         """A whole text message came; it is UTF-8."""

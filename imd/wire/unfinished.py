@@ -1,4 +1,5 @@
-"""The bound of unfinished input: handshakes, frames and messages that clients have begun to send.
+"""The bound of unfinished input: handshakes, frames and messages that clients have begun to send, and whole
+frames that wait for a login or a slow frame.
 
 It holds for all connections of a node together. When it is reached, the connection with the oldest unfinished
 input is closed, first among those that have not logged in. An honest frame takes a moment, so it is seldom
@@ -13,7 +14,8 @@ from prometheus_client import Counter, Gauge
 
 HELD = Gauge(
     "imd_unfinished_bytes",
-    "Of handshakes, frames and messages that are still coming (bound: [limits] unfinished_bytes).",
+    "Of handshakes, frames and messages that are still coming, and of frames that wait"
+    " (bound: [limits] unfinished_bytes).",
 )
 GAVE_WAY = Counter(
     "imd_unfinished_closed_total", "Connections closed (4100) because too much was unfinished on all of them."

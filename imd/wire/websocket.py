@@ -188,7 +188,10 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
     def close_frame_sent(self) -> None:
         if self.outgoing is not None:
             self.outgoing.close()
-        self._drop_unfinished()
+        self.drop_unfinished()
+        # Frames that wait may still be there.
+        if self.counted_bytes:
+            self.unfinished_changed()
 
     def drop_begun(self) -> None:
         self._dropping = self.factory.call_later(CLOSE_HANDSHAKE_SECONDS, self._abort)
@@ -209,7 +212,9 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
             self.outgoing.forget()
             self.outgoing = None
         self.end_flow()
-        self._drop_unfinished()
+        self.drop_unfinished()
+        if self.counted_bytes:
+            self.unfinished_ended()
         self.factory.gate.closed(self)
         # Last: a node that stops goes on as soon as the last connection has left the registry.
         self.factory.closed(self)
@@ -226,6 +231,17 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
     def ping(self) -> None:
         if self.handler is not None:
             self.sendPing(self.handler.ping_mark())
+
+    def frames_wait(self) -> None:
+        # The end of this read counts exactly, but only where something is counted already. Now the parser may
+        # still take the frame that waits for an unfinished one.
+        if not self.counted_bytes and self.handler is not None:
+            self.counted_bytes = self.handler.early_bytes
+            self.factory.unfinished.hold(self, self.counted_bytes, known=self._logged_in)
+
+    def frames_passed(self) -> None:
+        if self.counted_bytes:
+            self.unfinished_changed()
 
     def close(self, code: int, reason: str) -> None:
         self.sendClose(code, reason)
@@ -245,7 +261,7 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
 
     def unfinished_changed(self) -> None:
         size = self.unfinished_bytes
-        if self.handler is not None and not self._logged_in:
+        if self.handler is not None:
             size += self.handler.early_bytes
         if size != self.counted_bytes:
             self.counted_bytes = size
@@ -254,11 +270,6 @@ class ChannelProtocol(FlowControl, AutobahnProtocol):  # type: ignore[misc]
     def unfinished_ended(self) -> None:
         self.counted_bytes = 0
         self.factory.unfinished.finished(self)
-
-    def _drop_unfinished(self) -> None:
-        self.drop_unfinished()
-        if self.counted_bytes:
-            self.unfinished_ended()
 
     def give_way(self) -> None:
         self.counted_bytes = 0

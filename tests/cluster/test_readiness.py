@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE
+from tests.contract.test_redis_rights import PASSWORD, statements
 from tests.protocol.clusters import Cluster, RawRedis
 from tests.protocol.support import Rules, new_folder, pause, started
 from tests.support.group_end import at_group_end, group_cache
@@ -26,17 +27,22 @@ from tests.support.ws_client import WsClient
 
 @group_cache
 def server() -> RedisServer:
-    """A Redis that may be harmed; its user `imd` is the node's."""
+    """A Redis that may be harmed; its user `imd`, with the rights of the guide, is the node's."""
     redis = RedisServer(new_folder(), options=["--busy-reply-threshold", "100"])
     at_group_end(redis.kill)
     redis.start()
-    ask(redis, "ACL", "SETUSER", "imd", "on", ">pw", "~*", "&*", "+@all")
+    give_rights(redis)
     return redis
+
+
+def give_rights(redis: RedisServer) -> None:
+    for words in statements():
+        ask(redis, "ACL", "SETUSER", "imd", *words)
 
 
 @group_cache
 def node() -> NodeServer:
-    url = f"redis://imd:pw@{HOST}:{server().port}/0"
+    url = f"redis://imd:{PASSWORD}@{HOST}:{server().port}/0"
     return started(Cluster("ready", {"redis": {"url": url}}).node())
 
 
@@ -149,8 +155,8 @@ class RedisReadinessTests(Asking, unittest.TestCase):
 
     async def test_forbidden(self) -> None:
         """Its user may no longer run scripts, nor a command that they need, nor touch their keys."""
-        self.addCleanup(ask, server(), "ACL", "SETUSER", "imd", "~*", "+@all")
-        for taken, given in (("-evalsha", "+evalsha"), ("-zadd", "+@all"), ("resetkeys", "~*")):
+        self.addCleanup(give_rights, server())
+        for taken, given in (("-evalsha", "+evalsha"), ("-zadd", "+zadd"), ("resetkeys", "~imd:*")):
             ask(server(), "ACL", "SETUSER", "imd", taken)
             await self.says("noperm")
             answer = await self.send(self.alice)

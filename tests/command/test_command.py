@@ -257,6 +257,45 @@ class ChatTests(unittest.TestCase):
         self.assertEqual([entry["msg"] for entry in entries[1:3]], ["the backup is done", "/not an order"])
         await grace.close()
 
+    async def test_trace_in_a_room(self) -> None:
+        """The inboxes of members are looked into, and the sender's, for its other devices."""
+        node = await deferToThread(shared_node)
+        login = {"ack": True, "features": ["events", "sync"]}
+        judy = await WsClient.login(node.url, "judy", device="phone", **login)
+        tablet = await WsClient.login(node.url, "judy", device="tablet", **login)
+
+        async def do(action: str, *users: str, **fields: Any) -> dict[str, Any]:
+            named = [{"userId": user} for user in users]
+            frame = {"type": "room", "clientMsgId": f"{action}-1", "action": action, "users": named}
+            judy.send({**frame, **fields})
+            return await judy.take("accepted")
+
+        async def trace(frame: dict[str, Any], *more: str) -> dict[str, Any]:
+            config = node.folder / "node.ini"
+            _, said = await deferToThread(here, "trace", frame["id"], "--config", config, "--json", *more)
+            found: dict[str, Any] = json.loads(said)
+            found["in"] = {place["user"]: place["seq"] for place in found["places"]}
+            return found
+
+        made = await do("create", "mallory", "niaj", name="Ops")
+        room = made["room"]
+        judy.send({"clientMsgId": "m-1", "room": room, "msg": "hi"})
+        written = await judy.take("accepted")
+        removed = await do("remove", "niaj", room=room)
+        added = await do("add", *[f"peer-{n}" for n in range(30)], room=room)
+        self.assertEqual((await trace(made))["in"], {"mallory": 1, "niaj": 1, "judy": 1})
+        # Of those who have left nothing is known, and who came later has not got it.
+        self.assertEqual((await trace(written))["in"], {"mallory": 2, "judy": 2})
+        self.assertEqual((await trace(written, "--user", "niaj"))["in"], {"mallory": 2, "niaj": 2, "judy": 2})
+        self.assertEqual((await trace(removed))["in"], {"niaj": 3, "mallory": 3, "judy": 3})
+        found = await trace(added)
+        self.assertEqual((len(found["recipients"]), found["in"]["peer-0"], found["in"]["judy"]), (20, 1, 4))
+        [note] = found["notes"]
+        self.assertIn("31 members", note)
+        self.assertIn("--user", note)
+        for client in (judy, tablet):
+            await client.close()
+
     async def test_refused(self) -> None:
         """A message that is not accepted is said; so is a node that is not there."""
         node = await deferToThread(shared_node)
@@ -289,7 +328,7 @@ class ChatTests(unittest.TestCase):
                 pass
             return text in seen
 
-        bob = await WsClient.login(node.url, "frank", ack=True)
+        bob = await WsClient.login(node.url, "frank", ack=True, features=["events"])
         await until(lambda: shows(b"> "), "it asks")
         os.write(ours, b"hi frank\n")
         message = await bob.take("message")
@@ -305,6 +344,12 @@ class ChatTests(unittest.TestCase):
         phone = await WsClient.login(node.url, "erin", ack=True, device="phone")
         await phone.say("frank", "from the phone")
         await until(lambda: shows(b"erin: from the phone"), "it shows what another device sends")
+        written = await bob.take("message")
+        await phone.say("ivan", "from the phone to ivan")
+        await until(lambda: shows(b"from the phone to ivan"), "it shows what goes elsewhere")
+        os.write(ours, b"/recall\n")
+        recall = await bob.take("message")
+        self.assertEqual((recall["kind"], recall["of"]), ("recall", written["id"]))
         await phone.close()
 
         def ends() -> bool:
@@ -343,6 +388,22 @@ class ChatTests(unittest.TestCase):
 
 class TraceClusterTests(unittest.TestCase):
     timeout = 600
+
+    async def followed_in_a_room(self, node: NodeServer, alice: WsClient, room: str) -> None:
+        """Bob is followed, and a member of the room: messages and changes of Alice there have their lines."""
+
+        def logged(message_id: str, *steps: str) -> bool:
+            log = node.log.read_text()
+            return all(re.search(rf"{message_id} {step} ", log) for step in steps)
+
+        alice.send({"clientMsgId": "r3", "room": room, "msg": "hi"})
+        written = (await alice.take("accepted"))["id"]
+        steps = ("placed", "published", "confirmed", "accepted", "pushed", "archived")
+        await until(lambda: logged(written, *steps), "the message is followed")
+        frame = {"type": "room", "clientMsgId": "r4", "action": "add", "room": room}
+        alice.send({**frame, "users": [{"userId": "trent"}]})
+        change = (await alice.take("accepted"))["id"]
+        await until(lambda: logged(change, *steps), "the change is followed")
 
     async def test_cluster(self) -> None:
         """Number, devices and archive; one device has it, another has not. A visitor's, at the desk."""
@@ -394,11 +455,19 @@ class TraceClusterTests(unittest.TestCase):
         alice.send({"clientMsgId": "r2", "room": made["room"], "msg": "hi all"})
         said_there = await alice.take("accepted")
         for event, kind, seq in ((made, "room", 2), (said_there, "message", 3)):
-            found = await trace(event["id"], "--user", "bob")
+            found = await trace(event["id"])
             [place] = found["places"]
             self.assertEqual((found["kind"], found["room"], place["seq"]), (kind, made["room"], seq))
+            self.assertEqual((found["recipients"], place["user"]), (["bob"], "bob"))
         code, said = await deferToThread(here, "trace", said_there["id"], "--config", config)
         self.assertIn(f"a message in a room\nfrom alice to {made['room']}", said)
+
+        # It acknowledges nothing, so the sender's copy stays.
+        other = await WsClient.login(node.url, "alice", device="other", ack=True, features=["events", "sync"])
+        copied = await alice.say("bob", "hi again")
+        found = await trace(copied["id"])
+        self.assertEqual([place["user"] for place in found["places"]], ["bob", "alice"])
+        await other.close()
 
         visitor = await WsClient.login(node.url, isVisitor=True, loginType=None)
         visitor.send({"msg": "anyone?", "clientMsgId": "v1"})
@@ -406,6 +475,7 @@ class TraceClusterTests(unittest.TestCase):
         self.assertEqual((found["waiting_at_desk"], found["recipients"]), (0, []))
         code, said = await deferToThread(here, "trace", "--on", "bob", "--config", config, "--json")
         self.assertEqual((code, json.loads(said)["users"]), (0, ["bob"]))
+        await self.followed_in_a_room(node, alice, made["room"])
         code, said = await deferToThread(here, "trace", "--off", "--config", config)
         self.assertIn("nobody is followed", said)
         code, said = await deferToThread(here, "trace", accepted["id"], "--config", config)

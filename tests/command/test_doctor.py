@@ -30,6 +30,12 @@ SECRET = "a secret that only this test knows of"
 SECONDS = 20.0
 
 
+def rewrite_from_1gb(url: str) -> None:
+    """Set the size from which Redis rewrites its file as the guide has it."""
+    with RedisClient(url, SECONDS) as client:
+        client("CONFIG", "SET", "auto-aof-rewrite-min-size", "1gb")
+
+
 class LookTests(unittest.TestCase):
     def setUp(self) -> None:
         # A busy machine is no finding here.
@@ -78,6 +84,7 @@ class LookTests(unittest.TestCase):
         found = list(look_redis.look(Redis(url=server.url, lossless=True), SECONDS))
         self.assertIn("lossless = yes says that they do", self.worst(found, Level.PROBLEM))
         good = shared().redis_url()
+        rewrite_from_1gb(good)
         found = list(look_redis.look(Redis(url=good), SECONDS))
         self.assertEqual([f.what for f in found if f.level in (Level.WARNING, Level.PROBLEM)], [])
         self.assertIn("what expires is freed while everybody waits", self.worst(found, Level.NOTE))
@@ -107,6 +114,9 @@ class LookTests(unittest.TestCase):
         self.assertIn("1 replicas follow", self.worst(found, Level.WARNING))
         found = list(look_redis.look(Redis(url=primary.url.replace("//", "//imd:pw@")), SECONDS))
         self.assertIn("repl-backlog-ttl may not be asked for", self.worst(found, Level.NOTE))
+        found = list(look_redis.look(Redis(url=primary.url), SECONDS))
+        self.assertIn("auto-aof-rewrite-min-size is 64 MiB", self.worst(found, Level.WARNING))
+        rewrite_from_1gb(primary.url)
         found = list(look_redis.look(Redis(url=primary.url), SECONDS))
         self.assertEqual([f.what for f in found if f.level in (Level.WARNING, Level.PROBLEM)], [])
 
@@ -149,6 +159,9 @@ class LookTests(unittest.TestCase):
             "x-max-length-bytes": settings.archive.queue_bytes,
         }
         broker.channel.queue_declare("imd.archive", durable=True, arguments=arguments)
+        said = self.worst(look_rabbit.look(settings, SECONDS), Level.WARNING)
+        self.assertIn("imd.archive.dead is gone", said)
+        broker.channel.queue_declare("imd.archive.dead", durable=True, arguments={"x-queue-type": "quorum"})
         found = list(look_rabbit.look(settings, SECONDS))
         self.assertIn("no dead-letter arguments", self.worst(found, Level.NOTE))
         self.assertEqual([f.what for f in found if f.level in (Level.WARNING, Level.PROBLEM)], [])
@@ -224,6 +237,7 @@ class DoctorTests(unittest.TestCase):
                 "mongodb": {"url": shared().mongo_url()},
             }
         )
+        rewrite_from_1gb(servers["redis"]["url"])
         ini: dict[str, Any] = {"node": {"backend": "cluster"}, "limits": {"connections": 100}, **servers}
         node = NodeServer(Path.cwd() / self.mktemp(), {**ini, "auth": {"mode": "jwt", "secret": SECRET}})
         self.addCleanup(deferToThread, node.kill)

@@ -294,9 +294,11 @@ class EventsContract(EventsHarness):
         self.assertEqual(await self.archive.targets([Asked(message.id, "alice")]), {})
 
     async def test_reactions(self) -> None:
-        """Each is counted, and the first twenty users are named."""
+        """Each is counted, and the first twenty users are named, or nineteen and the viewer."""
         await self.begin()
-        people = [f"u{number:02}" for number in range(25)]
+        people = [f"u{number:02}" for number in range(24)]
+        # To MongoDB a word that begins so is a field.
+        people.append("$_id.of")
         message = self.message("alice", group=people)
         reacts = [self.of(React, message, user, reaction="👍") for user in people]
         other = self.of(React, message, "alice", reaction="🎉")
@@ -311,6 +313,18 @@ class EventsContract(EventsHarness):
             ],
         )
         self.assertEqual(entry["reactionsUpTo"], gone.content.id)
+        first = people[1:21]
+        for viewer, wanted in (
+            (people[0], first),
+            (people[1], first),
+            (people[20], first),
+            (people[21], [*first[:-1], people[21]]),
+            (people[24], [*first[:-1], people[24]]),
+        ):
+            (entry,) = await self.entries(viewer, None)
+            self.assertEqual(entry["reactions"][0], {"reaction": "👍", "count": 24, "users": wanted})
+            (single,) = await self.archive.messages([message.id], viewer)
+            self.assertEqual(json.loads(single.body), entry)
 
     async def test_targets(self) -> None:
         """A target tells everything that rights and limits are judged by."""

@@ -410,7 +410,7 @@ class RoomContract(RoomHarness):
         await self.make(creator="adam")
         first, more = await self.rooms.rooms_of("mary", "", 3)
         self.assertEqual(([one.room for one in first], more), (rooms[:3], True))
-        self.assertEqual(first[0][1:], ("n0", "member", 2, 1, "all", "joined", "invite", '{"n":1}'))
+        self.assertEqual(first[0][1:], ("n0", "member", 2, 1, "all", "joined", "invite", '{"n":1}', False))
         rest, more = await self.rooms.rooms_of("mary", first[-1].room, 3)
         self.assertEqual(([one.room for one in rest], more), (rooms[3:], False))
         await self.change(rooms[0], "olga", "add", ["zoe", "adam", "bob"])
@@ -428,6 +428,19 @@ class RoomContract(RoomHarness):
         self.assertIsNone(await self.rooms.members_of(room_id(), "mary", "", 3))
         self.assertEqual([one.room for one in (await self.rooms.rooms_of("mary", "", 50))[0]], rooms[1:])
         self.assertEqual(await self.rooms.rooms_of("nobody", "", 50), ([], False))
+
+    async def test_list_with_a_closed_room(self) -> None:
+        """A closed room stays in its members' lists, which say that it is closed."""
+        await self.begin_rooms()
+        closed, open_ = await self.make("mary"), await self.make("mary")
+        await self.change(closed, "olga", "close")
+        await self.write(open_, "olga")
+        for user in ("olga", "mary"):
+            found, _ = await self.rooms.rooms_of(user, "", 50)
+            self.assertEqual([(one.room, one.version, one.closed) for one in found],
+                             [(closed, 2, True), (open_, 1, False)])  # fmt: skip
+        await self.change(closed, "mary", "leave")
+        self.assertEqual([one.room for one in (await self.rooms.rooms_of("mary", "", 50))[0]], [open_])
 
     async def test_known_rooms(self) -> None:
         """A room that is warm has a size; one that does not exist cannot be warmed."""

@@ -263,7 +263,8 @@ class TalksContract(EventsHarness):
             self.assertEqual(await self.places(user), [])
 
     async def test_reactions_are_shown(self) -> None:
-        """The last message is the one that history shows, with the marks of its changes."""
+        """The last message is the one that history shows, with the marks of its changes. A viewer who reacted
+        is named."""
         await self.begin()
         message = self.message("alice", "bob")
         react = self.of(React, message, "bob", reaction="👍")
@@ -274,6 +275,14 @@ class TalksContract(EventsHarness):
         self.assertEqual([last], await self.entries("bob", pair))
         self.assertEqual(last["reactionsUpTo"], react.content.id)
         self.assertEqual(unread, 1)
+        people = [f"u{number:02}" for number in range(21)]
+        message = self.message("alice", group=people)
+        await self.put(Item(message))
+        await self.put(*[self.of(React, message, user, reaction="👍") for user in people])
+        last, _ = await self.talk(people[20], conversation_id(["alice", *people]))
+        self.assertEqual(
+            last["reactions"], [{"reaction": "👍", "count": 21, "users": [*people[:19], people[20]]}]
+        )
 
     async def test_cleared(self) -> None:
         """Pages and events show nothing that its user has cleared, of one conversation and of all; an event

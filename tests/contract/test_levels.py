@@ -12,6 +12,7 @@ from imd.contracts.inbox import InboxOptions
 from imd.contracts.level import FIRST, NEWEST, LevelStore
 from imd.protocol.errors import Unavailable
 from imd.protocol.ids import ServerClock
+from imd.protocol.message import encode_message
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.level import MongoLevel
 from imd.store.redis.blocks import KNOWN, LOADER
@@ -112,6 +113,22 @@ class FirstLevelDeskTests(DeskContract, FirstLevelHarness):
         await self.ask("visitor-1")
         keys = {key.decode() for key in await self.redis.command("KEYS", "imd:{visitor-1}:*")}
         self.assertEqual(keys - {"imd:{visitor-1}:head"}, {"imd:{visitor-1}:agent"})
+
+    async def test_what_waits_stays_bounded(self) -> None:
+        """Messages that come back from an agent count as well, before the visitor writes again."""
+        await self.begin(desk_grace_seconds=1, max_messages=20)
+        # One call gives an agent a mebibyte, and the rest waits.
+        messages = [self.message("visitor-1", msg="x" * 65_536) for _ in range(40)]
+        for start in (0, 20):
+            await self.send(*messages[start : start + 20])
+            if not start:
+                await self.agent("anna")
+        self.assertEqual((await self.read("anna")).head, 16)
+        newest = [encode_message(message) for message in messages[20:]]
+        self.assertEqual(await self.redis.command("LRANGE", "imd:{visitor-1}:waiting", 0, -1), newest)
+        await self.go_for_good("anna")
+        await self.serve()
+        self.assertEqual(await self.redis.command("LRANGE", "imd:{visitor-1}:waiting", 0, -1), newest)
 
 
 class FirstLevelTests(AcceptContract, DeviceContract, FirstLevelHarness):

@@ -12,11 +12,16 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial import unittest
 
-from imd.contracts.inbox import Ack, ConnectRequest, InboxOptions, Lease, Placed
+from imd.contracts.inbox import Ack, ConnectRequest, InboxOptions, Lease, NotAllowed, Placed
 from imd.contracts.level import FIRST
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.protocol.ids import ServerClock
+from imd.store import blocks as cluster_blocks
+from imd.store.blocks import ClusterBlocks
+from imd.store.mongo import archive as mongo_archive
+from imd.store.mongo.archive import MongoArchive
 from imd.store.redis import connection as redis_connection
+from imd.store.redis.blocks import BlockCopies
 from imd.store.redis.inbox import RedisInbox
 from tests.contract.redis_harness import ANSWER_SECONDS
 from tests.contract.test_inbox_redis import submission
@@ -24,7 +29,7 @@ from tests.protocol.clusters import RawRedis
 from tests.protocol.support import new_folder
 from tests.support.primaries import Address, Primary
 from tests.support.rabbit import until
-from tests.support.servers import HOST, RedisServer
+from tests.support.servers import HOST, RedisServer, shared
 
 
 class RunHarness(unittest.TestCase):
@@ -271,6 +276,17 @@ class StoryTests(RunHarness):
         self.inboxes = [await self.node(self.place.url, lossless=self.lossless) for _ in self.inboxes]
         await self.all_are_told()
 
+    async def test_failover_hidden_by_the_end_of_the_backlog(self) -> None:
+        await self.begin()
+        self.r2.ask("CONFIG", "SET", "repl-backlog-ttl", "1")
+        for inbox in self.inboxes:
+            await inbox.stop()
+        self.r1.kill()
+        await until(lambda: set(self.r2.replication()["master_replid2"]) == {"0"}, "the backlog ends")
+        self.place.lead_to(self.r2)
+        self.inboxes = [await self.node(self.place.url, lossless=self.lossless) for _ in self.inboxes]
+        await self.all_are_told()
+
     async def test_flushall(self) -> None:
         await self.begin()
         self.r1.ask("FLUSHALL")
@@ -296,6 +312,45 @@ class LosslessThreeNodesTests(LosslessTests):
     nodes = 3
 
 
+class OtherProcessTests(RunHarness):
+    """With `lossless`, a process that is new to `imd:run`: a restart is the same run, a promotion is not."""
+
+    async def is_same(self, server: Primary, at: int) -> bool:
+        """Whether it still is the run, if it was seen last at that time, in ms, as another process."""
+        era, _, replid, _, began = server.ask("GET", "imd:run").decode().split()
+        server.ask("SET", "imd:run", f"{era} {'f' * 40} {replid} {at} {began}")
+        return await (await self.node(server.url, lossless=True)).era() == era
+
+    def started(self, server: Primary) -> int:
+        """The second in which the server was started."""
+        info = dict(line.split(":", 1) for line in server.ask("INFO").decode().splitlines() if ":" in line)
+        return int(info["server_time_usec"]) // 1_000_000 - int(info["uptime_in_seconds"])
+
+    async def test_start(self) -> None:
+        """It counts as a restart from the second on in which Redis was seen last."""
+        server = self.server()
+        await self.node(server.url, lossless=True)
+        started = self.started(server)
+        self.assertIs(await self.is_same(server, started * 1000 - 3_600_000), True)
+        self.assertIs(await self.is_same(server, started * 1000 + 999), True)
+        self.assertIs(await self.is_same(server, started * 1000 + 1000), False)
+
+    async def test_former_replica(self) -> None:
+        """It tells by what it got as a replica, whatever the clocks say; else by its start."""
+        r1, r2 = self.server(), self.server()
+        await self.node(r1.url, lossless=True)
+        for server in (r1, r2):
+            server.ask("CONFIG", "SET", "repl-backlog-ttl", "1")
+        r2.follow(r1)
+        r2.lead()
+        await until(lambda: set(r2.replication()["master_replid2"]) == {"0"}, "the backlog ends")
+        started = self.started(r2)
+        # By r1's clock, which is an hour behind, r2 was started afterwards.
+        self.assertIs(await self.is_same(r2, started * 1000 - 3_600_000), False)
+        r2.ask("CONFIG", "RESETSTAT")
+        self.assertIs(await self.is_same(r2, started * 1000 + 1000), False)
+
+
 class HeadsOfOldNodesTests(RunHarness):
     """Nodes of 0.1 note the process of Redis in heads, not the run."""
 
@@ -317,8 +372,8 @@ class HeadsOfOldNodesTests(RunHarness):
             self.assertNotEqual((await inbox.pull(user, "", 0, 0)).epoch, "e0", user)
 
 
-class TwoPrimariesTests(RunHarness):
-    """For a moment two servers take messages."""
+class TwoPrimariesHarness(RunHarness):
+    """Two nodes, and a replica that may lead beside its primary."""
 
     async def setUp(self) -> None:
         self.r1, self.r2 = self.server(), self.server()
@@ -331,6 +386,10 @@ class TwoPrimariesTests(RunHarness):
         address.lead_to(server)
         address.cut()
         await self.connected(inbox)
+
+
+class TwoPrimariesTests(TwoPrimariesHarness):
+    """For a moment two servers take messages."""
 
     async def test_write_to_the_old_one(self) -> None:
         """Bob has been told by r2 already when r1 accepts what r2 will never have: he is told again."""
@@ -457,6 +516,67 @@ class TwoPrimariesTests(RunHarness):
         inbox.start()
         await until(lambda: "leads to two servers" in (inbox.problem() or ""), "the problem is named")
         await self.assertFailure(inbox.accept([submission("alice", ["bob"])]), Unavailable)
+
+
+class BlocksOfTwoPrimariesTests(TwoPrimariesHarness):
+    """For a moment two servers are told whom users block."""
+
+    async def blocks(self, inbox: RedisInbox, archive: MongoArchive) -> ClusterBlocks:
+        blocks = ClusterBlocks(reactor, archive, BlockCopies(inbox.calls))
+        self.addCleanup(blocks.stop)
+        await blocks.start()
+        return blocks
+
+    async def test_block_by_the_old_one(self) -> None:
+        """The new one has been brought all lists already when the old one gets another: it learns of it."""
+        self.patch(cluster_blocks, "ANSWER_SECONDS", ANSWER_SECONDS)
+        self.patch(cluster_blocks, "LOOK_SECONDS", 0.05)
+        self.patch(cluster_blocks, "SECOND_WALK_MS", 0)
+        self.patch(mongo_archive, "SELECTION_SECONDS", ANSWER_SECONDS)
+        archive = MongoArchive(reactor, shared().mongo_url(), timeout_seconds=ANSWER_SECONDS)
+        self.addCleanup(archive.stop)
+        await archive.start()
+        at_a, at_b = await self.blocks(self.a, archive), await self.blocks(self.b, archive)
+        self.r2.lead()
+        await self.move(self.b, self.to_b, self.r2)
+        era = await self.b.era()
+        done = (int(era), cluster_blocks.WALKS)
+        await until(lambda: at_b._walked[:2] == done, "all lists are brought, and nobody brings them again")
+        self.assertIs(await at_a.block("alice", "eve", True), True)
+        await self.move(self.a, self.to_a, self.r2)
+        self.assertNotEqual(await self.b.era(), era)
+        await until(lambda: at_a.loaded() and at_b.loaded(), "all lists are brought again")
+        for inbox in (self.a, self.b):
+            (outcome,) = await inbox.accept([submission("eve", ["alice"])])
+            self.assertIsInstance(outcome, NotAllowed)
+
+    async def test_list_that_the_old_one_has(self) -> None:
+        """A node relies on that answer as well. The node that brought the list may have died."""
+        copies = BlockCopies(self.a.calls)
+        await copies.bring("alice", 1, ["eve"], copies.seen())
+        self.become_idle()
+        self.r2.lead()
+        await self.move(self.b, self.to_b, self.r2)
+        era = await self.b.era()
+        self.assertIs(await copies.bring("alice", 1, ["eve"], copies.seen()), False)
+        await self.move(self.a, self.to_a, self.r2)
+        self.assertNotEqual(await self.b.era(), era)
+
+    async def test_refused_list(self) -> None:
+        """Nothing was done then, so nothing can be missing."""
+        self.become_idle()
+        self.r2.lead()
+        await self.move(self.b, self.to_b, self.r2)
+        era = await self.b.era()
+        copies = BlockCopies(self.a.calls)
+        seen = copies.seen()
+        self.assertIs(await copies.bring("alice", 1, ["eve"], seen._replace(at=seen.at - 31_000)), True)
+        await self.move(self.a, self.to_a, self.r2)
+        self.assertEqual((await self.a.era(), await self.b.era()), (era, era))
+
+    def become_idle(self) -> None:
+        """Have the node take its last write for one of long ago."""
+        self.a.calls.redis._wrote = None
 
 
 class RefusedTests(RunHarness):

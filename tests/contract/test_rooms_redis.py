@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+
 import imd.store.rooms as cluster
+from imd.chat.room_changes import SWEPT, RoomChanges
+from imd.contracts.archive import Record
 from imd.contracts.inbox import Closed, NoRoom, NotMember, Placed
 from imd.contracts.rooms import Changed, RoomOptions
+from imd.protocol.errors import Unavailable
+from imd.protocol.ids import MessageIds
 from imd.store.mongo.rooms import RoomDocuments
 from imd.store.redis.inbox import RedisInbox
 from imd.store.redis.rooms import RoomCopies
-from tests.contract.room_contract import RoomHarness
+from tests.contract.room_contract import RoomHarness, room_id
 from tests.contract.test_rooms import ClusterRoomsHarness
 from tests.support.rooms import action
+
+
+class Broker:
+    """An ArchiveQueue that confirms at once, or takes nothing."""
+
+    is_up = True
+
+    def problem(self) -> str | None:
+        return None
+
+    def publish(self, records: Sequence[Record]) -> Deferred[None]:
+        return succeed(None) if self.is_up else fail(Unavailable("RabbitMQ is away"))
 
 
 class RoomCopyTests(ClusterRoomsHarness, RoomHarness):
@@ -93,14 +112,19 @@ class RoomCopyTests(ClusterRoomsHarness, RoomHarness):
         reads = []
         read = RoomDocuments.read
         self.patch(RoomDocuments, "read", lambda documents, one: reads.append(one) or read(documents, one))
+        before = cluster.LOADED._value.get()
         warmed = [self.rooms.warm(room) for _ in range(20)]
         self.assertEqual([await one for one in warmed], [True] * 20)
         self.assertEqual(reads, [room])
+        self.assertEqual(cluster.LOADED._value.get() - before, 1)
         self.assertIsInstance(await self.write(room, "mary"), Placed)
         self.assertEqual(await self.write(room, "mike"), NotMember())
         other = await self.make_node(RoomOptions())
         self.assertTrue(await other.warm(room))
         self.assertEqual((reads, other.size(room)), ([room], 2))
+        self.assertFalse(await other.warm(room_id()))
+        await self.change(room, "olga", "set", name="a change loads nothing")
+        self.assertEqual(cluster.LOADED._value.get() - before, 1)
 
     async def test_leftovers(self) -> None:
         """Events of a node that died between MongoDB and Redis are placed and archived by another."""
@@ -125,6 +149,28 @@ class RoomCopyTests(ClusterRoomsHarness, RoomHarness):
         await other.settle(room, left.settle)
         self.assertEqual(await other.leftovers(), [])
         self.assertIsNone(await other.oldest_event_ms())
+
+    async def test_swept(self) -> None:
+        """Another node's event counts once, when it is settled. One's own, late for RabbitMQ, does not."""
+        await self.begin_copies()
+        broker = Broker()
+        maker = RoomChanges(self.rooms, self.inbox, broker, self.ids.next)
+        others = await self.make_node(RoomOptions())
+        other = RoomChanges(others, self.inbox, broker, MessageIds(self.id_clock()).next)
+        self.patch(cluster, "LEFT_AFTER_MS", -60_000)
+        for sweeper, counts in ((other, 1), (maker, 0)):
+            broker.is_up = False
+            wanted = action("olga", "create", room_id(), ["mary"])
+            await self.assertFailure(ensureDeferred(maker.make(None, wanted)), Unavailable)
+            before = SWEPT._value.get()
+            for _ in range(3):
+                await self.assertFailure(ensureDeferred(sweeper.finish_leftovers()), Unavailable)
+            broker.is_up = True
+            await sweeper.finish_leftovers()
+            self.assertEqual(SWEPT._value.get(), before)
+            await sweeper.finish_leftovers()
+            self.assertEqual(SWEPT._value.get() - before, counts)
+            self.assertIsNone(await others.oldest_event_ms())
 
     async def test_unfinished_change_again(self) -> None:
         """A change whose node died is finished by its resend, as the same change."""

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from imd.config.settings import Limits, Settings
 from imd.entry.gate import Gate
 from imd.wire.autobahn_internals import with_shared_attributes
+from imd.wire.handler import Handler
 from imd.wire.listener import ChannelFactory
 from imd.wire.outgoing import Outgoing
 from imd.wire.websocket import ChannelProtocol
@@ -90,11 +91,19 @@ class _Transport(StringTransport):
 class InProcess:
     """One connection: bytes in, bytes out."""
 
-    def __init__(self, protocol: type[ChannelProtocol] = RecordedProtocol, **sections: Any) -> None:
+    def __init__(
+        self,
+        protocol: type[ChannelProtocol] = RecordedProtocol,
+        make_handler: Callable[[ChannelProtocol, Outgoing, str | None], Handler] | None = None,
+        **sections: Any,
+    ) -> None:
+        """`make_handler`: of another handler than a Recorder."""
         self.clock = Clock()
         settings = Settings(limits=Limits(message_bytes=MESSAGE_BYTES), **sections)
         gate = Gate(self.clock.seconds, self.clock.callLater)
-        self.factory = ChannelFactory(self.clock, settings, gate, Recorder, max_connections=100)
+        self.factory = ChannelFactory(
+            self.clock, settings, gate, make_handler or Recorder, max_connections=100
+        )
         self.factory.protocol = with_shared_attributes(protocol, self.factory)
         # Autobahn's timers would use the reactor.
         self.factory._batched_timer = SimpleNamespace(call_later=self.clock.callLater)

@@ -1,7 +1,7 @@
 // imd.js and a real node: what messages carry, and one's own other devices.
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { client, name, sharedNode, Storage, until } from "./kit.mjs";
+import { client, name, proxy, sharedNode, Storage, until } from "./kit.mjs";
 
 let real;
 before(async () => {
@@ -44,4 +44,60 @@ test("what one device sends appears on the others, once, and not on itself", asy
   laptop = join({ userId: alice, device: "laptop", storage });
   await until(() => laptop.of("sent").length === 1);
   assert.deepEqual([laptop.of("sent")[0].msg, laptop.texts()], ["three", []]);
+});
+
+/** An admin's two tabs, and somebody's message, which an admin may remove but not change. The tab `closed` never gets to a node. */
+async function tabs() {
+  const storage = new Storage();
+  const way = await proxy(real.url);
+  const [userId, bob] = [name("admin"), name("bob")];
+  const [open, b] = [join({ userId, storage, url: way.url }), join({ userId: bob })];
+  await Promise.all([open.opened(), b.opened()]);
+  const closed = join({ userId, storage, url: "ws://127.0.0.1:9/ws" });
+  await until(() => closed.device !== "");
+  const key = `imd:u${userId}:${closed.device}:new`;
+  const { room } = await open.accepted(open.rooms.create({ name: "Weekend", users: [bob] }));
+  const { id } = await b.accepted(b.send({ room, msg: "hi" }));
+  await until(() => open.texts().length === 1);
+  /** The closed tab's outbox is empty: connected anew, the other tab has sent it, and has taken over what failed. */
+  const adopted = async () => {
+    assert.notEqual(storage.getItem(key), "");
+    way.cut();
+    await until(() => storage.getItem(key) === "");
+  };
+  return { storage, open, closed, b, id, adopted };
+}
+
+test("a closed tab's recall, sent by another tab, takes the other tab's texts for the message along", async () => {
+  const { storage, open, closed, id, adopted } = await tabs();
+  await assert.rejects(open.accepted(open.edit(id, { msg: "unkind words" })), { code: "forbidden" });
+  assert.equal(open.outbox.length, 1, "it can be read, and tried again");
+  closed.recall(id);
+  await closed.stop();
+  await adopted();
+  assert.deepEqual(open.outbox, []);
+  assert.doesNotMatch(JSON.stringify([...storage.items]), /unkind/);
+});
+
+test("a closed tab's change of a message that was recalled meanwhile is not handed to another tab", async () => {
+  const { storage, open, closed, b, id, adopted } = await tabs();
+  closed.edit(id, { msg: "unkind words" });
+  await closed.stop();
+  await b.accepted(b.recall(id));
+  await until(() => open.of("recall").length === 1);
+  await adopted();
+  assert.deepEqual([open.outbox, open.of("failed")], [[], []]);
+  assert.doesNotMatch(JSON.stringify([...storage.items]), /unkind/);
+});
+
+test("a closed tab's change that is refused is handed to another tab, and goes when its message is recalled", async () => {
+  const { storage, open, closed, b, id, adopted } = await tabs();
+  closed.edit(id, { msg: "unkind words" });
+  await closed.stop();
+  await adopted();
+  assert.deepEqual(open.outbox.map(({ msg, error }) => [msg, error.code]), [["unkind words", "forbidden"]]);
+  await b.accepted(b.recall(id));
+  await until(() => open.of("recall").length === 1);
+  assert.deepEqual(open.outbox, []);
+  assert.doesNotMatch(JSON.stringify([...storage.items]), /unkind/);
 });

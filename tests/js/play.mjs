@@ -59,7 +59,7 @@ export class Player {
   /** A new process. */
   async begin() {
     const { holds = false, asks = false, tokens, ...options } = this.scenario.options ?? {};
-    Object.assign(this, { holds, asks, sent: [], acked: null, events: [], errors: [], held: new Map(), view: new View(), rooms: new RoomsView("alice"), list: new ConversationsView("alice") });
+    Object.assign(this, { holds, asks, sent: [], acked: null, events: [], errors: [], held: new Map(), view: new View("alice"), rooms: new RoomsView("alice"), list: new ConversationsView("alice") });
     const player = this;
     class WebSocket {
       readyState = 0;
@@ -373,6 +373,10 @@ export class Player {
 
   do_present(expected) {
     this.match(expected, Object.fromEntries(this.client.present), true);
+  }
+
+  do_page_of_rooms(page) {
+    this.rooms.put(page);
   }
 
   do_rooms(expected) {

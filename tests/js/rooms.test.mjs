@@ -50,3 +50,14 @@ test("a room is made, written in, changed and left; everybody's view is the same
   await until(() => b.view.all.length === 0);
   await assert.rejects(b.accepted(b.send({ room, msg: "still here" })), { code: "not_found" });
 });
+
+test("a closed room is closed to a view that has the list only", async () => {
+  const bob = name("bob");
+  const [a, b] = [await join(name("alice")), await join(bob)];
+  const { room } = await a.accepted(a.rooms.create({ name: "Weekend", users: [bob] }));
+  await a.accepted(a.rooms.close(room));
+  await until(() => b.view.get(room)?.closed);
+  const fresh = new RoomsView(bob);
+  fresh.put(await b.rooms.list());
+  assert.deepEqual(fresh.get(room), b.view.get(room));
+});

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { ConversationsView } from "../../imd/web/client/imd.js";
-import { client, name, numbers, sharedNode, Storage, until } from "./kit.mjs";
+import { client, name, numbers, proxy, sharedNode, Storage, until } from "./kit.mjs";
 
 let real;
 before(async () => {
@@ -34,6 +34,40 @@ test("a mark reaches the other and one's own other device; it and a setting surv
   phone.settings({ with: alice, muted: false });
   await until(() => laptop.conversation({ with: alice }).muted === false);
   assert.ok(laptop.of("conversations").every(({ all }) => !all));
+});
+
+test("a mark that was refused is sent again on another connection only, or for another id", async () => {
+  const [alice, bob] = [name("alice"), name("bob")];
+  const way = await proxy(real.url);
+  const [a, b] = [join({ userId: alice }), join({ userId: bob, url: way.url })];
+  const ids = [];
+  for (const msg of numbers(3)) ids.push((await a.accepted(a.send({ to: bob, msg }))).id);
+  const there = (id) => ({ room: `r-${"0".repeat(32)}`, upTo: id });
+  const refusals = () => b.of("refused").map(({ frame }) => frame.upTo);
+  // The frames are answered in their order: what is confirmed was sent behind what is not refused.
+  const confirmed = async (id) => {
+    b.read({ with: alice, upTo: id });
+    await until(() => a.conversation({ with: bob }).peerRead === id);
+  };
+  await Promise.all([a.opened(), b.opened()]);
+  b.read(there(ids[1]));
+  await until(() => refusals().length === 1);
+  // A page marks what it shows with each drawing.
+  b.read(there(ids[1]));
+  b.read(there(ids[1]));
+  await confirmed(ids[0]);
+  assert.deepEqual(refusals(), [ids[1]]);
+  b.read(there(ids[2]));
+  await until(() => refusals().length === 2);
+  b.read(there(ids[2]));
+  await confirmed(ids[1]);
+  assert.deepEqual(refusals(), [ids[1], ids[2]]);
+  // Another node may think otherwise of it, or this one by now.
+  const before = b.of("connected").length;
+  way.cut();
+  await until(() => b.of("connected").length > before);
+  b.read(there(ids[2]));
+  await until(() => refusals().length === 3);
 });
 
 test("the list and the inbox together count each message once; a mark empties it", async () => {

@@ -22,6 +22,12 @@ DECISIONS = ROOT / "docs" / "decisions"
 REFERENCE = ROOT / "docs" / "reference"
 
 
+def bounds(words: str) -> tuple[bool, float, float] | None:
+    """The bounds of a number, as a kind of values or the reference has them. True: it is above the first."""
+    found = re.search(r"(above )?(-?\d+),?(?: and up)?(?: up)? to (\d[\d.e+]*)\Z", words)
+    return found and (bool(found[1]), float(found[2]), float(found[3]))
+
+
 class LinkTests(unittest.TestCase):
     def test_relative_links(self) -> None:
         """Each leads to a file of the project, and to a heading if it names one."""
@@ -122,6 +128,8 @@ class CommandTests(unittest.TestCase):
                 words = shlex.split(command, comments=True) if "imd " in command else command.split()
                 if not words or words[0].startswith("IMD_SECRET="):
                     words = words[1:]
+                if words[:4] == ["runuser", "-u", "imd", "--"]:
+                    words = words[4:]
                 if words and words[0].rpartition("/")[2] == "imd" and words[1:2] != ["--config"]:
                     commands += 1
                     try:
@@ -137,12 +145,12 @@ class CommandTests(unittest.TestCase):
 
 class CompletenessTests(unittest.TestCase):
     def test_every_key(self) -> None:
-        """The reference has a row for each configuration key, in its section's table, with its default."""
+        """The reference has a row for each key, in its section's table, with its default and its values."""
         sections = re.split(r"(?m)^## ", (REFERENCE / "configuration.md").read_text())
         tables = {match[1]: part for part in sections if (match := re.match(r"`\[(\w+)\]`", part))}
         for name, section in get_type_hints(Settings).items():
             for key in dataclasses.fields(section):
-                row = re.search(rf"(?m)^\| `{key.name}` \| ([^|]*) \|", tables.get(name, ""))
+                row = re.search(rf"(?m)^\| `{key.name}` \| ([^|]*) \| ([^|]*) \|", tables.get(name, ""))
                 self.assertIsNotNone(row, f"[{name}] {key.name}")
                 assert row is not None
                 default = key.default
@@ -155,6 +163,12 @@ class CompletenessTests(unittest.TestCase):
                 else:
                     shown = default
                 self.assertEqual(row[1].strip().strip("`"), shown, f"[{name}] {key.name}")
+                kind = key.metadata["kind"]
+                self.assertEqual(bounds(row[2]), bounds(kind.expected), f"[{name}] {key.name}")
+                if kind.choices:
+                    self.assertEqual(
+                        re.findall(r"`(\w+)`", row[2]), list(kind.choices), f"[{name}] {key.name}"
+                    )
 
     def test_every_metric(self) -> None:
         """The reference has a row for each metric of the code, and no others."""
@@ -181,11 +195,18 @@ class CompletenessTests(unittest.TestCase):
             self.assertTrue(any(re.search(rf"(?m)^{constant}\b", text) for text in found), module + constant)
 
     def test_every_module(self) -> None:
-        """architecture.md says what each module is for."""
-        text = ARCHITECTURE.read_text()
-        for path in (ROOT / "imd").rglob("*"):
-            if path.suffix in (".py", ".lua") and path.name != "__init__.py":
-                self.assertIn(f"`{path.name}`", text, path.name)
+        """architecture.md says what each module is for, in the table of its folder, and names no others."""
+        section = ARCHITECTURE.read_text().split("\n## The folders\n")[1].partition("\n## ")[0]
+        folder, named = "", []
+        for line in section.splitlines():
+            if line.startswith("|"):
+                files = re.findall(r"`([\w.]+\.(?:py|lua))`", line.split("|")[1])
+                named += [folder + file for file in files]
+            elif heading := re.search(r"`(imd/[\w/]*)`", line):
+                folder = heading[1]
+        there = [path for path in (ROOT / "imd").rglob("*.*") if path.suffix in (".py", ".lua")]
+        names = [str(path.relative_to(ROOT)) for path in there if path.name != "__init__.py"]
+        self.assertEqual(set(named) ^ set(names), set())
 
     def test_version(self) -> None:
         """NEWS.md begins with the version at hand."""

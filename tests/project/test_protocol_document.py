@@ -15,6 +15,7 @@ import jwt
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
+from imd.chat.handlers import HANDLERS
 from imd.protocol import errors
 from tests.project.documents import Block, blocks
 from tests.support.nodes import NodeServer
@@ -185,6 +186,13 @@ class ProtocolExampleTests(unittest.TestCase):
             client.send(known.fill_in(json.loads(step.frame)))
         else:
             client.send_raw(step.frame.encode())
+
+    def test_all_frames(self) -> None:
+        """The table at the top names each frame of a client, and no others."""
+        _, top = PROTOCOL.read_text().split("| client → node | answered by |\n", 1)
+        rows = re.findall(r"(?m)^\| (`.*?) \|", top.partition("\n\n")[0])
+        named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+        self.assertEqual(sorted([*named, "message"]), sorted(name for name, _ in HANDLERS.values()))
 
     def test_all_codes(self) -> None:
         """Each error code and close code that there is has its row."""

@@ -330,10 +330,13 @@ class RoomRules(InRooms):
         self.assertEqual((await self.room_frame(b, "join", room=room))["code"], "not_found")
 
     async def test_closed_room(self) -> None:
-        """A closed room takes nothing but leaving."""
+        """A closed room takes nothing but leaving; the lists of rooms say that it is closed."""
         (_, bob, _), (a, b, _) = await self.three_users()
         room = await self.room_made(a, bob)
         await self.room_frame(a, "close", room=room)
+        for client in (a, b):
+            [listed] = (await self.room_question(client, "rooms"))["rooms"]
+            self.assertEqual((listed["room"], listed["version"], listed["closed"]), (room, 2, True))
         for answer in (
             await self.say_in_room(b, room),
             await self.room_frame(a, "set", room=room, name="y"),

@@ -13,6 +13,22 @@ def message_id(client: WsClient, n: int = 0) -> str:
     return f"{client.connected['serverTime'] + n:012x}" + "0" * 16
 
 
+async def mark(client: WsClient, other: str, message_id: str) -> None:
+    """Mark a conversation up to a message, in each way that there is; frames that come meanwhile are dropped.
+
+    Fails if the node refuses it.
+    """
+    for frame in (
+        {"type": "read", "upTo": message_id},
+        {"type": "settings", "hidden": message_id},
+        {"type": "settings", "cleared": message_id},
+    ):
+        client.send({**frame, "ref": "mark", "with": other})
+        while (answer := await client.next()).get("ref") != "mark":
+            pass
+        assert answer["type"] == "state", answer
+
+
 class StateRules(Rules):
     """Each client is on the next node in turn."""
 

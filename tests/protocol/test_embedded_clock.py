@@ -1,4 +1,4 @@
-"""A single node on a machine whose clock is set: ids rise, and sendTime is right."""
+"""A single node on a machine whose clock is set: ids rise, may be marked, and sendTime is right."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
+from tests.protocol.state import mark
 from tests.protocol.support import Rules, new_folder
 from tests.support.nodes import NodeServer
 
@@ -49,12 +50,13 @@ class ClockTests(Rules, unittest.TestCase):
         return node
 
     async def say(self, node: ClockNode, count: int, off: float) -> None:
-        """Messages whose sendTime is that of a clock that is off by so much."""
+        """Messages whose sendTime is that of a clock that is off by so much, and marks on the last one."""
         alice = await self.login("alice", url=node.url)
         for _ in range(count):
             self.sent += 1
             answer = await alice.say("bob", f"{self.sent}")
             self.assertLess(abs(answer["sendTime"] / 1000 - time.time() - off), 30)
+        await mark(alice, "bob", answer["id"])
         await self.end(alice)
 
     async def in_order(self, node: ClockNode) -> None:

@@ -18,12 +18,24 @@ class Line:
     def __init__(self, context: BrowserContext) -> None:
         self._refusals: dict[str, dict[str, Any]] = {}
         self._sockets: list[WebSocketRoute] = []
+        self._held: dict[str, list[tuple[WebSocketRoute, str | bytes]]] = {}
         self._is_cut = False
         context.route_web_socket(re.compile("/ws"), self._through)
 
     def refuse(self, frame_type: str, code: str, **more: Any) -> None:
         """Answer frames of this type with an error from now on. The node does not get them."""
         self._refusals[frame_type] = {"type": "error", "code": code, "reason": "made up", **more}
+
+    def hold(self, frame_type: str) -> None:
+        """The node does not get frames of this type from now on."""
+        self._held[frame_type] = []
+
+    def release(self) -> None:
+        """The node gets all frames that were held, and later ones."""
+        for frames in self._held.values():
+            for server, frame in frames:
+                server.send(frame)
+        self._held.clear()
 
     def cut(self) -> None:
         """End the connections, and let no other one through."""
@@ -46,7 +58,10 @@ class Line:
         def up(frame: str | bytes) -> None:
             content = json.loads(frame)
             refusal = self._refusals.get(content.get("type"))
-            if refusal is None:
+            held = self._held.get(content.get("type"))
+            if held is not None:
+                held.append((server, frame))
+            elif refusal is None:
                 server.send(frame)
             else:
                 socket.send(json.dumps({**refusal, "clientMsgId": content["clientMsgId"]}))

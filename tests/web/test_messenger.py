@@ -25,6 +25,28 @@ _FILL = """async ([room, count, userId, url]) => {
   await client.stop();
 }"""
 
+# A room with a message that everybody in the crowd reacts to.
+_CROWD = """async ([title, userId, users, crowd, url]) => {
+  const { Client } = await import("/imd.js");
+  const as = (userId) => {
+    const client = new Client({ url, userId, loginType: "USER_TYPE", storage: null });
+    client.start();
+    return client;
+  };
+  const owner = as(userId);
+  const { room } = await owner.accepted(owner.rooms.create({ name: title, users: [...users, ...crowd] }));
+  const { id } = await owner.accepted(owner.send({ room, msg: "who comes?" }));
+  for (const one of crowd.map(as)) {
+    await one.accepted(one.react(id, "👍"));
+    await one.stop();
+  }
+  await owner.stop();
+}"""
+
+_FORGET_ROOMS = """
+  for (const key of Object.keys(localStorage)) if (key.endsWith(".rooms")) localStorage.removeItem(key);
+"""
+
 # Scrolls down, and says whether this message is there.
 _DOWN_TO = """(last) => {
   const scroller = document.querySelector(".thread .scroller");
@@ -97,7 +119,7 @@ class RoomTests(unittest.TestCase):
 
     @in_browser
     def test_a_room(self, visitors: Visitors) -> None:
-        """A room is made, used, changed and closed; who was removed sees nothing new."""
+        """A room is made, used, changed and closed for good; who was removed sees nothing new."""
         alice, bob, carol = three(visitors)
         title = name("Weekend")
         make_room(alice, title, bob)
@@ -160,10 +182,14 @@ class RoomTests(unittest.TestCase):
         alice.page.locator(".ask").get_by_role("button", name="Close").click()
         for person in (alice, carol):
             expect(person.page.locator(".compose-closed")).to_have_text("This room is closed.")
+        # The page forgets its rooms: it has only the node's word of them.
+        alice.page.add_init_script(_FORGET_ROOMS)
         alice.page.reload()
         alice.connected()
         alice.hears("without bob")
         expect(lines(alice.page).last).to_have_text("You closed the room")
+        expect(alice.page.locator(".compose-closed")).to_have_text("This room is closed.")
+        expect(alice.page.locator(".compose-text")).to_be_hidden()
 
     @in_browser
     def test_a_room_in_a_new_browser(self, visitors: Visitors) -> None:
@@ -425,6 +451,30 @@ class ChangeTests(unittest.TestCase):
         again = Person.sign_in(visitors.context(), node("open").http_url, bob.name)
         enter(again, title)
         expect(again.message("lunch?").locator(".reaction")).to_have_text(["👍1", "🚀1"])
+
+    @in_browser
+    def test_reactions_of_many(self, visitors: Visitors) -> None:
+        """One who reacts after twenty others sees that, in another browser too, and takes it back."""
+        bob = signed_in(visitors, "bob")
+        title = name("Weekend")
+        crowd = [name("one") for _ in range(20)]
+        bob.page.evaluate(_CROWD, [title, name("alice"), [bob.name], crowd, node("open").url])
+        enter(bob, title)
+        chip = bob.message("who comes?").locator(".reaction")
+        expect(chip).to_have_text("👍20")
+        expect(chip).to_have_attribute("aria-pressed", "false")
+        chip.click()
+        expect(chip).to_have_text("👍21")
+        expect(chip).to_have_attribute("aria-pressed", "true")
+        again = Person.sign_in(visitors.context(), node("open").http_url, bob.name)
+        enter(again, title)
+        same = again.message("who comes?").locator(".reaction")
+        expect(same).to_have_text("👍21")
+        expect(same).to_have_attribute("aria-pressed", "true")
+        same.click()
+        for each in (chip, same):
+            expect(each).to_have_text("👍20")
+            expect(each).to_have_attribute("aria-pressed", "false")
 
     @in_browser
     def test_mentions(self, visitors: Visitors) -> None:

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
+from imd.store.archiver.consumer import PREFETCH
 from imd.store.archiver.writer import ArchiveWriter
 from imd.store.batch_numbers import (
     BLOCK,
@@ -24,6 +25,7 @@ from imd.store.batch_numbers import (
 )
 from imd.store.mongo.archive import MongoArchive
 from imd.store.mongo.ledger import (
+    FRESH_SECONDS,
     Block,
     Ledger,
     close_blocks,
@@ -47,19 +49,30 @@ MISSING = Counter("imd_archive_missing_total", "Confirmed batches that never cam
 
 
 class Suspicions:
-    """Numbers that are confirmed, not written and held by no consumer, and since when."""
+    """Numbers that are confirmed, not written and listed by no consumer, and since when.
+
+    A stranger is a consumer that lists nothing. It may be a node that hangs, and hold PREFETCH batches. So
+    many numbers are waited for until RabbitMQ has taken them back. More were taken by something else, most
+    likely the strangers: nothing of these is waited for again, until one of them goes.
+    """
 
     def __init__(self) -> None:
         self._then: float | None = None
         self._time = 0.0
         self._since: dict[tuple[str, int], list[tuple[float, int]]] = {}
+        self._strangers: list[tuple[float, int]] = []
+        """how many there were at the looks of the last minute"""
+        self._most = 0
+        """of these"""
+        self._takers = 0
+        """strangers that take batches"""
 
     def clear(self) -> None:
         """Begin anew, after a look that could not be made."""
         self._then = None
         self._since.clear()
 
-    def look(self, now: float, blocks: list[Block], held: Bits, *, empty: bool) -> Bits:
+    def look(self, now: float, blocks: list[Block], held: Bits, *, empty: bool, strangers: int = 0) -> Bits:
         """The numbers that are missing. `empty`: the archive queue is empty."""
         # After a pause of this process only part of the time counts: consumers may have paused as well.
         self._time += 0.0 if self._then is None else min(now - self._then, 3 * ROUND_SECONDS)
@@ -70,7 +83,6 @@ class Suspicions:
                 last = block.number * BLOCK + block.written.bit_length() - 1
                 highest[block.publisher] = max(last, highest.get(block.publisher, 0))
         since, self._since = self._since, {}
-        overdue: Bits = {}
         for block in blocks:
             key = block.publisher, block.number
             suspect = block.confirmed & ~block.written & ~block.missing & ~held.get(key, 0)
@@ -79,11 +91,41 @@ class Suspicions:
                 written = highest.get(block.publisher, 0) - block.number * BLOCK
                 suspect &= (1 << max(0, written)) - 1
             if suspect:
-                self._since[key] = spells = _still(since.get(key, []), suspect, self._time)
-                for began, bits in spells:
-                    if self._time - began >= MISSING_SECONDS:
-                        overdue[key] = overdue.get(key, 0) | bits
+                self._since[key] = _still(since.get(key, []), suspect, self._time)
+        self._note_strangers(strangers)
+        overdue = self._suspect_for(MISSING_SECONDS)
+        if _count(overdue) <= PREFETCH * (self._most - self._takers):
+            overdue = self._suspect_for(STRANGER_SECONDS)
+        if overdue:
+            self._takers = self._most
         return overdue
+
+    def staying(self) -> int:
+        """Strangers that have been there for longer than a node takes to list what it holds."""
+        if not self._strangers or self._time - self._strangers[0][0] < FRESH_SECONDS:
+            return 0
+        return min(count for then, count in self._strangers if self._time - then <= FRESH_SECONDS)
+
+    def _note_strangers(self, count: int) -> None:
+        # One that goes still counts for a minute: what it held is in the queue again.
+        self._strangers = [one for one in self._strangers if self._time - one[0] <= MISSING_SECONDS]
+        self._strangers.append((self._time, count))
+        before, self._most = self._most, max(count for _, count in self._strangers)
+        if self._most < before:
+            # It is unknown which one has gone.
+            self._takers = 0
+
+    def _suspect_for(self, seconds: float) -> Bits:
+        found: Bits = {}
+        for key, spells in self._since.items():
+            for began, bits in spells:
+                if self._time - began >= seconds:
+                    found[key] = found.get(key, 0) | bits
+        return found
+
+
+def _count(bits: Bits) -> int:
+    return sum(word.bit_count() for word in bits.values())
 
 
 def _still(spells: list[tuple[float, int]], suspect: int, time: float) -> list[tuple[float, int]]:
@@ -97,8 +139,8 @@ def _still(spells: list[tuple[float, int]], suspect: int, time: float) -> list[t
 class ArchiveAudit:
     """Notes this node's confirmed batches in the ledger. With a writer, it also looks for missing ones.
 
-    A batch that a consumer holds is not missing. Writers list the batches that they hold in the ledger. While
-    the queue has other consumers as well, no batch is missing, for STRANGER_SECONDS at most.
+    A batch that a consumer holds is not missing. Writers list the batches that they hold in the ledger. The
+    queue's other consumers are strangers: see Suspicions. One that stays is a warning at once.
     """
 
     log = Logger()
@@ -120,7 +162,6 @@ class ArchiveAudit:
         self._waiting: frozenset[str] = frozenset()
         self._seldom = Seldom(self.log, clock.seconds)
         self._suspicions = Suspicions()
-        self._strangers_since: float | None = None
         self._stopping = False
         self._pause: Deferred[None] | None = None
         self._working: Deferred[None] | None = None
@@ -221,6 +262,11 @@ class ArchiveAudit:
             self._unwritten.noted(await self._archive.run(read_done, self._numbers.publisher, blocks))
 
     async def _look(self, writer: ArchiveWriter) -> None:
+        if writer.consumer.held is None:
+            # It is no consumer: with a list it would make up for a stranger.
+            await self._archive.run(say_gone, self._numbers.publisher)
+            self._suspicions.clear()
+            return
         await self._archive.run(say_held, self._numbers.publisher, writer.consumer.holding())
         queue = await writer.consumer.queue_state()
         if queue is None:
@@ -231,29 +277,31 @@ class ArchiveAudit:
         self._waiting = frozenset(
             block.publisher for block in ledger.blocks if block.confirmed & ~block.written & ~block.missing
         )
-        if self._has_strangers(consumers - len(ledger.holding)):
-            self._suspicions.clear()
-            return
         held: Bits = {}
         for name in (name for holding in ledger.holding for name in holding):
             publisher, _, number = name.rpartition(":")
             add_number(held, publisher, int(number))
-        overdue = self._suspicions.look(self._clock.seconds(), ledger.blocks, held, empty=not waiting)
+        strangers = max(0, consumers - len(ledger.holding))
+        overdue = self._suspicions.look(
+            self._clock.seconds(), ledger.blocks, held, empty=not waiting, strangers=strangers
+        )
+        self._warn_of_strangers()
         if overdue:
             self._report(await self._archive.run(mark_missing, overdue))
         over = over_blocks(ledger.blocks, quiet=not waiting and not held)
         if over:
             await self._archive.run(close_blocks, over)
 
-    def _has_strangers(self, strangers: int) -> bool:
-        """True while consumers that list nothing in the ledger may hold batches that are not written."""
-        if strangers <= 0:
-            self._strangers_since = None
-            return False
-        now = self._clock.seconds()
-        if self._strangers_since is None:
-            self._strangers_since = now
-        return now - self._strangers_since < STRANGER_SECONDS
+    def _warn_of_strangers(self) -> None:
+        staying = self._suspicions.staying()
+        # Nodes of 0.1 list nothing.
+        if staying and self._numbers.collects:
+            self._seldom.warn(
+                "archive: {count} consumers of imd.archive list nothing in the ledger: nodes that hang or do "
+                "not reach MongoDB, or another program. Batches that a program takes are missing in the "
+                "archive",
+                count=staying,
+            )
 
     def _report(self, newly: Bits) -> None:
         found: dict[str, list[int]] = {}

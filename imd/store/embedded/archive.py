@@ -70,7 +70,7 @@ def read_history(state: State, query: HistoryQuery) -> History:
         if query.before is not None:
             newer = _read(state, query, values, ">=", query.before, 0)
     page = older.rows[::-1] + newer.rows
-    return History(show_rows(state, page), older.rest, newer.rest, len(older.rows))
+    return History(show_rows(state, page, query.viewer), older.rest, newer.rest, len(older.rows))
 
 
 def floor_of(state: State, conversation: bytes, version: int) -> str:

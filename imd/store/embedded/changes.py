@@ -112,7 +112,7 @@ def read_messages(state: State, message_ids: Sequence[str], viewer: str) -> list
     """See `Archive.messages`."""
     rows = _by_id(state, message_ids, [viewer])
     scopes = _scopes(state, rows, [viewer])
-    bodies = show_rows(state, rows)
+    bodies = show_rows(state, rows, viewer)
     entries = zip(rows, bodies, scopes, strict=True)
     return [Entry(row.message_id, body, scope, _kind(row)) for row, body, scope in entries]
 

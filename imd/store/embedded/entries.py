@@ -48,8 +48,8 @@ read_rows = msgspec.json.Decoder(list[Row]).decode
 _read_reactions = msgspec.json.Decoder(list[tuple[int, str, str, str, int]]).decode
 
 
-def show_rows(state: State, rows: Sequence[Row]) -> list[bytes]:
-    """The JSON of entries."""
+def show_rows(state: State, rows: Sequence[Row], viewer: str) -> list[bytes]:
+    """The JSON of entries, as the viewer sees them."""
     last: dict[int, list[tuple[str, str, str, bool]]] = {}
     numbers = [row.number for row in rows if row.reacted]
     if numbers:
@@ -64,7 +64,7 @@ def show_rows(state: State, rows: Sequence[Row]) -> list[bytes]:
                 row.body.encode(),
                 edited=edited,
                 recalled_ms=row.recalled_ms,
-                reactions=reactions_of(last.get(row.number, ())),
+                reactions=reactions_of(last.get(row.number, ()), viewer),
             )
         )
     return bodies

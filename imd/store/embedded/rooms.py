@@ -280,4 +280,5 @@ def _summary(room: Room, user: str) -> RoomSummary:
         room.history,
         room.joining,
         room.data,
+        room.closed,
     )

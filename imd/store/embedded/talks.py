@@ -157,7 +157,8 @@ def read_talks(state: State, query: TalksQuery) -> list[Talk]:
     uid = state.uid_of(query.viewer)
     last = _entries(state, uid, [one.at for one in query.wanted if one.at > one.cleared])
     rows = list(last.values())
-    bodies = {row.message_id: body for row, body in zip(rows, show_rows(state, rows), strict=True)}
+    shown = show_rows(state, rows, query.viewer)
+    bodies = {row.message_id: body for row, body in zip(rows, shown, strict=True)}
     return [
         Talk(bodies.get(one.at) if one.at > one.cleared else None, _unread(state, uid, query.viewer, one))
         for one in query.wanted

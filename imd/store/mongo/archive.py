@@ -13,7 +13,7 @@ import msgspec
 import pymongo
 from prometheus_client import Counter, Gauge, Histogram
 from pymongo.errors import ConfigurationError as DriverConfigurationError
-from pymongo.errors import ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, InvalidURI, PyMongoError
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
 from twisted.logger import Logger
@@ -23,12 +23,11 @@ from imd.contracts.archive import Asked, Changes, ChangesQuery, Entry, History, 
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import ConfigurationError, Unavailable
 from imd.store.backoff import backoff
+from imd.store.mongo.all_indexes import make_all_indexes
 from imd.store.mongo.changes import read_changes, read_messages, read_newest_id, read_targets
 from imd.store.mongo.deadline import within
 from imd.store.mongo.entry import Found
 from imd.store.mongo.history import read_page
-from imd.store.mongo.indexes import make_event_indexes, make_indexes
-from imd.store.mongo.ledger import LEDGER, make_ledger
 from imd.store.mongo.reasons import describe, plain_reason
 from imd.store.mongo.talks import MongoTalks
 from imd.store.mongo.write import Inserted, write_messages
@@ -186,7 +185,7 @@ class MongoArchive:
         return self._ask(HISTORY_SECONDS, read_page, query)
 
     def messages(self, message_ids: Sequence[str], viewer: str) -> Deferred[list[Entry]]:
-        return self._ask(MESSAGES_SECONDS, read_messages, message_ids)
+        return self._ask(MESSAGES_SECONDS, partial(read_messages, viewer=viewer), message_ids)
 
     def targets(self, asked: Sequence[Asked]) -> Deferred[dict[str, Target | None]]:
         return self._ask(TARGETS_SECONDS, read_targets, asked)
@@ -283,12 +282,7 @@ class MongoArchive:
 
     def _make_indexes(self) -> list[str]:
         # No deadline but the socket's: on a large collection this takes long.
-        troubles = [*make_indexes(self._collection), *make_event_indexes(self._collection)]
-        try:
-            make_ledger(self._collection)
-        except OperationFailure as error:
-            troubles.append(f"of {LEDGER}: code {error.code}")
-        return troubles
+        return make_all_indexes(self._collection)
 
     # its health
 
@@ -335,7 +329,7 @@ class MongoArchive:
         for trouble in troubles:
             if trouble not in self._told:
                 self._told.add(trouble)
-                self.log.warn("MongoDB: an index cannot be made {trouble}; history is slow", trouble=trouble)
+                self.log.warn("MongoDB: an index cannot be made: {trouble}", trouble=trouble)
 
     def _no_indexes(self, failure: Failure) -> None:
         # Tried again after a later ping. The server goes on building an index that it has begun.

@@ -42,7 +42,6 @@ class BlockDocuments:
     def __init__(self, database: Any) -> None:
         self._lists = majority(database, COLLECTION)
         self._exact = ExactReads(self._lists)
-        self._indexed = False
 
     def read(self, user: str) -> BlockList:
         """The list as it is, whichever server was voted out meanwhile."""
@@ -86,9 +85,6 @@ class BlockDocuments:
     # from within
 
     def _insert(self, document: dict[str, Any]) -> bool:
-        if not self._indexed:
-            self._lists.create_index("owed", name="owed_1", sparse=True)
-            self._indexed = True
         try:
             self._lists.insert_one(document)
         except DuplicateKeyError:

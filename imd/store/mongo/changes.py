@@ -51,10 +51,10 @@ def read_changes(collection: Any, query: ChangesQuery) -> Found:
     return Found(Changes(bodies[: query.limit], len(bodies) > query.limit), foreign)
 
 
-def read_messages(collection: Any, message_ids: Sequence[str]) -> Found:
+def read_messages(collection: Any, message_ids: Sequence[str], viewer: str) -> Found:
     """The answer is a list of entries, by id. Raises PyMongoError."""
     documents = list(collection.find({"_id": {"$in": list(message_ids)}}).sort("_id", 1))
-    reactions = read_reactions(collection, documents)
+    reactions = read_reactions(collection, documents, viewer)
     entries: list[Entry] = []
     for document in documents:
         try:

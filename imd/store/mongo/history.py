@@ -70,6 +70,6 @@ def _read(collection: Any, query: HistoryQuery, side: Side, limit: int) -> _Part
         side = Side(side.newer, found[-1]["_id"])
         count = min(4 * count, MAX_READ)
     page = fit[:limit]
-    reactions = read_reactions(collection, [document for document, _ in page])
+    reactions = read_reactions(collection, [document for document, _ in page], query.viewer)
     bodies = [shown(body, reactions=reactions.get(document["_id"])) for document, body in page]
     return _Part(bodies, len(fit) > limit, foreign)

@@ -54,11 +54,6 @@ def ledger_of(collection: Any) -> Any:
     return collection.database.get_collection(LEDGER, write_concern=collection.write_concern)
 
 
-def make_ledger(collection: Any) -> None:
-    """Make the index by which MongoDB removes closed blocks."""
-    ledger_of(collection).create_index("expires", expireAfterSeconds=0)
-
-
 def note(collection: Any, confirmed: Bits, written: Bits, *, own: bool = False) -> bool:
     """Add bits. `own`: called by the publisher itself, whose blocks are reopened.
 
@@ -159,6 +154,13 @@ def count_missing(database: Any) -> dict[str, int]:
         if count := (_bits(one, "m") & ~_bits(one, "w")).bit_count():
             counted[one["publisher"]] = counted.get(one["publisher"], 0) + count
     return counted
+
+
+def count_writers(database: Any) -> int:
+    """How many writers have a fresh list. For the doctor."""
+    ledger = database[LEDGER]
+    fresh = _now(ledger) - timedelta(seconds=FRESH_SECONDS)
+    return int(ledger.count_documents({"_id": {"$gte": "writer/", "$lt": "writer0"}, "at": {"$gt": fresh}}))
 
 
 def _now(collection: Any) -> datetime:

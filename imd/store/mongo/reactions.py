@@ -7,19 +7,22 @@ from typing import Any
 
 from imd.contracts.archive import Asked
 from imd.store.mongo.apply import reactions_of
-from imd.store.shown import REACTION_USERS, Reaction, Reactions
+from imd.store.shown import REACTION_USERS, Reaction, Reactions, named
 
 # The digit behind the 28 of the event's id. A document without it is foreign, and counts as none.
 _IS_ON = {"$eq": [{"$substrBytes": ["$last", 28, 1]}, "1"]}
 _EVENT_ID = {"$substrBytes": ["$last", 0, 28]}
 
 
-def read_reactions(collection: Any, documents: Iterable[Mapping[str, Any]]) -> dict[str, Reactions]:
-    """The reactions of these messages, by id. Asks nothing if none of them was reacted to."""
+def read_reactions(
+    collection: Any, documents: Iterable[Mapping[str, Any]], viewer: str
+) -> dict[str, Reactions]:
+    """The reactions of these messages as the viewer sees them, by id. Asks nothing if there was none."""
     ids = [document["_id"] for document in documents if document.get("reacted")]
     if not ids:
         return {}
     one = {"of": "$_id.of", "reaction": "$_id.reaction"}
+    is_own = {"$eq": ["$_id.user", {"$literal": viewer}]}
     pipeline: list[dict[str, Any]] = [
         {"$match": {"_id.of": {"$in": ids}, "last": {"$type": "string"}}},
         {"$sort": {"last": 1}},
@@ -28,11 +31,12 @@ def read_reactions(collection: Any, documents: Iterable[Mapping[str, Any]]) -> d
                 "_id": one,
                 "count": {"$sum": {"$cond": [_IS_ON, 1, 0]}},
                 "users": {"$push": {"$cond": [_IS_ON, "$_id.user", "$$REMOVE"]}},
+                "own": {"$max": {"$and": [_IS_ON, is_own]}},
                 "first": {"$min": {"$cond": [_IS_ON, "$last", "$$REMOVE"]}},
                 "last": {"$max": _EVENT_ID},
             }
         },
-        {"$project": {"count": 1, "first": 1, "last": 1, "users": {"$slice": ["$users", REACTION_USERS]}}},
+        {"$set": {"users": {"$slice": ["$users", REACTION_USERS]}}},
         {"$sort": {"first": 1}},
     ]
     found: dict[str, Reactions] = {}
@@ -41,7 +45,8 @@ def read_reactions(collection: Any, documents: Iterable[Mapping[str, Any]]) -> d
         before = found.get(of, Reactions([], ""))
         present = before.present
         if group["count"]:
-            present = [*present, Reaction(reaction, group["count"], group["users"])]
+            users = named(group["users"], viewer, reacted=group["own"])
+            present = [*present, Reaction(reaction, group["count"], users)]
         found[of] = Reactions(present, max(before.up_to, group["last"]))
     return found
 

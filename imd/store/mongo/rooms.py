@@ -6,6 +6,7 @@ that are not known to be archived. A change is one conditional update: it fails 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -29,11 +30,14 @@ from imd.contracts.rooms import (
 from imd.protocol.errors import Refused, Unavailable
 from imd.store.mongo.blocks import BlockDocuments
 from imd.store.mongo.exact import ExactReads, majority
+from imd.store.mongo.indexes import MADE_BY, is_kept_unique, make_indexes
 
 COLLECTION = "im_room"
 MAX_OUTBOX = 100
 MAX_OUTBOX_BYTES = 1 << 20
 LEFTOVER_ROOMS = 100
+# Between two tries to make the index without which no room is made.
+TRY_SECONDS = 5.0
 
 
 class Document(NamedTuple):
@@ -82,14 +86,10 @@ class RoomDocuments:
         self._rooms = majority(database, COLLECTION)
         self._exact = ExactReads(self._rooms)
         self._blocks = BlockDocuments(database)
-        self._indexed = False
-
-    def make_indexes(self) -> None:
-        """Make what is missing. The first is needed for two copies of one `create` to make one room."""
-        self._rooms.create_index("madeBy", unique=True, name="madeBy_1")
-        self._rooms.create_index([("members.u", 1), ("_id", 1)], name="members.u_1__id_1")
-        self._rooms.create_index("outbox.at", name="outbox.at_1", sparse=True)
-        self._indexed = True
+        self._made_once = False
+        """MongoDB keeps two copies of one `create` from making two rooms"""
+        self._refusal: tuple[float, str] | None = None
+        """when it was last seen that it does not, and why"""
 
     def read(self, room: str) -> Document | None:
         """The room as it is, whichever server was voted out meanwhile."""
@@ -126,7 +126,8 @@ class RoomDocuments:
     def rooms_of(self, user: str, after: str, limit: int) -> list[RoomSummary]:
         """At most `limit` rooms of the user behind `after`, by id."""
         own = {"$filter": {"input": "$members", "cond": {"$eq": ["$$this.u", {"$literal": user}]}}}
-        shown = {name: True for name in ("name", "version", "posting", "history", "joining", "data")}
+        names = ("name", "version", "posting", "history", "joining", "data", "closed")
+        shown = {name: True for name in names}
         steps: list[Any] = [
             {"$match": {"members.u": user, "_id": {"$gt": after}}},
             {"$sort": {"_id": 1}},
@@ -145,6 +146,7 @@ class RoomDocuments:
                 one["history"],
                 one["joining"],
                 one["data"],
+                one["closed"],
             )
             for one in found
         ]
@@ -162,11 +164,10 @@ class RoomDocuments:
     # from within
 
     def _create(self, action: Action, stamp: Stamp, most_members: int, admitted: bool) -> Attempt:
-        if not self._indexed:
-            self.make_indexes()
         made_by = room_rules.made_by(action)
         found = self._rooms.find_one({"madeBy": made_by})
         if found is None:
+            self._need_made_once()
             full = self._kept_out(action.user, room_rules.newcomers(None, action))
             decided = room_rules.create(action, stamp, most_members, full)
             if not admitted and len(decided.room.members) > 1:
@@ -181,10 +182,25 @@ class RoomDocuments:
                 self._rooms.insert_one(document)
             except DuplicateKeyError:
                 return Lost()
+            # Not before: now a majority has the room, and so the index.
+            self._made_once = True
             return Made(Document(decided.room, (decided.entry,)))
         known = _document(found)
         room_rules.check_same(known.room.made, action)
         return Known(known, known.room.made)
+
+    def _need_made_once(self) -> None:
+        """Raise Unavailable unless MongoDB keeps two copies of one `create` from making two rooms."""
+        if self._made_once:
+            return
+        refusal, now = self._refusal, time.monotonic()
+        if refusal is None or now >= refusal[0] + TRY_SECONDS:
+            troubles = make_indexes(self._rooms, (MADE_BY,))
+            # An index that is too slow to find rooms by may yet keep them apart.
+            if not troubles or is_kept_unique(MADE_BY, self._rooms.index_information()):
+                return
+            refusal = self._refusal = now, troubles[0]
+        raise Unavailable(f"rooms: {refusal[1]}")
 
     def _change(
         self, action: Action, stamp: Stamp, most_members: int, dedup_ms: int, admitted: bool

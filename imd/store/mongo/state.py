@@ -95,17 +95,6 @@ class StateDocuments:
         self._old = majority(database, OLD_MARKS)
         self._blocks = majority(database, BLOCKS)
 
-    def make_indexes(self) -> None:
-        self._states.create_index(
-            [("receipts", 1), ("_id", 1)],
-            name="receipts_1__id_1",
-            partialFilterExpression={"receipts": False},
-        )
-        for collection in (self._states, self._old):
-            collection.create_index(
-                "exp", name="exp_1", expireAfterSeconds=0, partialFilterExpression={"exp": {"$exists": True}}
-            )
-
     def versions(self, users: Sequence[str]) -> dict[str, int]:
         found = dict.fromkeys(users, 0)
         for document in self._states.find({"_id": {"$in": list(users)}}, {"v": True}):

@@ -184,7 +184,7 @@ def read_talks(collection: Any, query: TalksQuery) -> Found:
     documents: dict[str, Mapping[str, Any]] = {}
     if ids:
         documents = {document["_id"]: document for document in collection.find({"_id": {"$in": ids}})}
-    reactions = read_reactions(collection, documents.values())
+    reactions = read_reactions(collection, documents.values(), query.viewer)
     unread = _unread(collection, query, documents)
     talks, foreign = [], 0
     for one in query.wanted:

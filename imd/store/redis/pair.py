@@ -24,7 +24,7 @@ _unpack_run = msgspec.msgpack.Decoder(tuple[int, int]).decode
 
 
 class _Write(NamedTuple):
-    """The last reply to a call that placed messages. `at`: when it came, in monotonic seconds."""
+    """The last reply to a call that wrote what users count on. `at`: when it came, in monotonic seconds."""
 
     run_id: bytes
     run: int
@@ -93,8 +93,12 @@ class RedisPair(Owner):
         connection = self.accepting if name == "accept" else self.general
         return connection.run_script(name, *self._arguments(connection, request))
 
-    def answered(self, run: int, *, placed: bool) -> None:
-        """Note that a script has answered from this run; `placed`: it has put messages into inboxes."""
+    def answered(self, run: int, *, wrote: bool) -> None:
+        """Note that a script has answered from this run.
+
+        `wrote`: it has put messages into inboxes, or has a list of blocked users. The next primary must not
+        lack them silently.
+        """
         if run > self.run:
             if self.run:
                 RUNS.inc()
@@ -104,7 +108,7 @@ class RedisPair(Owner):
                     before=self.run,
                 )
             self.run = run
-        if placed:
+        if wrote:
             self._wrote = _Write(self.general.run_id, run, self._clock.monotonic())
 
     def _arguments(self, connection: RedisConnection, request: bytes) -> list[bytes]:
@@ -167,7 +171,7 @@ class RedisPair(Owner):
         now_ms, run = _unpack_run(reply)
         # Before the first message, since this machine's clock may be wrong.
         self._clock.correct(now_ms, asked_at)
-        self.answered(run, placed=False)
+        self.answered(run, wrote=False)
         if self._wrote is not None and self._wrote.run_id != self.general.run_id:
             # The script has taken the write on another process into account.
             self._wrote = None

@@ -25,6 +25,9 @@ _WORDS = {
     "Connection": "down",
     "the url leads to two servers": "split",
     "WRONGTYPE": "wrongtype, a key of imd's holds something else",
+    "DENIED": "refused, it is in protected mode",
+    # Last, since others begin like it.
+    "ERR": "refused",
 }
 _DRIVER = ("ResponseError: ", "TimeoutError: ", "ConnectionError: ")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -44,8 +44,15 @@ MAX_ITEMS_PER_CALL = {
     "block": 4,
 }
 MAX_CALLS_IN_FLIGHT = 2
-# The part of these scripts' replies that is empty when they have placed no message.
-_PLACED_PART = {"accept": 1, "desk": 0, "room": 0}
+# Whether a reply's parts tell of something that the next primary must not lack: messages were placed, or a
+# list of blocked users is there. A list that was there before counts as well, since the caller relies on it
+# now, and the node that wrote it may have died.
+_HAS_WRITTEN: Mapping[str, Callable[[Sequence[Any]], bool]] = {
+    "accept": lambda parts: bool(parts[1]),
+    "desk": lambda parts: bool(parts[0]),
+    "room": lambda parts: bool(parts[0]),
+    "block": lambda parts: 0 in parts[0],
+}
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_list = msgspec.msgpack.Decoder(tuple[int, int, list[Any]]).decode
@@ -111,8 +118,8 @@ class ScriptCalls:
         SCRIPT_SECONDS.labels(script).observe(self._clock.monotonic() - asked_at)
         now_ms, run, *parts = decode(reply)
         self._clock.correct(now_ms, asked_at)
-        placed_part = _PLACED_PART.get(script)
-        self.redis.answered(run, placed=placed_part is not None and bool(parts[placed_part]))
+        has_written = _HAS_WRITTEN.get(script, _writes_nothing)
+        self.redis.answered(run, wrote=has_written(parts))
         return parts
 
 
@@ -170,6 +177,10 @@ class BatchedScript:
         self._flush()
         for _, done in batch:
             done.errback(Failure(Unavailable(failure.getErrorMessage())))
+
+
+def _writes_nothing(parts: Sequence[Any]) -> bool:
+    return False
 
 
 def _ignore(told: Sequence[str]) -> None:

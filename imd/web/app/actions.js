@@ -54,16 +54,31 @@ export class MessageMenu {
     if (message.recalled) return;
     this.message = message;
     this.element.replaceChildren(...[rights.react && this.#reactions(COMMON, true), this.#acts(rights), this.#who()].filter(Boolean));
-    if (!this.element.matches(":popover-open")) this.element.showPopover();
+    if (!this.#isOpen) this.element.showPopover();
     document.addEventListener("pointerdown", this.onPress, true);
     this.beside = beside.getBoundingClientRect();
     this.#place();
     this.element.querySelector("button")?.focus({ preventScroll: true });
   }
 
+  get #isOpen() {
+    return this.element.matches(":popover-open");
+  }
+
+  /** The message as it is now; undefined if it was removed. */
+  get #now() {
+    const message = this.session.shown(this.message.id);
+    return message?.recalled ? undefined : message;
+  }
+
+  /** The message may have been removed: then it has no menu any more. */
+  draw() {
+    if (this.#isOpen && !this.#now) this.#hide(this.element.contains(document.activeElement));
+  }
+
   /** `back`: the message gets the focus that the menu had. */
   #hide(back = false) {
-    if (!this.element.matches(":popover-open")) return;
+    if (!this.#isOpen) return;
     document.removeEventListener("pointerdown", this.onPress, true);
     this.element.hidePopover();
     if (back) this.on.back(this.message.id);
@@ -108,16 +123,16 @@ export class MessageMenu {
   }
 
   #acts(rights) {
-    const { message, session, on } = this;
+    const { session, on } = this;
     const act = (name, run, extra = "") =>
       h("button", { class: `act ${extra}`, type: "button", onclick: () => this.#do(run) }, icon(name), h("span", {}, t(`message.${name}`)));
     return h(
       "div",
       { class: "acts" },
-      rights.reply && act("reply", () => on.reply(message)),
-      act("copy", () => this.#copy()),
-      rights.edit && act("edit", () => on.edit(message)),
-      rights.recall && act("recall", () => recall(session, message), "danger"),
+      rights.reply && act("reply", (message) => on.reply(message)),
+      act("copy", (message) => this.#copy(message)),
+      rights.edit && act("edit", (message) => on.edit(message)),
+      rights.recall && act("recall", (message) => recall(session, message), "danger"),
     );
   }
 
@@ -131,13 +146,15 @@ export class MessageMenu {
     return h("ul", { class: "reacted", "aria-label": t("react.who") }, rows);
   }
 
+  /** Call `run` with the message as it is now: it may have been changed or removed since the menu was opened. */
   #do(run) {
+    const message = this.#now;
     this.#hide(true);
-    run();
+    if (message) run(message);
   }
 
-  async #copy() {
-    await navigator.clipboard?.writeText(this.message.msg).catch(() => {});
+  async #copy({ msg }) {
+    await navigator.clipboard?.writeText(msg).catch(() => {});
     this.on.announce(t("message.copied"));
   }
 

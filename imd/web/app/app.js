@@ -26,6 +26,7 @@ class App {
     this.ended = ended;
     this.thread = null;
     this.troubled = false; // trouble with the connection has been shown
+    this.said = null; // the message whose words are announced
     this.announcer = h("div", { class: "hidden-text", role: "status", "aria-live": "polite" });
     this.title = batched(() => this.#drawTitle());
     this.notifier = new Notifier(session, (address) => (location.hash = address));
@@ -176,7 +177,7 @@ class App {
     if (conversation) {
       this.thread = new Thread(session, conversation, {
         back: () => this.#back(),
-        announce: (text) => this.#announce(text),
+        announce: (text, message) => this.#announce(text, message),
         tell: (words) => this.#tell(words),
         details: () => this.#details(conversation),
       });
@@ -249,6 +250,7 @@ class App {
     this.#drawReceipts();
     this.notifier.draw();
     this.title();
+    this.#unsay();
   }
 
   #arrived(message) {
@@ -274,8 +276,15 @@ class App {
     document.title = unread ? `(${unread > 99 ? "99+" : unread}) ${name}` : name;
   }
 
-  #announce(text) {
+  /** `message`: the one that the text is of. */
+  #announce(text, message = null) {
     this.announcer.textContent = text;
+    this.said = message;
+  }
+
+  /** The message that was announced has been removed or changed: its words do not stay for screen readers either. */
+  #unsay() {
+    if (this.said && this.session.shown(this.said.id)?.msg !== this.said.msg) this.#announce("");
   }
 
   // ---- the link to the node
@@ -348,7 +357,7 @@ class App {
 
   async #leave() {
     const { session } = this;
-    const n = session.client.outbox.filter((entry) => entry.state !== "failed").length;
+    const n = session.outbox.filter((entry) => entry.state !== "failed").length;
     if (n && !window.confirm(n === 1 ? t("logout.unsent.one") : t("logout.unsent", { n }))) return;
     this.#end(false);
     remembered.forget(mode);

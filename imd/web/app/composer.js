@@ -1,6 +1,5 @@
 // The field to write in: a draft, an answer to a message, a change of one's own.
 import { h, icon } from "../lib/dom.js";
-import { mentionsIn } from "../lib/mentions.js";
 import { Mode } from "../lib/mode.js";
 import { t } from "../lib/text.js";
 import { Completion } from "./completion.js";
@@ -9,8 +8,6 @@ import { nameFor, titleOf } from "./names.js";
 const DRAFT_MS = 300;
 
 export class Composer {
-  #known = []; // names that were offered to complete
-
   /** `on`: {sent, back, up, announce, unblock}. `up`: the user wants to go to the messages by keyboard. */
   constructor(session, conversation, on) {
     this.session = session;
@@ -33,7 +30,8 @@ export class Composer {
     this.input.value = session.store.draft(conversation.key);
     this.button = h("button", { class: "send", type: "submit", title: t("compose.send"), "aria-label": t("compose.send") }, icon("send"));
     this.warning = h("p", { class: "compose-warning", role: "alert" });
-    this.completion = new Completion(this.input, () => this.#names(), on.announce);
+    this.completion = new Completion(this.input, () => session.sending.names(conversation), on.announce);
+    session.sending.prepare(conversation);
     this.mode = new Mode(this.input, this.button, t, { announce: on.announce, changed: () => this.edited() });
     this.row = h("div", { class: "compose-row" }, this.input, this.button);
     this.closed = h("p", { class: "compose-closed", tabIndex: -1, hidden: true });
@@ -45,6 +43,7 @@ export class Composer {
   }
 
   close() {
+    this.over = true;
     this.mode.end();
     this.#keepDraft();
   }
@@ -100,16 +99,6 @@ export class Composer {
 
   // ---- writing
 
-  /** Names to complete: members of the room or list, and `@all` for who may use it. */
-  async #names() {
-    const { session, conversation } = this;
-    const { room, others, about } = conversation;
-    const members = room ? (await session.rooms.members(room)).map(({ userId }) => userId) : others;
-    const names = members.filter((name) => name !== session.me);
-    this.#known = room && ["owner", "admin"].includes(about?.role) ? [...names, "@all"] : names;
-    return this.#known;
-  }
-
   #key(event) {
     // In an input method for Chinese, Enter ends a word.
     if (event.isComposing || event.keyCode === 229 || this.completion.key(event)) return;
@@ -151,9 +140,10 @@ export class Composer {
   #send() {
     const text = this.input.value.trim();
     if (!text || this.#tooLong()) return;
-    const edits = this.mode.edit !== undefined;
+    const { edit, reply } = this.mode;
+    const edits = edit !== undefined;
     try {
-      this.#put(text);
+      if (text !== edit?.msg) this.session.sending.put(this.conversation, { text, edit, reply }, (error) => this.#giveBack(text, error));
     } catch (error) {
       this.warning.textContent = error.reason ?? String(error);
       return;
@@ -166,12 +156,16 @@ export class Composer {
     this.focus();
   }
 
-  #put(text) {
-    const { session, conversation } = this;
-    const { edit, reply } = this.mode;
-    const mentions = mentionsIn(text, [...this.#known, ...(edit?.mentions ?? [])]);
-    const named = mentions.length ? { mentions } : {};
-    if (!edit) session.send(conversation, text, { ...named, ...(reply ? { replyTo: reply.id } : {}) });
-    else if (text !== edit.msg) session.client.edit(edit.id, { ...named, contentType: edit.contentType, data: edit.data, msg: text });
+  /** A text that waited did not get into the outbox. */
+  #giveBack(text, error) {
+    const { store } = this.session;
+    const { key } = this.conversation;
+    this.mode.end();
+    const both = [text, this.over ? store.draft(key) : this.input.value].filter(Boolean).join("\n");
+    if (this.over) return store.setDraft(key, both);
+    this.input.value = both;
+    this.edited();
+    this.#keepDraft();
+    this.warning.textContent = error.reason ?? String(error);
   }
 }

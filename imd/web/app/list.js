@@ -56,7 +56,7 @@ export class List {
     const { store } = session;
     // The last message of each conversation in the outbox, in one pass.
     const waiting = new Map();
-    for (const entry of session.client.outbox) waiting.set(session.keyOfOutgoing(entry), entry);
+    for (const entry of session.outbox) waiting.set(session.keyOfOutgoing(entry), entry);
     const { pending } = session;
     const entries = [];
     for (const conversation of store.conversations.values()) {

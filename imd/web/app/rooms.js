@@ -17,7 +17,8 @@ export class Rooms {
   #view;
   #listed = false; // the list has been read
   #news = null; // changes that happen while the list is read
-  #members = new Map(); // room → {version, users: promise}
+  #asked = new Map(); // room → {version, users: promise}: the last question for its members
+  #members = new Map(); // room → {version, users}: the last answer
 
   constructor(session) {
     this.session = session;
@@ -104,21 +105,39 @@ export class Rooms {
 
   /** All members, [{userId, role}], asked for once a version. Rejects with ImdError. */
   members(room) {
-    const version = this.get(room)?.version;
-    const known = this.#members.get(room);
-    if (known && known.version === version) return known.users;
-    const users = this.#readMembers(room);
-    this.#members.set(room, { version, users });
-    users.catch(() => this.#members.delete(room));
-    return users;
+    const asked = this.#asked.get(room);
+    if (asked && asked.version >= this.#version(room)) return asked.users;
+    const question = { version: this.#version(room) };
+    question.users = this.#readMembers(room, question);
+    this.#asked.set(room, question);
+    question.users.catch(() => this.#asked.get(room) === question && this.#asked.delete(room));
+    return question.users;
   }
 
-  async #readMembers(room) {
+  /** The members that were read last, [{userId, role}]; null if none were. */
+  lastMembers(room) {
+    return this.#members.get(room)?.users ?? null;
+  }
+
+  /** Nothing is known to have changed since the members were read. */
+  hasMembers(room) {
+    return this.#members.get(room)?.version >= this.#version(room);
+  }
+
+  /** 0: the list has not been read yet. */
+  #version(room) {
+    return this.get(room)?.version ?? 0;
+  }
+
+  async #readMembers(room, question) {
     const all = [];
-    for (let after; ; after = all.at(-1).userId) {
-      const { users, more } = await this.session.client.rooms.members(room, { after, limit: MEMBERS });
+    for (let after, first = true; ; after = all.at(-1).userId, first = false) {
+      const { version, users, more } = await this.session.client.rooms.members(room, { after, limit: MEMBERS });
+      if (first) question.version = version;
       all.push(...users);
-      if (!more || !users.length) return all;
+      if (!more || !users.length) break;
     }
+    this.#members.set(room, { version: question.version, users: all });
+    return all;
   }
 }

@@ -8,6 +8,7 @@ import { websocketUrl } from "../lib/node.js";
 import { pendingIn, withPending } from "../lib/pending.js";
 import { Quotes } from "../lib/quotes.js";
 import { Rooms } from "./rooms.js";
+import { Sending } from "./sending.js";
 import { keyOf, placeOf, Run, selectorOf, Store } from "./store.js";
 
 const PAGE = 50;
@@ -50,6 +51,8 @@ export class Session extends EventTarget {
     this.counts = new Counts(this);
     this.live = new Live(this);
     this.blocks = new Blocks(this);
+    this.met = new Promise((done) => this.client.on("connected", done)); // the features are known
+    this.sending = new Sending(this);
     const { store } = this;
     this.quotes = new Quotes(this.client, store.view, { seen: (message) => store.seen(message), changed: () => store.changed() });
     this.#channel = channelOf(this.#prefix);
@@ -80,6 +83,8 @@ export class Session extends EventTarget {
 
   #altered(event) {
     this.store.apply(event);
+    // Also of a message that only the list has.
+    if (event.kind !== "react") this.#fire("change");
     this.#fire("altered", event);
   }
 
@@ -120,6 +125,7 @@ export class Session extends EventTarget {
   }
 
   async stop() {
+    this.sending.close();
     this.#channel.close();
     this.counts.close();
     this.store.close();
@@ -133,6 +139,7 @@ export class Session extends EventTarget {
   }
 
   async #forget() {
+    this.sending.close();
     this.#channel.close();
     this.counts.close();
     this.store.forget();
@@ -145,16 +152,14 @@ export class Session extends EventTarget {
 
   // ---- sending
 
-  /** Put a message into the outbox. `more`: replyTo, mentions. Throws ImdError. */
-  send(conversation, text, more = {}) {
-    const { others, room } = conversation;
-    const to = room ? { room } : others.length > 1 ? { group: others } : { to: others[0] ?? this.me };
-    return this.client.send({ ...to, msg: text, ...more });
+  /** Everything that is not accepted yet, oldest first: the client's outbox, and texts that wait to get there. */
+  get outbox() {
+    return [...this.client.outbox, ...this.sending.waiting];
   }
 
   /** The entries of the outbox for a conversation that are not among its messages. */
   outgoing(conversation) {
-    return this.client.outbox.filter((entry) => this.keyOfOutgoing(entry) === conversation.key);
+    return this.outbox.filter((entry) => this.keyOfOutgoing(entry) === conversation.key);
   }
 
   keyOf(message) {
@@ -168,7 +173,7 @@ export class Session extends EventTarget {
 
   /** Changes that wait for an answer, by the id of their message. */
   get pending() {
-    return pendingIn(this.client.outbox);
+    return pendingIn(this.outbox);
   }
 
   /** A message as it is shown: with what waits for it. Undefined if it is not there. */
@@ -187,8 +192,9 @@ export class Session extends EventTarget {
     } else {
       const accepted = { ...said, id, userId: this.me, sendTime };
       this.store.add([accepted]);
-      // A node of a cluster without events sends no copy to the sender's other devices: the other tabs get one from here.
-      this.#channel.postMessage({ accepted });
+      // A node of a cluster without events sends no copy to the sender's other devices, nor does any to a page of 0.1.0: the other
+      // tabs get one from here. There are rooms only where nodes do it, and such a page would take theirs for notes to oneself.
+      if (!accepted.room) this.#channel.postMessage({ accepted });
     }
     this.#fire("change");
   }

@@ -77,7 +77,7 @@ class Conversation extends Run {
 /** Fires `change`. `prefix` begins its keys in the storage. */
 export class Store extends EventTarget {
   conversations = new Map();
-  view = new View();
+  view;
   open = null; // the key of the conversation on the screen
   #marks; // key → {read, unread}: ids of the newest read message and of the first unread one
   #drafts;
@@ -88,6 +88,7 @@ export class Store extends EventTarget {
     super();
     this.prefix = prefix;
     this.me = me;
+    this.view = new View(me);
     this.#marks = kept.get(`${prefix}.marks`, {});
     this.#drafts = kept.get(`${prefix}.drafts`, {});
     for (const message of kept.get(`${prefix}.recent`, [])) this.#insert(message);

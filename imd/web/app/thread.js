@@ -148,6 +148,7 @@ export class Thread {
     this.#drawTop(items.length > 0);
     this.#drawHeader();
     this.composer.draw();
+    this.messageMenu.draw();
     this.hands.drawTabStop();
     if (this.stick) this.#toBottom();
     else if (anchor) this.#hold(anchor);
@@ -378,7 +379,7 @@ export class Thread {
     if (!this.stick) this.below++;
     this.told = false;
     const name = shownName(message.userId);
-    if (!document.hidden) this.actions.announce(`${name}: ${message.msg.slice(0, 500)}`);
+    if (!document.hidden) this.actions.announce(`${name}: ${message.msg.slice(0, 500)}`, message);
   }
 
   /** Mark the conversation as read if its end is visible and the page has the focus. */

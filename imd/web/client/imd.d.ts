@@ -11,7 +11,7 @@ export interface Member {
   role?: Role;
 }
 
-/** Equal reactions to a message: `users` are the first 20. */
+/** Equal reactions to a message: `users` are at most 20, the first ones and oneself. */
 export interface Reactions {
   reaction: string;
   count: number;
@@ -112,6 +112,7 @@ export interface Room extends Rules {
   role: Role;
   count: number;
   version: number;
+  /** True for good once an owner has closed it. */
   closed?: boolean;
 }
 
@@ -416,8 +417,9 @@ export class Client extends EventTarget {
   readonly present: ReadonlyMap<string, boolean>;
   /** A conversation's marks and settings. */
   conversation(name: Name): Conversation;
-  /** The user has read up to a message's id; it also ends `marked`. Kept until the node has confirmed it. Throws ImdError, as do the next
-   *  four: `invalid_message`, or `unsupported` without the feature `state` among the options. */
+  /** The user has read up to a message's id; it also ends `marked`. Kept until the node has confirmed it. Does nothing for the id that was
+   *  refused last, until the next connection. Throws ImdError, as do the next four: `invalid_message`, or `unsupported` without the feature
+   *  `state` among the options. */
   read(what: Name & { upTo: string }): void;
   /** Settings of a conversation, or one's own `receipts`. They count at once, and are kept until the node has confirmed them. */
   settings(what: (Name & Settings) | { receipts: boolean }): void;
@@ -438,6 +440,8 @@ export class Client extends EventTarget {
 
 /** Messages as they are now, whatever the order in which the app hears of them: of one conversation, or of all. */
 export class View {
+  /** `me`: oneself, who is then named beside each reaction of one's own, however many others gave it. */
+  constructor(me?: string);
   /** In the order of their ids. */
   readonly messages: Message[];
   get(id: string): Message | undefined;

@@ -34,6 +34,7 @@ const KINDS = ["edit", "recall", "react", "room"]; // events besides messages
 const QUESTIONS = ["history", "messages", "changes", "rooms", "members", "conversations", "block", "blocked"];
 const BLOCK = 64; // ids of handled messages in one block
 const BLOCKS = 64; // full blocks in the storage
+const MOST_RECALLED = 1000; // recalled messages that are remembered for the outboxes of closed tabs
 const MAX_DATA_BYTES = 4096; // of `data`, as long as no node has told its limit
 const MAX_DATA_DEPTH = 32;
 
@@ -663,16 +664,22 @@ function userOfToken(token) {
 // ---- views
 
 const MOST_UNKNOWN = 1000; // messages that are not there, with changes that wait for them
-const MOST_USERS = 20; // that are named beside a reaction's count
+const MOST_USERS = 20; // that are named beside a reaction's count; oneself always, so that one can take one's own back
 
 /**
  * Messages as they are now, with their edits, recalls and reactions, in whatever order the app hears of them.
  * The edit with the highest id counts, a recall is final, and of a user's equal reactions the last id counts.
+ * `me`: oneself, who is then named beside each reaction of one's own, however many others gave it.
  */
 export class View {
+  #me;
   #records = new Map(); // id → {base, edit, recalled, reactions}
   #unknown = new Set(); // ids without a message, oldest first
   #shown = new WeakMap(); // record → the message as it is shown
+
+  constructor(me) {
+    this.#me = me;
+  }
 
   /** In the order of their ids. */
   get messages() {
@@ -774,7 +781,7 @@ export class View {
       const { msg, contentType, mentions, data, id, sendTime } = edit;
       shown = withoutUndefined({ ...base, msg, contentType, mentions, data, edited: { id, time: sendTime } });
     }
-    if (reactions.size) shown = { ...shown, reactions: counted(base.reactions ?? [], reactions) };
+    if (reactions.size) shown = { ...shown, reactions: counted(base.reactions ?? [], reactions, this.#me) };
     this.#shown.set(record, shown);
     return shown;
   }
@@ -786,17 +793,23 @@ function withoutText({ contentType, mentions, data, ...rest }) {
 
 const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
 
-/** Reactions with later ones counted in. */
-function counted(before, later) {
+/** Reactions with later ones counted in. Of the users that are not named `me` is none. */
+function counted(before, later, me) {
   const found = new Map(before.map((each) => [each.reaction, each]));
   for (const { reaction, on, userId } of [...later.values()].sort((one, other) => (one.id < other.id ? -1 : 1))) {
     let { count, users } = found.get(reaction) ?? { count: 0, users: [] };
     const named = users.includes(userId);
     if (on && !named) [count, users] = [count + 1, [...users, userId]];
-    else if (!on && (named || count > users.length)) [count, users] = [count - 1, users.filter((user) => user !== userId)];
-    found.set(reaction, { reaction, count, users: users.slice(0, MOST_USERS) });
+    else if (!on && (named || (count > users.length && userId !== me))) [count, users] = [count - 1, users.filter((user) => user !== userId)];
+    found.set(reaction, { reaction, count, users: namedOf(users, me) });
   }
   return [...found.values()].filter(({ count }) => count > 0);
+}
+
+/** The first users, and oneself. */
+function namedOf(users, me) {
+  const first = users.slice(0, MOST_USERS);
+  return users.indexOf(me) >= MOST_USERS ? [...first.slice(0, -1), me] : first;
 }
 
 /** One's own rooms, from their list and their events. Versions that are known are dropped. */
@@ -818,10 +831,11 @@ export class RoomsView {
     return this.#rooms.get(room);
   }
 
+  /** A room that is closed stays so. */
   put({ rooms }) {
     for (const room of rooms) {
       if (room.version < (this.#versions.get(room.room) ?? 0)) continue;
-      this.#rooms.set(room.room, room);
+      this.#rooms.set(room.room, this.#rooms.get(room.room)?.closed ? { ...room, closed: true } : room);
       this.#versions.set(room.room, room.version);
     }
   }
@@ -923,6 +937,7 @@ class States {
   #pauses = 0; // in succession
   #readAt = -Infinity; // no marks before this time
   #alone = new Set(); // keys whose mark was refused together with others
+  #refused = new Map(); // key → the mark that was refused last on this connection: a page marks what it shows, again and again
   #dirty = false;
 
   constructor(link) {
@@ -993,7 +1008,7 @@ class States {
   read(name, upTo) {
     if (!isMessageId(upTo)) no("upTo: the id of a message");
     const shown = this.shown(name);
-    if (upTo <= shown.read && !shown.marked) return;
+    if ((upTo <= shown.read && !shown.marked) || this.#refused.get(keyOf(name)) === upTo) return;
     const wish = this.#wish(keyOf(name), name);
     wish.read = later(wish.read, upTo);
     wish.fields = withoutMarked(wish.fields);
@@ -1026,6 +1041,7 @@ class States {
   lost() {
     this.#sent = null;
     this.#pausedUntil = 0;
+    this.#refused.clear();
   }
 
   /** Another user. */
@@ -1084,7 +1100,8 @@ class States {
       this.#sent = null;
       this.#readAt = -Infinity;
     } else {
-      const [[key]] = parts;
+      const [[key, read]] = parts;
+      if (read) this.#refused.set(key, read);
       const names = key === USER ? [] : [this.#wishes.get(key)?.name].filter(Boolean);
       const before = names.map((name) => this.shown(name));
       this.#settle();
@@ -1371,10 +1388,11 @@ const MOST_UNREAD = 100; // 100 or more
 export class ConversationsView {
   #me;
   #records = new Map(); // key → record
-  #messages = new View(); // the last message of each conversation
+  #messages; // the last one of each conversation
 
   constructor(me) {
     this.#me = me;
+    this.#messages = new View(me);
   }
 
   /** Without hidden ones, newest first. */
@@ -1596,6 +1614,7 @@ export class Client extends EventTarget {
   #requests = new Map(); // ref → request
   #refs = 0;
   #courier = null;
+  #gone = new Set(); // ids of messages that were recalled, oldest first
   #answers = new WeakMap(); // entry → the detail of its `accepted`
   #waiters = new Map(); // clientMsgId → functions that settle promises of `accepted`
   #reading = null; // replaced at each reading of what left the inbox unseen
@@ -2783,6 +2802,9 @@ export class Client extends EventTarget {
 
   /** A message was recalled: its text, and texts for it, leave the outbox. */
   #recalled(of) {
+    this.#gone.delete(of);
+    this.#gone.add(of);
+    if (this.#gone.size > MOST_RECALLED) this.#gone.delete(this.#gone.values().next().value);
     for (const item of [...(this.#slot?.items.values() ?? [])]) {
       const { entry } = item;
       const isEdit = entry.kind === "edit" && entry.of === of;
@@ -2994,6 +3016,8 @@ export class Client extends EventTarget {
     courier.on("accepted", (detail) => {
       if (detail.id !== undefined && this.#slot && this.features.includes("sync")) this.#know(detail.id);
       this.#emit("accepted", detail);
+      // The inbox's copy is passed over: this device knows it already.
+      if (detail.message.kind === "recall") this.#recalled(detail.message.of);
     });
     const look = () => {
       const sendsWishes = courier.features.includes("state") && !courier.#states.isIdle;
@@ -3009,14 +3033,21 @@ export class Client extends EventTarget {
     courier.start();
   }
 
-  /** Move failed messages to the outbox that the app sees. */
+  /** Move failed messages to the outbox that the app sees. Texts of recalled ones end here: the other client heard of the recall
+   *  when they were not in its outbox. */
   #handOver(other) {
     if (!other.#slot || !this.#slot) return;
     for (const item of [...this.#slot.items.values()]) {
-      other.#slot.add(item.entry, item.since);
+      const { entry, since, placed } = item;
+      const isGone = other.#gone.has(entry.kind === "edit" ? entry.of : placed);
+      if (!isGone) {
+        const moved = other.#slot.add(entry, since);
+        moved.placed = placed;
+        other.#slot.keep(moved);
+      }
       this.#slot.remove(item);
-      const { clientMsgId, error } = item.entry;
-      other.#emit("failed", { clientMsgId, ...error, message: item.entry });
+      const { clientMsgId, error } = entry;
+      if (!isGone) other.#emit("failed", { clientMsgId, ...error, message: entry });
     }
     other.#emit("outbox", {});
   }

@@ -47,6 +47,8 @@ export class Widget {
     this.ids = []; // of the messages that are shown, in their order
     this.asked = null; // the message whose actions are shown
     this.found = null; // id of the message that was looked for
+    this.said = null; // the message whose words are announced
+    this.ahead = null; // the node's time minus performance.now(), in ms
     this.complete = false;
     this.stick = true;
     this.started = false;
@@ -74,12 +76,15 @@ export class Widget {
 
   #listen() {
     const { client } = this;
-    client.on("connected", () => this.#read());
+    client.on("connected", ({ serverTime }) => {
+      this.ahead = serverTime - performance.now();
+      this.#read();
+    });
     client.on("gap", () => this.#read());
     client.on("message", (message) => {
       this.#add([message]);
       this.told = null;
-      if (this.isWatched) this.announcer.textContent = message.msg;
+      if (this.isWatched) this.#announce(message.msg, message);
     });
     client.on("sent", (message) => this.#add([message]));
     for (const kind of ["edit", "recall", "react"]) client.on(kind, (event) => this.#apply(event));
@@ -96,7 +101,7 @@ export class Widget {
     });
     client.on("outbox", this.drawSoon);
     client.on("failed", ({ message }) => {
-      if (this.opened) this.announcer.textContent = failureOf(message, this.t);
+      if (this.opened) this.#announce(failureOf(message, this.t));
       this.drawSoon();
     });
     client.on("state", () => this.#linkChanged());
@@ -110,6 +115,11 @@ export class Widget {
   /** The cluster has edits, recalls, reactions and replies. */
   get events() {
     return this.client.features.includes("events");
+  }
+
+  /** The time by the node's clock, as messages carry it. The visitor's may be wrong. */
+  now() {
+    return this.ahead === null ? Date.now() : performance.now() + this.ahead;
   }
 
   /** The chat is before the visitor's eyes. */
@@ -129,8 +139,23 @@ export class Widget {
   }
 
   #apply(event) {
+    const { kind, of, userId } = event;
     this.view.apply(event);
     this.drawSoon();
+    // Said to who does not see it.
+    if (kind === "react" || userId === this.client.userId || !this.isWatched || !this.ids.includes(of)) return;
+    this.#announce(this.t(kind === "recall" ? "message.is.recalled" : "message.is.edited"));
+  }
+
+  /** Words for a screen reader. `message`: the one that they are of. */
+  #announce(words, message = null) {
+    this.announcer.textContent = words;
+    this.said = message;
+  }
+
+  /** The message that was announced has been removed or changed: its words do not stay for screen readers either. */
+  #unsay() {
+    if (this.said && this.view.get(this.said.id)?.msg !== this.said.msg) this.#announce("");
   }
 
   async #read(before) {
@@ -189,7 +214,7 @@ export class Widget {
     });
     this.input.value = kept.get(`${KEY}.draft`, "");
     this.button = h("button", { class: "send", type: "submit", "aria-label": t("compose.send"), title: t("compose.send") }, icon("send"));
-    this.mode = new Mode(this.input, this.button, t, { announce: (words) => (this.announcer.textContent = words), changed: () => this.#edited() });
+    this.mode = new Mode(this.input, this.button, t, { announce: (words) => this.#announce(words), changed: () => this.#edited() });
     this.panel = h(
       "section",
       { class: "panel", role: "dialog", "aria-label": this.title, hidden: true, onkeydown: (event) => event.key === "Escape" && !event.isComposing && this.#escape() },
@@ -258,6 +283,7 @@ export class Widget {
     const waiting = client.outbox.filter((entry) => !entry.kind && !had.has(entry.clientMsgId));
     this.#drawBadge();
     this.mode.look(this.view);
+    this.#unsay();
     if (!this.opened) return;
     const before = this.scroller.scrollHeight - this.scroller.scrollTop;
     const rows = [h("li", { class: "hello" }, h("p", { class: "strong" }, this.t("widget.hello")), h("p", {}, this.t("widget.wait")))];
@@ -294,8 +320,8 @@ export class Widget {
     const dots = h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
     this.typing.replaceChildren(...(name ? [h("span", {}, words), dots] : []));
     if (!name) {
-      if (this.announcer.textContent === this.told) this.announcer.textContent = "";
-    } else if (this.isWatched && this.told !== words) this.announcer.textContent = this.told = words;
+      if (this.announcer.textContent === this.told) this.#announce("");
+    } else if (this.isWatched && this.told !== words) this.#announce((this.told = words));
   }
 
   #scrolled() {
@@ -389,7 +415,7 @@ export class Widget {
     this.found = id;
     this.stick = false;
     this.#draw();
-    if (!this.keys.focus(id)) this.announcer.textContent = this.t("reply.missing");
+    if (!this.keys.focus(id)) this.#announce(this.t("reply.missing"));
     setTimeout(() => {
       this.found = null;
       this.drawSoon();

@@ -7,7 +7,7 @@ import { quoteOf } from "../lib/quotes.js";
 
 const STATES = { sending: "clock", accepted: "check", read: "checks", failed: "failed" };
 
-/** `chat`: {client, state, quotes, pending, language, t, asked, found, events, nameOf, reply, edit, actOn, goTo}. `asked`: {id, recall} of the message
+/** `chat`: {client, state, quotes, pending, language, t, asked, found, events, now, nameOf, reply, edit, actOn, goTo}. `asked`: {id, recall} of the message
  *  whose actions are shown; `found`: id of the one that was looked for. */
 export class Row {
   constructor(entry, chat) {
@@ -112,7 +112,7 @@ export class Row {
       return h("div", { class: "acts" }, h("span", {}, t("message.recall.ask")), act("yes", t("message.recall.yes"), yes), act("no", t("cancel"), () => chat.actOn(null)));
     }
     const { editSeconds, recallSeconds } = chat.client.limits ?? {};
-    const age = Date.now() - entry.sendTime;
+    const age = chat.now() - entry.sendTime;
     return h(
       "div",
       { class: "acts" },

@@ -45,6 +45,12 @@ class WireDouble:
     def logged_in(self) -> None:
         self.logins += 1
 
+    def frames_wait(self) -> None:
+        """Nothing is counted."""
+
+    def frames_passed(self) -> None:
+        """Nothing is counted."""
+
     def pause_reading(self) -> None:
         self.reading = False
 

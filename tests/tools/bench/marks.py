@@ -22,7 +22,7 @@ from imd.contracts.state_rules import pair_id
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import IMessage, encode_message
 from imd.protocol.selector import Selector
-from imd.store.mongo.indexes import make_event_indexes, make_indexes
+from imd.store.mongo.all_indexes import make_all_indexes
 from imd.store.mongo.state import COLLECTION, StateDocuments
 from imd.store.mongo.state_batch import Batch, Job
 from imd.store.mongo.write import write_messages
@@ -46,11 +46,8 @@ class Costs:
         database: Any = pymongo.MongoClient(shared().mongo_url()).get_default_database()
         self.database = database
         self.archive = database.get_collection("im_message", write_concern=WriteConcern(w="majority", j=True))
-        make_indexes(self.archive)
-        make_event_indexes(self.archive)
-        documents = StateDocuments(database)
-        documents.make_indexes()
-        self.batch = Batch(documents, 30)
+        make_all_indexes(self.archive)
+        self.batch = Batch(StateDocuments(database), 30)
         self._ids = MessageIds(ServerClock())
 
     def next_id(self) -> str:

@@ -25,7 +25,7 @@ from imd.protocol.events import RoomMessage, encode_event
 from imd.protocol.ids import MessageIds, ServerClock
 from imd.protocol.message import IMessage, encode_message
 from imd.store.mongo import write
-from imd.store.mongo.indexes import make_event_indexes, make_indexes
+from imd.store.mongo.all_indexes import make_all_indexes
 from imd.store.mongo.talks import read_places, read_talks
 from imd.store.mongo.write import write_messages
 from tests.support.servers import shared
@@ -155,8 +155,7 @@ def main() -> None:
     concern = WriteConcern(w="majority", j=True)
     quick = WriteConcern(w=1, j=False)
     archive = client.get_default_database().get_collection("im_message", write_concern=concern)
-    make_indexes(archive)
-    make_event_indexes(archive)
+    make_all_indexes(archive)
     maker = Maker(options.conversations)
     began = time.monotonic()
     for _ in range(options.messages // BATCH):

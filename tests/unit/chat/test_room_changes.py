@@ -6,16 +6,24 @@ from typing import Any
 
 from twisted.internet.defer import ensureDeferred, succeed
 
-from imd.chat.room_changes import LATE_MS, RoomChanges
+from imd.chat import room_changes
+from imd.chat.batch import COLD
+from imd.chat.room_changes import LATE_MS, SWEPT, RoomChanges
 from imd.chat.room_sweep import RoomSweep
 from imd.chat.slow import SLOW_SECONDS
-from imd.contracts.inbox import Sent
+from imd.contracts.inbox import NoRoom, Sent
 from imd.contracts.rooms import Changed, Leftover, Unchanged
+from imd.observe.trace import Trace
 from imd.protocol.errors import CONFLICT, Refused, Unavailable
+from imd.protocol.events import RoomEvent, encode_event
 from tests.unit.chat.support import ConnectionTestCase
 
 ROOM = f"r-{'5' * 32}"
 BODY = b'{"kind":"room","id":"x"}'
+
+
+def event(event_id: str) -> bytes:
+    return encode_event(RoomEvent(id=event_id, room=ROOM, user_id="alice"))
 
 
 class RoomChangesTests(ConnectionTestCase):
@@ -73,6 +81,26 @@ class RoomChangesTests(ConnectionTestCase):
                 "version": 7,
             },
         )
+
+    def test_traced(self) -> None:
+        """A change has its lines, also one that is not archived, or that was made before."""
+        trace = Trace()
+        trace.start(["alice"], 0)
+        self.patch(room_changes, "TRACE", trace)
+        steps: list[tuple[str, str]] = []
+        self.patch(trace, "_line", lambda step, event_id, **fields: steps.append((event_id, step)))
+        for event_id, bodies in (("1", [event("1")]), ("2", [event("2")]), ("1", [])):
+            self.frame()
+            self.answered(Changed(ROOM, 7, event_id, self.made_ms(), bodies))
+            if event_id == "2":
+                self.queue.fail(-1)
+            elif bodies:
+                self.queue.confirm(-1)
+            self.turn()
+        failed = [step for event_id, step in steps if event_id == "2"]
+        self.assertEqual(failed, ["placed", "published", "not confirmed"])
+        done = [step for event_id, step in steps if event_id == "1"]
+        self.assertEqual(done, ["placed", "published", "confirmed", "accepted", "placed", "accepted"])
 
     def test_behind_the_messages_before(self) -> None:
         """A change waits until the frames before it are answered: it must not overtake them on their way."""
@@ -211,6 +239,32 @@ class RoomChangesTests(ConnectionTestCase):
             self.turn()
             self.assertEqual(self.client.brief(), [("error", "c-1", code)])
 
+    def test_refused_messages_are_counted(self) -> None:
+        """Each once: its room could not be loaded, or not in time, or the store had forgotten it."""
+        before = COLD._value.get()
+        for client_msg_id in ("c-1", "c-2"):
+            self.client.send(clientMsgId=client_msg_id, room=ROOM, msg="hi")
+        self.rooms.fail(Unavailable("1000 wait to be loaded"))
+        self.turn()
+        self.assertEqual(COLD._value.get() - before, 1)
+        self.clock.advance(SLOW_SECONDS)
+        self.turn()
+        self.assertEqual(COLD._value.get() - before, 2)
+        self.rooms.sizes[ROOM] = 30
+        accept = self.inbox.accept
+        self.inbox.accept = lambda batch: succeed([NoRoom()] * len(batch))
+        self.client.send(clientMsgId="c-3", room=ROOM, msg="hi")
+        self.turn()
+        self.assertEqual([code for _, _, code in self.client.brief()], ["unavailable"] * 3)
+        self.assertEqual(COLD._value.get() - before, 3)
+        self.inbox.accept = accept
+        self.rooms.heard(ROOM, 0)
+        self.client.send(clientMsgId="c-4", room=ROOM, msg="hi")
+        self.rooms.answer(False)
+        self.turn()
+        self.assertEqual(self.client.brief(), [("error", "c-4", "not_found")])
+        self.assertEqual(COLD._value.get() - before, 3)
+
 
 class RoomSweepTests(ConnectionTestCase):
     """Events that a dead node has left."""
@@ -235,3 +289,55 @@ class RoomSweepTests(ConnectionTestCase):
         self.assertEqual(len([1 for question, _ in self.rooms.asked if question == ("leftovers",)]), 3)
         sweep.stop()
         self.assertEqual(self.timers(), [])
+
+    def test_counted_when_settled(self) -> None:
+        """Not while the queue takes nothing, nor if settling fails."""
+        changes = RoomChanges(self.rooms, self.inbox, self.queue, self.services.ids.next)
+        before = SWEPT._value.get()
+
+        def look(left: list[Leftover]) -> Any:
+            looked = ensureDeferred(changes.finish_leftovers())
+            if self.rooms.asked[-1][0][0] == "settle":
+                self.rooms.answer(None)
+            self.rooms.answer(left)
+            return looked
+
+        left = Leftover(ROOM, [event("f" * 28)], [3])
+        for _ in range(3):
+            looked = look([left])
+            self.queue.fail(-1)
+            self.failureResultOf(looked, Unavailable)
+        looked = look([left])
+        self.queue.confirm(-1)
+        self.successResultOf(looked)
+        self.assertEqual(SWEPT._value.get(), before)
+        looked = ensureDeferred(changes.finish_leftovers())
+        self.rooms.fail(Unavailable("MongoDB is away"))
+        self.rooms.answer([left])
+        self.queue.confirm(-1)
+        self.successResultOf(looked)
+        self.assertEqual(SWEPT._value.get(), before)
+        self.successResultOf(look([]))
+        self.assertEqual(SWEPT._value.get(), before + 1)
+
+    def test_own_events_are_not_counted(self) -> None:
+        """A node that could not archive the event of its own change finishes with it later."""
+        client = self.connected("alice")
+        changes = self.services.room_changes
+        before = SWEPT._value.get()
+        client.send(type="room", clientMsgId="r-1", action="set", room=ROOM, name="x")
+        self.inbox.settle()
+        (_, _, (event_id, made_ms)), _ = self.rooms.asked[-1]
+        body = event(event_id)
+        self.rooms.answer(Changed(ROOM, 7, event_id, made_ms, [body], [7]))
+        self.queue.fail()
+        for left, counted in ((body, 0), (event("f" * 28), 1)):
+            looked = ensureDeferred(changes.finish_leftovers())
+            self.rooms.answer([Leftover(ROOM, [body, left], [7, 8])])
+            self.queue.confirm(-1)
+            self.successResultOf(looked)
+            looked = ensureDeferred(changes.finish_leftovers())
+            self.rooms.answer(None)
+            self.rooms.answer([])
+            self.successResultOf(looked)
+            self.assertEqual(SWEPT._value.get() - before, counted)

@@ -11,6 +11,8 @@ from imd.chat import router as delivery
 from imd.chat.router import ASK_SECONDS, NOT_AGAIN_SECONDS, SEARCH_SECONDS, Router
 from imd.chat.session import Session
 from imd.contracts.inbox import ConnectRequest, Delivery
+from imd.observe.trace import Trace
+from imd.protocol.events import RoomMessage, encode_event
 from tests.support.doubles import BusDouble, InboxDouble, Network, WireDouble
 
 
@@ -104,6 +106,21 @@ class SearchTests(RouterTestCase):
         self.assertEqual(self.kinds()[2:], ["a hints"] * 3)
         self.assertEqual(self.b.wires[channel].seqs(), [1, 2, 3, 4])
         self.assertEqual(self.inbox.names(), [])
+
+    def test_traced(self) -> None:
+        """A room's message names no recipient: hints of it are followed by the channels that are here."""
+        trace = Trace()
+        trace.start(["bob"], 0)
+        self.patch(delivery, "TRACE", trace)
+        lines: list[tuple[str, object]] = []
+        self.patch(trace, "_line", lambda step, message_id, **more: lines.append((step, more["channel"])))
+        bob, _ = self.b.connect("bob"), self.b.connect("carol")
+        body = encode_event(RoomMessage(id="m1", user_id="alice", room="r-1", room_version=3, msg="x"))
+        for _ in range(2):
+            for user in ("bob", "carol"):
+                self.a.router.deliver([self.inbox.place(user, body)])
+            self.network.carry()
+        self.assertEqual(lines, [("search received", bob), ("hint received", bob)])
 
     def test_each_node_learns_for_itself(self) -> None:
         """One node's knowledge is not another's: that one still has to ask."""

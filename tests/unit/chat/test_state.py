@@ -24,6 +24,7 @@ from imd.protocol.errors import (
     Refused,
     Unavailable,
 )
+from imd.protocol.ids import MessageIds
 from imd.protocol.selector import Selector
 from tests.unit.chat.support import START, Client, ConnectionTestCase
 
@@ -103,6 +104,20 @@ class FormTests(StateTestCase):
         ):
             self.assertEqual(self.code(alice, type="settings", **frame), code, frame)
         self.assertEqual(self.states.asked, [])
+
+    def test_clock_set_back(self) -> None:
+        """Ids go on above those from before, on each node. Marks on them are good; no later ones are."""
+        clock, alice = self.services.clock, self.client()
+        clock.correct(START * 1000, clock.monotonic())
+        other_node = MessageIds(clock)
+        other_node.next()
+        clock.correct(START * 1000 - 3_600_000, clock.monotonic())
+        (made, _), ahead = other_node.next(), f"{START * 1000 + 61_000:012x}" + "0" * 16
+        for frame, name in (("read", "upTo"), ("settings", "hidden"), ("settings", "cleared")):
+            alice.send(type=frame, with_="bob", **{name: made})
+            self.states.answer(Changes("alice", 1, 1))
+            self.assertEqual([answer["type"] for answer in alice.take()], ["state"])
+            self.assertEqual(self.code(alice, type=frame, with_="bob", **{name: ahead}), INVALID_MESSAGE)
 
     def test_form_of_connect(self) -> None:
         """A version of a wrong type is a bad connect signal; the connection waits for a better one."""

@@ -27,6 +27,7 @@ from imd.client import (
     Recall,
     Refusal,
     RoomEvent,
+    RoomPage,
     RoomsView,
     Signal,
     SqliteStore,
@@ -36,7 +37,7 @@ from imd.client import (
     effects,
 )
 from imd.client.numbered import entry_of
-from imd.client.requests import listed
+from imd.client.requests import listed, result_of
 from tests.unit.client.shapes import Mismatch, as_frame, code_of, snake
 from tests.unit.client.support import Clock, Pipe
 
@@ -101,7 +102,7 @@ class Player:
         self.acked: list[Any] | None = None
         self.events: list[dict[str, Any]] = []
         self.errors: list[str] = []
-        self.view = View()
+        self.view = View("alice")
         self.rooms = RoomsView("alice")
         self.list = ConversationsView("alice")
         self.answers: dict[str, Any] = {}
@@ -418,6 +419,11 @@ class Player:
     def do_present(self, expected: dict[str, bool], step: dict[str, Any]) -> None:
         if self.pipe.program.present != expected:
             raise Mismatch(f"{self.pipe.program.present}")
+
+    def do_page_of_rooms(self, page: dict[str, Any], step: dict[str, Any]) -> None:
+        found = result_of({"type": "rooms", **page})
+        assert isinstance(found, RoomPage)
+        self.rooms.put(found)
 
     def do_rooms(self, expected: list[Any], step: dict[str, Any]) -> None:
         self.match(expected, as_frame(self.rooms.all))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from hypothesis import given, settings
@@ -57,6 +58,28 @@ class ViewTests(unittest.TestCase):
                 (users.add if frame["on"] else users.discard)(frame["userId"])
         found = {each.reaction: (each.count, set(each.users)) for each in shown.reactions}
         self.assertEqual(found, {name: (len(users), users) for name, users in present.items() if users})
+
+    @given(st.lists(st.booleans(), min_size=1, max_size=3), st.randoms(use_true_random=False))
+    @settings(deadline=None, max_examples=100)
+    def test_oneself_among_many(self, own: list[bool], random: Random) -> None:
+        """Of many users who react alike twenty are named; oneself is, exactly if one's last word is yes."""
+        users = [f"u{n}" for n in range(25)] + ["alice"] * len(own)
+        random.shuffle(users)
+        left = iter(own)
+        changes = [
+            change(n, "react", user, "👍", next(left) if user == "alice" else True)
+            for n, user in enumerate(users)
+        ]
+        view = View("alice")
+        for frame in random.sample([MESSAGE, *changes], len(changes) + 1):
+            entry = entry_of(frame)
+            assert entry is not None
+            view.put(entry)
+        [shown] = view.messages
+        [reactions] = shown.reactions
+        self.assertEqual("alice" in reactions.users, own[-1])
+        self.assertEqual(reactions.count, 25 + own[-1])
+        self.assertLessEqual(len(reactions.users), 20)
 
     def test_unknown_messages_are_bounded(self) -> None:
         view = View()

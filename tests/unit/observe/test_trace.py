@@ -13,9 +13,18 @@ from imd.chat.accept import Refusal
 from imd.chat.session import Session
 from imd.contracts.archive import ArchiveRecord
 from imd.contracts.bus import Hint
-from imd.contracts.inbox import Conflict, ConnectRequest, Delivery, Duplicate, Placed, Submission
-from imd.observe.trace import MAX_AWAITED, MAX_LINES_PER_SECOND, TRACE, Trace
+from imd.contracts.inbox import (
+    Conflict,
+    ConnectRequest,
+    Delivery,
+    Duplicate,
+    Placed,
+    RoomAim,
+    Submission,
+)
+from imd.observe.trace import MAX_AWAITED, MAX_CONCERNED, MAX_LINES_PER_SECOND, TRACE, Trace
 from imd.protocol.errors import INVALID_MESSAGE, Refused, Unavailable
+from imd.protocol.events import MESSAGE, Concerned, RoomEvent, RoomMessage, encode_event, split_at_version
 from imd.protocol.message import IMessage, encode_message
 from tests.support.doubles import InboxDouble, WireDouble
 
@@ -120,6 +129,7 @@ class StepTests(TraceTestCase):
         """Outcomes: placed for each recipient, a resend under its first id, refused with the reason."""
         both = [Delivery("bob", "e1", 1, [], self.body), Delivery("carol", "e2", 5, [], self.body)]
         outcomes = [Placed(both, ""), Duplicate("m0", 5), Conflict(), Placed([], "")]
+        self.submission.recipients = ()
         self.trace.placed([self.submission] * 4, outcomes)
         self.assertEqual(self.steps(), ["placed", "placed", "sent again", "refused", "waits at the desk"])
         self.assertEqual([event["message_id"] for event in self.events], ["m1", "m1", "m0", "m1", "m1"])
@@ -163,6 +173,148 @@ class StepTests(TraceTestCase):
         self.assertEqual(
             self.lines(), ["m1 hint sent channel='c' seq=2 epoch='e' peer='node2' node=node1"]
         )
+
+
+class RoomTests(TraceTestCase):
+    """A room's message names its sender and the room; who gets it is known where it is placed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.trace.start(["bob"], 0)
+
+    def lines_of(self, *fields: str) -> list[tuple[object, ...]]:
+        return [tuple(event.get(field) for field in ("step", *fields)) for event in self.events]
+
+    def written(self, message_id: str, sender: str = "alice") -> Submission:
+        message = RoomMessage(id=message_id, user_id=sender, room="r-1", msg="what nobody may log")
+        head, tail = split_at_version(message)
+        aim = RoomAim("r-1", head, tail)
+        return Submission(sender, "phone", None, "", message_id, 0, (), head + tail, kind=MESSAGE, room=aim)
+
+    def placed(self, submission: Submission, *users: str) -> None:
+        """Version 3 of the room has five members, and these are connected; the channel of u is u1."""
+        assert submission.room is not None
+        body = submission.room.body(3)
+        deliveries = [Delivery(user, "e", seq, [f"{user}1"], body) for seq, user in enumerate(users, 7)]
+        self.trace.placed([submission], [Placed(deliveries, "", 3, 5)])
+        submission.body = body
+
+    def test_followed_member(self) -> None:
+        """All steps from `placed` on, one for the room and one for the member, and none for other members."""
+        submission = self.written("m1")
+        self.trace.received(submission, "alice1")
+        self.placed(submission, "carol", "bob", "dave")
+        hints = [Hint(f"{user}1", "e", 7, submission.body) for user in ("carol", "bob", "dave")]
+        self.trace.hints("hint sent", hints, "node2")
+        self.trace.publishing([submission.body], succeed(None))
+        self.trace.answered([submission], {})
+        self.trace.archived([submission.body], ())
+        self.assertEqual(
+            self.lines_of("user", "channel"),
+            [
+                ("placed", "bob", None),
+                ("placed", None, None),
+                ("hint sent", None, "bob1"),
+                ("published", None, None),
+                ("confirmed", None, None),
+                ("accepted", "alice", None),
+                ("archived", None, None),
+            ],
+        )
+        self.assertEqual({event["message_id"] for event in self.events}, {"m1"})
+        self.assertNotIn("nobody may log", repr(self.events))
+
+    def test_other_messages_of_the_room(self) -> None:
+        """A message that nobody who is followed gets has no lines, nor one that a member gets who is away."""
+        submission = self.written("m1")
+        self.placed(submission, "carol")
+        self.trace.publishing([submission.body], succeed(None))
+        self.trace.answered([submission], {})
+        self.assertEqual(self.events, [])
+
+    def test_followed_sender(self) -> None:
+        """A line for the room, and one for each member who is connected; nobody waits at a desk."""
+        submission = self.written("m1", "bob")
+        self.trace.received(submission, "bob1")
+        self.placed(submission)
+        self.placed(submission, "alice", "carol")
+        hints = [Hint("alice1", "e", 7, submission.body)]
+        self.trace.hints("hint sent", hints, "node2")
+        self.assertEqual(
+            self.lines_of("user", "room", "version"),
+            [
+                ("received", "bob", None, None),
+                ("placed", None, "r-1", 3),
+                ("placed", "alice", None, None),
+                ("placed", "carol", None, None),
+                ("placed", None, "r-1", 3),
+                ("hint sent", None, None, None),
+            ],
+        )
+
+    def test_sent_again(self) -> None:
+        """A resend of a message that a followed member got, under its first id."""
+        self.placed(self.written("m1"), "bob")
+        again = self.written("m2")
+        self.trace.placed([again], [Duplicate("m1", 5)])
+        self.trace.answered([again], {0: Duplicate("m1", 5)})
+        lines = [(event["message_id"], event["step"]) for event in self.events[2:]]
+        self.assertEqual(lines, [("m1", "sent again"), ("m1", "accepted")])
+
+    def test_node_of_the_member(self) -> None:
+        """Another node follows what comes for its channel, and what that was until it is archived."""
+        body = encode_event(RoomMessage(id="m1", user_id="alice", room="r-1", room_version=3, msg="x"))
+        request = ConnectRequest("bob", "phone", "bob1")
+        session = Session(InboxDouble(), WireDouble(), request, acknowledges=True, window=8)
+        hints = [Hint(channel, "e", 7, body) for channel in ("carol1", "bob1", "gone1")]
+        self.trace.hints("hint received", hints, "node2", {"bob1": session})
+        self.trace.sent("pushed", session, 7, body)
+        self.trace.archived([body], ())
+        self.assertEqual(
+            self.lines_of("channel"), [("hint received", "bob1"), ("pushed", "bob1"), ("archived", None)]
+        )
+
+    def test_change_of_a_room(self) -> None:
+        """It is followed for its actor, those whom it names, and the members who get it."""
+
+        def steps(event: RoomEvent, *users: str) -> list[tuple[object, ...]]:
+            self.events.clear()
+            body = encode_event(event)
+            self.trace.told([Delivery(user, "e", 7, [], body) for user in users])
+            self.trace.publishing([body], succeed(None))
+            return self.lines_of("user")
+
+        both = [("published", None), ("confirmed", None)]
+        about_carol = [Concerned("carol", "member")]
+        made = {"room": "r-1", "user_id": "alice", "users": about_carol}
+        self.assertEqual(steps(RoomEvent(id="1", **made), "carol"), [])
+        self.assertEqual(steps(RoomEvent(id="2", **made), "carol", "bob"), [("placed", "bob"), *both])
+        self.trace.start(["carol"], 0)
+        self.assertEqual(
+            steps(RoomEvent(id="3", **made), "carol", "bob"), [("placed", "carol"), ("placed", "bob"), *both]
+        )
+        self.trace.start(["alice"], 0)
+        self.assertEqual(steps(RoomEvent(id="4", **made)), both)
+        self.events.clear()
+        self.trace.placed_in("r-1", 3, "4", "alice")
+        self.trace.accepted("4", "alice", "phone")
+        self.trace.accepted("5", "carol", "phone")
+        self.assertEqual(
+            self.lines_of("room", "version", "user"),
+            [("placed", "r-1", 3, None), ("accepted", None, None, "alice")],
+        )
+
+    def test_bound(self) -> None:
+        """The oldest are forgotten; all when it ends."""
+        submissions = [self.written(f"m{n}") for n in range(MAX_CONCERNED + 1)]
+        for submission in submissions:
+            self.placed(submission, "bob")
+        self.assertEqual(len(self.trace._concerned), MAX_CONCERNED)
+        self.now += 1
+        bodies = [submissions[0].body, submissions[-1].body]
+        self.assertEqual(self.followed(*bodies), 1)
+        self.trace.start(["carol"], 0)
+        self.assertEqual(self.followed(*bodies), 0)
 
 
 class SessionTests(TraceTestCase):

@@ -52,7 +52,6 @@ class ServerClockTests(unittest.TestCase):
             self.clock.correct(2_000_000_000_500, self.times.monotonic - 0.02)
         self.assertGreater(self.clock.now_ms(), before)
 
-
     def test_server_whose_clock_is_set(self) -> None:
         """A difference that no round trip explains is used at once, in either direction."""
         self.clock.correct(2_000_000_000_000, self.times.monotonic - 0.01)
@@ -60,6 +59,20 @@ class ServerClockTests(unittest.TestCase):
             before = self.clock.now_ms()
             self.clock.correct(before + step, self.times.monotonic - 0.5)
             self.assertLess(abs(self.clock.now_ms() - before - step), 300)
+
+    def test_latest(self) -> None:
+        """The time that the server's clock showed before it was set back counts until it has caught up. This
+        machine's own time, from before the first answer, does not count.
+        """
+        self.clock.correct(1_700_000_000_000, self.times.monotonic)
+        self.assertEqual(self.clock.latest_ms(), 1_700_000_000_000)
+        self.times.monotonic += 5
+        for server_ms in (1_699_996_400_000, 1_699_998_000_000, 1_699_990_000_000):
+            self.clock.correct(server_ms, self.times.monotonic)
+            self.assertEqual(self.clock.now_ms(), server_ms)
+            self.assertEqual(self.clock.latest_ms(), 1_700_000_005_000)
+        self.times.monotonic += 20_000
+        self.assertEqual(self.clock.latest_ms(), self.clock.now_ms())
 
     def test_by_how_much_the_wall_clock_was_set(self) -> None:
         """Only a step of the clock is measured, not the time that passes."""
@@ -120,6 +133,33 @@ class MessageIdsTests(unittest.TestCase):
         ids = [self.ids.next()[0] for _ in range(1000)]
         self.assertEqual(ids, sorted(set(ids)))
         self.assertEqual({len(message_id) for message_id in ids}, {28})
+
+    def test_latest(self) -> None:
+        """It is the clock's time, or the last id's where that is later."""
+        self.assertEqual(self.ids.latest_ms(), 1_764_000_000_000)
+        self.times.monotonic += 1
+        self.assertEqual(self.ids.latest_ms(), 1_764_000_001_000)
+        self.ids.continue_after(f"{1_764_003_600_000:012x}000001" + "0" * 10)
+        self.assertEqual(self.ids.latest_ms(), 1_764_003_600_000)
+        self.times.monotonic += 7200
+        self.assertEqual(self.ids.latest_ms(), 1_764_007_201_000)
+
+    def test_latest_of_a_wall_clock(self) -> None:
+        """A single node's own ids tell, as its clock follows the machine's."""
+        ids = MessageIds(WallClock(lambda: self.times.wall, lambda: self.times.monotonic))
+        _, made_at = ids.next()
+        self.times.wall -= 3600
+        self.assertEqual(ids.latest_ms(), made_at)
+
+    def test_latest_of_another_node(self) -> None:
+        """Two nodes' clocks are set back together: the one knows how far the other's ids are."""
+        clocks = [self.times.clock() for _ in range(2)]
+        writer, reader = map(MessageIds, clocks)
+        for server_ms in (1_764_000_000_000, 1_763_996_400_000):
+            for clock in clocks:
+                clock.correct(server_ms, self.times.monotonic)
+            message_id, _ = writer.next()
+        self.assertEqual(reader.latest_ms(), int(message_id[:12], 16))
 
     def test_two_nodes(self) -> None:
         """Ids that two nodes make in the same millisecond differ."""

@@ -18,10 +18,11 @@ from imd.store.redis.reasons import plain_reason as redis_reason
 
 class ReasonTests(unittest.TestCase):
     def test_redis(self) -> None:
-        """By the beginning of the error's text, without the driver's prefix; an unknown error is as it is."""
+        """By the beginning of the error's text, without the driver's prefix; an unknown text is as it is."""
         self.assertEqual(redis_reason("ResponseError: OOM full"), "full, maxmemory is reached (OOM full)")
         self.assertEqual(redis_reason("not connected"), "down (not connected)")
-        self.assertEqual(redis_reason("ResponseError: ERR new"), "ERR new")
+        self.assertEqual(redis_reason("ResponseError: ERR new"), "refused (ERR new)")
+        self.assertEqual(redis_reason("200000 items wait"), "200000 items wait")
 
     def test_sqlite(self) -> None:
         """By SQLite's name for the error, and never by its text."""

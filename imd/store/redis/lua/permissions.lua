@@ -1,11 +1,11 @@
--- Whether Redis' user may run the commands that messages need.
+-- Whether Redis' user may run the commands that any script runs. A call that comes here has run TIME and INFO.
 
 local NEEDED = {
   'HGET k f', 'HMGET k f', 'HGETALL k', 'HSET k f v', 'HDEL k f', 'HINCRBY k f 1', 'HVALS k', 'EXPIRE k 1', 'GET k', 'SET k v',
   'INCR k', 'DEL k', 'UNLINK k', 'ZADD k 1 m', 'ZCARD k', 'ZSCORE k m', 'ZREM k m', 'ZRANGEBYSCORE k 0 1',
   'ZREMRANGEBYRANK k 0 1', 'ZREMRANGEBYSCORE k 0 1', 'SADD k m', 'SREM k m', 'SCARD k', 'RPUSH k v', 'LPUSH k v', 'LLEN k',
   'LRANGE k 0 1', 'LTRIM k 0 1', 'HEXISTS k f', 'HSETNX k f v', 'EXISTS k', 'INCRBY k 1', 'PTTL k', 'ZREVRANGEBYSCORE k 1 0',
-  'ZPOPMIN k 1', 'SISMEMBER k m', 'HLEN k', 'HKEYS k', 'PERSIST k'
+  'ZPOPMIN k 1', 'SISMEMBER k m', 'HLEN k', 'HKEYS k', 'PERSIST k', 'TTL k', 'ZRANGE k 0 1', 'SRANDMEMBER k', 'SMOVE k k m'
 }
 
 -- The error for the first command that the user may not run; nil if it may run all.

@@ -17,6 +17,19 @@ if not replid then
   return redis.error_reply('ERR INFO has no master_replid, so nothing tells whether Redis has gone back in time')
 end
 
+-- Whether another process than the one of `at` is that one, restarted. A former replica was running at that time; the bytes
+-- that it got as a replica also tell if the machines' clocks differ, but CONFIG RESETSTAT forgets them. Redis notes the
+-- second of its start, and `at` may be in the same one. In doubt it is no restart: a false alarm costs less than a message.
+local function was_restarted(at)
+  local info = redis.call('INFO', 'server', 'stats')
+  local function field(name)
+    return tonumber(string.match(info, '\n' .. name .. ':(%d+)'))
+  end
+  local time_us, up_s, got = field('server_time_usec'), field('uptime_in_seconds'), field('total_net_repl_input_bytes')
+  if not time_us or not up_s or not got then return false end
+  return got == 0 and math.floor(time_us / 1000000) - up_s >= math.floor(at / 1000)
+end
+
 -- Returns the run's number, and whether Redis' clock was set back since `at`.
 local function determine_run()
   local was_replica = not string.find(replication, 'master_replid2:0000000000000000000000000000000000000000', 1, true)
@@ -28,7 +41,7 @@ local function determine_run()
   if not n or n < seen then
     same = false
   elseif id ~= run_id then
-    same = lossless and not was_replica
+    same = lossless and not was_replica and was_restarted(at)
   elseif replid ~= last_replid then
     local age = now_ms - at
     same = not was_replica and (backlog_ttl_s == 0 or age >= 0 and age < 1000 * backlog_ttl_s)

@@ -120,6 +120,7 @@ local function take_back(agent, visitor)
   if FIRST_LEVEL then
     local unread = unread_from(agent, visitor)
     for i = #unread, 1, -1 do redis.call('LPUSH', key(visitor, 'waiting'), unread[i]) end
+    redis.call('LTRIM', key(visitor, 'waiting'), -max_messages, -1)
     redis.call('EXPIRE', key(visitor, 'waiting'), keep_s)
   end
   if redis.call('EXISTS', key(visitor, 'unanswered'), key(visitor, 'waiting')) > 0 or least_loaded() then wait(visitor) end

@@ -10,9 +10,9 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial import unittest
 
-from imd.command import look_mongo
+from imd.command import look_mongo, look_rabbit
 from imd.command.findings import Level
-from imd.config.settings import Mongodb
+from imd.config.settings import Mongodb, Rabbitmq, Settings
 from imd.contracts.level import EVENTS, FIRST
 from imd.protocol.errors import Unavailable
 from imd.store.archiver import audit as archive_audit
@@ -33,7 +33,8 @@ from imd.store.batch_numbers import (
     read_mark,
 )
 from imd.store.mongo.archive import MongoArchive
-from imd.store.mongo.ledger import LEDGER, Block, count_missing, note, read_ledger, say_held
+from imd.store.mongo.ledger import LEDGER, Block, count_missing, count_writers, note, read_ledger, say_held
+from imd.store.mongo.level import write_level
 from imd.store.rabbit import archive_queue as rabbit_archive_queue
 from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, RabbitArchiveQueue
 from imd.store.rabbit.connection import RabbitConnection
@@ -168,6 +169,75 @@ class SuspicionsTests(unittest.TestCase):
         suspicions.clear()
         self.assertEqual(suspicions.look(60, [block([1], [])], {}, empty=True), {})
 
+    def found(
+        self, suspicions: Suspicions, seconds: range, suspects: range, strangers: int
+    ) -> dict[int, list[int]]:
+        """Look every three seconds; when numbers were found for the first time."""
+        times: dict[int, list[int]] = {}
+        known: list[int] = []
+        for now in seconds[::3]:
+            blocks = [block([*suspects], [], known)]
+            bits = suspicions.look(now, blocks, {}, empty=True, strangers=strangers).get(("n", 0), 0)
+            if bits:
+                times[now] = [*numbers_of(0, bits)]
+                known += times[now]
+        return times
+
+    def test_stranger(self) -> None:
+        """A consumer without a list may be a node that hangs, and hold as many as a node may."""
+        suspicions = Suspicions()
+        self.assertEqual(self.found(suspicions, range(1800), range(PREFETCH), 1), {})
+        self.assertEqual(self.found(Suspicions(), range(300), range(2 * PREFETCH), 2), {})
+        # When it is gone they are in the queue again, and a writer has a minute to take them.
+        found = self.found(suspicions, range(1800, 1890), range(PREFETCH), 0)
+        self.assertEqual(found, {1860: [*range(PREFETCH)]})
+
+    def test_stranger_that_takes(self) -> None:
+        """One that has more than a node may hold takes batches. From then on nothing of it is waited for."""
+        suspicions = Suspicions()
+        found = self.found(suspicions, range(90), range(PREFETCH + 1), 1)
+        self.assertEqual(found, {60: [*range(PREFETCH + 1)]})
+        few = range(PREFETCH + 1, PREFETCH + 4)
+        self.assertEqual(self.found(suspicions, range(90, 180), few, 1), {150: [*few]})
+        # A node may hang beside it, and may hang when it is gone.
+        few = range(PREFETCH + 4, PREFETCH + 9)
+        self.assertEqual(self.found(suspicions, range(180, 360), few, 2), {})
+        self.assertEqual(self.found(suspicions, range(360, 450), few, 0), {420: [*few]})
+        self.assertEqual(self.found(suspicions, range(450, 600), range(100, 110), 1), {})
+
+    def test_stranger_for_long(self) -> None:
+        """No consumer holds a batch for longer than RabbitMQ lets it."""
+        found = self.found(Suspicions(), range(1920), range(3), 1)
+        self.assertEqual(found, {1902: [0, 1, 2]})
+
+    def test_stranger_that_comes_and_goes(self) -> None:
+        """Two connections that take turns are one stranger, and hold no more."""
+        suspicions = Suspicions()
+        for now in range(0, 180, 3):
+            few = block([*range(PREFETCH)], [])
+            found = suspicions.look(now, [few], {}, empty=True, strangers=now // 3 % 2)
+            self.assertEqual(found, {})
+        many = block([*range(PREFETCH + 1)], [])
+        for now in range(180, 240, 3):
+            self.assertEqual(suspicions.look(now, [many], {}, empty=True, strangers=now // 3 % 2), {})
+        self.assertTrue(suspicions.look(240, [many], {}, empty=True, strangers=0))
+
+    def test_stranger_that_remains(self) -> None:
+        """When one of two goes, the other may be one that only hangs."""
+        suspicions = Suspicions()
+        many, few = range(2 * PREFETCH + 1), range(200, 210)
+        self.assertEqual(self.found(suspicions, range(90), many, 2), {60: [*many]})
+        self.assertEqual(self.found(suspicions, range(90, 180), few, 2), {150: [*few]})
+        self.assertEqual(self.found(suspicions, range(180, 270), range(0), 1), {})
+        self.assertEqual(self.found(suspicions, range(270, 450), few, 1), {})
+
+    def test_staying_strangers(self) -> None:
+        """A consumer that is new, and has had no time to list anything, does not stay yet."""
+        suspicions = Suspicions()
+        for now, strangers, staying in ((0, 1, 0), (9, 2, 0), (18, 1, 0), (21, 3, 1), (30, 0, 0), (39, 1, 0)):
+            suspicions.look(now, [], {}, empty=True, strangers=strangers)
+            self.assertEqual(suspicions.staying(), staying, now)
+
     def test_over(self) -> None:
         """A block is over when its publisher is two blocks ahead, or when all has been quiet for a day."""
         past, ahead = block([1], [1]), Block("n", 2, 0, 0, 0, 0)
@@ -233,8 +303,8 @@ class ArchiveAuditTests(unittest.TestCase):
         for number in range(first, first + count):
             await side.queue.publish(records([number]))
 
-    async def full_of_batches(self, side: Side, ttl_on: str = "") -> None:
-        """MongoDB hangs; the writer holds PREFETCH batches, and 40 more wait in the queue.
+    async def full_of_batches(self, side: Side, ttl_on: str = "", waiting: int = 40) -> None:
+        """MongoDB hangs; the writer holds PREFETCH batches, and `waiting` more are in the queue.
 
         `ttl_on`: a pattern of queues in which what comes from then on lives for a moment only.
         """
@@ -246,10 +316,10 @@ class ArchiveAuditTests(unittest.TestCase):
         await until(lambda: len(side.writer.consumer.holding()) == PREFETCH, "the writer holds what it may")
         if ttl_on:
             await self.set_policy(ttl_on, '{"message-ttl": 100}')
-        await self.publish(side, PREFETCH + 1, 40)
+        await self.publish(side, PREFETCH + 1, waiting)
         if ttl_on:
             return
-        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 40, "the rest waits")
+        await until(lambda: self.broker.length(ARCHIVE_QUEUE) == waiting, "the rest waits")
 
     async def set_policy(self, pattern: str, definition: str) -> None:
         vhost = self.amqp_url.rsplit("/", 1)[1]
@@ -261,15 +331,15 @@ class ArchiveAuditTests(unittest.TestCase):
     async def emptied(self) -> None:
         await until(lambda: self.broker.length(ARCHIVE_QUEUE) == 0, "they are taken out", 180)
 
-    async def found(self, side: Side, count: int, batches_left: int) -> None:
-        """So many batches are missing; metric, log and doctor tell of them once."""
+    async def found(self, side: Side, count: int, batches_left: int, more: int = 3) -> None:
+        """So many batches are missing; metric, log and doctor tell of them once. `more` come through."""
         with capturedLogs() as captured:
             self.server.resume()
             await until(lambda: self.missing() >= count, "it is noticed", 180)
         lines = [formatEvent(event) for event in captured if event["log_level"] is LogLevel.error]
         self.assertTrue(lines and all("of east were confirmed" in line for line in lines), lines)
-        await self.publish(side, 5000, 3)
-        await until(lambda: self.archived() == batches_left + 3, "all the others are there", 180)
+        await self.publish(side, 5000, more)
+        await until(lambda: self.archived() == batches_left + more, "all the others are there", 180)
         self.assertEqual(self.missing(), count)
         self.assertEqual(count_missing(self.database), {"east": count})
         findings = await deferToThread(lambda: list(look_mongo.look(Mongodb(url=self.server.url), 10)))
@@ -320,6 +390,7 @@ class ArchiveAuditTests(unittest.TestCase):
         await self.publish(side, 0, 1)
         await until(lambda: self.archived() == 1, "it works")
         await side.writer.stop()
+        await until(lambda: not count_writers(self.database), "it is in no list of consumers")
         await self.publish(side, 1, 5)
         self.broker.channel.queue_delete(ARCHIVE_QUEUE)
         with self.assertRaises(Unavailable):
@@ -338,6 +409,61 @@ class ArchiveAuditTests(unittest.TestCase):
         for _ in range(7):
             self.assertIsNotNone(self.broker.take(ARCHIVE_QUEUE))
         await self.found(side, 7, PREFETCH + 34)
+
+    def consumer(self, **options: Any) -> Broker:
+        """Another consumer, which stays."""
+        other = Broker(self.amqp_url)
+        self.addCleanup(other.close)
+        other.channel.basic_qos(prefetch_count=PREFETCH)
+        other.channel.basic_consume(ARCHIVE_QUEUE, lambda *_: None, **options)
+        return other
+
+    async def strangers_in_doctor(self, level: int = EVENTS) -> list[str]:
+        settings = Settings(rabbitmq=Rabbitmq(url=self.amqp_url), mongodb=Mongodb(url=self.server.url))
+        write_level(self.database["im_message"], level)
+        findings = await deferToThread(lambda: list(look_rabbit.look(settings, 20)))
+        self.assertEqual([finding for finding in findings if finding.level is Level.PROBLEM], [])
+        return [finding.what for finding in findings if finding.level is Level.WARNING]
+
+    async def test_taken_by_one_that_stays(self) -> None:
+        """A consumer that acknowledges whatever it gets, and stays: what it takes is missing in a minute."""
+        side = await self.side()
+        await self.full_of_batches(side, waiting=PREFETCH + 6)
+        self.consumer(auto_ack=True)
+        await self.emptied()
+        await self.found(side, PREFETCH + 6, PREFETCH + 1, more=0)
+        await self.publish(side, 6000, 20)
+        await until(lambda: self.archived() + self.missing() == 2 * PREFETCH + 27, "each is found", 180)
+
+    async def test_few_taken_by_one_that_stays(self) -> None:
+        """While it has taken no more than a node may hold, there is a warning; later they are missing."""
+        self.patch(archive_audit, "STRANGER_SECONDS", 600.0)
+        self.patch(archive_audit, "FRESH_SECONDS", 1.0)
+        side = await self.side()
+        self.assertEqual(await self.strangers_in_doctor(), [])
+        await self.full_of_batches(side)
+        self.consumer(auto_ack=True)
+        await self.emptied()
+        with capturedLogs() as captured:
+            self.server.resume()
+            await until(lambda: any("list nothing" in formatEvent(event) for event in captured), "a warning")
+        self.assertIn("1 of 2 consumers", "".join(await self.strangers_in_doctor()))
+        self.assertEqual(self.missing(), 0)
+        self.patch(archive_audit, "STRANGER_SECONDS", 3.0)
+        await self.found(side, 40, PREFETCH + 1, more=0)
+
+    async def test_first_level(self) -> None:
+        """Beside nodes of 0.1, which list nothing, other consumers are no warning."""
+        self.patch(archive_audit, "FRESH_SECONDS", 0.5)
+        side = await self.side()
+        side.numbers.set_level(FIRST)
+        self.consumer()
+        with capturedLogs() as captured:
+            await until(side.audit._suspicions.staying, "the other one stays")
+            self.assertEqual(await self.strangers_in_doctor(FIRST), [])
+        self.assertEqual(
+            [formatEvent(event) for event in captured if "list nothing" in formatEvent(event)], []
+        )
 
     async def test_nothing_is_missing(self) -> None:
         """Failed batches, dead letters, redelivery, two writers, a stop, MongoDB away: no alarm."""
@@ -376,17 +502,15 @@ class ArchiveAuditTests(unittest.TestCase):
     async def test_hung_consumer(self) -> None:
         """Batches of a consumer without a list are not missing; when it goes, another one gets them."""
         side = await self.side()
-        hung = Broker(self.amqp_url)
-        self.addCleanup(hung.close)
         await self.publish(side, 0, 1)
         await until(lambda: self.archived() == 1, "it works")
-        hung.channel.basic_qos(prefetch_count=3)
-        hung.channel.basic_consume(ARCHIVE_QUEUE, lambda *_: None)
-        hung.connection.process_data_events(0.1)
-        await self.publish(side, 1, 10)
-        await until(lambda: self.archived() >= 8, "the writer has the others")
-        held = 11 - self.archived()
-        self.assertGreater(held, 0)
+        hung = self.consumer()
+        published = 1
+        while published - self.archived() < PREFETCH:
+            await self.publish(side, published, 20)
+            published += 20
+            await until(lambda: not side.writer.consumer.holding(), "the writer has written its own")
+        await until(lambda: self.archived() == published - PREFETCH, "the writer has the others")
         looks = 0
         read = side.archive.run
 
@@ -399,7 +523,7 @@ class ArchiveAuditTests(unittest.TestCase):
         await until(lambda: looks >= 12, "it has looked for twice as long", 180)
         self.assertEqual(self.missing(), 0)
         hung.close()
-        await until(lambda: self.archived() == 11, "they are there")
+        await until(lambda: self.archived() == published, "they are there")
         await self.quiet(side)
         self.assertEqual(self.missing(), 0)
 

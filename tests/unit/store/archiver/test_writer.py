@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import pymongo
+from pika.exceptions import NackError
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.trial import unittest
 
 from imd.contracts.archive import ArchiveRecord
 from imd.protocol.message import IMessage, encode_message
 from imd.store.archiver import writer as archive_writer
-from imd.store.archiver.consumer import WAITING
+from imd.store.archiver.consumer import PREFETCH, WAITING
 from imd.store.archiver.dead_letters import REASON_HEADER
-from imd.store.archiver.writer import RETRIES, ArchiveWriter
+from imd.store.archiver.writer import DEAD, RETRIES, ArchiveWriter
 from imd.store.mongo.archive import MongoArchive
-from imd.store.mongo.write import Inserted
+from imd.store.mongo.write import Inserted, Refused
 from imd.store.rabbit.archive_queue import ARCHIVE_QUEUE, DEAD_QUEUE, RabbitArchiveQueue
 from imd.store.rabbit.connection import RabbitConnection
 from tests.support.rabbit import Broker, own_mongo, until
@@ -292,6 +293,55 @@ class ArchiveWriterTests(unittest.TestCase):
         await until(lambda: self.broker.length(DEAD_QUEUE) == 1, "the dead one is moved")
         await until(lambda: writer.problem() is None, "it is well again")
         await self.everything_acknowledged(writer)
+
+    async def test_dead_queue_deleted(self) -> None:
+        """Somebody deletes the dead queue: the next dead letter makes it again, and the archive goes on."""
+        queue = await self.publisher()
+        writer, _ = await self.writer()
+        await writer.start()
+        buried = DEAD._value.get()
+        self.broker.channel.queue_delete(DEAD_QUEUE)
+        await queue.publish([*records([0]), ArchiveRecord(b"{}")])
+        for number in range(1, PREFETCH + 10):
+            await queue.publish(records([number]))
+        await until(lambda: DEAD._value.get() == buried + 1, "the dead one is moved", 60)
+        self.assertEqual(self.broker.length(DEAD_QUEUE), 1)
+        await until(lambda: self.count() == PREFETCH + 10, "the others are written")
+        await until(lambda: writer.problem() is None, "it is well")
+        await self.everything_acknowledged(writer)
+
+    async def test_dead_letters_returned_together(self) -> None:
+        """Dead letters that are returned at the same time are all published again."""
+        await self.publisher()
+        writer, _ = await self.writer()
+        await writer.start()
+        self.broker.channel.queue_delete(DEAD_QUEUE)
+        bodies = [b"%d" % number for number in range(20)]
+
+        async def bury(body: bytes) -> None:
+            while True:
+                try:
+                    await writer._dead_letters.publish(Refused(body, "", "test"))
+                except NackError:
+                    # The broker refuses what comes while the queue ends.
+                    continue
+                break
+
+        await gatherResults([ensureDeferred(bury(body)) for body in bodies])
+        found = set()
+        while (taken := self.broker.take(DEAD_QUEUE)) is not None:
+            found.add(taken[1])
+        self.assertEqual(found, set(bodies))
+
+    async def test_return_while_others_are_in_flight(self) -> None:
+        """A return counts for all in flight, since pika may blame the wrong one: they are published again."""
+        await self.publisher()
+        writer, _ = await self.writer()
+        await writer.start()
+        publishing = ensureDeferred(writer._dead_letters.publish(Refused(b"x", "", "test")))
+        writer._dead_letters._returned(None)
+        await publishing
+        self.assertEqual(self.broker.length(DEAD_QUEUE), 2)
 
     async def test_stop_while_mongodb_is_down(self) -> None:
         """A stop does not wait for MongoDB; held batches go back to the queue."""

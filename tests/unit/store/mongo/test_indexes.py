@@ -15,7 +15,18 @@ from imd.command.findings import Finding, Level
 from imd.config.settings import Mongodb
 from imd.store.mongo import archive as mongo_archive
 from imd.store.mongo.archive import MongoArchive
-from imd.store.mongo.indexes import INDEXES, conflict, make_indexes, missing_indexes, serving
+from imd.store.mongo.indexes import (
+    INDEXES,
+    LEDGER_INDEXES,
+    MADE_BY,
+    ROOM_INDEXES,
+    STATE_INDEXES,
+    conflict,
+    is_kept_unique,
+    make_indexes,
+    missing_indexes,
+    serving,
+)
 from tests.support.rabbit import until
 from tests.support.servers import shared
 
@@ -46,6 +57,58 @@ class ServingTests(unittest.TestCase):
             (participants, {"key": participants.keys, "partialFilterExpression": {"msg": "x"}}),
         ):
             self.assertIsNone(serving(index, {"mine": found}), found)
+
+    def test_promises(self) -> None:
+        """An index that has to be unique, or to end documents, is served by one that does the same."""
+        hiding, ends = STATE_INDEXES
+        *_, outbox = ROOM_INDEXES
+        [closed] = LEDGER_INDEXES
+        exp = {"partialFilterExpression": {"exp": {"$exists": True}}}
+        for index, options, serves in (
+            (MADE_BY, {"unique": True}, True),
+            (MADE_BY, {}, False),
+            (MADE_BY, {"unique": True, "sparse": True}, False),
+            (outbox, {"sparse": True}, True),
+            (outbox, {}, True),
+            (outbox, {"sparse": True, "hidden": True}, False),
+            (outbox, {"sparse": True, "expireAfterSeconds": 0}, False),
+            (closed, {"expireAfterSeconds": 0}, True),
+            (closed, {"expireAfterSeconds": 1}, False),
+            (closed, {}, False),
+            (ends, {"expireAfterSeconds": 0, **exp}, True),
+            (ends, {"expireAfterSeconds": 0}, True),
+            (ends, exp, False),
+            (hiding, {}, True),
+            (hiding, {"partialFilterExpression": {"receipts": False}}, True),
+            (hiding, {"partialFilterExpression": {"receipts": {"$eq": False}}}, True),
+            (hiding, {"partialFilterExpression": {"receipts": 0}}, False),
+            (hiding, {"partialFilterExpression": {"receipts": {"$exists": True}}}, False),
+        ):
+            found = {"mine": {"key": index.keys, **options}}
+            self.assertEqual(serving(index, found), "mine" if serves else None, (index, options))
+
+    def test_kept_unique(self) -> None:
+        """By any unique index of all that have the field, also by one that does not serve."""
+        part = {"partialFilterExpression": {"name": "x"}}
+        for options, kept in (
+            ({"unique": True}, True),
+            ({"unique": True, "sparse": True, "hidden": True, "expireAfterSeconds": 1}, True),
+            ({}, False),
+            ({"unique": True, **part}, False),
+        ):
+            self.assertEqual(is_kept_unique(MADE_BY, {"mine": {"key": MADE_BY.keys, **options}}), kept)
+        self.assertFalse(is_kept_unique(MADE_BY, {"mine": {"key": [("name", 1)], "unique": True}}))
+
+    def test_beside(self) -> None:
+        """Indexes of the same keys can be beside each other if their kinds differ; not before MongoDB 5.0."""
+        found: dict[str, dict[str, Any]] = {"mine": {"key": MADE_BY.keys}}
+        self.assertIsNone(conflict(MADE_BY, found))
+        self.assertIn("mine has the same keys, but not unique", conflict(MADE_BY, found, alone=True) or "")
+        found["mine"]["collation"] = {"locale": "en"}
+        self.assertIsNone(conflict(MADE_BY, {"mine": {**found["mine"], "unique": True}}))
+        del found["mine"]["collation"]
+        hidden = {"mine": {**found["mine"], "unique": True, "hidden": True}}
+        self.assertIn("mine has the same keys, but hidden", conflict(MADE_BY, hidden) or "")
 
 
 class MakeIndexesTests(unittest.TestCase):

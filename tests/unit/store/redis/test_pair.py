@@ -18,7 +18,7 @@ class RunTests(unittest.SynchronousTestCase):
         pair = RedisPair(clock, "redis://127.0.0.1/0", nodes_clock, b"", lossless=False, timeout_seconds=5)
         with capturedLogs() as lines:
             for run in range(1, 302):
-                pair.answered(run, placed=False)
+                pair.answered(run, wrote=False)
                 clock.advance(0.5)
         self.assertEqual([line["left_out"] for line in lines], [0, 119, 119])
         self.assertEqual(pair.run, 301)
