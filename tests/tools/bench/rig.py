@@ -17,6 +17,7 @@ from pymongo import MongoClient
 from imd.command.redis_client import RedisClient
 from tests.support.nodes import Ini, NodeServer
 from tests.support.servers import HOST, MongoServer, RabbitServer, RedisServer, Server, ServerType
+from tests.support.servers.process import wait_until
 from tests.tools.bench.load import BUSY_LOAD, BUSY_NODE
 from tests.tools.bench.machine import LOAD_CORE, NODE_CORE, busy_seconds, cpu_seconds, pinned
 from tests.tools.bench.tree import ROOT, environment
@@ -146,6 +147,9 @@ class Rig:
     def _clear(self) -> None:
         with RedisClient(self.redis.url, CLEAR_SECONDS) as redis:
             redis("FLUSHALL")
+            # Every page that a script writes during a rewrite is copied first: none may fall into a turn.
+            redis("BGREWRITEAOF")
+            wait_until(lambda: _no_rewrite(redis.info()), CLEAR_SECONDS, "the rewrite of Redis' file")
         if self._client is not None:
             self._client.drop_database(self.database)
 
@@ -258,3 +262,7 @@ class Rig:
         server.start()
         self._running.append(server)
         return server
+
+
+def _no_rewrite(info: dict[str, str]) -> bool:
+    return info["aof_rewrite_in_progress"] == "0" and info["aof_rewrite_scheduled"] == "0"
