@@ -95,6 +95,24 @@ class StateDocumentTests(ClusterStateHarness, StateHarness):
         for user, version in (await self.states.versions(["alice", "bob", "carol"])).items():
             self.assertEqual(max(one.version for one in told if one.user == user), version)
 
+    async def test_overtaken_after_the_peer(self) -> None:
+        """Others come between the two writes: the peer is told of what the first one gave."""
+        await self.begin()
+        told: list[Changes] = []
+        self.states.listen(told.extend)
+        write, written = StateDocuments.write, []
+
+        def overtaken(documents: StateDocuments, changes: Any) -> bool:
+            written.append(None)
+            return len(written) != 2 and write(documents, changes)
+
+        self.patch(StateDocuments, "write", overtaken)
+        await self.read("alice", "bob", 5)
+        self.assertGreater(len(written), 2)
+        self.assertEqual(await self.seen("bob", "alice"), message_id(5))
+        for user, version in (await self.states.versions(["alice", "bob"])).items():
+            self.assertEqual(max((one.version for one in told if one.user == user), default=0), version)
+
     async def test_dying_before_ones_own(self) -> None:
         """A node that dies between the two writes has told the peer; the mark, sent again, does the rest."""
         await self.begin()

@@ -70,7 +70,8 @@ class Batch:
             shown = {user: one.state for user, one in found.items()}
             last, refusals = _decide(jobs, shown)
             if not self._write(found, last):
-                overtaken |= _changed(shown, last)
+                # Peers as well: what the first write gave them is no change for the next round.
+                overtaken |= _changed(first, last)
                 continue
             told = [Changes(user, last[user].version, last[user].version) for user in overtaken]
             for user, one in found.items():
