@@ -13,7 +13,7 @@ from imd.chat.router import Router
 from imd.contracts.bus import Hint
 
 
-def _route(self: Router, hint: Hint, away: dict[str, list[Hint]], searched: list[Hint]) -> None:
+def _route(self: Router, user: str, hint: Hint, away: dict[str, list[Hint]], searched: list[Hint]) -> None:
     searched.append(hint)
 
 

@@ -65,6 +65,23 @@ class SmokeTests(unittest.TestCase):
         self.assertAlmostEqual(values[whole], sum(values.get(part, 0.0) for part in parts), delta=0.2)
 
 
+    async def test_nodes(self) -> None:
+        """Two nodes, and two with the way of the seed: the parts of a node that it replaces are there."""
+        folder = Path(tempfile.mkdtemp(prefix="imd-bench-"))
+        self.addCleanup(shutil.rmtree, folder)
+        file = folder / "all.json"
+        command = [sys.executable, "-m", "tests.tools.bench", "--tiny", "--only", "nodes"]
+        command += ["--json", str(file)]
+        done = await deferToThread(
+            subprocess.run, command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        rows = json.loads(file.read_text())["rows"]
+        self.assertEqual([row["name"] for row in rows], ["bus-2", "bus-cpu-2"])
+        for row in rows:
+            self.assertTrue(row["values"] and row["reference"], row)
+
+
 class CompareTests(unittest.TestCase):
     timeout = 300
 
