@@ -141,7 +141,7 @@ class Conversation:
         async def receive() -> None:
             async for entry in self._client.inbox():
                 if entry.id not in self._shown:
-                    # It is the inbox of all conversations, and an order is about this one.
+                    # The inbox is that of all conversations, and an order is about this one.
                     if isinstance(entry, Message) and self._is_here(entry):
                         self._typed.noticed(entry)
                     self._show(entry)

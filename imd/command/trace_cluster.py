@@ -76,9 +76,8 @@ def _in_archive(settings: Settings, found: Whereabouts, seconds: float) -> None:
         found.recipients = [one for one in document.get("participants", ()) if one != found.sender]
         if found.room:
             known = None if room is None else msgspec.convert({**room, "id": found.room}, Room)
-            event = json.loads(document["body"]) if found.kind == ROOM else {}
-            named = [user["userId"] for user in event.get("users", ())]
-            found.find_members(known, document.get("roomVersion", 0), named)
+            change = json.loads(document["body"]) if found.kind == ROOM else {}
+            found.find_members(known, document.get("roomVersion", 0), change)
         return
     found.sender = document["userId"]
     to, group, agent = document.get("to"), document.get("group"), document.get("agent")

@@ -47,8 +47,7 @@ def _read(file: sqlite3.Connection, found: Whereabouts, users: list[str]) -> Non
         found.recipients = [to] if to else list(dict.fromkeys(group or ()))
         if found.room:
             version = message.get("roomVersion") or message.get("version") or message.get("ofVersion") or 0
-            named = [user["userId"] for user in message.get("users", ())]
-            found.find_members(_room(file, found.room), version, named)
+            found.find_members(_room(file, found.room), version, message)
         if message.get("isVisitor"):
             found.recipients = _agents(file, number, found.sender)
             found.waiting_at_desk = _waiting(file, number, found.sender)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from imd.contracts.rooms import LARGE_ROOM, Room
 from imd.protocol.events import REACT, ROOM
@@ -57,12 +58,13 @@ class Whereabouts:
     places: list[Place] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def find_members(self, room: Room | None, version: int, named: Sequence[str] = ()) -> None:
+    def find_members(self, room: Room | None, version: int, change: Mapping[str, Any]) -> None:
         """Note the recipients in a room, as it is now: nothing tells who was a member before.
 
-        `version`: the room's that it was placed under; 0 if that is not known. `named`: the users whom a
-        change concerns, who may have left by it.
+        `version`: the room's that it was placed under; 0 if that is not known. `change`: a change of the
+        room, as its JSON says; the users whom it names may have left by it. Empty for anything else.
         """
+        named = [user["userId"] for user in change.get("users", ())]
         if room is None:
             self.notes.append("the room is not there: name its members with --user")
             return

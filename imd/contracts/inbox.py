@@ -102,7 +102,7 @@ class Submission(msgspec.Struct, gc=False):
 
     @property
     def for_desk(self) -> bool:
-        """It is a visitor's: the desk finds its recipient."""
+        """A visitor's: the desk finds its recipient."""
         return not (self.recipients or self.of_list or self.room is not None)
 
 

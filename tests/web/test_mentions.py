@@ -16,6 +16,13 @@ from tests.web.test_messenger import choose, enter, make_room, signed_in, stored
 _TEXTS = ".message .text"
 
 
+def on_a_line(visitors: Visitors) -> tuple[Person, Line]:
+    """Alice, signed in behind a line of her own."""
+    home = visitors.context()
+    line = Line(home)
+    return Person.sign_in(home, node("open").http_url, name("alice")), line
+
+
 class MentionTests(unittest.TestCase):
     timeout = 900
 
@@ -79,10 +86,8 @@ class MentionTests(unittest.TestCase):
     @in_browser
     def test_before_the_members_are_known(self, visitors: Visitors) -> None:
         """A text with a name waits for the members, and the next one for it; each is sent once."""
-        home = visitors.context()
-        line = Line(home)
+        alice, line = on_a_line(visitors)
         bob = signed_in(visitors, "bob")
-        alice = Person.sign_in(home, node("open").http_url, name("alice"))
         title = name("Weekend")
         make_room(alice, title, bob)
         alice.say("before")
@@ -110,10 +115,8 @@ class MentionTests(unittest.TestCase):
     @in_browser
     def test_a_text_that_cannot_be_sent(self, visitors: Visitors) -> None:
         """A text that waited, and that no node would take, comes back into the field."""
-        home = visitors.context()
-        line = Line(home)
+        alice, line = on_a_line(visitors)
         line.hold("members")
-        alice = Person.sign_in(home, node("open").http_url, name("alice"))
         make_room(alice, name("Weekend"))
         field = alice.page.locator(".compose-text")
         field.evaluate("(field) => { field.value = `half an emoji ${'😀'[0]} for @bob`; }")
@@ -128,10 +131,8 @@ class MentionTests(unittest.TestCase):
     @in_browser
     def test_without_the_members(self, visitors: Visitors) -> None:
         """A text whose names cannot be known is sent all the same: after a while, or when its page goes."""
-        home = visitors.context()
-        line = Line(home)
+        alice, line = on_a_line(visitors)
         bob = signed_in(visitors, "bob")
-        alice = Person.sign_in(home, node("open").http_url, name("alice"))
         title = name("Weekend")
         line.hold("members")
         make_room(alice, title, bob)
@@ -147,7 +148,7 @@ class MentionTests(unittest.TestCase):
         alice.page.locator(".me").click()
         alice.page.get_by_role("button", name="Sign out").click()
         expect(alice.page.locator("#who")).to_be_visible()
-        alice = Person.sign_in(home, node("open").http_url, alice.name)
+        alice = Person.sign_in(alice.page.context, node("open").http_url, alice.name)
         expect(bob.page.locator(_TEXTS)).to_have_text(
             [f"{number}, @{bob.name}" for number in ("one", "two", "three")]
         )

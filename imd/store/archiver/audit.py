@@ -112,7 +112,7 @@ class Suspicions:
         self._strangers.append((self._time, count))
         before, self._most = self._most, max(count for _, count in self._strangers)
         if self._most < before:
-            # It is unknown which one has gone.
+            # Nothing tells which one has gone.
             self._takers = 0
 
     def _suspect_for(self, seconds: float) -> Bits:
@@ -263,7 +263,7 @@ class ArchiveAudit:
 
     async def _look(self, writer: ArchiveWriter) -> None:
         if writer.consumer.held is None:
-            # It is no consumer: with a list it would make up for a stranger.
+            # This writer is no consumer: with a list it would make up for a stranger.
             await self._archive.run(say_gone, self._numbers.publisher)
             self._suspicions.clear()
             return
