@@ -9,6 +9,7 @@ from imd.chat.change_form import Change, ChangeFrame, read_change
 from imd.chat.peer import Peer
 from imd.chat.rate import pay
 from imd.chat.refusals import told
+from imd.chat.reply_order import go_on_from_given
 from imd.chat.slow import answer_slowly
 from imd.contracts.inbox import Submission
 from imd.observe.trace import TRACE
@@ -27,6 +28,7 @@ def change_message(peer: Peer, frame: ChangeFrame) -> None:
     except Refused as refused:
         peer.refuse(frame.client_msg_id, refused)
         return
+    go_on_from_given(peer)
     answer_slowly(peer, services.call_later, frame.client_msg_id, _decide(peer, change))
 
 

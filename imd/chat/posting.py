@@ -5,6 +5,7 @@ from __future__ import annotations
 from imd.chat.compose import check, compose
 from imd.chat.peer import Peer
 from imd.chat.rate import rate_cost, too_fast
+from imd.chat.reply_order import go_on_from_given
 from imd.chat.room_messages import post_to_room
 from imd.observe.trace import TRACE
 from imd.protocol.errors import Refused
@@ -23,6 +24,7 @@ def post(peer: Peer, frame: MessageFrame) -> None:
         early = peer.bucket.take(1.0)
         peer.refuse(frame.client_msg_id, too_fast(peer.bucket.per_second, early) if early else refused)
         return
+    go_on_from_given(peer)
     if frame.room:
         post_to_room(peer, frame)
         return

@@ -11,6 +11,7 @@ from imd.chat.asking import questions_of
 from imd.chat.batch import Entry
 from imd.chat.peer import Peer
 from imd.chat.rate import charged_if_refused, pay, room_cost
+from imd.chat.reply_order import go_on_from_given
 from imd.chat.room_form import read_action
 from imd.chat.slow import answer_slowly
 from imd.contracts.rooms import Action, MembersPage, RoomStore, RoomSummary
@@ -32,6 +33,7 @@ def change_room(peer: Peer, frame: RoomFrame) -> None:
     except Refused as refused:
         peer.refuse(frame.client_msg_id, refused)
         return
+    go_on_from_given(peer)
     answer_slowly(peer, services.call_later, action.client_msg_id, _make(peer, action))
 
 

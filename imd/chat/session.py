@@ -42,6 +42,8 @@ PAGE_MESSAGES = 100
 LARGE_BYTES = 1024
 # A device that never acknowledges is pinged after so many messages, as its pong confirms them.
 UNACKED_PING = 64
+# So much of a body has the kind of an event, and the id.
+BEGINNING_BYTES = 72
 
 
 class Session:
@@ -68,6 +70,7 @@ class Session:
         "ended",
         "ephemeral",
         "epoch",
+        "given_last",
         "known",
         "sent",
         "user",
@@ -102,6 +105,8 @@ class Session:
         """the highest number heard of: from a hint, from connecting, from reconciling"""
         self.ceiling = 0
         """the highest number ever sent to this channel, whatever the epoch"""
+        self.given_last = b""
+        """the beginning of the body that was written last; empty once the device's ids go on from it"""
         self.ended = False
         self._left = False
         self._pinged = 0
@@ -260,6 +265,7 @@ class Session:
 
     def _send(self, seq: int, body: bytes) -> None:
         self.sent = seq
+        self.given_last = body[:BEGINNING_BYTES]
         if seq > self.ceiling:
             self.ceiling = seq
         if len(body) < LARGE_BYTES:

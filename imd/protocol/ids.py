@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 
 _MAX_COUNT = 0xFFFFFF
-# The network alone may make two answers differ by this much. A larger difference is a step of the server's
-# clock.
-STEP_SECONDS = 1.0
+# Seconds by which two machines' clocks may part in a second. A correct clock drifts by less than 0.0001.
+DRIFT = 0.0002
+# An id of another node that is further ahead of the clock is not gone on from: one node whose clock is wrong
+# must not pull all others along, and how late a message may be placed is judged by its id.
+MAX_LEAD_MS = 1000
 
 _is_id = re.compile("[0-9a-f]{28}").fullmatch
 
@@ -18,7 +20,10 @@ _is_id = re.compile("[0-9a-f]{28}").fullmatch
 class ServerClock:
     """The servers' common time in milliseconds, corrected by a backend's clock.
 
-    It runs on the monotonic clock: a step of this machine's wall clock does not move it.
+    It runs on the monotonic clock: a step of this machine's wall clock does not move it. Each answer of the
+    server tells two bounds: its time was not reached when it was asked, and is past when the answer is here.
+    The clock goes by the middle between the closest bounds (Marzullo's intersection, as in NTP). The bounds
+    part slowly, as clocks drift.
     """
 
     def __init__(
@@ -27,7 +32,8 @@ class ServerClock:
         self._wall = wall
         self._monotonic = monotonic
         self._offset = self._first_offset = wall() - monotonic()
-        self._best_round_trip = float("inf")
+        self._bounds: tuple[float, float] | None = None
+        self._bounded_at = 0.0
         self._before_set_back_ms = 0
 
     def now_ms(self) -> int:
@@ -50,21 +56,21 @@ class ServerClock:
     def correct(self, server_ms: int, asked_at: float) -> None:
         """Use a server's answer, `server_ms`, to a question that was asked at `asked_at`.
 
-        The answer with the shortest round trip is the most exact one. It slowly loses its weight. It loses it
-        at once if no round trip explains the difference to a new answer: then the server's clock was set.
+        An answer that contradicts the earlier ones replaces them: the server's clock was set.
         """
         now = self._monotonic()
-        round_trip = now - asked_at
-        offset = server_ms / 1000 - (asked_at + now) / 2
-        explained = (round_trip + self._best_round_trip) / 2 + STEP_SECONDS
-        if round_trip <= self._best_round_trip or abs(offset - self._offset) > explained:
-            # Before the first answer it was this machine's time, which no other server went by.
-            if offset < self._offset and self._best_round_trip != float("inf"):
-                self._before_set_back_ms = self.latest_ms()
-            self._best_round_trip = round_trip
-            self._offset = offset
-        else:
-            self._best_round_trip *= 1.01
+        low, high = server_ms / 1000 - now, (server_ms + 1) / 1000 - asked_at
+        if self._bounds is not None:
+            drift = (now - self._bounded_at) * DRIFT
+            closest = max(low, self._bounds[0] - drift), min(high, self._bounds[1] + drift)
+            if closest[0] <= closest[1]:
+                low, high = closest
+        offset = (low + high) / 2
+        # Before the first answer it was this machine's time, which no other server went by.
+        if offset < self._offset and self._bounds is not None:
+            self._before_set_back_ms = self.latest_ms()
+        self._bounds, self._bounded_at = (low, high), now
+        self._offset = offset
 
 
 class WallClock(ServerClock):
@@ -102,6 +108,15 @@ class MessageIds:
             self._last_ms = int(newest[:12], 16)
             self._count = int(newest[12:18], 16)
             self._prefix = newest[:12]
+
+    def continue_after_given(self, given: str) -> None:
+        """As `continue_after`, for an id that a device was given: its answer to that message has a higher id.
+        Ignored if the id is more than MAX_LEAD_MS ahead of the clock.
+        """
+        if given <= self._prefix or not _is_id(given):
+            return
+        if int(given[:12], 16) <= self._clock.now_ms() + MAX_LEAD_MS:
+            self.continue_after(given)
 
     def latest_ms(self) -> int:
         """A time that no id is far beyond, on whichever node it was made. It is the clock's, or a later one

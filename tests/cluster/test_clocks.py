@@ -11,9 +11,11 @@ import pymongo
 from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
+from tests.protocol.changing import Changing
 from tests.protocol.clusters import Cluster
+from tests.protocol.rooms import InRooms
 from tests.protocol.state import mark
-from tests.protocol.support import Rules, new_folder
+from tests.protocol.support import new_folder
 from tests.support.nodes import NodeServer
 from tests.support.ws_client import WsClient
 
@@ -24,7 +26,7 @@ from pathlib import Path
 from imd.protocol.ids import ServerClock
 file, correct = Path(sys.argv.pop(1)), ServerClock.correct
 def by_clock_that_is_off(clock, server_ms, asked_at):
-    correct(clock, server_ms + int(file.read_text()) * 1000, asked_at)
+    correct(clock, server_ms + int(float(file.read_text()) * 1000), asked_at)
 ServerClock.correct = by_clock_that_is_off
 sys.argv[0] = "twistd"
 from twisted.scripts.twistd import run
@@ -43,7 +45,7 @@ class ClockNode(NodeServer):
         return [sys.executable, "-c", _LAUNCH, self.clock, *arguments]
 
 
-class ClockTests(Rules, unittest.TestCase):
+class ClockTests(Changing, InRooms, unittest.TestCase):
     def nodes(self, kind: str) -> list[NodeServer]:
         return []
 
@@ -111,3 +113,36 @@ class ClockTests(Rules, unittest.TestCase):
         await deferToThread(nodes[2].start)
         phone = await self.login(bob_id, url=nodes[2].url, device="phone")
         await mark(phone, alice_id, message["id"])
+
+    async def test_reply(self) -> None:
+        """A reply has a higher id than its message, on a node whose clock is behind that of the other. So has
+        a reaction, and a reply in a room. History has them in this order.
+        """
+        own, clocks = Cluster("clocks"), [new_folder() / "clock" for _ in range(2)]
+        nodes = [self.node(own, clock) for clock in clocks]
+        for node, clock, ahead in zip(nodes, clocks, (0.9, 0), strict=True):
+            clock.write_text(str(ahead))
+            await deferToThread(node.start)
+        alice_id, bob_id = self.name("alice"), self.name("bob")
+        alice = await self.login(alice_id, url=nodes[0].url, features=["events"], ack=True)
+        bob = await self.login(bob_id, url=nodes[1].url, features=["events"], ack=True)
+        said = []
+        for number in range(0, 6, 2):
+            question = await alice.say(bob_id, str(number))
+            self.assertEqual((await bob.take("message"))["id"], question["id"])
+            answer = await bob.say(alice_id, str(number + 1))
+            self.assertEqual((await alice.take("message"))["id"], answer["id"])
+            said += [question["id"], answer["id"]]
+        self.assertEqual(said, sorted(said))
+        for client, other in ((alice, bob_id), (bob, alice_id)):
+            found = await self.archived(client, 6, **{"with": other})
+            self.assertEqual([message["id"] for message in found], said)
+        question = await alice.say(bob_id, "?")
+        await bob.take("message")
+        reaction = await self.changed(bob, "react", question["id"], reaction="👍")
+        self.assertGreater(reaction["id"], question["id"])
+        room = await self.room_made(alice, bob_id)
+        asked = await self.say_in_room(alice, room, "who comes?")
+        await bob.given(asked["id"])
+        answered = await self.say_in_room(bob, room, "me")
+        self.assertGreater(answered["id"], asked["id"])

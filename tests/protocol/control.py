@@ -68,7 +68,9 @@ class HistoryRules(Rules):
     """Pages of the archive."""
 
     async def chat(self, count: int) -> tuple[WsClient, WsClient]:
-        """Two who have exchanged `count` messages ("0", "1", …) in turn, all of them archived."""
+        """Two who have exchanged `count` messages ("0", "1", …) in turn, each an answer to the one before,
+        all of them archived.
+        """
         alice, bob = (
             await self.login(self.name("alice"), ack=True),
             await self.login(self.name("bob"), ack=True),
@@ -76,7 +78,8 @@ class HistoryRules(Rules):
         pair = (alice, bob)
         for number in range(count):
             sender, recipient = pair[number % 2], pair[1 - number % 2]
-            await sender.say(recipient.connected["userId"], str(number))
+            said = await sender.say(recipient.connected["userId"], str(number))
+            await recipient.given(said["id"])
         await self.archived(alice, count, all=True, limit=200)
         return alice, bob
 
@@ -133,7 +136,7 @@ class HistoryRules(Rules):
         users = [self.name(stem) for stem in ("alice", "bob", "carol")]
         clients = [await self.login(user, ack=True) for user in users]
         clients[0].send({"group": [users[1], users[2]], "msg": "from alice"})
-        await clients[0].take("accepted")
+        await clients[1].given((await clients[0].take("accepted"))["id"])
         clients[1].send({"group": [users[2], users[0]], "msg": "from bob"})
         await clients[1].take("accepted")
         await clients[0].say(users[1], "in private")

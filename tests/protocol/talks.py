@@ -18,14 +18,17 @@ class TalkRules(Rules):
         clients = [await self.login(name, features=["events"]) for name in names]
         ann, ben, cyd = clients
         said = [await self.say(ben, to=alice) for _ in range(3)]
-        listed = await self.say(cyd, group=[alice, bob])
+        # Each in turn was given the message before, so the ids rise.
+        await ann.given(said[2])
         own = await self.say(ann, to=carol)
+        await cyd.given(own)
+        listed = await self.say(cyd, group=[alice, bob])
         users = [{"userId": alice}, {"userId": bob}]
         cyd.send({"type": "room", "clientMsgId": "r", "action": "create", "name": "W", "users": users})
         accepted = await cyd.take("accepted")
         room, came = accepted["room"], accepted["id"]
-        expected = [("room", room, came, 0), ("with", carol, own, 0)]
-        expected += [("group", sorted([bob, carol]), listed, 1), ("with", bob, said[2], 3)]
+        expected = [("room", room, came, 0), ("group", sorted([bob, carol]), listed, 1)]
+        expected += [("with", carol, own, 0), ("with", bob, said[2], 3)]
         page = await self.page(ann, expected)
         self.assertEqual((page[0]["name"], page[0]["version"], "last" in page[0]), ("W", 1, False))
         self.assertEqual(page[3]["last"]["id"], said[2])
@@ -36,7 +39,7 @@ class TalkRules(Rules):
         ann.send({"type": "settings", "ref": "s", "group": [bob, carol], "cleared": listed, "pinned": True})
         await ann.take("state")
         in_room = await self.say(cyd, room=room)
-        expected = [("room", room, in_room, 1), (*expected[2][:3], 0), ("with", bob, said[2], 2)]
+        expected = [("room", room, in_room, 1), (*expected[1][:3], 0), ("with", bob, said[2], 2)]
         page = await self.page(ann, expected)
         self.assertEqual([one.get("read") for one in page], [None, None, said[0]])
         self.assertEqual([one["pinned"] for one in page], [False, True, False])
@@ -50,6 +53,7 @@ class TalkRules(Rules):
         self.assertEqual([one["id"] for one in (await ann.take("messages"))["messages"]], [said[0]])
         ann.send({"type": "history", "ref": "h", "all": True})
         self.assertNotIn(listed, [one["id"] for one in (await ann.take("history"))["messages"]])
+        await ann.given(in_room)
         again = await self.say(ann, to=carol)
         await self.page(ann, [("with", carol, again, 0), *expected])
         # A room that one has left is not listed, and one that joins in the middle sees what comes then.

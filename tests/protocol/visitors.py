@@ -271,7 +271,9 @@ class VisitorRules(Rules):
         visitor = await self.visitor(ack=True)
         name = visitor.connected["userId"]
         await self.ask(visitor, "hello")
+        await agent.take("message")
         await agent.say(name, "yes?")
+        await visitor.take("message")
         await self.ask(visitor, "bye")
         texts = ["hello", "yes?", "bye"]
         seen = await self.archived(agent, 3, **{"with": name})

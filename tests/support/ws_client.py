@@ -143,6 +143,15 @@ class WsClient:
         """The next `count` messages."""
         return [await self.take("message", seconds) for _ in range(count)]
 
+    async def given(self, message_id: str, seconds: float = WAIT_SECONDS) -> None:
+        """Wait until a message or an event has come; it stays in the queue. Messages that this client sends
+        behind it have higher ids.
+        """
+        while not any(frame.get("id") == message_id and "seq" in frame for frame in self.frames):
+            if self.closed:
+                raise ConnectionError(f"closed with {self.close_code}: {self.close_reason}")
+            await self._wait(seconds)
+
     async def say(self, to: str, msg: str, **fields: Any) -> dict[str, Any]:
         """Send a message and wait for its answer, `accepted`."""
         self.send({"to": to, "msg": msg, **fields})

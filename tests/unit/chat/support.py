@@ -114,7 +114,6 @@ class ConnectionTestCase(unittest.TestCase):
         router = Router(self.sessions, None, self.clock.seconds, self.clock.callLater)
         authenticator = Authenticator(self.auth, self.unix_seconds)
         newcomers = Newcomers(self.limits.visitors_per_address, self.clock.seconds, lambda draw: draw())
-        ids = MessageIds(clock)
         readers = Readers(self.inbox, self.rooms, self.states)
         historian = Historian(self.archive, readers, self.archive.complete)
         self.services = Services(

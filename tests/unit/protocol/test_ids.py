@@ -42,15 +42,31 @@ class ServerClockTests(unittest.TestCase):
         self.clock.correct(2_000_000_000_000, asked_at)
         self.assertEqual(self.clock.now_ms(), 2_000_000_000_250)
 
-    def test_shortest_round_trip_wins(self) -> None:
-        """A slow answer does not replace a quick one, unless that is long ago."""
+    def test_slow_answers_after_a_quick_one(self) -> None:
+        """A slow answer bounds the time less closely than a quick one before it: it changes nothing."""
         self.clock.correct(2_000_000_000_000, self.times.monotonic - 0.01)
         before = self.clock.now_ms()
-        self.clock.correct(2_000_000_000_500, self.times.monotonic - 0.02)
-        self.assertEqual(self.clock.now_ms(), before)
         for _ in range(100):
-            self.clock.correct(2_000_000_000_500, self.times.monotonic - 0.02)
-        self.assertGreater(self.clock.now_ms(), before)
+            self.clock.correct(2_000_000_000_000, self.times.monotonic - 0.2)
+        self.assertEqual(self.clock.now_ms(), before)
+
+    def test_one_way_slow(self) -> None:
+        """Two answers of which one was slow on its way there, one on its way back, tell the time together."""
+        self.times.monotonic += 1
+        self.clock.correct(2_000_000_001_000, self.times.monotonic - 0.8)
+        self.assertEqual(self.clock.now_ms(), 2_000_000_001_400)
+        self.times.monotonic += 0.8
+        self.clock.correct(2_000_000_001_000, self.times.monotonic - 0.8)
+        self.assertEqual(self.clock.now_ms(), 2_000_000_001_800)
+
+    def test_drift(self) -> None:
+        """A server's clock that runs faster than the machine's is followed, however quick an answer was."""
+        server = 2_000_000_000.0
+        for _ in range(1000):
+            self.clock.correct(int(server * 1000), self.times.monotonic - 0.004)
+            self.times.monotonic += 1
+            server += 1.0001
+            self.assertLess(abs(self.clock.now_ms() - server * 1000), 7)
 
     def test_server_whose_clock_is_set(self) -> None:
         """A difference that no round trip explains is used at once, in either direction."""
@@ -143,6 +159,20 @@ class MessageIdsTests(unittest.TestCase):
         self.assertEqual(self.ids.latest_ms(), 1_764_003_600_000)
         self.times.monotonic += 7200
         self.assertEqual(self.ids.latest_ms(), 1_764_007_201_000)
+
+    def test_after_given_ones(self) -> None:
+        """Ids go on from one that a device was given, within the same millisecond, too."""
+        for given in ("0001f5" + "f" * 10, "0000ff" + "f" * 10):
+            for ms in (1_764_000_000_000, 1_764_000_000_007):
+                given = f"{ms:012x}{given[-16:]}"
+                self.ids.continue_after_given(given)
+                self.assertGreater(self.ids.next()[0], given)
+
+    def test_given_ones_that_are_far_ahead(self) -> None:
+        """An id of a node whose clock is wrong pulls no other along, nor does a text that is none."""
+        for given in (f"{1_764_000_001_001:012x}" + "0" * 16, "", "z" * 28, "f" * 28):
+            self.ids.continue_after_given(given)
+        self.assertEqual(self.ids.next()[0][:18], f"{1_764_000_000_000:012x}000000")
 
     def test_latest_of_a_wall_clock(self) -> None:
         """A single node's own ids tell, as its clock follows the machine's."""
