@@ -274,7 +274,7 @@ class History:
     losses: list[Span] = field(default_factory=list)
     """when Redis lost data"""
     splits: list[Span] = field(default_factory=list)
-    """when two primaries of Redis took writes"""
+    """when two primaries of Redis took writes, until all nodes were at the one that stayed"""
     synced: frozenset[str] = frozenset()
     """users whose devices all get what the others send"""
     archive: list[Document] = field(default_factory=list)
