@@ -126,9 +126,12 @@ def conflict(index: Index, information: Information, *, alone: bool = False) -> 
 
 
 def is_kept_unique(index: Index, information: Information) -> bool:
-    """True if an index keeps documents from having the same value, however slow it is to find them by."""
+    """Where no index serves: true if one keeps documents from having the same value all the same.
+
+    One that would serve does not count: it is being built, by somebody else, and may fail.
+    """
     return any(
-        found.get("unique") and not found.get("partialFilterExpression")
+        found.get("unique") and not found.get("partialFilterExpression") and _obstacle(index, found)
         for _, found in _same_keys(index, information)
     )
 
@@ -153,11 +156,15 @@ def make_indexes(collection: Any, indexes: Iterable[Index] = INDEXES) -> list[st
     except OperationFailure as error:
         return [f"{collection.name}: code {error.code}"]
     troubles = []
-    for index in missing_indexes(information, indexes):
-        name = index.name
-        if name in information:
-            # An index that does not serve has the name.
-            name = _own_name(index)
+    for index in indexes:
+        name = serving(index, information)
+        if name is not None and not index.unique:
+            continue
+        if name is None:
+            # An index that does not serve may have the name.
+            name = _own_name(index) if index.name in information else index.name
+        # MongoDB also lists an index that is being built, which keeps no documents apart yet, and may fail.
+        # Making it again waits for that.
         try:
             collection.create_index(index.keys, name=name, **_options(index))
         except OperationFailure as error:

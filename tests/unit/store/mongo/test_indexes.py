@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pymongo
@@ -27,8 +28,9 @@ from imd.store.mongo.indexes import (
     missing_indexes,
     serving,
 )
+from tests.protocol.support import new_folder
 from tests.support.rabbit import until
-from tests.support.servers import shared
+from tests.support.servers import MongoServer, shared
 
 
 class ServingTests(unittest.TestCase):
@@ -88,10 +90,13 @@ class ServingTests(unittest.TestCase):
             self.assertEqual(serving(index, found), "mine" if serves else None, (index, options))
 
     def test_kept_unique(self) -> None:
-        """By any unique index of all that have the field, also by one that does not serve."""
+        """By any unique index of all that have the field that does not serve. Where one would serve and could
+        not be made, it is listed because it is being built.
+        """
         part = {"partialFilterExpression": {"name": "x"}}
         for options, kept in (
-            ({"unique": True}, True),
+            ({"unique": True}, False),
+            ({"unique": True, "hidden": True}, True),
             ({"unique": True, "sparse": True, "hidden": True, "expireAfterSeconds": 1}, True),
             ({}, False),
             ({"unique": True, **part}, False),
@@ -196,3 +201,43 @@ class MakeIndexesTests(unittest.TestCase):
             lambda: list(look_mongo.look(Mongodb(url=self.url), 10))
         )
         return findings
+
+
+class BuildingTests(unittest.TestCase):
+    """An index that is still being built, by another node or by an operator."""
+
+    timeout = 300
+
+    def setUp(self) -> None:
+        server = ServerForTests(new_folder())
+        self.addCleanup(server.kill)
+        server.start()
+        self.client: Any = pymongo.MongoClient(server.url)
+        self.addCleanup(self.client.close)
+        self.rooms = self.client.get_default_database()["im_room"]
+
+    def hold_builds(self, mode: str) -> None:
+        self.client.admin.command("configureFailPoint", "hangAfterStartingIndexBuild", mode=mode)
+
+    async def test_building(self) -> None:
+        """A unique index counts when it is built: whoever wants it waits, and learns what came of it."""
+        for room in ("r-1", "r-2"):
+            self.rooms.insert_one({"_id": room, "madeBy": "x"})
+        self.hold_builds("alwaysOn")
+        by_another = deferToThread(make_indexes, self.rooms, (MADE_BY,))
+        await until(lambda: "madeBy_1" in self.rooms.index_information(), "it is being built")
+        mine = deferToThread(make_indexes, self.rooms, (MADE_BY,))
+        self.hold_builds("off")
+        for [trouble] in (await by_another, await mine):
+            self.assertIn("im_room (madeBy): documents have the same value; no room can be created", trouble)
+        self.rooms.delete_one({"_id": "r-2"})
+        for _ in range(2):
+            self.assertEqual(make_indexes(self.rooms, (MADE_BY,)), [])
+        self.assertEqual(set(self.rooms.index_information()), {"_id_", "madeBy_1"})
+
+
+class ServerForTests(MongoServer):
+    """MongoDB with its switches for tests."""
+
+    def _command(self) -> list[str | Path]:
+        return [*super()._command(), "--setParameter", "enableTestCommands=1"]
