@@ -33,6 +33,7 @@ from imd.observe.seldom import Seldom
 from imd.observe.trace import TRACE
 from imd.protocol import frames
 from imd.protocol.errors import CLOSE_OVERLOADED, CLOSE_REPLACED, INVALID_MESSAGE, Refused, Unavailable
+from imd.protocol.ids import BEGINNING_BYTES
 
 PULLED = Counter("imd_pulled_messages_total", "Messages delivered by reading the inbox.")
 RESETS = Counter("imd_session_resets_total", "Times that a connected device had to be told `reset`.")
@@ -42,8 +43,6 @@ PAGE_MESSAGES = 100
 LARGE_BYTES = 1024
 # A device that never acknowledges is pinged after so many messages, as its pong confirms them.
 UNACKED_PING = 64
-# So much of a body has the kind of an event, and the id.
-BEGINNING_BYTES = 72
 
 
 class Session:

@@ -17,6 +17,7 @@ from imd.command.whereabouts import Device, Place, Whereabouts
 from imd.config.settings import Settings
 from imd.contracts.rooms import Room
 from imd.protocol.events import ROOM
+from imd.protocol.ids import id_in
 from imd.store.mongo.apply import EVENTS
 from imd.store.mongo.archive import COLLECTION, DATABASE
 from imd.store.mongo.rooms import COLLECTION as ROOMS
@@ -109,8 +110,8 @@ def _at_desk(redis: RedisClient, found: Whereabouts, visitor: str) -> None:
 
 def _is(body: bytes, message_id: str) -> bool:
     """`id` is the first key of a message, and the second of an event."""
-    start = bytes(body)[:100]
-    return b'"id":"%b"' % message_id.encode() in start and start.startswith((b'{"id":', b'{"kind":'))
+    whole = bytes(body)
+    return id_in(whole) == message_id and whole.startswith((b'{"id":', b'{"kind":'))
 
 
 def _place(redis: RedisClient, user: str, message_id: str) -> Place:

@@ -13,6 +13,8 @@ DRIFT = 0.0002
 # An id of another node that is further ahead of the clock is not gone on from: one node whose clock is wrong
 # must not pull all others along, and how late a message may be placed is judged by its id.
 MAX_LEAD_MS = 1000
+# So much of a body has its id: that is the first member of a message, and the second of an event.
+BEGINNING_BYTES = 72
 
 _is_id = re.compile("[0-9a-f]{28}").fullmatch
 
@@ -20,10 +22,10 @@ _is_id = re.compile("[0-9a-f]{28}").fullmatch
 class ServerClock:
     """The servers' common time in milliseconds, corrected by a backend's clock.
 
-    It runs on the monotonic clock: a step of this machine's wall clock does not move it. Each answer of the
-    server tells two bounds: its time was not reached when it was asked, and is past when the answer is here.
-    The clock goes by the middle between the closest bounds (Marzullo's intersection, as in NTP). The bounds
-    part slowly, as clocks drift.
+    The clock runs on the monotonic one: a step of this machine's wall clock does not move it. Each answer of
+    the server tells two bounds: its time was not reached when it was asked, and is past when the answer is
+    here. The clock goes by the middle between the closest bounds (Marzullo's intersection, as in NTP). The
+    bounds part slowly, as clocks drift.
     """
 
     def __init__(
@@ -113,9 +115,7 @@ class MessageIds:
         """As `continue_after`, for an id that a device was given: its answer to that message has a higher id.
         Ignored if the id is more than MAX_LEAD_MS ahead of the clock.
         """
-        if given <= self._prefix or not _is_id(given):
-            return
-        if int(given[:12], 16) <= self._clock.now_ms() + MAX_LEAD_MS:
+        if _is_id(given) and int(given[:12], 16) <= self._clock.now_ms() + MAX_LEAD_MS:
             self.continue_after(given)
 
     def latest_ms(self) -> int:
@@ -143,6 +143,12 @@ class MessageIds:
             if self._count >= len(self._tails):
                 return f"{self._prefix}{self._count:06x}{self._node}", now
         return self._prefix + self._tails[self._count], now
+
+
+def id_in(body: bytes) -> str:
+    """The id of a message or an event, from the beginning of its JSON; empty if there is none."""
+    _, found, rest = body[:BEGINNING_BYTES].partition(b'"id":"')
+    return rest.partition(b'"')[0].decode(errors="replace") if found else ""
 
 
 def is_message_id(text: str) -> bool:

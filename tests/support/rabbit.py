@@ -45,9 +45,9 @@ def breakable() -> RabbitServer:
     return server
 
 
-def own_mongo(test: unittest.TestCase) -> MongoServer:
+def own_mongo(test: unittest.TestCase, kind: type[MongoServer] = MongoServer) -> MongoServer:
     """A started mongod that the test may kill and pause."""
-    server = MongoServer(os.path.abspath(test.mktemp()))
+    server = kind(os.path.abspath(test.mktemp()))
     test.addCleanup(server.kill)
     server.start()
     return server

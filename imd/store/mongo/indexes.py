@@ -158,11 +158,11 @@ def make_indexes(collection: Any, indexes: Iterable[Index] = INDEXES) -> list[st
     troubles = []
     for index in indexes:
         name = serving(index, information)
-        if name is not None and not index.unique:
-            continue
         if name is None:
             # An index that does not serve may have the name.
             name = _own_name(index) if index.name in information else index.name
+        elif not index.unique:
+            continue
         # MongoDB also lists an index that is being built, which keeps no documents apart yet, and may fail.
         # Making it again waits for that.
         try:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from imd.contracts.archive import Record
 from imd.observe.seldom import Seldom
 from imd.protocol.errors import Unavailable
+from imd.protocol.ids import id_in
 from imd.store.batch_numbers import Numbers
 from imd.store.rabbit.connection import RabbitConnection
 from imd.store.rabbit.link import Link
@@ -61,10 +62,8 @@ def _with_agent(record: Record) -> bytes:
 
 
 def first_id(record: Record) -> str:
-    """The id of a message or an event, from its JSON; empty if there is none."""
-    body = record if isinstance(record, bytes) else record.body
-    _, found, rest = body[:200].partition(b'"id":"')
-    return rest.partition(b'"')[0].decode(errors="replace") if found else ""
+    """The id of a message or an event; empty if there is none."""
+    return id_in(record if isinstance(record, bytes) else record.body)
 
 
 async def declare_archive_queues(link: Link, queue_bytes: int) -> None:

@@ -220,8 +220,6 @@ async def strike_rounds(
 async def _strike_once(chosen: Sequence[Fault], struck: Struck, stage: Stage, world: World) -> float:
     """Faults that overlap; returns the time at which nodes are ready again and probers connected."""
     began = time.monotonic()
-    splits = stage.history.splits
-    earlier = len(splits)
     delays = [0.0, *(stage.rng.uniform(0, 2) for _ in chosen[1:])]
     shaking = asyncio.ensure_future(_shake(world, stage.rng))
     try:
@@ -235,8 +233,7 @@ async def _strike_once(chosen: Sequence[Fault], struck: Struck, stage: Stage, wo
     ready = await stage.cluster.until_ready(READY_SECONDS)
     await world.until(lambda: all(p.live for p in world.probers), READY_SECONDS, "probers connect")
     ready = max(ready, time.monotonic() - 0.05)
-    # The last node that comes from another primary heals Redis, and it may take long to come.
-    splits[earlier:] = [(first, ready) for first, _ in splits[earlier:]]
+    stage.healed(ready)
     struck.ready = ready - ended
     return ready
 

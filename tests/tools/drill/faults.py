@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -47,9 +48,13 @@ class Stage:
         """Redis loses data within."""
         return _noted(self.history.losses)
 
-    def split(self) -> contextlib.AbstractContextManager[None]:
-        """Two primaries of Redis take writes within."""
-        return _noted(self.history.splits)
+    def split(self) -> None:
+        """Two primaries of Redis take writes from now on."""
+        self.history.splits.append((time.monotonic(), math.inf))
+
+    def healed(self, at: float) -> None:
+        """All nodes are at the primary that stayed: the coming of the last one has healed Redis."""
+        self.history.splits[:] = [(first, min(last, at)) for first, last in self.history.splits]
 
 
 @contextlib.contextmanager

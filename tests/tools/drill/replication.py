@@ -61,7 +61,8 @@ async def failover(stage: Stage) -> str:
 
     async with _replica(stage) as spare:
         redis = stage.cluster.backends.redis
-        with stage.losing(), stage.split():
+        with stage.losing():
+            stage.split()
             try:
                 await asyncio.to_thread(spare.lead)
                 await move(spare.port)

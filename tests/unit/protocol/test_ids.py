@@ -5,7 +5,17 @@ from __future__ import annotations
 from twisted.trial import unittest
 
 from imd.protocol import ids as ids_module
-from imd.protocol.ids import MessageIds, ServerClock, WallClock, new_channel_id
+from imd.protocol.events import Edit, React, Recall, RoomEvent, RoomMessage
+from imd.protocol.ids import (
+    BEGINNING_BYTES,
+    MessageIds,
+    ServerClock,
+    WallClock,
+    id_in,
+    is_message_id,
+    new_channel_id,
+)
+from imd.protocol.message import IMessage, encode_message
 
 
 class Times:
@@ -202,3 +212,20 @@ class ChannelIdTests(unittest.TestCase):
     def test_random(self) -> None:
         """No two channel ids are equal."""
         self.assertEqual(len({new_channel_id() for _ in range(1000)}), 1000)
+
+
+class IdInTests(unittest.TestCase):
+    def test_each_kind(self) -> None:
+        """Messages and all events; one that quotes another id in its text is known by its own."""
+        message_id = "0123456789abcdef0123456789ab"
+        for kind in (IMessage, RoomMessage, Edit, React, Recall, RoomEvent):
+            body = kind(id=message_id)
+            if hasattr(body, "msg"):
+                body.msg = f'"id":"{"f" * 28}"'
+            self.assertEqual(id_in(encode_message(body)[:BEGINNING_BYTES]), message_id)
+
+    def test_no_id(self) -> None:
+        """Bytes without an id, of whatever kind, give none."""
+        no_text = b'{"id":"%b"}' % (b"\xff" * 28)
+        for body in (b"", b"{}", "ü".encode() * 20, b'{"id":""}', b'{"id":"f', no_text):
+            self.assertFalse(is_message_id(id_in(body)))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from twisted.internet.threads import deferToThread
@@ -36,20 +37,38 @@ from tests.tools.bench.report import (
 from tests.tools.bench.tree import check_code, commit, worktree
 
 
+def new_folder(test: unittest.TestCase) -> Path:
+    """A folder that goes with the test."""
+    folder = Path(tempfile.mkdtemp(prefix="imd bench "))
+    test.addCleanup(shutil.rmtree, folder)
+    return folder
+
+
+async def measured(test: unittest.TestCase, folder: Path, *arguments: str) -> tuple[Any, str]:
+    """A tiny run of the bench, with its files in this folder: what --json has, and what it printed."""
+    command = [sys.executable, "-m", "tests.tools.bench", "--tiny", "--json", str(folder / "all.json")]
+    done = await deferToThread(
+        subprocess.run,
+        [*command, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    test.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+    return json.loads((folder / "all.json").read_text()), done.stdout
+
+
 class SmokeTests(unittest.TestCase):
     timeout = 300
 
     async def test_tiny(self) -> None:
         """A node and the relay under load for a moment, everything counted, in JSON and as a table."""
-        folder = Path(tempfile.mkdtemp(prefix="imd bench "))
-        self.addCleanup(shutil.rmtree, folder)
-        command = [sys.executable, "-m", "tests.tools.bench", "--tiny", "--only", "embedded"]
-        command += ["--json", str(folder / "all.json"), "--markdown", str(folder / "table.md")]
-        done = await deferToThread(
-            subprocess.run, command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        rows = json.loads((folder / "all.json").read_text())["rows"]
+        folder = new_folder(self)
+        table = folder / "table.md"
+        found, _ = await measured(self, folder, "--only", "embedded", "--markdown", str(table))
+        rows = found["rows"]
         names = [row["name"] for row in rows]
         whole, parts = (
             "one-to-one-embedded-cpu-all",
@@ -60,23 +79,14 @@ class SmokeTests(unittest.TestCase):
         self.assertLessEqual(set(names[1:-1]), parts)
         for row in rows:
             self.assertTrue(row["values"] and (row["reference"] or row["name"] in parts), row)
-            self.assertIn(row["what"], (folder / "table.md").read_text())
+            self.assertIn(row["what"], table.read_text())
         values = {row["name"]: row["values"][0] for row in rows}
         self.assertAlmostEqual(values[whole], sum(values.get(part, 0.0) for part in parts), delta=0.2)
 
-
     async def test_nodes(self) -> None:
         """Two nodes, and two with the way of the seed: the parts of a node that it replaces are there."""
-        folder = Path(tempfile.mkdtemp(prefix="imd-bench-"))
-        self.addCleanup(shutil.rmtree, folder)
-        file = folder / "all.json"
-        command = [sys.executable, "-m", "tests.tools.bench", "--tiny", "--only", "nodes"]
-        command += ["--json", str(file)]
-        done = await deferToThread(
-            subprocess.run, command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        rows = json.loads(file.read_text())["rows"]
+        found, _ = await measured(self, new_folder(self), "--only", "nodes")
+        rows = found["rows"]
         self.assertEqual([row["name"] for row in rows], ["bus-2", "bus-cpu-2"])
         for row in rows:
             self.assertTrue(row["values"] and row["reference"], row)
@@ -89,23 +99,11 @@ class CompareTests(unittest.TestCase):
         """Another version's nodes run beside the present ones; all it leaves is ratios."""
         if not (ROOT / ".git").exists():
             raise unittest.SkipTest("these sources are no Git repository")
-        folder = Path(tempfile.mkdtemp(prefix="imd bench "))
-        self.addCleanup(shutil.rmtree, folder)
-        command = [sys.executable, "-m", "tests.tools.bench", "--tiny", "--turns", "2"]
-        command += ["--compare", "HEAD", "--only", "one-to-one", "--json", str(folder / "all.json")]
-        done = await deferToThread(
-            subprocess.run,
-            command,
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(folder)},
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        turns = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("turn ")]
+        folder = new_folder(self)
+        compared = ["--turns", "2", "--compare", "HEAD", "--only", "one-to-one"]
+        found, printed = await measured(self, folder, *compared)
+        turns = [line.split()[2] for line in printed.splitlines() if line.startswith("turn ")]
         self.assertEqual(turns, ["reference", "present"] * 2)
-        found = json.loads((folder / "all.json").read_text())
         self.assertEqual(found["reference"], "HEAD")
         rows = {row["name"]: row for row in found["rows"]}
         for name in ("compare-one-to-one", "compare-one-to-one-cpu"):
@@ -121,8 +119,7 @@ class CompareTests(unittest.TestCase):
 
     def repository(self) -> tuple[Path, Path]:
         """One whose first commit has an `imd` of its own, and an empty folder."""
-        folder = Path(tempfile.mkdtemp(prefix="imd bench "))
-        self.addCleanup(shutil.rmtree, folder)
+        folder = new_folder(self)
         (folder / "repository" / "imd").mkdir(parents=True)
         (folder / "repository" / "imd" / "__init__.py").write_text("")
         who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]

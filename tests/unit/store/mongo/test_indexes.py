@@ -28,8 +28,7 @@ from imd.store.mongo.indexes import (
     missing_indexes,
     serving,
 )
-from tests.protocol.support import new_folder
-from tests.support.rabbit import until
+from tests.support.rabbit import own_mongo, until
 from tests.support.servers import MongoServer, shared
 
 
@@ -209,10 +208,7 @@ class BuildingTests(unittest.TestCase):
     timeout = 300
 
     def setUp(self) -> None:
-        server = ServerForTests(new_folder())
-        self.addCleanup(server.kill)
-        server.start()
-        self.client: Any = pymongo.MongoClient(server.url)
+        self.client: Any = pymongo.MongoClient(own_mongo(self, ServerForTests).url)
         self.addCleanup(self.client.close)
         self.rooms = self.client.get_default_database()["im_room"]
 
