@@ -115,7 +115,11 @@ class OldExchange:
         await self._declare(link, CLOSED_TYPE)
 
     async def _declare(self, link: Link, kind: str) -> bool:
-        """Declare OLD_EXCHANGE; False if it has another type."""
+        """Declare OLD_EXCHANGE; False if it has another type.
+
+        RabbitMQ (3.10) accepts and ignores this while another node deletes the exchange. Then the next look
+        declares it.
+        """
         # On a channel of its own, since a refused declaration closes the channel.
         channel = await link.channel(vital=False)
         try:
