@@ -185,7 +185,8 @@ class AutobahnProtocol(WebSocketServerProtocol):
         handler = self.handler
         for payload in payloads:
             if handler is None or self.state != _OPEN:
-                return
+                # These are thrown away. The peer's close frame may be in the rest.
+                break
             handler.frame_received(payload)
         if self.data:
             if self.counted_bytes and payloads:
